@@ -1,0 +1,26 @@
+# Lethe. `make` alone lists the targets.
+PYTHON ?= python3
+BIN    := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)# dvc and mlflow start the first `python` on PATH
+LOCK   := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+          --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
+
+.PHONY: help env demo test lint docs ui lock
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: .venv/.ready ## the environment, .venv (a minute, about 3 GB of downloads the first time)
+.venv/.ready: requirements-uv.txt requirements.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Lethe wants Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12" % v)'
+	@test -e $@ || rm -rf .venv# .ready is written last: without it, from nothing
+	@rm -f $@
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements.txt requirements-dev.txt requirements-uv.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: env ## the hashed locks from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	$(LOCK) --group uv -o requirements-uv.txt
+	$(LOCK) pyproject.toml -o requirements.txt
+	$(LOCK) --group dev -c requirements.txt -o requirements-dev.txt

@@ -1,0 +1,128 @@
+"""Weights on disk: safetensors that appear whole or not at all, and other people's files, read without pickle."""
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import Module
+
+from unlearning.errors import BadInput
+from unlearning.files import digest, whole
+
+
+def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Raises Failed, naming the file, when the disk refuses."""
+    # state_dict() is a view of the live weights, and safetensors wants plain memory
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with whole(path) as beside:
+        try:
+            save_file(plain, beside, dict(metadata))
+        except SafetensorError as error:  # the writer's own wrapping of an input/output error
+            raise OSError(str(error)) from error
+
+
+def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata. Raises BadInput, naming the file, when it is missing, truncated or no safetensors."""
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise BadInput(f"{path} does not exist") from None
+    except (SafetensorError, OSError, struct.error) as error:
+        raise BadInput(f"{path} can't be read as safetensors: {error}") from None
+
+
+def metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} can't be read as safetensors: {error}") from None
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and bytes of a state dict."""
+    parts: list[bytes | str] = []
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        parts += [f"{name} {value.dtype} {tuple(value.shape)}", value.numpy().tobytes()]
+    return digest(parts)
+
+
+def fit(model: Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict into `model`. Raises BadInput naming what is missing, unexpected or of another shape."""
+    wanted = model.state_dict()
+    classes = _classes(wanted)
+    found = _classes(tensors)
+    if classes and found and classes != found:
+        raise BadInput(f"{source} was made for {found} classes, the data has {classes}")
+    missing = [name for name in wanted if name not in tensors]
+    unexpected = [name for name in tensors if name not in wanted]
+    if missing or unexpected:
+        said = [f"{what} {_few(names)}" for what, names in (("lacks", missing), ("has also", unexpected)) if names]
+        raise BadInput(f"{source} does not fit the model: it {' and '.join(said)}: another architecture?")
+    for name, value in wanted.items():
+        if value.shape != tensors[name].shape:
+            shapes = ["x".join(map(str, t.shape)) or "a number" for t in (tensors[name], value)]
+            raise BadInput(f"{source}: {name} is {shapes[0]} in the file, {shapes[1]} in the model: another architecture?")
+    model.load_state_dict(dict(tensors))
+
+
+def foreign(spec: str, base: Path, downloads: Path) -> tuple[dict[str, Tensor], str]:
+    """State dict of `<file>` or `<URL>#sha256=<sum>` (.safetensors, or anything torch reads with weights_only), and its SHA-256."""
+    path = _fetched(spec, downloads) if "://" in spec else base / Path(spec).expanduser()
+    if not path.is_file():
+        raise BadInput(f"{spec} is no file; it takes a .pth or .safetensors file, or <URL>#sha256=<sum>")
+    sha = digest_file(path)
+    if path.suffix == ".safetensors":
+        return load(path)[0], sha
+    import torch
+
+    try:
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling refuses in many ways, and all mean the same to the user
+        raise BadInput(f"{spec} can't be read as weights alone: {str(error).splitlines()[0]}") from None
+    for name in ("state_dict", "model_state_dict", "model", "net"):
+        if isinstance(tree, dict) and isinstance(tree.get(name), dict):
+            tree = tree[name]
+    if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
+        raise BadInput(f"{spec} holds no state dict (a mapping from names to tensors)")
+    return {name.removeprefix("module."): value for name, value in tree.items()}, sha
+
+
+def digest_file(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetched(spec: str, downloads: Path) -> Path:
+    from torch.hub import download_url_to_file
+
+    url, _, sum_ = spec.partition("#sha256=")
+    path = downloads / f"{digest([url])[:12]}-{url.rsplit('/', 1)[-1]}"
+    if not path.exists():
+        downloads.mkdir(parents=True, exist_ok=True)
+        try:
+            download_url_to_file(url, str(path), progress=False)
+        except Exception as error:  # urllib, sockets, TLS: the user needs the address and the reason
+            raise BadInput(f"{url} can't be downloaded: {error}") from None
+    found = digest_file(path)
+    if sum_ and found != sum_.lower():
+        path.unlink()
+        raise BadInput(f"{url}: its SHA-256 is {found}, not {sum_}")
+    return path
+
+
+def _classes(tensors: Mapping[str, Tensor]) -> int | None:
+    """Outputs of the last layer that has a bias."""
+    last = [value for name, value in tensors.items() if name.endswith("bias") and "bn" not in name]
+    return len(last[-1]) if last else None
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

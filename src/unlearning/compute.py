@@ -1,0 +1,50 @@
+"""Where a run computes and in which precision; "auto" says what it chose and why."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from unlearning.config import Run
+from unlearning.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Compute:
+    device: torch.device
+    precision: str
+    channels_last: bool
+    reason: str
+
+    @property
+    def autocast(self) -> Callable[[], AbstractContextManager[None]]:
+        return partial(torch.autocast, self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def place(self, model: torch.nn.Module) -> torch.nn.Module:
+        form = torch.channels_last if self.channels_last else torch.contiguous_format
+        return model.to(device=self.device, memory_format=form)  # type: ignore[call-overload,no-any-return]
+
+    def __str__(self) -> str:
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        return f"{self.device}{threads}, {self.precision} ({self.reason})"
+
+
+def resolve(run: Run) -> Compute:
+    """Raises BadInput when the device asked for is not there."""
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    name = run.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"run.device is {run.device}; this machine has {torch.cuda.device_count()} CUDA devices (or take cpu)")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise BadInput(f"run.device is {run.device}; this machine has no mps (take cpu or auto)")
+    if run.precision != "auto":
+        return Compute(device, run.precision, run.channels_last, "as asked")
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return Compute(device, "bfloat16", run.channels_last, "auto: the GPU has it")
+    return Compute(device, "float32", run.channels_last, f"auto: {device.type}")

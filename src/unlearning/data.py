@@ -1,0 +1,101 @@
+"""Images and labels that live on the device: a split is an index tensor, a batch an index slice, normalised as it is cut.
+
+N images, B batch, C classes, H x W pixels.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearning.recipe import Augment
+
+STREAM_SEEDS = {"retain": 1, "forget": 2, "train": 3, "validation": 4, "test": 5}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images_BCHW float32, normalised; labels_B int64; index_B int64 into the data's images."""
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    index_B: Tensor
+
+
+@dataclass(frozen=True)
+class Data:
+    """images_NCHW uint8, labels_N int64, `splits` name -> int64 indices, all on one device.
+
+    `mean`, `std`: float32 [1, channels, 1, 1], of pixels scaled to [0, 1]. `channels_last`: the memory format of every batch."""
+
+    images_NCHW: Tensor
+    labels_N: Tensor
+    splits: Mapping[str, Tensor]
+    mean: Tensor
+    std: Tensor
+    channels_last: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        return self.images_NCHW.device
+
+    def normalised(self, index_B: Tensor) -> Tensor:
+        return self._normalise(self.images_NCHW[index_B])
+
+    def _normalise(self, pixels_BCHW: Tensor) -> Tensor:
+        form = torch.channels_last if self.channels_last else torch.contiguous_format
+        images = pixels_BCHW.to(dtype=torch.float32, memory_format=form)
+        return images.div_(255).sub_(self.mean).div_(self.std)
+
+    def batches(self, stream: str, batch_size: int, seed: int, number: int, augment: Augment | None = None) -> Iterator[Batch]:
+        """One shuffled pass over a split. The order (and augmentation) comes from (seed, number of the pass, split) alone."""
+        index_N = self.splits[stream]
+        generator = torch.Generator().manual_seed(_mix(seed, number, STREAM_SEEDS[stream]))
+        order_N = index_N[torch.randperm(len(index_N), generator=generator).to(self.device)]
+        draws = _draws(augment, len(index_N), generator, self.device) if augment else None
+        for start, stop in _cuts(len(index_N), batch_size):
+            index_B = order_N[start:stop]
+            pixels = self.images_NCHW[index_B]
+            if augment and draws is not None:
+                pixels = _augmented(pixels, augment.crop, draws[start:stop])
+            yield Batch(self._normalise(pixels), self.labels_N[index_B], index_B)
+
+    def length(self, stream: str, batch_size: int) -> int:
+        """Number of batches in one pass."""
+        return len(_cuts(len(self.splits[stream]), batch_size))
+
+
+def _mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers (splitmix64's finaliser), so that neighbouring passes share nothing."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    return mixed >> 1
+
+
+def _cuts(n: int, batch_size: int) -> list[tuple[int, int]]:
+    starts = list(range(0, n, batch_size))
+    if len(starts) > 1 and n - starts[-1] == 1:
+        starts.pop()  # BatchNorm can't train on one image, so a last batch of one joins the batch before it
+    return [(start, stop) for start, stop in zip(starts, [*starts[1:], n], strict=True)]
+
+
+def _draws(augment: Augment, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """int64 [N, 3]: row and column of the crop, and whether to flip."""
+    corner = torch.randint(0, 2 * augment.crop + 1, (n, 2), generator=generator)
+    flip = torch.randint(0, 2, (n, 1), generator=generator) * int(augment.flip)
+    return torch.cat([corner, flip], dim=1).to(device)
+
+
+def _augmented(pixels_BCHW: Tensor, crop: int, draws_B3: Tensor) -> Tensor:
+    height, width = pixels_BCHW.shape[-2:]
+    padded = torch.nn.functional.pad(pixels_BCHW, (crop, crop, crop, crop))
+    rows = torch.arange(height, device=pixels_BCHW.device) + draws_B3[:, 0, None]
+    columns = torch.arange(width, device=pixels_BCHW.device).expand(len(draws_B3), width)
+    columns = torch.where(draws_B3[:, 2, None] == 1, width - 1 - columns, columns) + draws_B3[:, 1, None]
+    image = torch.arange(len(draws_B3), device=pixels_BCHW.device)
+    return padded.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

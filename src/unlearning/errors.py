@@ -1,0 +1,13 @@
+"""The two ways a command ends badly; a stage turns them into one line and an exit code."""
+
+
+class BadInput(Exception):
+    """The user's input is at fault: which key or file, which value, what is accepted. Exit code 2, nothing written."""
+
+
+class Failed(Exception):
+    """A run that began well went wrong: where, and what to do. Exit code 1."""
+
+
+class Diverged(Failed):
+    """A loss became NaN or infinite; names phase, epoch and step."""

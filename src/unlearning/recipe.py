@@ -1,0 +1,116 @@
+"""The vocabulary. A method is a tuple of phases and edits: values that compare, print and hash.
+
+The repr of a recipe evaluates back to it (see `NAMES`) and is what a run *was*: it is logged, and the resume state and
+DVC depend on it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from unlearning import edits, losses, order, schedule, select
+from unlearning.losses import CrossEntropy, Loss
+from unlearning.order import InTurn, Lengths, Order
+from unlearning.schedule import Constant, Schedule
+from unlearning.select import ALL, Select
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
+Stream: TypeAlias = Literal["retain", "forget", "train"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """`weight` times `loss` on a batch of `stream`; a negative weight climbs (gradient reversal)."""
+
+    stream: Stream
+    loss: Loss = CrossEntropy()
+    weight: float | Schedule = 1.0
+
+    @property
+    def letter(self) -> str:
+        return self.stream[0].upper()
+
+    def weight_at(self, t: float) -> float:
+        return self.weight(t) if callable(self.weight) else self.weight
+
+
+class OptimizerRecipe(Protocol):
+    def build(self, parameters: "list[Parameter]") -> "Optimizer": ...
+
+
+@dataclass(frozen=True)
+class SGD:
+    """torch.optim.SGD; its learning rate is the phase's."""
+
+    momentum: float
+    weight_decay: float
+
+    def build(self, parameters: "list[Parameter]") -> "Optimizer":
+        import torch
+
+        return torch.optim.SGD(parameters, lr=0.0, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random crop after zero padding by `crop` pixels, and a horizontal flip with probability 1/2 where `flip`; drawn anew
+    for every image in every pass, by a generator seeded with the pass."""
+
+    crop: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some epochs of the same word. `optimizer=None` goes on with the running one and its momentum.
+
+    `batchnorm`: "train" (as the report's notebook: statistics move in frozen layers too), "eval_frozen" (a BatchNorm that
+    does not train keeps its statistics) or "eval" (all keep them). `keep="best"` ends the phase on a copy of its epoch with
+    the highest validation accuracy. `lr_steps` says how often the learning rate follows its schedule.
+    """
+
+    name: str
+    epochs: int
+    terms: tuple[Term, ...]
+    batch_size: int
+    lr: Schedule = Constant(0.001)
+    order: Order = InTurn()
+    trains: Select = ALL
+    optimizer: OptimizerRecipe | None = None
+    batchnorm: Literal["train", "eval_frozen", "eval"] = "train"
+    augment: Augment | None = None
+    keep: Literal["last", "best"] = "last"
+    lr_steps: Literal["epoch", "batch"] = "epoch"
+
+    def word(self, lengths: Lengths, epoch: int) -> list[str]:
+        return list(self.order(lengths, epoch))
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """Letter -> stream, in the order of the terms."""
+        return {term.letter: term.stream for term in self.terms}
+
+    def scale(self, t: float) -> float | None:
+        """The weight of the forget term at t: what the report calls the reverse scale."""
+        return next((term.weight_at(t) for term in self.terms if term.stream == "forget"), None)
+
+
+Edit: TypeAlias = edits.Edit
+Recipe: TypeAlias = tuple[Phase | Edit, ...]
+
+
+def epochs(recipe: Recipe) -> int:
+    return sum(step.epochs for step in recipe if isinstance(step, Phase))
+
+
+def _values(*modules: Any) -> dict[str, Callable[..., Any]]:
+    return {name: value for m in modules for name, value in vars(m).items() if hasattr(value, "__dataclass_fields__")}
+
+
+def names() -> dict[str, Any]:
+    """What the repr of a recipe may name: `eval(repr(recipe), names()) == recipe`."""
+    own = {c.__name__: c for c in (Term, SGD, Augment, Phase)}
+    return {**_values(edits, losses, order, schedule, select), **own}

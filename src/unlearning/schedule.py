@@ -1,0 +1,82 @@
+"""What changes in time is a function of t = epoch / epochs within its phase, in [0, 1)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Schedule = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same at any time.
+
+    >>> Constant(0.001)(0.7)
+    0.001
+    """
+
+    value: float
+
+    def __call__(self, t: float) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """From `start` to 0 on half a cosine (Loshchilov and Hutter, arXiv:1608.03983, without restarts).
+
+    >>> Cosine(0.01)(0.5)
+    0.005
+    """
+
+    start: float
+
+    def __call__(self, t: float) -> float:
+        return self.start * (1 + math.cos(math.pi * t)) / 2
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Up to `peak` during the share `warm` of the time, then down, both on half cosines (Smith, arXiv:1708.07120; the
+    fractions are those of torch's OneCycleLR).
+
+    >>> OneCycle(0.1)(0.3)
+    0.1
+    """
+
+    peak: float
+    warm: float = 0.3
+    start: float = 1 / 25
+    end: float = 1 / 250_000
+
+    def __call__(self, t: float) -> float:
+        low, share = (self.start, t / self.warm) if t < self.warm else (self.end, (1 - t) / (1 - self.warm))
+        return self.peak * (low + (1 - low) * (1 - math.cos(math.pi * share)) / 2)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """From 0 towards `peak`: linear (t), power (t ** power), exponential ((e^(power t) - 1) / (e^power - 1)) or cosine.
+
+    The report's "exponential" ramp ran as power 2 in its notebook.
+
+    >>> Ramp(-0.8, "power", 2.0)(0.5)
+    -0.2
+    """
+
+    peak: float
+    shape: Literal["linear", "power", "exponential", "cosine"] = "linear"
+    power: float = 1.0
+
+    def __call__(self, t: float) -> float:
+        match self.shape:
+            case "linear":
+                share = t
+            case "power":
+                share = t**self.power
+            case "exponential":
+                share = math.expm1(self.power * t) / math.expm1(self.power)
+            case "cosine":
+                share = (1 - math.cos(math.pi * t)) / 2
+        return self.peak * share
