@@ -299,7 +299,7 @@ def _workers(files: list[_File]) -> int:
 def _decode_all(chunks: list[list[str]], image_size: int, workers: int) -> Generator[Part, None, None]:
     """`_decode_some` of each chunk, in order.
 
-    In processes, as threads fight for Python's lock over small files (60,000 JPEGs of 32x32 on two cores: 6 s in two
+    In processes, as threads fight for Python's lock over small files (60,000 JPEGs of 32x32 on two cores: 7 s in two
     processes, 10 s in one, 17 s in threads). Their own, as multiprocessing either forks a caller that may have threads
     or runs its script anew, and joblib's print tracebacks when stopped."""
     if workers == 1:
