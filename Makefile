@@ -24,3 +24,20 @@ lock: env ## the hashed locks from pyproject.toml (UPGRADE=--upgrade for newer v
 	$(LOCK) --group uv -o requirements-uv.txt
 	$(LOCK) pyproject.toml -o requirements.txt
 	$(LOCK) --group dev -c requirements.txt -o requirements-dev.txt
+
+demo: env ## the main job on bundled digits: original, retrained and hybrid side by side (under 3 minutes)
+	python src/demo.py
+
+test: env lint ## lint, types, every test (DEBIAN packages in .ci/run; what is missing is skipped and said)
+	python -m pytest -n 2 --dist worksteal
+
+lint: env ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+docs: env ## docs/keys.md and docs/methods.md from the code
+	python docs/generate.py
+
+ui: env ## MLflow's UI on this project's runs, at http://127.0.0.1:5000
+	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --workers 1

@@ -1,5 +1,6 @@
 """Weights on disk: safetensors that appear whole or not at all, and other people's files, read without pickle."""
 
+import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,21 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     with whole(path) as beside:
         try:
             save_file(plain, beside, dict(metadata))
+            _sort_metadata(beside)
         except SafetensorError as error:  # the writer's own wrapping of an input/output error
             raise OSError(str(error)) from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Equal content, equal bytes: the writer orders metadata by a hash that differs from process to process."""
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -5,6 +5,7 @@ A field's annotation is type, range, unit and meaning at once; the parser, --hel
 
 import difflib
 import inspect
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pydantic.fields import FieldInfo
 from unlearning.errors import BadInput
 from unlearning.methods import METHODS, Training, as_run
 from unlearning.recipe import Recipe
+from unlearning.schedule import Shape
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -113,7 +115,7 @@ class Arguments(Section):
     repair_every: int = Field(ge=0, description="a pass of retain behind every so many epochs; 0: never")
     scale: float = Field(le=0, description="weight of the forget loss; negative climbs (gradient reversal)")
     peak: float = Field(le=0, description="where the scale's ramp goes, from 0")
-    shape: Literal["linear", "power", "exponential", "cosine"] = Field(description="of the scale's ramp")
+    shape: Shape = Field(description="of the scale's ramp")
     power: float = Field(gt=0, description="exponent of shape power, rate of shape exponential")
     unfreeze: Names = Field(description="blocks that train too, later")
     unfreeze_at: Share = Field(description="from which share of the epochs on they do")
@@ -178,13 +180,22 @@ class Config:
         training = Training(**{name: said.pop(name) for name in Training.__dataclass_fields__})
         return (training, *said.values())
 
-    def resolved(self, sections: Sequence[str] = ("data", "model", "pretrain", "retrain", "run")) -> dict[str, Any]:
-        """Dotted key -> value of every key that matters to `method`."""
+    def resolved(self, name: str | None = None) -> dict[str, Any]:
+        """Dotted key -> value of every key that matters to a row: the original's, the retrained model's or a method's."""
+        sections = {"original": ("data", "model", "pretrain", "run"), "retrained": ("data", "model", "pretrain", "retrain", "run")}
         flat: dict[str, Any] = {}
-        for name in sections:
-            flat |= _flatten(getattr(self, name).model_dump(mode="json"), name)
-        flat |= {"method": self.method} | _flatten(self.methods[self.method].model_dump(mode="json"), f"methods.{self.method}")
-        return flat
+        for section in sections.get(name or "", ("data", "model", "run")):
+            flat |= flatten(getattr(self, section).model_dump(mode="json"), section)
+        if name not in sections:
+            own = self.methods[self.method].model_dump(mode="json")
+            flat |= {"method": self.method} | flatten(own, f"methods.{self.method}")
+        return {key: _show(value) if isinstance(value, list) else value for key, value in flat.items()}
+
+    def as_json(self) -> str:
+        """All of it, every method included."""
+        said = {name: getattr(self, name).model_dump(mode="json") for name in SECTIONS}
+        methods = {name: section.model_dump(mode="json") for name, section in self.methods.items()}
+        return json.dumps({**said, "method": self.method, "methods": methods}, indent=2)
 
 
 SECTIONS: dict[str, type[Section]] = {"data": DataSection, "model": ModelSection, "pretrain": Pretrain, "retrain": Retrain, "run": Run}
@@ -242,7 +253,7 @@ class _Said:
             raise BadInput(self.unknown(unknown[0]))
 
     def overlay(self, name: str) -> None:
-        for key, value in _flatten(self.overlays[name], "").items():
+        for key, value in flatten(self.overlays[name], "").items():
             if key.startswith("data.forget."):
                 self._clear_forget()
             self._set(key, value)
@@ -319,7 +330,9 @@ class _Said:
             like[name] = chain[-1]
             if like[name] not in (*METHODS, "as_run"):
                 near = difflib.get_close_matches(name, [*METHODS, "as_run"], 1, 0.0)[0]
-                raise BadInput(f"methods.{name} ({self.where(f'methods.{name}')}) is unknown; nearest: methods.{near}; a variant says like: <method>")
+                raise BadInput(
+                    f"methods.{name} ({self.where(f'methods.{name}')}) is unknown; nearest: methods.{near}; a variant says like: <method>"
+                )
             known[name] = self.section(f"methods.{name}", method_section(like[name]), tree)
         return known, like
 
@@ -411,7 +424,9 @@ def _word(kind: Any, marks: list[Any]) -> str:
         return ", ".join(str(choice) for choice in get_args(kind))
     if get_origin(kind) is tuple:
         inner = get_args(kind)
-        return "names, as a,b" if Ellipsis in inner else f"{len(inner)} numbers{' above 0' if inner[0] is not float else ''}, as 0.5,0.5,0.5"
+        return (
+            "names, as a,b" if Ellipsis in inner else f"{len(inner)} numbers{' above 0' if inner[0] is not float else ''}, as 0.5,0.5,0.5"
+        )
     noun = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "a text"}[kind]
     if kind in (int, float):
         bounds = []
@@ -424,18 +439,18 @@ def _word(kind: Any, marks: list[Any]) -> str:
     return "auto, cpu, mps, cuda or cuda:<n>" if pattern else noun
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}.{name}" if prefix else str(name)
-        flat |= _flatten(value, key) if isinstance(value, Mapping) else {key: value}
+        flat |= flatten(value, key) if isinstance(value, Mapping) else {key: value}
     return flat
 
 
 def _show(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    return "null" if value is None else str(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _line(params: Path, key: str) -> int | None:
@@ -450,3 +465,25 @@ def _line(params: Path, key: str) -> int | None:
         line = node.lc.key(part)[0] + 1
         node = node[part]
     return line
+
+
+def manual(stage: str) -> str:
+    """What --help prints: every key with type, range, meaning, and its value in params.yaml."""
+    said = _Said(root() / "params.yaml")
+    lines = [f"usage: python src/{stage}.py [--key value ...]", "", "Keys stand in params.yaml; what is given here wins.", ""]
+    for name, kind in SECTIONS.items():
+        for key, info in leaves(kind, name):
+            lines += [f"  --{key}  {accepts(info)}", f"      {info.description} [{_show(said.value(key))}]"]
+    lines += ["  --method  " + ", ".join(said.value("methods")), f"      what to unlearn by [{said.value('method')}]", ""]
+    lines += ["  --methods.<method>.<argument>, where that method has it; for defaults see params.yaml or docs/keys.md", ""]
+    for word, info in Arguments.model_fields.items():
+        having = [name for name in (*METHODS, "as_run") if word in method_section(name).model_fields]
+        who = "" if len(having) == len(METHODS) + 1 else f" ({', '.join(having)})"
+        lines += [f"  --methods.<method>.{word}  {accepts(info)}", f"      {info.description}{who}"]
+    if stage == "unlearn":
+        lines += [
+            "",
+            "  --explain  say what would happen, run nothing",
+            "  --time     with --explain: measure three steps on random tensors",
+        ]
+    return "\n".join(lines)

@@ -49,16 +49,20 @@ class Data:
         return images.div_(255).sub_(self.mean).div_(self.std)
 
     def batches(self, stream: str, batch_size: int, seed: int, number: int, augment: Augment | None = None) -> Iterator[Batch]:
-        """One shuffled pass over a split. The order (and augmentation) comes from (seed, number of the pass, split) alone."""
+        """One shuffled pass over a split. The order (and augmentation) comes from (seed, number of the pass, split) alone.
+
+        A batch of one image holds it twice, and counts as two: BatchNorm can't train on one value a channel, and the mean loss
+        is the same."""
         index_N = self.splits[stream]
         generator = torch.Generator().manual_seed(_mix(seed, number, STREAM_SEEDS[stream]))
         order_N = index_N[torch.randperm(len(index_N), generator=generator).to(self.device)]
         draws = _draws(augment, len(index_N), generator, self.device) if augment else None
         for start, stop in _cuts(len(index_N), batch_size):
-            index_B = order_N[start:stop]
+            part = slice(start, stop) if stop - start > 1 else [start, start]
+            index_B = order_N[part]
             pixels = self.images_NCHW[index_B]
             if augment and draws is not None:
-                pixels = _augmented(pixels, augment.crop, draws[start:stop])
+                pixels = _augmented(pixels, augment.crop, draws[part])
             yield Batch(self._normalise(pixels), self.labels_N[index_B], index_B)
 
     def length(self, stream: str, batch_size: int) -> int:
@@ -80,7 +84,7 @@ def _mix(*numbers: int) -> int:
 def _cuts(n: int, batch_size: int) -> list[tuple[int, int]]:
     starts = list(range(0, n, batch_size))
     if len(starts) > 1 and n - starts[-1] == 1:
-        starts.pop()  # BatchNorm can't train on one image, so a last batch of one joins the batch before it
+        starts.pop()  # a last batch of one would weigh its image as much as a whole batch, and starve BatchNorm: it joins the one before
     return [(start, stop) for start, stop in zip(starts, [*starts[1:], n], strict=True)]
 
 

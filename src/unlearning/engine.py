@@ -60,7 +60,7 @@ class State:
     step: int = 0
     epoch: int = 0
     number: int = -1
-    passes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    passes: dict[str, int] = field(default_factory=dict)
     optimizer: torch.optim.Optimizer | None = None
     optimizer_step: int = 0
     best: dict[str, Tensor] | None = None
@@ -207,8 +207,8 @@ def _phase(
 def _passes(phase: Phase, stream: str, data: Data, seed: int, passes: dict[str, int]) -> Iterator[Batch]:
     """Batches without end: one pass after another, each with its own number."""
     while True:
-        number = passes[stream]
-        passes[stream] += 1
+        number = passes.get(stream, 0)
+        passes[stream] = number + 1
         yield from data.batches(stream, phase.batch_size, seed, number, phase.augment)
 
 
@@ -216,20 +216,31 @@ def _passes(phase: Phase, stream: str, data: Data, seed: int, passes: dict[str, 
 def _training(model: Module, trains: frozenset[str], batchnorm: str) -> Iterator[None]:
     """Train mode with only `trains` requiring a gradient; both undone on the way out."""
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.train()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trains)
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            frozen = not any(parameter.requires_grad for parameter in module.parameters())
-            if batchnorm == "eval" or (batchnorm == "eval_frozen" and frozen):
-                module.eval()
+    with _modes_kept(model):
+        model.train()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trains)
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                frozen = not any(parameter.requires_grad for parameter in module.parameters())
+                if batchnorm == "eval" or (batchnorm == "eval_frozen" and frozen):
+                    module.eval()
+        try:
+            yield
+        finally:
+            for parameter, flag in flags.items():
+                parameter.requires_grad_(flag)
+
+
+@contextmanager
+def _modes_kept(model: Module) -> Iterator[None]:
+    """Every module goes back to the mode, train or eval, that the caller had it in."""
+    modes = {module: module.training for module in model.modules()}
     try:
         yield
     finally:
-        for parameter, flag in flags.items():
-            parameter.requires_grad_(flag)
-        model.eval()
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager
@@ -259,8 +270,8 @@ def _frozen(model: Module) -> Module:
 
 def _timed(evaluate: Evaluate, model: Module, device: torch.device) -> tuple[dict[str, float], float]:
     began = time.perf_counter()
-    model.eval()
-    metrics = dict(evaluate(model))
+    with _modes_kept(model):
+        metrics = dict(evaluate(model.eval()))
     _wait(device)
     return metrics, time.perf_counter() - began
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from unlearning.order import Alternate, Every, InTurn, Order
 from unlearning.recipe import SGD, Phase, Recipe, Term
-from unlearning.schedule import Constant, Cosine, Ramp, Schedule
+from unlearning.schedule import Constant, Cosine, Ramp, Schedule, Shape
 from unlearning.select import Layers, Select, Stages
 
 RETAIN = (Term("retain"),)
@@ -84,7 +84,7 @@ def model_4(training: Training, epochs: int, scale: float) -> Recipe:
     return (training.first("in_turn", epochs, RETAIN + reversal(scale), InTurn(), keep=training.keep),)
 
 
-def model_5(training: Training, epochs: int, scale: float) -> Recipe:
+def model_5(training: Training, epochs: int, scale: float | Schedule) -> Recipe:
     """Retain and reversed forget by turns, until forget is used up.
 
     Word: R F R F. Source: report, Model 5 (50 epochs of 40 pairs, scale -0.5).
@@ -92,7 +92,7 @@ def model_5(training: Training, epochs: int, scale: float) -> Recipe:
     return (training.first("alternate", epochs, RETAIN + reversal(scale), Alternate(), keep=training.keep),)
 
 
-def model_6(training: Training, epochs: int, scale: float, final_epochs: int) -> Recipe:
+def model_6(training: Training, epochs: int, scale: float | Schedule, final_epochs: int) -> Recipe:
     """Model 5, then retain epochs.
 
     Word: R F R F, in the end R R R. Source: report, Model 6 (50 + 5 epochs, scale -0.5).
@@ -103,38 +103,36 @@ def model_6(training: Training, epochs: int, scale: float, final_epochs: int) ->
     )
 
 
-def hybrid_1(training: Training, epochs: int, peak: float, shape: str, power: float) -> Recipe:
+def hybrid_1(training: Training, epochs: int, peak: float, shape: Shape, power: float) -> Recipe:
     """Model 5 with a scale that grows from 0.
 
     Word: R F R F. Source: report, Hybrid-1 (50 epochs, linear; peak not stated, notebook -0.6).
     Weakness: ends at the peak with no repair, and loses accuracy everywhere."""
-    return model_5(training, epochs, _ramp(peak, shape, power))  # type: ignore[arg-type]
+    return model_5(training, epochs, Ramp(peak, shape, power))
 
 
-def hybrid_2(training: Training, epochs: int, peak: float, shape: str, power: float, final_epochs: int) -> Recipe:
+def hybrid_2(training: Training, epochs: int, peak: float, shape: Shape, power: float, final_epochs: int) -> Recipe:
     """Model 6 with a scale that grows from 0.
 
     Word: R F R F, in the end R R R. Source: report, Hybrid-2 (numbers not stated; notebook 50 + 10, peak -0.8, "exponential" ran as t ** 2).
     Weakness: as Model 6."""
-    return model_6(training, epochs, _ramp(peak, shape, power), final_epochs)  # type: ignore[arg-type]
+    return model_6(training, epochs, Ramp(peak, shape, power), final_epochs)
 
 
-def hybrid_3(
-    training: Training, epochs: int, peak: float, shape: str, power: float, repair_every: int, final_epochs: int
-) -> Recipe:
+def hybrid_3(training: Training, epochs: int, peak: float, shape: Shape, power: float, repair_every: int, final_epochs: int) -> Recipe:
     """All of retain with two reversed forget batches behind each until forget is used up; a repair pass now and then; retain epochs.
 
     Word: R F F R F F R R R, behind every 10th epoch also R R R R R; in the end R R R. Source: report, Hybrid-3 (numbers not stated;
     notebook 50 + 10, peak -1, t ** 2, head only).
     Weakness: the head alone forgets; what the frozen layers know of forget stays."""
-    return _hybrid(training, Layers(training.trains), epochs, _ramp(peak, shape, power), repair_every, final_epochs)
+    return _hybrid(training, Layers(training.trains), epochs, Ramp(peak, shape, power), repair_every, final_epochs)
 
 
 def hybrid_4(
     training: Training,
     epochs: int,
     peak: float,
-    shape: str,
+    shape: Shape,
     power: float,
     repair_every: int,
     final_epochs: int,
@@ -147,11 +145,7 @@ def hybrid_4(
     Weakness: at the report's numbers it over-forgets: forget accuracy far below a retrained model's."""
     everyone = Layers(training.trains + unfreeze)
     stages = Stages(((0.0, Layers(training.trains)), (unfreeze_at, everyone)))
-    return _hybrid(training, stages, epochs, _ramp(peak, shape, power), repair_every, final_epochs, everyone)
-
-
-def _ramp(peak: float, shape: str, power: float) -> Ramp:
-    return Ramp(peak, shape, power)  # type: ignore[arg-type]
+    return _hybrid(training, stages, epochs, Ramp(peak, shape, power), repair_every, final_epochs, everyone)
 
 
 def _hybrid(
@@ -171,7 +165,8 @@ METHODS: dict[str, Callable[..., Recipe]] = {
 
 
 def as_run(training: Training, share: float) -> dict[str, Recipe]:
-    """The notebook's chain: ten runs, each from the result before it, with every fault it had (docs/methods.md lists them).
+    """The notebook's chain: ten runs, each from the result before it, with the faults it had: HEAD alone
+    trains from Model 2 on, Model 3 reverses in BatchNorm's eval mode, Hybrid-4 begins with layer1 and layer2 unfrozen.
 
     The numbers are the notebook's, so they stand here and not in params.yaml; `share` multiplies the epochs (1: the notebook's)."""
 
@@ -180,10 +175,10 @@ def as_run(training: Training, share: float) -> dict[str, Recipe]:
 
     head = training
     whole = replace(training, trains=("all",))
-    cosine = {"lr_schedule": "cosine"}
+    cosine: dict[str, Any] = {"lr_schedule": "cosine"}
     thawed = replace(head, trains=("layer1", "layer2", *head.trains))  # the second optimizer was built after unfreezing
-    quadratic = {"shape": "power", "power": 2.0}
-    hybrid = {"epochs": part(50), "peak": -1.0, **quadratic, "repair_every": 10, "final_epochs": part(10)}
+    quadratic: dict[str, Any] = {"shape": "power", "power": 2.0}
+    hybrid: dict[str, Any] = {"epochs": part(50), "peak": -1.0, **quadratic, "repair_every": 10, "final_epochs": part(10)}
     half = replace(head, **cosine).first("retain", part(50), RETAIN)
     return {
         "model_1": model_1(replace(whole, **cosine), part(100)),

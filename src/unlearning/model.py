@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -40,14 +41,14 @@ def resnet18_cifar(num_classes: int) -> nn.Module:
     """ResNet-18 for small images: 3x3 stem of stride 1, no max-pool (He et al., arXiv:1512.03385, section 4.2)."""
     from torchvision.models import resnet18
 
-    model = resnet18(num_classes=num_classes)
+    model: nn.Module = resnet18(num_classes=num_classes)
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return model
 
 
-OWN = {"convnet": ConvNet, "resnet18_cifar": resnet18_cifar}
+OWN: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet18_cifar": resnet18_cifar}
 
 
 def build(architecture: str, classes: int, seed: int) -> nn.Module:
@@ -61,7 +62,8 @@ def _build(architecture: str, classes: int) -> nn.Module:
     if ":" in architecture:
         return _users(architecture, classes)
     if architecture in OWN:
-        return OWN[architecture](num_classes=classes)
+        own: nn.Module = OWN[architecture](num_classes=classes)
+        return own
     import torchvision.models as zoo
 
     known = [*OWN, *zoo.list_models(module=zoo)]

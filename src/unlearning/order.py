@@ -6,7 +6,7 @@ The first letter given leads. Letters come from the streams of a phase's terms.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Literal, Protocol
 
 Lengths = Mapping[str, int]  # letter -> number of batches in one pass, in the order of the phase's terms
@@ -89,6 +89,21 @@ class Every:
         if self.k and (epoch + 1) % self.k == 0:
             lead, length = next(iter(lengths.items()))
             yield from [lead] * length
+
+
+@dataclass(frozen=True)
+class First:
+    """The first `steps` steps of `inner`: for measuring what a step takes.
+
+    >>> spell(First(3, Alternate()), R=4, F=4)
+    'R F R'
+    """
+
+    steps: int
+    inner: Order
+
+    def __call__(self, lengths: Lengths, epoch: int) -> Iterator[str]:
+        return islice(self.inner(lengths, epoch), self.steps)
 
 
 def spell(order: Order, epoch: int = 0, **lengths: int) -> str:

@@ -14,9 +14,7 @@ BATCH = 512
 
 
 @torch.no_grad()
-def logits(
-    model: Module, data: Data, index_N: Tensor, autocast: Callable[[], AbstractContextManager[None]] = nullcontext
-) -> Tensor:
+def logits(model: Module, data: Data, index_N: Tensor, autocast: Callable[[], AbstractContextManager[None]] = nullcontext) -> Tensor:
     """float32 [N, C] on the data's device, in the order of `index_N`; the model is read in eval mode."""
     was_training = model.training
     model.eval()

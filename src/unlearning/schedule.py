@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Schedule = Callable[[float], float]
+Shape = Literal["linear", "power", "exponential", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Ramp:
     """
 
     peak: float
-    shape: Literal["linear", "power", "exponential", "cosine"] = "linear"
+    shape: Shape = "linear"
     power: float = 1.0
 
     def __call__(self, t: float) -> float:

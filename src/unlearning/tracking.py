@@ -22,28 +22,42 @@ import sys
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from unlearning.errors import Failed
+from unlearning.errors import BadInput, Failed
 from unlearning.files import digest, read_json, short, whole, write_json, write_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from torch.nn import Module
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+Records = dict[int, tuple[str, Any]]  # number -> what, value
 
-ROW, HOME = "lethe.row", "lethe.home"  # tags: the row's own name, which outlives a resumption; the workspace that feeds it
+# Tags: a row's own name, which outlives a resumption; the workspace that feeds it; a logged model's name in its journal.
+ROW, HOME, MODEL = "lethe.row", "lethe.home", "lethe.model"
 LONGEST_PARAM = 6000
 REFRESH = 10.0  # seconds between two refreshes of an artifact, at least
 PATIENCE, AWAY = 60.0, 5.0  # seconds that close() waits: while sending goes on; once the store does not answer
 LEFT_BEHIND = 600.0  # seconds after which a launcher's row that no program took up is given up
-GONE = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE", "BAD_REQUEST"}
+OUTBOX = Path(".lethe/outbox")
+REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}  # asking again won't help
+QUIET = {  # before mlflow is imported: short retries, for the patience is ours, and none of its own talk
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
 
 log = logging.getLogger(__name__)
 
@@ -63,24 +77,9 @@ def clean(text: str) -> str:
     return text
 
 
-def _store() -> str:
-    """The address of the caller's store, with its credentials if it has any."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root()}/mlflow.db"
-    path = uri.removeprefix("sqlite:///")
-    return uri if path in (uri, "") or path.startswith("/") else f"sqlite:///{Path(path).resolve()}"
-
-
-def _said(error: BaseException) -> str:
-    return clean(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)[:300]
-
-
-def _plain(value: Any) -> str:
-    """A parameter as params.yaml and the command line write it."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, list | tuple):
-        return ",".join(map(_plain, value))
-    return clean(str(value))
+def said(error: BaseException) -> str:
+    """The first line of what went wrong, fit to be shown."""
+    return clean((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
 
 
 class Row:
@@ -90,11 +89,10 @@ class Row:
 
     def __init__(self, home: Path, header: dict[str, Any]) -> None:
         self.header = header
-        self.journal = Journal(home / ".lethe" / "outbox" / f"{header['row']}.{uuid.uuid4().hex[:8]}")
+        self.journal = Journal(home / OUTBOX / f"{header['row']}.{uuid.uuid4().hex[:8]}")
         self._last: dict[str, tuple[float, int, int]] = {}
         self._fresh: dict[str, tuple[float, Path | Callable[[], bytes] | None]] = {}
         self._closed = False
-        self._numbers = 0
         self.journal.lock.acquire(timeout=0)
         write_json(self.journal.folder / "row.json", header)
         self._sender = Sender(home, self.journal)
@@ -124,13 +122,13 @@ class Row:
         header = {
             "row": previous["row"] if previous and same else uuid.uuid4().hex[:16],
             "uri": clean(uri),
-            "experiment_id": os.environ.get("MLFLOW_EXPERIMENT_ID"),
-            "experiment_name": os.environ.get("MLFLOW_EXPERIMENT_NAME"),
+            **_caller(),
             "run_id": run_id,
             "name": name,
-            "source": Path(sys.argv[0]).name,
+            "source": f"src/{Path(sys.argv[0]).name}",
             "started": _now(),
             "previous": previous and dict(previous),
+            "resumes": bool(same),
             "parent": parent and dict(parent),
             "once": once and dict(once),
         }
@@ -149,8 +147,7 @@ class Row:
         header = {
             "row": "join",
             "uri": clean(_store()),
-            "experiment_id": os.environ.get("MLFLOW_EXPERIMENT_ID"),
-            "experiment_name": os.environ.get("MLFLOW_EXPERIMENT_NAME"),
+            **_caller(),
             "join": {"run_id": run_id, "tags": dict(tags or {})},
             "name": "",
         }
@@ -242,6 +239,44 @@ class Row:
             },
         )
 
+    def model(
+        self,
+        path: Path,
+        kind: Literal["safetensors", "pt2", "none"],
+        *,
+        shape: Sequence[int],
+        info: Mapping[str, Any],
+        module: "Callable[[], Module] | None" = None,
+        name: str = "model",
+        step: int = 0,
+        final: bool = True,
+    ) -> None:
+        """The weights in `path` as a logged model that takes batches of `shape` and gives a logit for each of
+        `info["classes"]`; `info` (architecture, classes, mean, std, ...) stands beside them. "pt2" exports what `module()`
+        makes, which then loads without this repository; an export that fails is said, and leaves safetensors."""
+        if kind == "none" or self.journal.idle:
+            return
+        folder = self.journal.models / f"{self.header['row']}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        try:
+            if kind == "pt2" and module is not None:
+                _export(module(), shape, folder)
+        except Exception as error:  # torch.export raises whatever it likes
+            log.warning("The model can't be exported as pt2, it is logged as safetensors: %s", said(error))
+            shutil.rmtree(folder)
+            folder.mkdir()
+            kind = "safetensors"
+        if kind == "safetensors":
+            _link(path, folder / "model.safetensors")
+        write_json(folder / "model.json", dict(info))
+        about = {"folder": folder.name, "name": name, "kind": kind, "step": step, "final": final}
+        points = [[key, *point] for key, point in self._last.items()] if final else []
+        self._tell("model", {**about, "shapes": [list(shape), [len(info["classes"])]], "metrics": points})
+
+    def checkpoint(self, path: Path, step: int, *, shape: Sequence[int], info: Mapping[str, Any]) -> None:
+        """A logged model on the way, with its step."""
+        self.model(path, "safetensors", shape=shape, info=info, name="checkpoint", step=step, final=False)
+
     def close(self, status: Status = "FINISHED") -> bool:
         """Tells the end, waits until all is sent, but not for a store that is away. Whether all is sent."""
         if self._closed:
@@ -264,9 +299,42 @@ class Row:
     def _tell(self, what: str, value: Any) -> None:
         if self._closed:
             raise RuntimeError("the row is closed")
-        if value:
-            self.journal.append({what: value})
+        if value and not self.journal.idle:
+            self.journal.append(what, value)
             self._sender.wake.set()
+
+
+def _link(path: Path, to: Path) -> None:
+    """The file as it is now, without a copy where the disk allows: ours are replaced as a whole, never written to."""
+    try:
+        os.link(path.resolve(), to)
+    except OSError:
+        shutil.copyfile(path, to)
+
+
+def _export(module: "Module", shape: Sequence[int], folder: Path) -> None:
+    """A batch of 2 leaves the batch size free; a batch of 1 would fix it."""
+    import torch
+
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow.pytorch
+        from mlflow.models import infer_signature
+
+        example = torch.zeros(2, *shape)
+        module = module.cpu().eval()
+        with torch.no_grad():
+            signature = infer_signature(example.numpy(), module(example).numpy())
+        mlflow.pytorch.save_model(
+            module,
+            str(folder),
+            signature=signature,
+            input_example=example.numpy(),
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+            serialization_format="pt2",
+        )
 
 
 class Journal:
@@ -274,65 +342,83 @@ class Journal:
     (the sender's: MLflow's id and which records are through). Its lock is held as long as somebody tells or sends."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.artifacts = folder, folder / "artifacts"
+        self.folder, self.artifacts, self.models = folder, folder / "artifacts", folder / "models"
         folder.parent.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(f"{folder}.lock", thread_local=False)  # taken by one thread, let go by another
         self.state: dict[str, Any] = {"run_id": None, "tried": False, "sent": 0, "beyond": []}
-        self.met = False
+        self.met = self.idle = False  # idle: there is no row to tell this to, and there need not be one
         self.present: set[tuple[str, int]] = set()
         self.params: dict[str, str] = {}
         self.model_id: str | None = None
         self._appending = threading.Lock()
 
-    def append(self, record: dict[str, Any]) -> None:
+    @cached_property
+    def header(self) -> dict[str, Any]:
+        header: dict[str, Any] = read_json(self.folder / "row.json")
+        return header
+
+    @property
+    def followed(self) -> bool:
+        """Whether another journal tells more of the same row."""
+        return any(other != self.folder for other in self.folder.parent.glob(f"{self.header['row']}.*/"))
+
+    def append(self, what: str, value: Any) -> None:
         path = self.folder / "records.jsonl"
         try:
             with self._appending, path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps({what: value}) + "\n")
         except OSError as error:
             raise Failed(f"{path} could not be written: {error.strerror or error}") from error
 
-    def pending(self) -> dict[int, tuple[str, Any]]:
-        """Number -> (what, value), unsent. A last line without its end was cut off by a kill: it was never told."""
+    def pending(self) -> "Records":
+        """Unsent, by number. A last line without its end was cut off by a kill: it was never told."""
         path, sent, beyond = self.folder / "records.jsonl", self.state["sent"], self.state["beyond"]
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         unsent = ((n, json.loads(line)) for n, line in enumerate(lines) if n >= sent and n not in beyond)
         return {n: next(iter(record.items())) for n, record in unsent}
 
     def mark(self, numbers: Iterable[int], **state: Any) -> None:
-        beyond = {*self.state["beyond"], *numbers}
-        sent = self.state["sent"]
+        """Note these records as sent."""
+        sent, beyond = self.state["sent"], {*self.state["beyond"], *numbers}
         while sent in beyond:
             beyond.remove(sent)
             sent += 1
         self.state |= {"sent": sent, "beyond": sorted(beyond), **state}
         write_json(self.folder / "sent.json", self.state)
 
-    @property
-    def header(self) -> dict[str, Any]:
-        header: dict[str, Any] = read_json(self.folder / "row.json")
-        return header
+    def forget(self) -> None:
+        """Back to nothing sent and no row known."""
+        self.met = False
+        self.state |= {"run_id": None, "sent": 0, "beyond": []}
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.release()
-        Path(f"{self.folder}.lock").unlink(missing_ok=True)  # no harm to who waits for it: there is nothing left to send
+        Path(f"{self.folder}.lock").unlink(missing_ok=True)  # who waits for it finds nothing left to send
 
 
 def leftovers(home: Path) -> Iterator[Journal]:
     """The journals that nobody holds, oldest first; their locks are taken."""
-    for folder in sorted((home / ".lethe" / "outbox").glob("*/"), key=lambda folder: folder.stat().st_mtime):
+    for folder in sorted((home / OUTBOX).glob("*/"), key=lambda folder: folder.stat().st_mtime):
         journal = Journal(folder)
-        with contextlib.suppress(Timeout):
+        try:
             journal.lock.acquire(timeout=0)
-            if not (folder / "row.json").exists():  # sent by another in this moment, or killed at its first step
-                journal.remove()
-                continue
+        except Timeout:
+            continue
+        if not (folder / "row.json").exists():  # sent by another in this moment, or killed at its first step
+            journal.remove()
+            continue
+        try:
             if (folder / "sent.json").exists():
                 journal.state = read_json(folder / "sent.json")
             if not any(what == "end" for what, _ in journal.pending().values()):
-                journal.append({"end": {"status": "KILLED", "time": int((folder / "records.jsonl").stat().st_mtime * 1000)}})
-            yield journal
+                killed = (folder / "records.jsonl").stat().st_mtime
+                journal.append("end", {"status": "KILLED", "time": int(killed * 1000)})
+        except (Failed, BadInput, OSError, ValueError) as error:
+            log.warning("%s can't be read and is left alone: %s", folder, error)
+            journal.lock.release()
+            continue
+        yield journal
 
 
 class Sender(threading.Thread):
@@ -348,51 +434,39 @@ class Sender(threading.Thread):
         left: list[Journal] = []
         try:
             if "join" not in self.own.header:
-                self.own.append({"tags": _git()})
-            left = list(leftovers(self.home))
-            delay, swept = 1.0, False
-            while True:
-                self.wake.clear()
-                closing = self.closing.is_set()
-                trouble = self._pass(left)
-                if trouble:
-                    if not self.away:
-                        log.warning("MLflow: %s. The run goes on; what is told waits in %s", trouble, self.own.folder.parent)
-                    self.away = trouble
-                    if closing:
-                        return
-                    self.closing.wait(delay)
-                    delay = min(60.0, 2 * delay)
-                    continue
-                if self.away:
-                    log.warning("MLflow is back")
-                self.away, delay = "", 1.0
-                if not self.own.folder.exists():
-                    return
-                if not swept:
-                    swept = True
-                    with contextlib.suppress(Exception):
-                        sweep(self.home, self.own.header["uri"])
-                self.wake.wait()
+                self.own.append("tags", _commit())
+            left += leftovers(self.home)
+            self._loop(left)
         except Exception as error:  # a tracker must never be what ends a run
-            log.warning("Tracking stopped: %s", _said(error))
+            log.warning("Tracking stopped: %s", said(error))
         finally:
             for journal in [*left, self.own]:
                 journal.lock.release()
             self.done.set()
 
-    def _pass(self, left: list[Journal]) -> str:
-        """One go at everything; what the own row's store said if it can't be reached."""
-        away: dict[str, str] = {}
-        for journal in [*left, self.own]:
-            uri = journal.header["uri"]
-            if uri not in away:
-                try:
-                    if deliver(journal) and journal is not self.own:
-                        left.remove(journal)
-                except Exception as error:
-                    away[uri] = _said(error)
-        return away.get(self.own.header["uri"], "") if self.own.folder.exists() else ""
+    def _loop(self, left: list[Journal]) -> None:
+        delay, swept = 1.0, False
+        while self.own.folder.exists():
+            self.wake.clear()
+            closing = self.closing.is_set()
+            trouble = _pass([*left, self.own]).get(self.own.header["uri"], "")
+            left[:] = [journal for journal in left if journal.folder.exists()]
+            if trouble and not self.away:
+                log.warning("MLflow: %s. The run goes on; what it tells waits in %s", trouble, self.own.folder.parent)
+            elif self.away and not trouble:
+                log.warning("MLflow answers again.")
+            self.away = trouble
+            if not trouble:
+                if not swept:
+                    sweep(self.home, self.own.header["uri"])
+                delay, swept = 1.0, True
+                if self.own.folder.exists():
+                    self.wake.wait()
+            elif closing:
+                return
+            else:
+                self.closing.wait(delay)
+                delay = min(60.0, 2 * delay)
 
     def finish(self) -> bool:
         self.closing.set()
@@ -405,52 +479,93 @@ class Sender(threading.Thread):
         return False
 
 
-def deliver(journal: Journal) -> bool:
-    """Send what is unsent; whether that was the end of it (the journal is removed then).
+def _pass(journals: Iterable[Journal]) -> dict[str, str]:
+    """One go at everything; what each store that can't be reached said. Of such a store only the first journal is tried."""
+    away: dict[str, str] = {}
+    for journal in journals:
+        if journal.header["uri"] not in away:
+            try:
+                deliver(journal)
+            except Exception as error:
+                away[journal.header["uri"]] = said(error)
+    return away
+
+
+def send(homes: Iterable[Path]) -> int:
+    """Send what these workspaces still hold, but for what a running process does; how many records stay unsent."""
+    unsent = 0
+    for home in homes:
+        journals = list(leftovers(home))
+        for reason in _pass(journals).values():
+            log.warning("MLflow: %s", reason)
+        for journal in journals:
+            if journal.folder.exists():
+                unsent += len(journal.pending())
+                journal.lock.release()
+    return unsent
+
+
+def deliver(journal: Journal) -> None:
+    """Send what is unsent, and remove the journal behind its end.
 
     Raises what MLflow raises when the store is away. What the store refuses for good is dropped, with a line."""
-    client = _client(journal.header["uri"])
-    if not journal.met and not _meet(client, journal):
-        journal.remove()
-        return True
-    run_id, pending = journal.state["run_id"], journal.pending()
-    batch = {n: record for n, record in pending.items() if record[0] in ("metrics", "params", "tags")}
-    _refusable(journal, batch, lambda: _log_batch(client, journal, batch.values()))
-    newest = {value: n for n, (what, value) in pending.items() if what == "artifact"}
-    trouble: Exception | None = None
-    for n, (what, value) in pending.items():
-        if what == "artifact" and newest[value] == n:
-            folder = str(Path(value).parent)
-            send = lambda: client.log_artifact(run_id, str(journal.artifacts / value), folder if folder != "." else None)
-        elif what == "dataset":
-            send = lambda: _log_dataset(client, run_id, value)
-        elif what == "artifact":
-            send = lambda: None  # a newer one follows
-        else:
-            continue
-        try:
-            _refusable(journal, {n: (what, value)}, send)
-        except Exception as error:  # an artifact store may be away while the tracking server is not
-            trouble = error
-    if trouble:
-        raise trouble
+    client, pending = _client(journal.header["uri"]), journal.pending()
     end = next((value for what, value in pending.values() if what == "end"), None)
-    if end is None:
-        return False
-    if end["status"] and not any(f != journal.folder for f in journal.folder.parent.glob(f"{journal.header['row']}.*/")):
-        client.set_terminated(run_id, end["status"], end["time"])
-    journal.remove()
-    return True
+    if not journal.met:
+        _meet(client, journal)
+    if not journal.idle:
+        trouble: Exception | None = None
+        batch = {n: record for n, record in pending.items() if record[0] in ("metrics", "params", "tags")}
+        _send_batch(client, journal, batch)
+        newest = {value: n for n, (what, value) in pending.items() if what == "artifact"}
+        for n, (what, value) in pending.items():
+            if what in SEND:
+                if what == "artifact" and newest[value] != n:
+                    journal.mark([n])
+                    continue
+                try:
+                    _refusable(journal, {n: (what, value)}, partial(SEND[what], client, journal, value))
+                except Exception as error:  # an artifact store may be away while the tracking server is not
+                    trouble = error
+        if trouble:
+            raise trouble
+        if end:
+            _end(client, journal, end)
+    if end:
+        journal.remove()
 
 
-def _refusable(journal: Journal, records: Mapping[int, tuple[str, Any]], send: Callable[[], Any]) -> None:
+def _refusable(journal: Journal, records: "Records", send: Callable[[], Any]) -> None:
     try:
         send()
     except Exception as error:
-        if not (isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") in GONE):
+        if not _refused(error):
             raise
-        log.warning("MLflow refused %s: %s", ", ".join(sorted({what for what, _ in records.values()})), _said(error))
+        log.warning("MLflow refused %s: %s", ", ".join(sorted({what for what, _ in records.values()})), said(error))
     journal.mark(records)
+
+
+def _refused(error: Exception) -> bool:
+    return isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") in REFUSALS
+
+
+def _send_batch(client: "MlflowClient", journal: Journal, batch: "Records") -> None:
+    """All in one call; one by one when something in it is refused, so that nothing else is lost with it."""
+    try:
+        _log_batch(client, journal, batch.values())
+        journal.mark(batch)
+    except Exception as error:
+        if not _refused(error):
+            raise
+        if (run := _get(client, journal.state["run_id"], deleted=True)) is None:  # the store was begun anew
+            journal.forget()
+            raise
+        if run.info.lifecycle_stage != "active":
+            log.warning("The row %s was deleted: nothing more is sent to it", run.info.run_name)
+            journal.idle = True
+            return
+        for n, record in batch.items():
+            _refusable(journal, {n: record}, partial(_log_batch, client, journal, [record]))
 
 
 def _log_batch(client: "MlflowClient", journal: Journal, records: Iterable[tuple[str, Any]]) -> None:
@@ -461,8 +576,8 @@ def _log_batch(client: "MlflowClient", journal: Journal, records: Iterable[tuple
     tags: dict[str, str] = {}
     for what, value in records:
         if what == "metrics":
-            known = [Metric(k, v, t, step, model_id=journal.model_id) for k, v, step, t in value if (k, step) not in journal.present]
-            metrics += known
+            lacking = (point for point in value if (point[0], point[2]) not in journal.present)
+            metrics += [Metric(key, number, now, step, journal.model_id) for key, number, step, now in lacking]
         elif what == "params":
             params |= {key: text for key, text in value.items() if key not in journal.params}
         else:
@@ -472,77 +587,143 @@ def _log_batch(client: "MlflowClient", journal: Journal, records: Iterable[tuple
         client.log_batch(journal.state["run_id"], metrics, *pairs)
 
 
-def _log_dataset(client: "MlflowClient", run_id: str, value: dict[str, Any]) -> None:
+def _log_artifact(client: "MlflowClient", journal: Journal, value: str) -> None:
+    folder, _, _ = value.rpartition("/")
+    client.log_artifact(journal.state["run_id"], str(journal.artifacts / value), folder or None)
+
+
+def _log_dataset(client: "MlflowClient", journal: Journal, value: dict[str, Any]) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    context = value.pop("context")
-    client.log_inputs(run_id, datasets=[DatasetInput(Dataset(**value), [InputTag("mlflow.data.context", context)])])
+    context = InputTag("mlflow.data.context", value["context"])
+    dataset = Dataset(**{key: text for key, text in value.items() if key != "context"})
+    client.log_inputs(journal.state["run_id"], datasets=[DatasetInput(dataset, [context])])
 
 
-def _meet(client: "MlflowClient", journal: Journal) -> bool:
-    """Find or make the journal's row; False when there is nothing to do for it."""
-    header, state = journal.header, journal.state
-    run: Run | None = None
-    if "join" in header:
-        wanted = header["join"]
-        found = [_get(client, wanted["run_id"])] if wanted["run_id"] else _search(client, wanted["tags"], _experiment(client, header))
-        run = next(iter(found), None)
-        if run is None:
-            log.warning("MLflow has no row %s: what was told about it is dropped", wanted["run_id"] or wanted["tags"])
-            return False
+def _log_model(client: "MlflowClient", journal: Journal, value: dict[str, Any]) -> None:
+    """Upload a folder as a logged model of the row, link the row's newest metrics to it; later ones are linked as told."""
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    run = client.get_run(journal.state["run_id"])
+    run_id, experiment = run.info.run_id, run.info.experiment_id
+    found = client.search_logged_models([experiment], f"tags.`{MODEL}` = '{value['folder']}'")
+    new = {"name": value["name"], "source_run_id": run_id, "tags": {MODEL: value["folder"]}, "model_type": value["kind"]}
+    model = found[0] if found else client.create_logged_model(experiment, **new)
+    try:
+        if model.status != "READY":
+            _describe(journal.models / value["folder"], run_id, model, value)
+            client.log_model_artifacts(model.model_id, str(journal.models / value["folder"]))
+            client.finalize_logged_model(model.model_id, "READY")
+        if all(output.model_id != model.model_id for output in run.outputs.model_outputs):
+            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, value["step"])])
+        client.log_batch(run_id, [Metric(key, number, now, step, model.model_id) for key, number, step, now in value["metrics"]])
+    except Exception as error:
+        if _refused(error):
+            client.delete_logged_model(model.model_id)
+        raise
+    if value["final"]:
+        journal.model_id = model.model_id
+
+
+def _describe(folder: Path, run_id: str, model: Any, value: dict[str, Any]) -> None:
+    """The file by which MLflow knows what a model takes and gives."""
+    import numpy
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    file = folder / "MLmodel"
+    if file.exists():
+        about = Model.load(str(file))
+        about.run_id, about.model_id, about.model_uuid = run_id, model.model_id, model.model_id
     else:
-        run_id = state["run_id"] or header["run_id"]
-        run = _get(client, run_id) if run_id else None
-        previous = header["previous"]
-        old = _lookup(client, previous) if previous else None
-        if run is None and not header["run_id"]:
-            run = old if old else _lookup(client, header) if state["tried"] else None
-        if run is None and header["once"] and _search(client, header["once"], _experiment(client, header), "FINISHED"):
-            return False
-        own = {ROW: header["row"], HOME: _place(journal.folder.parents[2])}
+        takes, gives = (Schema([TensorSpec(numpy.dtype("float32"), [-1, *shape])]) for shape in value["shapes"])
+        about = Model(run_id=run_id, model_id=model.model_id, model_uuid=model.model_id, signature=ModelSignature(takes, gives))
+        about.add_flavor("safetensors", data="model.safetensors", about="model.json")
+    about.artifact_path = model.artifact_location
+    about.save(str(file))
+
+
+SEND: dict[str, Callable[["MlflowClient", Journal, Any], None]]
+SEND = {"artifact": _log_artifact, "dataset": _log_dataset, "model": _log_model}
+
+
+def _end(client: "MlflowClient", journal: Journal, end: dict[str, Any]) -> None:
+    run = _get(client, journal.state["run_id"])
+    if run and end["status"] and not journal.followed and not (end["status"] == "KILLED" and run.info.status == "FINISHED"):
+        client.set_terminated(run.info.run_id, end["status"], end["time"])
+
+
+def _meet(client: "MlflowClient", journal: Journal) -> None:
+    """Find or make the journal's row."""
+    header, state = journal.header, journal.state
+    if "join" in header:
+        run_id, tags = header["join"]["run_id"], header["join"]["tags"]
+        run = _get(client, run_id) if run_id else next(iter(_search(client, tags, _experiment(client, header))), None)
         if run is None:
-            journal.mark((), tried=True)
-            run = _create(client, header, own, journal.folder.parent)
-        elif not state["run_id"]:
-            if run.info.status != "RUNNING":
-                client.update_run(run.info.run_id, "RUNNING")
-            client.update_run(run.info.run_id, name=header["name"])
-            for pair in own.items():
-                client.set_tag(run.info.run_id, *pair)
-        if old and old.info.run_id != run.info.run_id:
-            client.set_tag(old.info.run_id, "continued_in", run.info.run_id)
-            if old.info.status != "FINISHED":
-                client.set_terminated(old.info.run_id, "KILLED", old.info.end_time)
-        if old and old.info.run_id == run.info.run_id:
-            for key in run.data.metrics:
-                journal.present |= {(key, point.step) for point in client.get_metric_history(run.info.run_id, key)}
-    journal.params = run.data.params
-    journal.mark((), run_id=run.info.run_id)
-    journal.met = True
-    return True
+            log.warning("MLflow has no row %s: what was told about it is dropped", run_id or tags)
+    else:
+        run = _own(client, journal)
+    journal.idle, journal.met = run is None, True
+    if run is not None:
+        journal.params = run.data.params
+        outputs = run.outputs.model_outputs if run.outputs else []
+        journal.model_id = next((output.model_id for output in outputs if "join" in header), None)
+        journal.mark((), run_id=run.info.run_id)
 
 
-def _create(client: "MlflowClient", header: Mapping[str, Any], own: dict[str, str], outbox: Path) -> "Run":
+def _own(client: "MlflowClient", journal: Journal) -> "Run | None":
+    """The row as `Row.open` describes it."""
+    header, state = journal.header, journal.state
+    previous = header["previous"] and _lookup(client, header["previous"])
+    run_id = state["run_id"] or header["run_id"]
+    run = _get(client, run_id) if run_id else None
+    if run is None and header["resumes"]:
+        run = previous
+    if run is None and state["tried"]:
+        run = _lookup(client, {"row": header["row"], "run_id": None})
+    if run is None and header["once"] and _search(client, header["once"], _experiment(client, header), "FINISHED"):
+        return None
+    own = {ROW: header["row"], HOME: _place(journal.folder.parents[2])}
+    if run is None:
+        journal.mark((), tried=True)
+        return _create(client, journal, own)
+    run_id = run.info.run_id
+    if not state["run_id"]:
+        client.update_run(run_id, None if run.info.status == "RUNNING" else "RUNNING", header["name"])
+        for pair in own.items():
+            client.set_tag(run_id, *pair)
+    if previous and previous.info.run_id == run_id:
+        for key in run.data.metrics:
+            journal.present |= {(key, point.step) for point in client.get_metric_history(run_id, key)}
+    elif previous:
+        client.set_tag(previous.info.run_id, "continued_in", run_id)
+        if previous.info.status != "FINISHED":
+            client.set_terminated(previous.info.run_id, "KILLED", previous.info.end_time)
+    return run
+
+
+def _create(client: "MlflowClient", journal: Journal, own: dict[str, str]) -> "Run":
+    header = journal.header
     tags = {**own, "mlflow.source.name": header["source"], "mlflow.source.type": "LOCAL"}
-    with contextlib.suppress(Exception):  # no name for this user on this machine
+    with contextlib.suppress(Exception):  # this user has no name on this machine
         tags["mlflow.user"] = getpass.getuser()
     if parent := header["parent"]:
         if above := _lookup(client, parent):
             tags["mlflow.parentRunId"] = above.info.run_id
-        elif any(outbox.glob(f"{parent['row']}.*/")):
+        elif any(journal.folder.parent.glob(f"{parent['row']}.*/")):
             raise Failed("the row above this one is not there yet")
     return client.create_run(_experiment(client, header), header["started"], tags, header["name"])
 
 
-def _get(client: "MlflowClient", run_id: str) -> "Run | None":
-    """None when this store has no such row, or it was deleted there."""
+def _get(client: "MlflowClient", run_id: str, deleted: bool = False) -> "Run | None":
+    """None when this store has no such row or, unless `deleted` ones count, it was deleted there."""
     try:
         run = client.get_run(run_id)
     except Exception as error:
-        if getattr(error, "error_code", "") in GONE:
+        if _refused(error):
             return None
         raise
-    return run if run.info.lifecycle_stage == "active" else None
+    return run if deleted or run.info.lifecycle_stage == "active" else None
 
 
 def _lookup(client: "MlflowClient", reference: Mapping[str, Any]) -> "Run | None":
@@ -553,67 +734,115 @@ def _lookup(client: "MlflowClient", reference: Mapping[str, Any]) -> "Run | None
 
 def _search(client: "MlflowClient", tags: Mapping[str, str], experiment: str | None = None, status: str = "") -> "list[Run]":
     """Newest first."""
-    experiments = [experiment] if experiment else [e.experiment_id for e in client.search_experiments()]
-    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()] + ([f"attributes.status = '{status}'"] if status else [])
+    experiments = [experiment] if experiment else [each.experiment_id for each in client.search_experiments()]
+    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    wanted += [f"attributes.status = '{status}'"] if status else []
     return list(client.search_runs(experiments, " and ".join(wanted), order_by=["attributes.start_time DESC"]))
 
 
 def _experiment(client: "MlflowClient", header: Mapping[str, Any]) -> str:
-    if header["experiment_id"]:
-        return str(header["experiment_id"])
-    if not (name := header["experiment_name"]):
-        return "0"
+    """The caller's experiment, made if it is not there; in the default store its artifacts stand beside the others."""
+    name = header["experiment_name"]
+    if header["experiment_id"] or not name:
+        return header["experiment_id"] or "0"
     if found := client.get_experiment_by_name(name):
         return str(found.experiment_id)
-    return str(client.create_experiment(name))
+    ours = header["uri"] == _default()
+    return str(client.create_experiment(name, str(root() / "mlruns" / quote(name, safe="")) if ours else None))
+
+
+def find(tags: Mapping[str, str], experiment: str | None = None) -> list[dict[str, Any]]:
+    """Rows with all of these tags in the caller's experiment (or the one named), newest first: run_id, name, status, tags,
+    params, metrics. It waits for MLflow, and raises Failed when the store can't be reached; `once` and `join` don't."""
+    try:
+        client, header = _client(clean(_store())), {"uri": clean(_store()), **_caller()}
+        rows = _search(
+            client, tags, _experiment(client, header | ({"experiment_name": experiment, "experiment_id": None} if experiment else {}))
+        )
+    except Exception as error:
+        raise Failed(f"the MLflow store can't be read: {said(error)}") from None
+    data = ({"tags": row.data.tags, "params": row.data.params, "metrics": row.data.metrics} for row in rows)
+    return [{"run_id": r.info.run_id, "name": r.info.run_name, "status": r.info.status, **d} for r, d in zip(rows, data, strict=True)]
 
 
 def sweep(home: Path, uri: str) -> None:
-    """Ends RUNNING rows that nobody holds."""
+    """End the RUNNING rows of this store that nobody holds: ours whose journal is gone with its folder (KILLED: a run that
+    goes on joins it again), and those that a launcher of this project left behind before the program began (FAILED)."""
+    client, old = _client(uri), _now() - 1000 * LEFT_BEHIND
+    for run in _search(client, {}, status="RUNNING"):
+        tags, status = run.data.tags, ""
+        if tags.get(HOME) == _place(home):
+            held = any((home / OUTBOX).glob(f"{tags.get(ROW)}.*/"))
+            status = "" if held else "KILLED"
+        elif ROW not in tags and "mlflow.project.entryPoint" in tags and run.info.start_time < old:
+            status = "FAILED" if tags.get("mlflow.source.name", "").partition("#")[0] in _addresses() else ""
+        if status and client.get_run(run.info.run_id).info.status == "RUNNING":  # not ended since the search
+            client.set_terminated(run.info.run_id, status)
 
 
-_clients: "dict[str, MlflowClient]" = {}
+def _default() -> str:
+    return f"sqlite:///{str(root()).replace('%', '%25')}/mlflow.db"
 
 
+def _store() -> str:
+    """The address of the caller's store, with its credentials if it has any."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or _default()
+    path = uri.removeprefix("sqlite:///")
+    return uri if path in (uri, "") or path.startswith("/") else f"sqlite:///{Path(path).resolve()}"
+
+
+def _caller() -> dict[str, str | None]:
+    return {key: os.environ.get(f"MLFLOW_{key.upper()}") for key in ("experiment_id", "experiment_name")}
+
+
+@cache
 def _client(uri: str) -> "MlflowClient":
     """For an address as journals hold it, without credentials; the caller's own has them in the environment."""
-    if uri not in _clients:
-        _quiet()
-        from mlflow import MlflowClient
-
-        full = _store() if clean(_store()) == uri else uri
-        _clients[uri] = MlflowClient(full)
-    return _clients[uri]
-
-
-def _quiet() -> None:
-    """Before mlflow is imported: short retries (the patience is ours), and none of its own talk."""
-    for name, value in {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):  # it may have been imported before
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if uri == _default() and not (root() / "mlflow.db").exists():
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(uri, str(root() / "mlruns"))  # the client would put the artifacts under the current folder
+    return MlflowClient(_store() if clean(_store()) == uri else uri)
 
 
-def _git() -> dict[str, str]:
-    """The commit that runs, where the checkout is a git repository of its own, and whether it is edited."""
-
-    def ask(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=True, timeout=20).stdout
-
+def _git(*arguments: str) -> str:
+    """Its answer; nothing where there is no git or no repository."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        prefix, commit = ask("rev-parse", "--show-prefix", "HEAD").split("\n")[:2]
-        if not prefix:
-            edited = bool(ask("status", "--porcelain", "--untracked-files=no"))
-            return {"mlflow.source.git.commit": commit, "git_dirty": json.dumps(edited)}
-    return {}
+        done = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=True, timeout=20)
+        return done.stdout.strip("\n")
+    return ""
+
+
+def _commit() -> dict[str, str]:
+    """The commit that runs, where the checkout is a repository of its own, and whether it is edited."""
+    prefix, _, commit = _git("rev-parse", "--show-prefix", "HEAD").rpartition("\n")
+    if prefix or not commit:
+        return {}
+    return {"mlflow.source.git.commit": commit, "git_dirty": _plain(bool(_git("status", "--porcelain", "-uno")))}
+
+
+def _addresses() -> set[str]:
+    """How a launcher names this project as the source of its row."""
+    return {str(root()), _git("config", "remote.origin.url")} - {""}
 
 
 def _place(home: Path) -> str:
     return short(digest([platform.node(), str(home.resolve())]))
+
+
+def _plain(value: Any) -> str:
+    """A value as params.yaml and the command line write it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list | tuple):
+        return ",".join(map(_plain, value))
+    return clean(str(value))
 
 
 def _now() -> int:

@@ -1,0 +1,78 @@
+"""docs/keys.md from the configuration, docs/methods.md from the methods. `make docs` writes them, `make test` compares."""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from unlearning import config
+from unlearning.methods import METHODS, as_run
+from unlearning.order import short
+from unlearning.recipe import Phase
+
+HERE = Path(__file__).parent
+NOTE = "<!-- written by `make docs`; edit the code it comes from -->\n"
+
+
+def shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def keys() -> str:
+    """Every key: what it takes, its value in params.yaml, what it means."""
+    defaults = config.load()
+    flat = {}
+    for name in config.SECTIONS:
+        flat |= config.flatten(getattr(defaults, name).model_dump(mode="json"), name)
+    lines = ["# Keys", NOTE, "The same dotted name in `params.yaml`, `-P key=value` (mlflow run), `--key value` (python src/...) and "]
+    lines[-1] += "`-S key=value` (dvc exp run). Lists are written `cat,dog`, nothing is written `null`.\n"
+    lines += ["| Key | Takes | Default | Meaning |", "|---|---|---|---|"]
+    for name, kind in config.SECTIONS.items():
+        for key, info in config.leaves(kind, name):
+            lines.append(f"| `{key}` | {config.accepts(info)} | {shown(flat[key])} | {info.description} |")
+    lines.append(f"| `method` | {', '.join(defaults.methods)}, or a variant | {defaults.method} | what to unlearn by |\n")
+    lines += ["## `methods.<method>.<argument>`\n", "The same word means the same in every method that has it.\n"]
+    lines += ["| Argument | Takes | Meaning |", "|---|---|---|"]
+    lines += [f"| `{word}` | {config.accepts(info)} | {info.description} |" for word, info in config.Arguments.model_fields.items()]
+    words = list(config.Arguments.model_fields)
+    lines += ["\n## Their defaults\n", "| Argument | " + " | ".join(defaults.methods) + " |", "|---" * (len(defaults.methods) + 1) + "|"]
+    for word in words:
+        values = [shown(getattr(section, word)) if word in type(section).model_fields else "" for section in defaults.methods.values()]
+        lines.append(f"| `{word}` | " + " | ".join(values) + " |")
+    lines += ["\n## A variant\n", "```yaml", "methods:", "  gentle: {like: hybrid_4, peak: -0.5, epochs: 20}", "```\n"]
+    lines.append("runs as `--method gentle`; its files are called `gentle`.")
+    return "\n".join(lines) + "\n"
+
+
+def methods() -> str:
+    """One table of what an epoch is and costs, then each method's own words."""
+    lines = [
+        "# The methods",
+        NOTE,
+        "R is an optimizer step on a retain batch, F on a forget batch at a negative scale. The short form is that of ",
+    ]
+    lines[-1] += "CIFAR-10 at the defaults (352 retain batches, 40 forget batches of 128), first epoch of each phase.\n"
+    lines += ["| Method | Phase | Epochs | One epoch | Steps in all | Trains | Scale |", "|---|---|---|---|---|---|---|"]
+    for name in METHODS:
+        recipe = config.load(["--method", name]).recipe()
+        for phase in recipe:
+            assert isinstance(phase, Phase)
+            sizes = {letter: {"retain": 352, "forget": 40}[stream] for letter, stream in phase.streams.items()}
+            steps = sum(len(phase.word(sizes, epoch)) for epoch in range(phase.epochs))
+            scale = next((term.weight for term in phase.terms if term.stream == "forget"), "")
+            word = short(iter(phase.word(sizes, 0)))
+            lines.append(f"| `{name}` | {phase.name} | {phase.epochs} | {word} | {steps:,} | `{phase.trains!r}` | {scale} |")
+    for name, function in {**METHODS, "as_run": as_run}.items():
+        lines += [f"\n## {name}\n", inspect.getdoc(function) or ""]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"keys.md": keys, "methods.md": methods}
+
+if __name__ == "__main__":
+    for page, write in PAGES.items():
+        (HERE / page).write_text(write())
+    sys.exit(0)

@@ -1,0 +1,18 @@
+"""Images, labels, ids and the four splits: data/ in the workspace."""
+
+import sys
+
+from unlearning.command import main
+from unlearning.config import Config
+
+
+def work(config: Config) -> None:
+    from unlearning.workspace import prepare
+
+    prepared = prepare(config, anew=True)
+    counts = ", ".join(f"{name} {len(index):,}" for name, index in prepared.splits.items())
+    print(f"{config.workspace / 'data'}: {len(prepared.images.classes)} classes; {counts}")
+
+
+if __name__ == "__main__":
+    sys.exit(main("prepare", work))

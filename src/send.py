@@ -1,0 +1,26 @@
+"""Send what runs told MLflow while it did not answer: `python src/send.py [workspace ...]`, by default all of this checkout.
+
+Exit codes: 0 nothing is left, 1 something is (the reason is said), 2 no such folder."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from unlearning.tracking import OUTBOX, root, send
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("workspace", nargs="*", type=Path, help="folders whose .lethe/ holds unsent records (default: all here)")
+    homes: list[Path] = parser.parse_args().workspace
+    for home in homes:
+        if not home.is_dir():
+            print(f"{home} is no folder", file=sys.stderr)
+            return 2
+    unsent = send(homes or [home for home in (root(), *root().glob("*/")) if (home / OUTBOX).is_dir()])
+    print(f"{unsent} records are not sent" if unsent else "Everything is sent")
+    return 1 if unsent else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""One run from start to end: its lock, its resume state, its row, and everything that watches its epochs."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from torch.nn import Module
+
+from unlearning import checkpoint, engine, observers, plots, predict, rows, tracking
+from unlearning.errors import Diverged, Failed
+from unlearning.files import digest, short, write_text
+from unlearning.recipe import Recipe
+from unlearning.workspace import Prepared, say
+
+
+@dataclass
+class Started:
+    """A run that is under way: its lock is held, its row open, its resume state known."""
+
+    prepared: Prepared
+    name: str
+    recipe: Recipe
+    network: Module
+    row: tracking.Row
+    resume: observers.Resume
+    state: engine.State
+
+    def follow(self) -> None:
+        """Spell the recipe on the network while everything watches; ends with the epoch table written.
+
+        Raises Diverged, naming phase, epoch, step and the file with the last good epoch."""
+        config, data, cast = self.prepared.config, self.prepared.data, self.prepared.compute.autocast
+        epochs = engine.run(
+            self.recipe,
+            self.network,
+            data,
+            evaluate=predict.evaluator(data, observers.MEASURED, cast),
+            evaluate_every=config.run.evaluate_every,
+            seed=config.run.seed,
+            autocast=cast,
+            blank=self.prepared.network(config.run.seed),
+            state=self.state,
+        )
+        epochs = observers.kept(epochs, self.resume, self.state, self.network)
+        try:
+            for epoch in observers.progress(epochs, self.recipe, data, self.name):
+                self.row.metrics(observers.metrics(self.resume.history[-1]), step=epoch.number)
+                self.row.refresh(lambda: observers.csv(self.resume.history).encode(), "epochs.csv")
+                self.row.refresh(lambda: plots.curves(self.resume.history, self.name), "curves.png")
+                every = config.run.checkpoint_every
+                if every and epoch.number and epoch.number % every == 0:
+                    path = self.resume.folder / f"{epoch.number}.safetensors"
+                    checkpoint.save(self.network.state_dict(), path, {"kind": self.name, "step": str(epoch.number)})
+                    shape, info = rows.about_model(self.prepared)
+                    self.row.checkpoint(path, epoch.number, shape=shape, info=info)
+        except Diverged as error:
+            raise Diverged(f"{self.name} diverged: {error}; the last good epoch is kept in {self.resume.path}") from error
+        write_text(config.workspace / "epochs" / f"{self.name}.csv", observers.csv(self.resume.history))
+
+    def save(self, path: Path, known: Mapping[str, str]) -> None:
+        """The result, whole or not at all, and its hash on the row."""
+        tensors = self.network.state_dict()
+        checkpoint.save(tensors, path, known)
+        self.row.tag("result", short(checkpoint.weights_hash(tensors)))
+
+
+@contextmanager
+def started(
+    prepared: Prepared,
+    name: str,
+    recipe: Recipe,
+    network: Module,
+    *,
+    launched: bool,
+    parent: Mapping[str, Any] | None = None,
+) -> Iterator[Started]:
+    """Lock, resume state and row of the run that spells `recipe` on `network`; `launched`: a launcher's row is for this run.
+
+    The row ends FINISHED, KILLED (stopped by the user, resumable) or FAILED. Raises Failed when another process runs it."""
+    config, chosen = prepared.config, prepared.compute
+    start = checkpoint.weights_hash(network.state_dict())
+    key = [name, repr(recipe), start, prepared.hashes["split"], str(config.run.seed), chosen.precision, chosen.device.type]
+    resume = observers.Resume(config.workspace / ".lethe" / "resume" / short(digest(key)))
+    with held(config.workspace / ".lethe" / "locks" / f"{name.replace('/', '.')}.lock", name):
+        state = resume.load(chosen.device) or engine.State()
+        if resume.history:
+            say(f"{name}: going on behind epoch {state.number}")
+        row = rows.opened(prepared, name, recipe, short(start), resume, launched=launched, parent=parent)
+        with row:
+            try:
+                yield Started(prepared, name, recipe, network, row, resume, state)
+            except KeyboardInterrupt:
+                say(f"{name}: stopped; the same command goes on behind epoch {max(state.number, 0)}")
+                raise
+        resume.done()
+
+
+@contextmanager
+def held(path: Path, name: str) -> Iterator[Path]:
+    """One run of a method in a workspace at a time. Raises Failed naming the holder's pid; a dead holder's lock is free."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.with_suffix(".pid")
+    try:
+        with FileLock(path, timeout=0):
+            holder.write_text(str(os.getpid()))
+            yield path
+    except Timeout:
+        pid = holder.read_text() if holder.exists() else "unknown"
+        raise Failed(f"{name} is already running in this workspace (pid {pid})") from None

@@ -1,0 +1,77 @@
+"""The original and the retrained reference: taken from a file or trained, and never mistaken for those of other data."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from unlearning import checkpoint, rows
+from unlearning.config import Config
+from unlearning.errors import BadInput
+from unlearning.follow import started
+from unlearning.recipe import SGD, Augment, Phase, Recipe, Term
+from unlearning.schedule import Cosine, OneCycle
+from unlearning.workspace import Prepared, mend, say
+
+STAGE = {"original": "pretrain", "retrained": "retrain"}
+DATA = {"original": "all train images", "retrained": "retain alone"}
+
+
+def recipe(config: Config, kind: str) -> Recipe:
+    """Training from scratch: one-cycle with crop and flip, then a cosine with flips alone."""
+    said = config.pretrain
+    epochs, final = said.epochs, said.final_epochs
+    if kind == "retrained":
+        epochs = epochs if config.retrain.epochs is None else config.retrain.epochs
+        final = final if config.retrain.final_epochs is None else config.retrain.final_epochs
+    terms = (Term("train" if kind == "original" else "retain"),)
+    crop_and_flip, flip = Augment(said.crop, said.flip), Augment(0, said.flip)
+    sgd = SGD(said.momentum, said.weight_decay)
+    return (
+        Phase("train", epochs, terms, said.batch_size, OneCycle(said.lr), optimizer=sgd, augment=crop_and_flip, lr_steps="batch"),
+        Phase("anneal", final, terms, said.batch_size, Cosine(said.final_lr), augment=flip),
+    )
+
+
+def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool = False) -> dict[str, Tensor]:
+    """What is there and belongs, else a given checkpoint, else trained now.
+
+    `anew` (the stage itself) replaces what does not belong; without it that is BadInput, naming the command that mends it."""
+    config = prepared.config
+    path = config.workspace / "models" / f"{kind}.safetensors"
+    asked = _asked(prepared, kind)
+    if path.exists():
+        tensors, found = checkpoint.load(path)
+        wrong = [name for name, value in asked.items() if found.get(name) != value]
+        if not wrong:
+            return tensors
+        if not anew:
+            raise BadInput(
+                f"{path} does not belong to these settings (other {' and '.join(wrong)}); {mend(STAGE[kind], config)} makes it anew"
+            )
+    network = prepared.network(config.run.seed)
+    if asked["provenance"] == "unknown":
+        spec = getattr(config, STAGE[kind]).checkpoint
+        tensors, sha = checkpoint.foreign(spec, config.path(Path()), config.workspace / ".lethe" / "downloads")
+        checkpoint.fit(network, tensors, spec)
+        say(f"{kind}: {spec}, SHA-256 {sha}, provenance unknown")
+        (config.workspace / "epochs" / f"{kind}.csv").unlink(missing_ok=True)  # of an earlier training, not of this file
+        checkpoint.save(network.state_dict(), path, {**asked, "sha256": sha})
+        return network.state_dict()
+    say(f"{kind}: training on {DATA[kind]}")
+    with started(prepared, kind, recipe(config, kind), network, launched=launched) as run:
+        run.follow()
+        run.save(path, asked)
+        rows.finished(run.row, prepared, kind, run.state.number)
+    return network.state_dict()
+
+
+def _asked(prepared: Prepared, kind: str) -> dict[str, str]:
+    """What a checkpoint's metadata must say to belong: an original knows the train images, a retrained one what it retained."""
+    config = prepared.config
+    known = {"kind": kind, "architecture": config.model.architecture, "data": prepared.hashes["data"]}
+    if kind == "retrained":
+        known["retain"] = prepared.hashes["retain"]
+    spec: str | None = getattr(config, STAGE[kind]).checkpoint
+    if spec:
+        return known | {"provenance": "unknown", "checkpoint": spec.rsplit("/", 1)[-1]}
+    return known | {"provenance": "trained", "seed": str(config.run.seed), "recipe": repr(recipe(config, kind))}

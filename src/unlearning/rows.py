@@ -1,0 +1,160 @@
+"""Which MLflow rows there are, and what stands on them: names, tags, parameters, descriptions."""
+
+import copy
+import importlib.metadata
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from unlearning import checkpoint, observers, results, tracking
+from unlearning.config import Config
+from unlearning.files import short
+from unlearning.methods import METHODS, as_run
+from unlearning.recipe import Recipe
+from unlearning.workspace import Prepared
+
+UI = "make ui"
+ABOUT = {
+    "original": "The model before unlearning, trained on retain and forget.",
+    "retrained": "The reference: the same training on retain alone. What perfect unlearning would look like.",
+}
+READING = (
+    "Read every number against the row *retrained*: `<split>.distance` is accuracy minus the retrained model's, and 0 is the aim. "
+    "Forget accuracy far *below* retrained is over-forgetting, and shows what was forgotten as surely as remembering does."
+)
+
+
+def opened(
+    prepared: Prepared,
+    name: str,
+    recipe: Recipe,
+    start: str,
+    resume: observers.Resume,
+    *,
+    launched: bool,
+    parent: Mapping[str, Any] | None = None,
+) -> tracking.Row:
+    """The row of a run that is starting or going on; noted in the resume state, so that it is found again."""
+    config = prepared.config
+    row = tracking.Row.open(
+        config.workspace,
+        name=name,
+        tags=tags(prepared, name) | {"start": start},
+        params=config.resolved(name) | {"recipe": repr(recipe)},
+        description=describe(config, name),
+        history=[(past["step"], observers.metrics(past)) for past in resume.history],
+        previous=resume.row,
+        launched=launched,
+        parent=parent,
+    )
+    resume.row = row.reference()
+    row.text("recipe.txt", "\n".join(map(repr, recipe)) + "\n")
+    _inputs(row, prepared)
+    return row
+
+
+def _inputs(row: tracking.Row, prepared: Prepared) -> None:
+    data = prepared.config.data
+    row.text("params.resolved.json", prepared.config.as_json())
+    row.dataset(
+        name=data.source,
+        digest=short(prepared.hashes["data"]),
+        source=str(data.root or data.source),
+        shape=prepared.images.pixels.shape[1:],
+        classes=prepared.images.classes,
+        profile={name: len(index) for name, index in prepared.splits.items()},
+    )
+
+
+def tags(prepared: Prepared, name: str) -> dict[str, str]:
+    """What makes a table of rows: the same `data`, `split` and `original`."""
+    compute = prepared.compute
+    return {
+        "method": name,
+        "data": short(prepared.hashes["data"]),
+        "split": short(prepared.hashes["split"]),
+        "architecture": prepared.config.model.architecture,
+        "device": str(compute.device),
+        "precision": compute.precision,
+    } | {f"version.{package}": importlib.metadata.version(package) for package in ("torch", "torchvision", "mlflow")}
+
+
+def describe(config: Config, name: str) -> str:
+    """Two lines on what the row is, and how to read it."""
+    function = as_run if name == "as_run" else METHODS.get(config.like.get(name, name).removeprefix("as_run/"))
+    about = inspect.getdoc(function) if function else ABOUT[name]
+    return f"**{name}**: {about}\n\n{READING}"
+
+
+def finished(row: tracking.Row, prepared: Prepared, name: str, step: int) -> None:
+    """What is said once, at the end: test accuracy and loss, and distances to the retrained model where there is one."""
+    measured = results.scores(prepared, name)
+    row.metrics(results.final(measured), step=step)
+    if (prepared.config.workspace / "models" / "retrained.safetensors").exists() and name != "original":
+        row.metrics(results.distances(measured, results.scores(prepared, "retrained")), step=step)
+
+
+def parent(prepared: Prepared) -> tracking.Row:
+    """The row above the ten of the notebook's chain; the launcher's, where one launched it."""
+    config = prepared.config
+    return tracking.Row.open(
+        config.workspace,
+        name=config.method,
+        tags=tags(prepared, config.method),
+        params=config.resolved(config.method),
+        description=describe(config, config.method),
+    )
+
+
+def references(prepared: Prepared) -> None:
+    """Original and retrained have a row in every experiment in which a method runs: made from their files where it lacks."""
+    for name in ("original", "retrained"):
+        path = prepared.config.workspace / "models" / f"{name}.safetensors"
+        known = tags(prepared, name) | {"result": short(checkpoint.weights_hash(checkpoint.load(path)[0]))}
+        params = prepared.config.resolved(name) | {"provenance": checkpoint.metadata(path)["provenance"]}
+        once = {key: known[key] for key in ("method", "data", "split", "result")}
+        about = describe(prepared.config, name)
+        with tracking.Row.open(
+            prepared.config.workspace, name=name, tags=known, params=params, description=about, launched=False, once=once
+        ) as row:
+            last = 0
+            table = prepared.config.workspace / "epochs" / f"{name}.csv"
+            if table.exists():
+                for past in observers.read_csv(table):
+                    last = past["step"]
+                    row.metrics(observers.metrics(past), step=last)
+                row.file(table)
+            else:
+                measured = results.scores(prepared, name)
+                row.metrics(
+                    {f"{split}.{kind}": measured[kind][split] for kind in ("accuracy", "loss") for split in observers.MEASURED}, step=0
+                )
+            _inputs(row, prepared)
+            finished(row, prepared, name, last)
+
+
+def export(row: tracking.Row, prepared: Prepared, network: Module, path: Path) -> None:
+    """The result as a logged model, in the form that run.log_model names."""
+    shape, info = about_model(prepared)
+    plain = copy.deepcopy(network).to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    row.model(path, prepared.config.run.log_model, shape=shape, info=info, module=lambda: plain)
+
+
+def about_model(prepared: Prepared) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Shape of one image, and what a person who loads the model alone must know."""
+    said = prepared.config
+    info = {"architecture": said.model.architecture, "classes": list(prepared.images.classes)}
+    shape = tuple(prepared.images.pixels.shape[1:])
+    return shape, info | {"mean": list(said.data.mean), "std": list(said.data.std), "input": "pixels / 255, minus mean, by std"}
+
+
+def evaluated(prepared: Prepared, name: str, path: Path) -> None:
+    """Scores made by the stage `evaluate` join the row of the run that made the result."""
+    result = short(checkpoint.weights_hash(checkpoint.load(path)[0]))
+    last = observers.read_csv(prepared.config.workspace / "epochs" / f"{name}.csv")[-1]["step"]
+    with tracking.Row.join(prepared.config.workspace, tags={"method": name, "result": result}) as row:
+        finished(row, prepared, name, last)

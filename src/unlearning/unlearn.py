@@ -1,0 +1,90 @@
+"""Unlearning from start to table: what is missing is made first, what does not belong together is refused."""
+
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+
+from torch import Tensor
+
+from unlearning import checkpoint, references, results, rows, tracking
+from unlearning.config import Config
+from unlearning.errors import BadInput
+from unlearning.follow import started
+from unlearning.recipe import Phase, Recipe
+from unlearning.workspace import Prepared, mend, prepare, say
+
+
+def unlearn(config: Config) -> None:
+    """One method (or the notebook's chain), one row each; prints original, retrained and result side by side."""
+    recipes = config.chain_recipes() if config.chain else {config.method: config.recipe()}
+    prepared = prepare(config)
+    for recipe in recipes.values():
+        check(prepared, recipe)
+    start = references.weights(prepared, "original")
+    references.weights(prepared, "retrained")
+    names = [f"{config.method}/{name}" if config.chain else name for name in recipes]
+    with rows.parent(prepared) if config.chain else nullcontext() as parent:
+        for name, recipe in zip(names, recipes.values(), strict=True):
+            start = _one(prepared, name, recipe, start, parent)
+    rows.references(prepared)
+    if config.run.evaluate:
+        show(prepared, names)
+
+
+def _one(prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor], parent: tracking.Row | None) -> dict[str, Tensor]:
+    config = prepared.config
+    network = prepared.network(config.run.seed)
+    network.load_state_dict(start)
+    path = config.workspace / "models" / f"{name}.safetensors"
+    reference = parent.reference() if parent else None
+    with started(prepared, name, recipe, network, launched=parent is None, parent=reference) as run:
+        run.follow()
+        run.save(path, result_metadata(prepared, name, recipe, start))
+        if config.run.evaluate:
+            rows.finished(run.row, prepared, name, run.state.number)
+        rows.export(run.row, prepared, network, path)
+    return network.state_dict()
+
+
+def result_metadata(prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor]) -> dict[str, str]:
+    """What a result carries: what it was made from and how; no time, no run id, so that equal results are equal bytes."""
+    known = {"kind": name, "architecture": prepared.config.model.architecture, "original": checkpoint.weights_hash(start)}
+    return known | prepared.hashes | {"recipe": repr(recipe), "seed": str(prepared.config.run.seed)}
+
+
+def evaluate(config: Config) -> None:
+    """Scores of a method whose result is there; they join the row that made it."""
+    prepared = prepare(config)
+    names = [f"{config.method}/{name}" for name in config.chain_recipes()] if config.chain else [config.method]
+    for name in names:
+        path = config.workspace / "models" / f"{name}.safetensors"
+        if not path.exists():
+            raise BadInput(f"{path} does not exist; {mend('unlearn', config, method=config.method)} makes it")
+        rows.evaluated(prepared, name, path)
+    show(prepared, names)
+
+
+def show(prepared: Prepared, names: Iterable[str]) -> None:
+    """The result table on stdout, the next command on stderr."""
+    print(results.show([(name, results.scores(prepared, name)) for name in ("original", "retrained", *names)]))
+    sys.stdout.flush()
+    say(f"compare the runs: {rows.UI}")
+
+
+def check(prepared: Prepared, recipe: Recipe) -> None:
+    """What only the data and the network can refuse: names of layers, batches larger than what there is. BadInput, with the key."""
+    config = prepared.config
+    network = prepared.network(0)
+    where = f"methods.{config.method}"
+    for phase in recipe:
+        if not isinstance(phase, Phase):
+            continue
+        if phase.batch_size > len(prepared.splits["retain"]):
+            raise BadInput(f"{where}.batch_size is {phase.batch_size}; it takes at most the {len(prepared.splits['retain'])} retain images")
+        for t in (0.0, 1.0):
+            try:
+                phase.trains(network, t)
+            except BadInput as error:
+                section = config.methods[config.method]
+                said = [key for key in ("trains", "unfreeze") if str(error).split("'")[1] in getattr(section, key, ())]
+                raise BadInput(f"{where}.{said[0] if said else 'trains'}: {error}") from None

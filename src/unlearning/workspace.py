@@ -1,0 +1,105 @@
+"""A workspace: the images and splits that lie in it, held against what the configuration asks for."""
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from unlearning import compute, model, sources, splits
+from unlearning.compute import Compute
+from unlearning.config import Config
+from unlearning.data import Data
+from unlearning.errors import BadInput
+from unlearning.sources import Images
+from unlearning.splits import Splits
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The images and their four splits, as they lie in the workspace and as the configuration asks for them."""
+
+    config: Config
+    images: Images
+    splits: Splits
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """`data`: what an original was trained on; `split`: all four splits; `retain`: what a retrained model was trained on."""
+        return {
+            "data": self.images.train_hash(),
+            "split": splits.split_hash(self.splits, self.images),
+            "retain": splits.retain_hash(self.splits, self.images),
+        }
+
+    @cached_property
+    def compute(self) -> Compute:
+        found = compute.resolve(self.config.run)
+        say(f"device {found}")
+        return found
+
+    @cached_property
+    def data(self) -> Data:
+        device = self.compute.device
+        index = {name: torch.from_numpy(index).to(device) for name, index in self.splits.items()}
+        index["train"] = torch.arange(self.images.train, device=device)
+        mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (self.config.data.mean, self.config.data.std))
+        pixels, labels = (torch.from_numpy(array).to(device) for array in (self.images.pixels, self.images.labels))
+        return Data(pixels, labels, index, mean, std, self.compute.channels_last)
+
+    def network(self, seed: int) -> Module:
+        fresh = model.build(self.config.model.architecture, len(self.images.classes), seed)
+        return self.compute.place(fresh)
+
+
+def prepare(config: Config, anew: bool = False) -> Prepared:
+    """data/images.safetensors and data/splits/*.csv. `anew` (the stage itself) replaces what does not belong; else that is an error."""
+    asked = config.data
+    where: Any = {"root": config.path(asked.root) if asked.root else None, "image_size": asked.image_size, "limit": asked.limit}
+    path = config.workspace / "data" / "images.safetensors"
+    listing = sources.listing(asked.source, **where)
+    images: Images | None = None
+    if path.exists():
+        images, was = sources.load(path)
+        if was != listing:
+            if not anew:
+                raise BadInput(
+                    f"{path} holds other images than data.source {asked.source} asks for; {mend('prepare', config)} makes it anew"
+                )
+            images = None
+    fresh = images is None
+    if images is None:
+        say(f"reading {asked.source} images")
+        images = sources.read(asked.source, **where, cache=config.workspace / "data")
+    drawn = splits.draw(images, _request(config), asked.seed)
+    if fresh:
+        sources.save(images, path, listing)
+    folder = config.workspace / "data" / "splits"
+    if fresh or not folder.exists():
+        splits.write(drawn, images, folder)
+    else:
+        there = splits.read(folder, images)
+        if splits.split_hash(there, images) != splits.split_hash(drawn, images):
+            if not anew:
+                raise BadInput(
+                    f"{folder} holds other splits than data.forget and data.seed ask for; {mend('prepare', config)} draws them anew"
+                )
+            splits.write(drawn, images, folder)
+    return Prepared(config, images, drawn)
+
+
+def _request(config: Config) -> splits.Request:
+    forget = config.data.forget
+    return splits.Request(forget.fraction, forget.count, forget.classes, config.path(forget.ids) if forget.ids else None)
+
+
+def mend(stage: str, config: Config, **more: str) -> str:
+    """The command that makes what is missing or does not belong, with the keys that were given."""
+    given = {k: v for k, v in config.given.items() if k != "method" and not k.startswith("methods.")} | more
+    return f"`python src/{stage}.py{''.join(f' --{key} {value}' for key, value in given.items())}`"
