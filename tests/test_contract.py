@@ -67,6 +67,7 @@ def numbers(method: str, **changes: Any) -> dict[str, Any]:
     return own | {word: value for word, value in (SMALL | changes).items() if word in own}
 
 
+@cache
 def small(method: str, **changes: Any) -> Recipe:
     """The recipe of `numbers`, by the way a command line takes."""
     argv = ["--method", method]

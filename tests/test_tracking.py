@@ -96,20 +96,28 @@ def test_a_row_holds_what_it_was_told(home, capfd):
     assert capfd.readouterr().err == ""
     (run,) = rows()
     run_id, data = run.info.run_id, run.data
-    assert (run.info.run_name, run.info.status) == ("hybrid_4 on digits", "FINISHED") and row.run_id == run_id
+    assert (run.info.run_name, run.info.status) == ("hybrid_4 on digits", "FINISHED")
+    assert row.run_id == run_id
     assert data.params == {"lr": "0.001", "batch": "null", "flip": "true", "classes": "cat,dog"}
-    assert artifact(run_id, "params/recipe.txt") == long and artifact(run_id, "epochs.csv") == "epoch\n"
+    assert artifact(run_id, "params/recipe.txt") == long
+    assert artifact(run_id, "epochs.csv") == "epoch\n"
     assert artifact(run_id, "config/params.yaml") == "a: 1\n"
-    assert data.tags["method"] == "hybrid_4" and data.tags["device"] == "cpu" and "unknown" not in data.tags
+    assert data.tags["method"] == "hybrid_4"
+    assert data.tags["device"] == "cpu"
+    assert "unknown" not in data.tags
     assert data.tags["mlflow.note.content"] == "What *it* does"
     head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True).strip()
-    assert data.tags["mlflow.source.git.commit"] == head and data.tags["git_dirty"] in ("true", "false")
+    assert data.tags["mlflow.source.git.commit"] == head
+    assert data.tags["git_dirty"] in ("true", "false")
     assert sorted(data.metrics) == ["forget.loss", "retain.accuracy", "retain.loss"]
-    assert math.isnan(data.metrics["forget.loss"]) and math.isnan(data.metrics["retain.loss"])
+    assert math.isnan(data.metrics["forget.loss"])
+    assert math.isnan(data.metrics["retain.loss"])
     assert steps(run_id) == [0, 1]
     (used,) = run.inputs.dataset_inputs
-    assert used.dataset.name == "digits" and json.loads(used.dataset.profile)["train"] == 9
-    assert not journals(home) and not list((home / ".lethe" / "outbox").iterdir())
+    assert used.dataset.name == "digits"
+    assert json.loads(used.dataset.profile)["train"] == 9
+    assert not journals(home)
+    assert not list((home / ".lethe" / "outbox").iterdir())
 
 
 def test_telling_needs_no_mlflow(tmp_path):
@@ -135,7 +143,8 @@ def test_a_launchers_row_is_joined_and_its_parameters_are_left(home, monkeypatch
     assert run.info.run_id == run_id == row.reference()["run_id"]
     assert (run.info.run_name, run.info.status) == ("hybrid_4", "FINISHED")
     assert run.data.params == {"lr": "1e-3", "epochs": "10", "seed": "0"}
-    assert run.data.tags["method"] == "hybrid_4" and run.data.tags["mlflow.source.type"] == "PROJECT"
+    assert run.data.tags["method"] == "hybrid_4"
+    assert run.data.tags["mlflow.source.type"] == "PROJECT"
 
 
 def test_rows_of_a_chain_stand_under_one(home, monkeypatch):
@@ -202,7 +211,9 @@ def test_a_row_that_the_user_deletes_is_let_go(home, caplog):
         row.metrics(EPOCH, 0)
         wait_for(lambda: row.journal.idle)
         row.metrics(EPOCH, 1)
-    assert "The row a was deleted" in caplog.text and not rows() and not journals(home)
+    assert "The row a was deleted" in caplog.text
+    assert not rows()
+    assert not journals(home)
 
 
 def test_a_growing_artifact_is_refreshed_rarely_and_ends_whole(home, monkeypatch):
@@ -219,7 +230,8 @@ def test_a_growing_artifact_is_refreshed_rarely_and_ends_whole(home, monkeypatch
             row.refresh(draw, "curves.png")
         assert len(drawn) == 1
     (run,) = rows()
-    assert len(drawn) == 2 and artifact(run.info.run_id, "epochs.csv") == "99\n"
+    assert len(drawn) == 2
+    assert artifact(run.info.run_id, "epochs.csv") == "99\n"
 
 
 def wait_for(condition, seconds=60):
@@ -256,9 +268,12 @@ def test_a_killed_runs_journal_is_sent_by_the_next_start(home):
     killed(home)
     Row.open(home, name="next").close()
     old, new = rows()
-    assert (old.info.run_name, old.info.status) == ("killed", "KILLED") and new.info.status == "FINISHED"
-    assert steps(old.info.run_id) == list(range(5)) and artifact(old.info.run_id, "note.txt") == "told"
-    assert old.data.params == {"lr": "0.1"} and not journals(home)
+    assert (old.info.run_name, old.info.status) == ("killed", "KILLED")
+    assert new.info.status == "FINISHED"
+    assert steps(old.info.run_id) == list(range(5))
+    assert artifact(old.info.run_id, "note.txt") == "told"
+    assert old.data.params == {"lr": "0.1"}
+    assert not journals(home)
 
 
 def test_a_line_cut_off_by_the_kill_was_never_told(home):
@@ -266,7 +281,8 @@ def test_a_line_cut_off_by_the_kill_was_never_told(home):
     with (journals(home)[0] / "records.jsonl").open("a") as file:
         file.write('{"metrics": [["retain.accuracy"')
     Row.open(home, name="next").close()
-    assert steps(rows()[0].info.run_id) == list(range(5)) and not journals(home)
+    assert steps(rows()[0].info.run_id) == list(range(5))
+    assert not journals(home)
 
 
 @pytest.mark.parametrize("when", ["early", pytest.param("late", marks=pytest.mark.slow)])
@@ -276,7 +292,8 @@ def test_a_resumed_run_joins_its_row(home, when):
     with Row.open(home, name="resumed", params={"lr": 0.1}, previous=reference, history=history) as row:
         row.metrics(EPOCH, 5)
     (run,) = rows()
-    assert (run.info.run_name, run.info.status) == ("resumed", "FINISHED") and row.reference()["row"] == reference["row"]
+    assert (run.info.run_name, run.info.status) == ("resumed", "FINISHED")
+    assert row.reference()["row"] == reference["row"]
     assert steps(run.info.run_id) == list(range(6)) == steps(run.info.run_id, "forget.loss")
 
 
@@ -298,11 +315,13 @@ def test_a_resumed_run_under_a_new_launcher_has_all_epochs_and_ends_the_old(home
     old, new = sorted(rows(), key=lambda run: run.info.run_name)
     assert (old.info.run_name, old.info.status, old.data.tags["continued_in"]) == ("killed", "KILLED", run_id)
     assert (new.info.run_id, new.info.status) == (run_id, "FINISHED")
-    assert steps(old.info.run_id) == list(range(5)) and steps(run_id) == list(range(6))
+    assert steps(old.info.run_id) == list(range(5))
+    assert steps(run_id) == list(range(6))
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)  # the same launcher again: the same row
     with Row.open(home, name="new", previous=row.reference(), history=[(step, EPOCH) for step in range(6)]) as row:
         row.metrics(EPOCH, 6)
-    assert len(rows()) == 2 and steps(run_id) == list(range(7))
+    assert len(rows()) == 2
+    assert steps(run_id) == list(range(7))
 
 
 def test_a_resumed_run_whose_row_is_gone_has_a_new_one(home, tmp_path, monkeypatch, migrated):
@@ -312,7 +331,8 @@ def test_a_resumed_run_whose_row_is_gone_has_a_new_one(home, tmp_path, monkeypat
     with Row.open(home, name="new", previous=reference, history=[(step, EPOCH) for step in range(5)]):
         pass
     (run,) = rows()
-    assert run.info.run_name == "new" and steps(run.info.run_id) == list(range(5))
+    assert run.info.run_name == "new"
+    assert steps(run.info.run_id) == list(range(5))
 
 
 def test_the_journal_of_a_living_process_is_left_alone(home):
@@ -399,23 +419,29 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
         row.refresh(lambda: b"csv", "epochs.csv")
     assert len(row.journal.pending()) >= 47
     assert row.close() is False
-    assert "are not sent to MLflow yet" in caplog.text and len(journals(home)) == 1
+    assert "are not sent to MLflow yet" in caplog.text
+    assert len(journals(home)) == 1
     failed = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
-    assert failed.returncode == 1 and "records are not sent" in failed.stdout and "Traceback" not in failed.stderr
+    assert failed.returncode == 1
+    assert "records are not sent" in failed.stdout
+    assert "Traceback" not in failed.stderr
     server.start()
     wait_for(server.answers, 120)
     done = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Everything is sent\n", "")
     (run,) = rows()
-    assert run.info.status == "FINISHED" and steps(run.info.run_id) == list(range(50))
-    assert artifact(run.info.run_id, "note.txt") == "told" and artifact(run.info.run_id, "epochs.csv") == "csv"
+    assert run.info.status == "FINISHED"
+    assert steps(run.info.run_id) == list(range(50))
+    assert artifact(run.info.run_id, "note.txt") == "told"
+    assert artifact(run.info.run_id, "epochs.csv") == "csv"
     assert not journals(home)
 
 
 def test_send_knows_its_folders(home, tmp_path):
     command = [sys.executable, ROOT / "src" / "send.py"]
     wrong = subprocess.run([*command, tmp_path / "nowhere"], capture_output=True, text=True)
-    assert wrong.returncode == 2 and "nowhere is no folder" in wrong.stderr
+    assert wrong.returncode == 2
+    assert "nowhere is no folder" in wrong.stderr
     assert subprocess.run([*command, tmp_path], capture_output=True, text=True).returncode == 0
 
 
@@ -429,6 +455,8 @@ def test_credentials_appear_nowhere(home, monkeypatch, caplog, secret):
     with pytest.raises(tracking.Failed) as caught:
         find({})
     told = [file.read_text() for file in home.rglob("*") if file.is_file()]
-    assert len(told) >= 3 and "postgresql://host/db" in "".join(told)
+    assert len(told) >= 3
+    assert "postgresql://host/db" in "".join(told)
     for text in [*told, caplog.text, str(caught.value)]:
-        assert "s3cr3t" not in text and "t0k3n" not in text
+        assert "s3cr3t" not in text
+        assert "t0k3n" not in text

@@ -9,6 +9,7 @@ import torch
 
 from unlearning.config import Run
 from unlearning.errors import BadInput
+from unlearning.quick import quicken
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class Compute:
         return partial(torch.autocast, self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def place(self, model: torch.nn.Module) -> torch.nn.Module:
+        """On the device, in the memory format, with the convolutions that suit it."""
+        if self.device.type == "cpu":
+            quicken(model)
         form = torch.channels_last if self.channels_last else torch.contiguous_format
         return model.to(device=self.device, memory_format=form)  # type: ignore[call-overload,no-any-return]
 

@@ -1,16 +1,14 @@
 """Which MLflow rows there are, and what stands on them: names, tags, parameters, descriptions."""
 
-import copy
 import importlib.metadata
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.nn import Module
 
-from unlearning import checkpoint, observers, results, tracking
+from unlearning import checkpoint, model, observers, results, tracking
 from unlearning.config import Config
 from unlearning.files import short
 from unlearning.methods import METHODS, as_run
@@ -140,8 +138,13 @@ def references(prepared: Prepared) -> None:
 def export(row: tracking.Row, prepared: Prepared, network: Module, path: Path) -> None:
     """The result as a logged model, in the form that run.log_model names."""
     shape, info = about_model(prepared)
-    plain = copy.deepcopy(network).to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    row.model(path, prepared.config.run.log_model, shape=shape, info=info, module=lambda: plain)
+
+    def plain() -> Module:
+        fresh = model.build(prepared.config.model.architecture, len(prepared.images.classes), 0)
+        fresh.load_state_dict(network.state_dict())
+        return fresh
+
+    row.model(path, prepared.config.run.log_model, shape=shape, info=info, module=plain)
 
 
 def about_model(prepared: Prepared) -> tuple[tuple[int, ...], dict[str, Any]]:

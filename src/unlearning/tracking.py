@@ -299,7 +299,7 @@ class Row:
     def _tell(self, what: str, value: Any) -> None:
         if self._closed:
             raise RuntimeError("the row is closed")
-        if value and not self.journal.idle:
+        if value and (what == "end" or not self.journal.idle):
             self.journal.append(what, value)
             self._sender.wake.set()
 
@@ -655,7 +655,7 @@ def _end(client: "MlflowClient", journal: Journal, end: dict[str, Any]) -> None:
 
 def _meet(client: "MlflowClient", journal: Journal) -> None:
     """Find or make the journal's row."""
-    header, state = journal.header, journal.state
+    header = journal.header
     if "join" in header:
         run_id, tags = header["join"]["run_id"], header["join"]["tags"]
         run = _get(client, run_id) if run_id else next(iter(_search(client, tags, _experiment(client, header))), None)
