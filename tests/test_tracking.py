@@ -390,8 +390,12 @@ class Server:
         self.process.wait()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, migrated):
+@pytest.fixture(scope="module", autouse=True)
+def server(tmp_path_factory, migrated, request):
+    """Begins to start with the first test, for it takes half a minute; only when a test that wants it was chosen."""
+    if not any(item.originalname.startswith("test_a_server_") for item in request.session.items if item.module is request.module):
+        yield None
+        return
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(migrated, folder / "mlflow.db")
     with sqlite3.connect(folder / "mlflow.db") as db:
@@ -405,12 +409,12 @@ def server(tmp_path_factory, migrated):
 @pytest.mark.slow
 def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
-    monkeypatch.setattr(tracking, "AWAY", 2.0)
-    row = Row.open(home, name="before it is there", params={"lr": 0.1})
+    monkeypatch.setattr(tracking, "BETWEEN", 1.0)
+    row = Row.open(home, name="a", params={"lr": 0.1})
     for step in range(3):
         row.metrics(EPOCH, step)
     wait_for(server.answers, 120)
-    wait_for(lambda: row.journal.state["sent"] >= 4)
+    wait_for(lambda: not row.journal.pending())
     row.text("note.txt", "told")
     wait_for(lambda: not row.journal.pending())
     server.stop()
@@ -460,3 +464,92 @@ def test_credentials_appear_nowhere(home, monkeypatch, caplog, secret):
     for text in [*told, caplog.text, str(caught.value)]:
         assert "s3cr3t" not in text
         assert "t0k3n" not in text
+
+
+def net():
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 2)).eval()
+
+
+INFO = {"architecture": "toy", "classes": ["cat", "dog"], "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+
+
+def weights(folder):
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(net().state_dict(), folder / "a.safetensors")
+    return folder / "a.safetensors"
+
+
+def test_a_safetensors_model(home):
+    import mlflow
+    from safetensors.torch import load_file
+
+    with Row.open(home, name="a") as row:
+        file = weights(home)
+        row.checkpoint(file, 1, shape=(3, 8, 8), info=INFO)
+        row.metrics(EPOCH, 2)
+        row.model(file, "safetensors", shape=(3, 8, 8), info=INFO)
+        row.model(file, "none", shape=(3, 8, 8), info=INFO)
+        file.unlink()
+        wait_for(lambda: not row.journal.pending())
+        row.metrics({"test.accuracy": 84.0}, 2)
+    (run,) = rows()
+    steps = {client().get_logged_model(output.model_id).name: output.step for output in run.outputs.model_outputs}
+    assert steps == {"checkpoint": 1, "model": 0}
+    (model,) = client().search_logged_models(["0"], "name = 'model'")
+    assert (model.status, model.source_run_id) == ("READY", run.info.run_id)
+    assert {metric.key: metric.value for metric in model.metrics} == EPOCH | {"test.accuracy": 84.0}
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    signature = mlflow.models.get_model_info(f"models:/{model.model_id}").signature
+    assert (signature.inputs.inputs[0].shape, signature.outputs.inputs[0].shape) == ((-1, 3, 8, 8), (-1, 2))
+    folder = Path(model.artifact_location)
+    assert json.loads((folder / "model.json").read_text()) == INFO
+    assert load_file(folder / "model.safetensors").keys() == net().state_dict().keys()
+
+
+LOAD = """
+import json, sys
+sys.modules["unlearning"] = None
+import mlflow, torch
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pytorch.load_model(f"models:/{sys.argv[2]}")
+batch = torch.linspace(-1, 1, 5 * 3 * 8 * 8).reshape(5, 3, 8, 8)
+print(json.dumps(model(batch).tolist()))
+"""
+
+
+@pytest.mark.slow
+def test_a_pt2_model_loads_without_this_repository(home, tmp_path, capfd):
+    import mlflow
+    import torch
+
+    with Row.open(home, name="a") as row:
+        row.model(weights(home), "pt2", shape=(3, 8, 8), info=INFO, module=net)
+    assert capfd.readouterr() == ("", "")
+    (model,) = client().search_logged_models(["0"])
+    assert model.status == "READY"
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    assert mlflow.models.get_model_info(f"models:/{model.model_id}").signature.inputs.inputs[0].shape == (-1, 3, 8, 8)
+    assert not [file for file in Path(model.artifact_location).rglob("*") if file.suffix in (".pth", ".pkl", ".pickle")]
+    command = [sys.executable, "-c", LOAD, os.environ["MLFLOW_TRACKING_URI"], model.model_id]
+    given = json.loads(subprocess.check_output(command, cwd=tmp_path, text=True, stderr=subprocess.DEVNULL))
+    batch = torch.linspace(-1, 1, 5 * 3 * 8 * 8).reshape(5, 3, 8, 8)
+    assert given == net()(batch).tolist()
+
+
+def test_an_export_that_fails_loses_nothing(home, caplog):
+    def broken():
+        raise RuntimeError("no such layer\nand more")
+
+    with Row.open(home, name="a") as row:
+        row.metrics(EPOCH, 0)
+        row.model(weights(home), "pt2", shape=(3, 8, 8), info=INFO, module=broken)
+        row.metrics(EPOCH, 1)
+    assert "can't be exported as pt2, it is logged as safetensors: no such layer" in caplog.text
+    (model,) = client().search_logged_models(["0"])
+    assert model.model_type == "safetensors"
+    assert steps(rows()[0].info.run_id) == [0, 1]

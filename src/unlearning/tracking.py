@@ -48,12 +48,13 @@ ROW, HOME, MODEL = "lethe.row", "lethe.home", "lethe.model"
 LONGEST_PARAM = 6000
 REFRESH = 10.0  # seconds between two refreshes of an artifact, at least
 PATIENCE, AWAY = 60.0, 5.0  # seconds that close() waits: while sending goes on; once the store does not answer
+BETWEEN = 60.0  # seconds between two attempts while it does not, at most
 LEFT_BEHIND = 600.0  # seconds after which a launcher's row that no program took up is given up
 OUTBOX = Path(".lethe/outbox")
 REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}  # asking again won't help
-QUIET = {  # before mlflow is imported: short retries, for the patience is ours, and none of its own talk
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+QUIET = {  # set before mlflow is imported: no retries, for the patience is ours, and no talk of its own
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
@@ -79,7 +80,8 @@ def clean(text: str) -> str:
 
 def said(error: BaseException) -> str:
     """The first line of what went wrong, fit to be shown."""
-    return clean((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return clean(line.partition(" with exception HTTP")[0])[:200]
 
 
 class Row:
@@ -371,11 +373,22 @@ class Journal:
             raise Failed(f"{path} could not be written: {error.strerror or error}") from error
 
     def pending(self) -> "Records":
-        """Unsent, by number. A last line without its end was cut off by a kill: it was never told."""
+        """Unsent, by number."""
         path, sent, beyond = self.folder / "records.jsonl", self.state["sent"], self.state["beyond"]
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         unsent = ((n, json.loads(line)) for n, line in enumerate(lines) if n >= sent and n not in beyond)
         return {n: next(iter(record.items())) for n, record in unsent}
+
+    def inherit(self) -> None:
+        """Take over from a dead process: a last line without its end was never told, a run without its end was killed."""
+        path, sent = self.folder / "records.jsonl", self.folder / "sent.json"
+        with path.open("a+b") as file:
+            killed = os.fstat(file.fileno()).st_mtime
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        self.state = read_json(sent) if sent.exists() else self.state
+        if not any(what == "end" for what, _ in self.pending().values()):
+            self.append("end", {"status": "KILLED", "time": int(killed * 1000)})
 
     def mark(self, numbers: Iterable[int], **state: Any) -> None:
         """Note these records as sent."""
@@ -399,21 +412,23 @@ class Journal:
 
 def leftovers(home: Path) -> Iterator[Journal]:
     """The journals that nobody holds, oldest first; their locks are taken."""
-    for folder in sorted((home / OUTBOX).glob("*/"), key=lambda folder: folder.stat().st_mtime):
+
+    def begun(folder: Path) -> float:
+        with contextlib.suppress(OSError):  # sent and removed by another in this moment
+            return (folder / "row.json").stat().st_mtime
+        return 0.0
+
+    for folder in sorted((home / OUTBOX).glob("*/"), key=begun):
         journal = Journal(folder)
         try:
             journal.lock.acquire(timeout=0)
         except Timeout:
             continue
-        if not (folder / "row.json").exists():  # sent by another in this moment, or killed at its first step
+        if not begun(folder):  # or killed at its first step
             journal.remove()
             continue
         try:
-            if (folder / "sent.json").exists():
-                journal.state = read_json(folder / "sent.json")
-            if not any(what == "end" for what, _ in journal.pending().values()):
-                killed = (folder / "records.jsonl").stat().st_mtime
-                journal.append("end", {"status": "KILLED", "time": int(killed * 1000)})
+            journal.inherit()
         except (Failed, BadInput, OSError, ValueError) as error:
             log.warning("%s can't be read and is left alone: %s", folder, error)
             journal.lock.release()
@@ -452,7 +467,7 @@ class Sender(threading.Thread):
             trouble = _pass([*left, self.own]).get(self.own.header["uri"], "")
             left[:] = [journal for journal in left if journal.folder.exists()]
             if trouble and not self.away:
-                log.warning("MLflow: %s. The run goes on; what it tells waits in %s", trouble, self.own.folder.parent)
+                log.warning("MLflow: %s. The run goes on, what it tells waits in %s", trouble, self.own.folder.parent)
             elif self.away and not trouble:
                 log.warning("MLflow answers again.")
             self.away = trouble
@@ -466,7 +481,7 @@ class Sender(threading.Thread):
                 return
             else:
                 self.closing.wait(delay)
-                delay = min(60.0, 2 * delay)
+                delay = min(BETWEEN, 2 * delay)
 
     def finish(self) -> bool:
         self.closing.set()
@@ -740,29 +755,30 @@ def _search(client: "MlflowClient", tags: Mapping[str, str], experiment: str | N
     return list(client.search_runs(experiments, " and ".join(wanted), order_by=["attributes.start_time DESC"]))
 
 
-def _experiment(client: "MlflowClient", header: Mapping[str, Any]) -> str:
+def _experiment(client: "MlflowClient", header: Mapping[str, Any], make: bool = True) -> str | None:
     """The caller's experiment, made if it is not there; in the default store its artifacts stand beside the others."""
     name = header["experiment_name"]
     if header["experiment_id"] or not name:
         return header["experiment_id"] or "0"
-    if found := client.get_experiment_by_name(name):
-        return str(found.experiment_id)
+    if (found := client.get_experiment_by_name(name)) or not make:
+        return str(found.experiment_id) if found else None
     ours = header["uri"] == _default()
     return str(client.create_experiment(name, str(root() / "mlruns" / quote(name, safe="")) if ours else None))
 
 
 def find(tags: Mapping[str, str], experiment: str | None = None) -> list[dict[str, Any]]:
-    """Rows with all of these tags in the caller's experiment (or the one named), newest first: run_id, name, status, tags,
-    params, metrics. It waits for MLflow, and raises Failed when the store can't be reached; `once` and `join` don't."""
+    """Rows with all of these tags in the caller's experiment (or the one of this name), newest first: run_id, name, status,
+    tags, params, metrics. It waits for MLflow, and raises Failed when the store can't be read; `once` and `join` don't."""
+    where = {"experiment_name": experiment, "experiment_id": None} if experiment else _caller()
     try:
-        client, header = _client(clean(_store())), {"uri": clean(_store()), **_caller()}
-        rows = _search(
-            client, tags, _experiment(client, header | ({"experiment_name": experiment, "experiment_id": None} if experiment else {}))
-        )
+        client = _client(clean(_store()))
+        there = _experiment(client, where, make=False)
+        rows = _search(client, tags, there) if there else []
     except Exception as error:
         raise Failed(f"the MLflow store can't be read: {said(error)}") from None
+    about = ({"run_id": row.info.run_id, "name": row.info.run_name, "status": row.info.status} for row in rows)
     data = ({"tags": row.data.tags, "params": row.data.params, "metrics": row.data.metrics} for row in rows)
-    return [{"run_id": r.info.run_id, "name": r.info.run_name, "status": r.info.status, **d} for r, d in zip(rows, data, strict=True)]
+    return [one | other for one, other in zip(about, data, strict=True)]
 
 
 def sweep(home: Path, uri: str) -> None:
