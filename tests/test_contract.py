@@ -237,7 +237,7 @@ def storages(network: Module) -> set[int]:
     return {value.untyped_storage().data_ptr() for value in network.state_dict().values()}
 
 
-@pytest.mark.parametrize("batchnorm", ["train", "eval_frozen", "eval"])
+@pytest.mark.parametrize("batchnorm", ["train", "eval_frozen"])
 def test_frozen_weights_equal_the_originals_to_the_bit(method: str, batchnorm: str, data: Data) -> None:
     steps = small(method, trains=("layer4", "fc"), unfreeze=("layer1",), batchnorm=batchnorm)
     student = network()
@@ -253,7 +253,7 @@ def test_frozen_weights_equal_the_originals_to_the_bit(method: str, batchnorm: s
     buffers = after - weights
     statistics = {name for name in before if "running" in name or "num_batches" in name}
     frozen = {name for name in statistics if name.rsplit(".", 1)[0] + ".weight" not in trains}
-    assert buffers == {"train": statistics, "eval_frozen": statistics - frozen, "eval": set()}[batchnorm]
+    assert buffers == (statistics if batchnorm == "train" else statistics - frozen)
 
 
 def test_zero_epochs_change_nothing(method: str, data: Data) -> None:
@@ -309,20 +309,14 @@ def digests() -> dict[str, str]:
 
 @pytest.mark.slow
 def test_two_processes_end_alike() -> None:
+    other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     said = "import json, test_contract; print(json.dumps([hash('R'), test_contract.digests()]))"
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", said],
-            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for seed in ("1", "2")
-    ]
-    (hash_1, one), (hash_2, two) = (json.loads(process.communicate()[0]) for process in running)
-    assert hash_1 != hash_2  # the two really differ in what could leak into a result
-    assert one == two
-    assert len(set(one.values())) == len(METHODS)  # and no two methods are one
+    environment = os.environ | {"PYTHONHASHSEED": other, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.run([sys.executable, "-c", said], env=environment, stdout=subprocess.PIPE, check=True)
+    hash_there, there = json.loads(process.stdout)
+    assert hash_there != hash("R")  # the two really differ in what could leak into a result
+    assert there == digests()
+    assert len(set(there.values())) == len(METHODS)  # and no two methods are one
 
 
 # --- equal to a plain loop --------------------------------------------------------------------------------------------
@@ -347,13 +341,17 @@ def by_loop(
     loop(student, table(data, said["batch_size"], seed), *more, sgd, **own)
 
 
-CASES = {
-    "as in params.yaml": ({}, {}),
-    "a part trains": ({}, {"trains": ("layer3", "fc"), "unfreeze": ("layer1", "layer4")}),
-    "last batch joined, last batch full": ({"retain": 33, "forget": 16}, {}),
-    "forget longer than retain": ({"retain": 19, "forget": 60}, {"repair_every": 1}),
-    "one image to forget": ({"forget": 1}, {"repair_every": 0}),
-    "another rate, no momentum": ({}, {"lr": 0.05, "momentum": 0.0, "weight_decay": 0.01, "scale": -0.05, "peak": -0.05}),
+CASES: dict[str, tuple[dict[str, int], dict[str, Any]]] = {  # sizes of the splits; changes to the numbers
+    "as in params.yaml, last batches short": ({}, {}),
+    "a part trains, last batches joined or full": (
+        {"retain": 33, "forget": 16},
+        {"trains": ("layer3", "fc"), "unfreeze": ("layer1", "layer4")},
+    ),
+    "forget longer than retain, other rates": (
+        {"retain": 19, "forget": 60},
+        {"repair_every": 1, "lr": 0.05, "momentum": 0.5, "weight_decay": 0.01, "scale": -0.05, "peak": -0.05},
+    ),
+    "one image to forget": ({"forget": 1}, {"epochs": 2, "final_epochs": 1, "repair_every": 0}),
 }
 
 
@@ -385,10 +383,10 @@ def test_frozen_statistics_equal_their_plain_loop_to_the_bit(data: Data) -> None
 
 
 def test_the_best_epoch_equals_its_plain_loop_to_the_bit(data: Data) -> None:
-    """Over ten seeds, so that the best epoch is not always the last."""
+    """Over six seeds, so that the best epoch is not always the last."""
     changes = {"keep": "best", "epochs": 1, "final_epochs": 3, "lr": 0.1}
     not_last = 0
-    for seed in range(10):
+    for seed in range(6):
         student, plain = network(), network()
         state = State()
         for _ in engine.run(
@@ -400,7 +398,7 @@ def test_the_best_epoch_equals_its_plain_loop_to_the_bit(data: Data) -> None:
         )
         assert not moved(plain.state_dict(), student.state_dict())
         not_last += bool(moved(last, student.state_dict()))
-    assert 0 < not_last < 10
+    assert 0 < not_last < 6
 
 
 @pytest.mark.slow
