@@ -340,7 +340,7 @@ class _Said:
         """Every dotted key that may be given."""
         keys = [key for name, kind in SECTIONS.items() for key, _ in leaves(kind, name)] + ["method"]
         said = self.value("methods")
-        for name, own in (said if isinstance(said, dict) else {}).items():
+        for name in said if isinstance(said, dict) else ():
             base = name
             while isinstance(said.get(base), dict) and said[base].get("like") in said and said[base]["like"] != base:
                 base = said[base]["like"]

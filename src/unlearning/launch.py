@@ -46,9 +46,9 @@ def prepare(environ: MutableMapping[str, str]) -> None:
 def _put_own_python_first(environ: MutableMapping[str, str]) -> None:
     """So that `.venv/bin/mlflow run .` runs the program in .venv without activating it."""
     path = environ.get("PATH", os.defpath)
-    own = os.path.dirname(sys.executable)
+    own = str(Path(sys.executable).parent)
     first = shutil.which("python", path=path)
-    if shutil.which("python", path=own) and (first is None or os.path.dirname(first) != own):
+    if shutil.which("python", path=own) and (first is None or str(Path(first).parent) != own):
         environ["PATH"] = own + os.pathsep + path
 
 

@@ -114,7 +114,8 @@ def hybrid_1(training: Training, epochs: int, peak: float, shape: Shape, power: 
 def hybrid_2(training: Training, epochs: int, peak: float, shape: Shape, power: float, final_epochs: int) -> Recipe:
     """Model 6 with a scale that grows from 0.
 
-    Word: R F R F, in the end R R R. Source: report, Hybrid-2 (numbers not stated; notebook 50 + 10, peak -0.8, "exponential" ran as t ** 2).
+    Word: R F R F, in the end R R R. Source: report, Hybrid-2 (numbers not stated; notebook 50 + 10,
+    peak -0.8, "exponential" ran as t ** 2).
     Weakness: as Model 6."""
     return model_6(training, epochs, Ramp(peak, shape, power), final_epochs)
 

@@ -146,10 +146,8 @@ def line(epoch: Epoch, epochs: int, left: float | None) -> str:
     measured = [cell(epoch.metrics.get(f"{split}.accuracy")) for split in MEASURED]
     rate = epoch.images / epoch.seconds if epoch.steps and epoch.seconds else None
     time_left = time.strftime("%H:%M:%S", time.gmtime(left)) if left is not None else ""
-    return " ".join(
-        [f"{epoch.phase:<10}", f"{epoch.number}/{epochs}".rjust(7), *measured, cell(epoch.metrics.get("gap"))]
-        + [cell(epoch.scale, "7.3f"), cell(rate, "7.0f"), time_left.rjust(8)]
-    )
+    numbers = [*measured, cell(epoch.metrics.get("gap")), cell(epoch.scale, "7.3f"), cell(rate, "7.0f")]
+    return " ".join([f"{epoch.phase:<10}", f"{epoch.number}/{epochs}".rjust(7), *numbers, time_left.rjust(8)])
 
 
 class _Lines:
