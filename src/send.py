@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from unlearning.tracking import OUTBOX, root, send
+from unlearning.config import root
+from unlearning.tracking import OUTBOX, send
 
 
 def main() -> int:
@@ -17,8 +18,13 @@ def main() -> int:
         if not home.is_dir():
             print(f"{home} is no folder", file=sys.stderr)
             return 2
-    unsent = send(homes or [home for home in (root(), *root().glob("*/")) if (home / OUTBOX).is_dir()])
-    print(f"{unsent} records are not sent" if unsent else "Everything is sent")
+    homes = homes or [home for home in (root(), *root().glob("*/")) if (home / OUTBOX).is_dir()]
+    unsent = send(homes)
+    held = sum(len(list((home / OUTBOX).glob("*/"))) for home in homes)
+    if unsent:
+        print(f"{unsent} records are not sent")
+    else:
+        print(f"{held} rows are left to the processes that run them" if held else "Everything is sent")
     return 1 if unsent else 0
 
 

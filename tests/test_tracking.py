@@ -24,10 +24,14 @@ EPOCH = {"retain.accuracy": 98.5, "forget.loss": 0.25}
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory):
-    """An empty store: making its tables takes MLflow 8 seconds."""
-    file = tmp_path_factory.mktemp("migrated") / "mlflow.db"
-    tracking._client(f"sqlite:///{file}").search_experiments()
-    return file
+    """An empty default store: making its tables takes MLflow 8 seconds."""
+    folder = tmp_path_factory.mktemp("a root")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        (default,) = tracking._client(tracking._default()).search_experiments()
+        assert default.artifact_location == str(folder / "mlruns" / "0")
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
@@ -37,7 +41,8 @@ def home(tmp_path, monkeypatch, migrated):
         if name not in tracking.QUIET:
             monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store(tmp_path, migrated)}")
-    return tmp_path / "home"
+    yield tmp_path / "home"
+    tracking._away.clear()
 
 
 def store(folder, migrated):
@@ -455,7 +460,7 @@ def test_credentials_appear_nowhere(home, monkeypatch, caplog, secret):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "t0k3n")
     with Row.open(home, name="a", params={"storage": f"postgresql://u:{secret}@host/db"}, tags={"t": f"https://u:{secret}@h"}) as row:
         row.text("params.yaml", f"storage: postgresql://u:{secret}@host/db t0k3n\n")
-        wait_for(lambda: row._sender.away)
+        wait_for(lambda: tracking._away)
     with pytest.raises(tracking.Failed) as caught:
         find({})
     told = [file.read_text() for file in home.rglob("*") if file.is_file()]

@@ -8,7 +8,8 @@ import inspect
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -44,6 +45,7 @@ Positive = Annotated[float, Field(gt=0)]
 Three = Annotated[tuple[float, float, float], BeforeValidator(_split)]
 ThreePositive = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_split)]
 Epochs = Annotated[int, Field(ge=0)]
+Listed = Annotated[tuple[Any, ...], BeforeValidator(_split)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -107,6 +109,31 @@ class Run(Section):
     evaluate_every: int = Field(ge=1, description="epochs between measurements; the last of a phase is always measured")
 
 
+class Search(Section):
+    method: str = Field(description="whose arguments to search; its space stands under search.spaces.<method>")
+    trials: int = Field(ge=1, description="how many in all; those that an earlier run of the same search finished count")
+    objective: Literal["oracle_free", "oracle", "report"] = Field(
+        description="oracle_free needs no retrained model; report (retain up, forget down) over-forgets by construction"
+    )
+    sampler: Literal["tpe", "random", "gp", "nsga2"] = Field(description="Optuna's; tpe is its default")
+    seed: int = Field(ge=0, description="of the sampler")
+    storage: str | None = Field(description="Optuna's storage as a URL; null: SQLite in .lethe/trials of the workspace")
+    timeout: float | None = Field(gt=0, description="seconds behind which no further trial begins")
+    prune: bool = Field(description="stop trials that can't become good any more")
+    prune_margin: float = Field(gt=0, description="points of utility by which a trial must lie behind to be stopped")
+
+
+class Space(Section):
+    """Where a search looks for one argument: a range (`log`: on a log scale) or choices; `when`: only at these values of earlier ones."""
+
+    low: float | None = Field(None, description="lower bound, included")
+    high: float | None = Field(None, description="upper bound, included")
+    step: float | None = Field(None, gt=0, description="from low on in such steps")
+    log: bool = Field(False, description="evenly on a logarithmic scale")
+    choices: Listed | None = Field(None, min_length=1, description="any of these")
+    when: dict[str, Listed] = Field({}, description="searched only while these arguments have one of these values")
+
+
 class Arguments(Section):
     """The arguments of all methods: the same word means the same in every method that has it."""
 
@@ -156,6 +183,8 @@ class Config:
     method: str
     methods: Mapping[str, Section]
     like: Mapping[str, str]
+    search: Search
+    spaces: Mapping[str, Mapping[str, Space]]
     given: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -168,6 +197,17 @@ class Config:
     @property
     def chain(self) -> bool:
         return self.like[self.method] == "as_run"
+
+    @property
+    def space(self) -> Mapping[str, Space]:
+        """What a search may change of the method: under its own name, else as for the method that it is like."""
+        return self.spaces.get(self.method) or self.spaces.get(self.like[self.method], {})
+
+    def changed(self, arguments: Mapping[str, Any]) -> "Config":
+        """The same with other arguments of the method. Raises pydantic's ValidationError."""
+        own = self.methods[self.method]
+        anew = type(own).model_validate(own.model_dump() | dict(arguments))
+        return replace(self, methods={**self.methods, self.method: anew})
 
     def recipe(self) -> Recipe:
         return METHODS[self.like[self.method]](*self._arguments())
@@ -198,7 +238,14 @@ class Config:
         return json.dumps({**said, "method": self.method, "methods": methods}, indent=2)
 
 
-SECTIONS: dict[str, type[Section]] = {"data": DataSection, "model": ModelSection, "pretrain": Pretrain, "retrain": Retrain, "run": Run}
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataSection,
+    "model": ModelSection,
+    "pretrain": Pretrain,
+    "retrain": Retrain,
+    "run": Run,
+    "search": Search,
+}
 
 
 def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path | None = None) -> Config:
@@ -207,12 +254,16 @@ def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path |
     if overlay:
         said.overlay(overlay)
     said.command_line(argv)
-    sections = {name: said.section(name, kind) for name, kind in SECTIONS.items()}
     methods, like = said.methods()
+    spaces = _spaces(said, methods)
+    sections = {name: said.section(name, kind) for name, kind in SECTIONS.items()}
     method = said.value("method")
     if method not in methods:
         raise BadInput(said.complaint("method", f"it takes {', '.join(methods)}"))
-    config = Config(method=method, methods=methods, like=like, given=said.given, **sections)  # type: ignore[arg-type]
+    config = Config(method=method, methods=methods, like=like, spaces=spaces, given=said.given, **sections)  # type: ignore[arg-type]
+    wanted = config.search.method
+    if wanted not in methods or not replace(config, method=wanted).space:
+        raise BadInput(said.complaint("search.method", f"it takes a method with a space in search.spaces: {', '.join(config.spaces)}"))
     _check_forget(config, said)
     if config.data.source == "image_folder" and config.data.root is None:
         raise BadInput("data.root is null; with data.source image_folder it takes a folder with train/<class>/* and test/<class>/*")
@@ -224,6 +275,77 @@ def _check_forget(config: Config, said: "_Said") -> None:
     if len(asked) != 1:
         what = "none of them is set" if not asked else f"{' and '.join(asked)} are set"
         raise BadInput(f"data.forget: {what}; it takes exactly one of {', '.join(Forget.model_fields)}")
+
+
+def _spaces(said: "_Said", methods: Mapping[str, Section]) -> dict[str, dict[str, Space]]:
+    """search.spaces, every bound and choice held against what the argument takes."""
+    trees = said.value("search.spaces")
+    if not isinstance(trees, dict):
+        raise BadInput(f"search.spaces is {_show(trees)} ({said.where('search.spaces')}); it takes a section for each method")
+    spaces: dict[str, dict[str, Space]] = {}
+    for name, own in trees.items():
+        key = f"search.spaces.{name}"
+        if name not in methods or name == "as_run":
+            raise BadInput(said.unknown(key))
+        if not isinstance(own, dict):
+            raise BadInput(f"{key} is {own!r} ({said.where(key)}); it takes a space for each argument")
+        spaces[name] = {}
+        for word, tree in own.items():
+            if word not in type(methods[name]).model_fields:
+                raise BadInput(said.unknown(f"{key}.{word}"))
+            if tree is not None:  # null on the command line takes an argument out of the search
+                spaces[name][word] = _space(said, f"{key}.{word}", word, tree, methods[name], spaces[name])
+    del said.tree["search"]["spaces"]
+    return spaces
+
+
+def _space(said: "_Said", key: str, word: str, tree: Any, own: Section, before: Mapping[str, Space]) -> Space:
+    space = said.section(key, Space, tree)
+    assert isinstance(space, Space)
+
+    def refuse(part: str, accepted: str) -> BadInput:
+        return BadInput(f"{key}.{part} is {_show(getattr(space, part))} ({said.where(f'{key}.{part}')}); {accepted}")
+
+    def taken(argument: str, value: Any, part: str) -> Any:
+        """As the method's section has it; names as one text, which is what Optuna stores."""
+        try:
+            found = getattr(type(own).model_validate(own.model_dump() | {argument: value}), argument)
+        except ValidationError:
+            accepted = accepts(type(own).model_fields[argument])
+            raise BadInput(f"{key}.{part} has {_show(value)} ({said.where(f'{key}.{part}')}); {argument} takes {accepted}") from None
+        return _show(found) if isinstance(found, tuple) else found
+
+    changes: dict[str, Any] = {}
+    kinds, _ = _unfold(type(own).model_fields[word].annotation, [])
+    if space.choices is not None:
+        if any(value is not None for value in (space.low, space.high, space.step)) or space.log:
+            raise BadInput(f"{key} ({said.where(key)}) has choices and a range; it takes one of them")
+        changes["choices"] = tuple(taken(word, value, "choices") for value in space.choices)
+        if len(set(changes["choices"])) < len(space.choices):
+            raise refuse("choices", "it takes different ones")
+    elif not {int, float} & set(kinds):
+        raise BadInput(f"{key} ({said.where(key)}) has no choices; {word} takes {accepts(type(own).model_fields[word])}: choices: [...]")
+    else:
+        if space.low is None or space.high is None:
+            raise BadInput(f"{key} ({said.where(key)}) lacks {'low' if space.low is None else 'high'}; it takes low and high, or choices")
+        if space.low >= space.high:
+            raise refuse("low", f"it takes a number below high, which is {_show(space.high)}")
+        if space.log and space.low <= 0:
+            raise refuse("low", "with log it takes a number above 0")
+        if space.log and space.step is not None:
+            raise refuse("step", "with log it takes none")
+        if space.step is not None and (Decimal(str(space.high)) - Decimal(str(space.low))) % Decimal(str(space.step)):
+            raise refuse("step", "it takes a number that divides high - low")
+        if int in kinds and space.step is not None and space.step % 1:
+            raise refuse("step", f"{word} takes whole numbers")
+        changes = {part: taken(word, getattr(space, part), part) for part in ("low", "high")}
+    changes["when"] = {}
+    for argument, values in space.when.items():
+        if argument not in before:
+            earlier = ", ".join(before) or "none does"
+            raise BadInput(f"{key}.when.{argument} ({said.where(f'{key}.when')}): it takes an argument whose space stands before it: {earlier}")
+        changes["when"][argument] = tuple(taken(argument, value, "when") for value in values)
+    return space.model_copy(update=changes)
 
 
 class _Said:
@@ -245,7 +367,6 @@ class _Said:
         if not isinstance(self.tree, dict):
             raise BadInput(f"{params.name}: it takes sections, not {self.tree!r}")
         self.overlays = {name: self.tree.pop(name, None) or {} for name in OVERLAYS}
-        self.tree.pop("search", None)
         self.given: dict[str, str] = {}
         self.prefix: dict[str, str] = {}
         unknown = [name for name in self.tree if name not in (*SECTIONS, "method", "methods")]
@@ -346,6 +467,10 @@ class _Said:
                 base = said[base]["like"]
             if base in (*METHODS, "as_run"):
                 keys += [key for key, _ in leaves(method_section(base), f"methods.{name}")]
+            if base in METHODS:
+                for word in method_section(base).model_fields:
+                    key = f"search.spaces.{name}.{word}"
+                    keys += [key, *(f"{key}.{part}" for part in Space.model_fields if part != "when")]
         return keys
 
     def unknown(self, key: str) -> str:
@@ -480,6 +605,14 @@ def manual(stage: str) -> str:
         having = [name for name in (*METHODS, "as_run") if word in method_section(name).model_fields]
         who = "" if len(having) == len(METHODS) + 1 else f" ({', '.join(having)})"
         lines += [f"  --methods.<method>.{word}  {accepts(info)}", f"      {info.description}{who}"]
+    if stage == "search":
+        lines += [
+            "  --search.spaces.<method>.<argument>.<low, high, step, log or choices>, to search elsewhere than params.yaml says",
+            "  --search.spaces.<method>.<argument> null, to leave it as it is",
+            "",
+            "usage: python src/search.py adopt <trial> [<name>] [--key value ...]",
+            "  write a finished trial of the newest such search into params.yaml, as a variant of its method",
+        ]
     if stage == "unlearn":
         lines += [
             "",

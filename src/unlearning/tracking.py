@@ -32,6 +32,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
+from unlearning.config import root
 from unlearning.errors import BadInput, Failed
 from unlearning.files import digest, read_json, short, whole, write_json, write_text
 
@@ -52,8 +53,9 @@ BETWEEN = 60.0  # seconds between two attempts while it does not, at most
 LEFT_BEHIND = 600.0  # seconds after which a launcher's row that no program took up is given up
 OUTBOX = Path(".lethe/outbox")
 REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}  # asking again won't help
-QUIET = {  # set before mlflow is imported: no retries, for the patience is ours, and no talk of its own
+QUIET = {  # set before mlflow is imported, unless the user did: no retries, for the patience is ours, and no talk of its own
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -61,11 +63,7 @@ QUIET = {  # set before mlflow is imported: no retries, for the patience is ours
 }
 
 log = logging.getLogger(__name__)
-
-
-def root() -> Path:
-    """Against which the default store and relative paths resolve: DVC's root when DVC runs us, else the checkout."""
-    return Path(os.environ.get("DVC_ROOT") or Path(__file__).parents[2]).resolve()
+_away: dict[str, str] = {}  # store -> what it said last, while it can't be reached: known to all rows of this process
 
 
 def clean(text: str) -> str:
@@ -87,9 +85,10 @@ def said(error: BaseException) -> str:
 class Row:
     """One MLflow row. Telling it something costs a line in a file; nothing here waits for MLflow but `close`.
 
-    All methods raise Failed, naming the file, when the disk refuses the journal, and nothing else."""
+    All methods raise Failed, naming the file, when the disk refuses the journal."""
 
     def __init__(self, home: Path, header: dict[str, Any]) -> None:
+        home = home.resolve()
         self.header = header
         self.journal = Journal(home / OUTBOX / f"{header['row']}.{uuid.uuid4().hex[:8]}")
         self._last: dict[str, tuple[float, int, int]] = {}
@@ -108,7 +107,7 @@ class Row:
         tags: Mapping[str, Any] = {},
         params: Mapping[str, Any] = {},
         description: str = "",
-        history: Iterable[tuple[int, Mapping[str, Any]]] = (),
+        history: Iterable[Sequence[Any]] = (),
         previous: Mapping[str, Any] | None = None,
         parent: Mapping[str, Any] | None = None,
         launched: bool = True,
@@ -118,7 +117,7 @@ class Row:
 
         It is the launcher's (MLFLOW_RUN_ID) unless `launched` is False or a `parent` (its reference) is given; else the
         previous one; else a new one in the caller's experiment, unless a finished row there has all the tags of `once`.
-        `history`: (step, metrics) of the epochs already behind us; what the row lacks of them is sent."""
+        `history`: (step, metrics) or (step, metrics, at) of the epochs already behind us; what the row lacks is sent."""
         uri, run_id = _store(), os.environ.get("MLFLOW_RUN_ID") if launched and not parent else None
         same = previous is not None and (run_id is None or run_id == previous["run_id"])
         header = {
@@ -137,8 +136,8 @@ class Row:
         row = cls(Path(home), header)
         row.params(params)
         row.tags({**tags, **({"mlflow.note.content": description} if description else {})})
-        for step, values in history:
-            row.metrics(values, step)
+        for step, values, *at in history:
+            row.metrics(values, step, *at)
         row._sender.start()
         return row
 
@@ -167,9 +166,10 @@ class Row:
         """Enough to find this row again; for the resume state, and for `parent`."""
         return {"row": self.header["row"], "run_id": self.run_id}
 
-    def metrics(self, values: Mapping[str, Any], step: int) -> None:
-        """None is left out. Tell an epoch after the resume state that holds it is saved: a resumed run sends what lacks."""
-        now = _now()
+    def metrics(self, values: Mapping[str, Any], step: int, at: int | None = None) -> None:
+        """None is left out; `at`: when, in ms, if not now. Tell an epoch once the resume state that holds it is saved: should
+        the run be killed in between, it sends the epoch when it goes on."""
+        now = at or _now()
         known = {key: float(value) for key, value in values.items() if value is not None}
         known = {key: math.nan if math.isinf(value) else value for key, value in known.items()}
         self._last |= {key: (value, step, now) for key, value in known.items()}
@@ -198,8 +198,9 @@ class Row:
         self._file(path, f"{folder}/{path.name}" if folder else path.name)
 
     def _file(self, source: Path | bytes, artifact_path: str) -> None:
+        content = source if isinstance(source, bytes) else source.read_bytes()
         with whole(self.journal.artifacts / artifact_path) as beside:
-            beside.write_bytes(source if isinstance(source, bytes) else source.read_bytes())
+            beside.write_bytes(content)
         self._tell("artifact", artifact_path)
 
     def refresh(self, source: Path | Callable[[], bytes], artifact_path: str) -> None:
@@ -348,7 +349,7 @@ class Journal:
         folder.parent.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(f"{folder}.lock", thread_local=False)  # taken by one thread, let go by another
         self.state: dict[str, Any] = {"run_id": None, "tried": False, "sent": 0, "beyond": []}
-        self.met = self.idle = False  # idle: there is no row to tell this to, and there need not be one
+        self.met = self.idle = self.stuck = False  # idle: there is no row to tell this to, and there need not be one
         self.present: set[tuple[str, int]] = set()
         self.params: dict[str, str] = {}
         self.model_id: str | None = None
@@ -386,9 +387,9 @@ class Journal:
             killed = os.fstat(file.fileno()).st_mtime
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-        self.state = read_json(sent) if sent.exists() else self.state
+        self.state = read_json(sent) if sent.exists() else self.state | {"tried": True}
         if not any(what == "end" for what, _ in self.pending().values()):
-            self.append("end", {"status": "KILLED", "time": int(killed * 1000)})
+            self.append("end", {"status": None if "join" in self.header else "KILLED", "time": int(killed * 1000)})
 
     def mark(self, numbers: Iterable[int], **state: Any) -> None:
         """Note these records as sent."""
@@ -443,7 +444,6 @@ class Sender(threading.Thread):
         super().__init__(name="tracking", daemon=True)
         self.home, self.own = home, own
         self.wake, self.closing, self.done = threading.Event(), threading.Event(), threading.Event()
-        self.away = ""
 
     def run(self) -> None:
         left: list[Journal] = []
@@ -460,33 +460,38 @@ class Sender(threading.Thread):
             self.done.set()
 
     def _loop(self, left: list[Journal]) -> None:
-        delay, swept = 1.0, False
+        delay, swept, store = 1.0, False, self.own.header["uri"]
         while self.own.folder.exists():
             self.wake.clear()
             closing = self.closing.is_set()
-            trouble = _pass([*left, self.own]).get(self.own.header["uri"], "")
-            left[:] = [journal for journal in left if journal.folder.exists()]
-            if trouble and not self.away:
-                log.warning("MLflow: %s. The run goes on, what it tells waits in %s", trouble, self.own.folder.parent)
-            elif self.away and not trouble:
-                log.warning("MLflow answers again.")
-            self.away = trouble
-            if not trouble:
+            if self._pass(left):
+                if closing:
+                    return
+                self.closing.wait(delay)
+                delay = min(BETWEEN, 2 * delay)
+            else:
                 if not swept:
-                    sweep(self.home, self.own.header["uri"])
+                    with contextlib.suppress(Exception):  # a courtesy to the table, no more
+                        sweep(self.home, store)
                 delay, swept = 1.0, True
                 if self.own.folder.exists():
                     self.wake.wait()
-            elif closing:
-                return
-            else:
-                self.closing.wait(delay)
-                delay = min(BETWEEN, 2 * delay)
+
+    def _pass(self, left: list[Journal]) -> str:
+        """One go at everything. What is left goes first, for it may be the beginning of our own row."""
+        away: set[str] = set()
+        for journal in list(left):
+            if journal.header["uri"] not in away and attempt(journal) == "away":
+                away.add(journal.header["uri"])
+            if journal.header["uri"] not in away:
+                left.remove(journal)
+                journal.lock.release()
+        return "away" if self.own.header["uri"] in away else attempt(self.own)
 
     def finish(self) -> bool:
         self.closing.set()
         self.wake.set()
-        self.done.wait(AWAY if self.away else PATIENCE)
+        self.done.wait(AWAY if self.own.header["uri"] in _away else PATIENCE)
         if not self.own.folder.exists():
             return True
         unsent = len(self.own.pending())
@@ -494,29 +499,35 @@ class Sender(threading.Thread):
         return False
 
 
-def _pass(journals: Iterable[Journal]) -> dict[str, str]:
-    """One go at everything; what each store that can't be reached said. Of such a store only the first journal is tried."""
-    away: dict[str, str] = {}
-    for journal in journals:
-        if journal.header["uri"] not in away:
-            try:
-                deliver(journal)
-            except Exception as error:
-                away[journal.header["uri"]] = said(error)
-    return away
+def attempt(journal: Journal) -> Literal["", "away", "stuck"]:
+    """Send what is unsent, if it can be. What keeps it is said once: the store is "away", or it takes everything but this."""
+    store = journal.header["uri"]
+    try:
+        deliver(journal)
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            _client(store).search_experiments(max_results=1)
+            if not journal.stuck:
+                log.warning("MLflow does not take all of %s: %s", journal.folder, said(error))
+            journal.stuck = True
+            return "stuck"
+        if store not in _away:
+            log.warning("MLflow can't be reached (%s). What it is told waits in %s", said(error), journal.folder.parent)
+        _away[store] = said(error)
+        return "away"
+    if _away.pop(store, None):
+        log.warning("MLflow answers again")
+    return ""
 
 
 def send(homes: Iterable[Path]) -> int:
     """Send what these workspaces still hold, but for what a running process does; how many records stay unsent."""
     unsent = 0
     for home in homes:
-        journals = list(leftovers(home))
-        for reason in _pass(journals).values():
-            log.warning("MLflow: %s", reason)
-        for journal in journals:
-            if journal.folder.exists():
+        for journal in list(leftovers(home)):
+            if journal.header["uri"] in _away or attempt(journal):
                 unsent += len(journal.pending())
-                journal.lock.release()
+            journal.lock.release()
     return unsent
 
 
@@ -524,14 +535,16 @@ def deliver(journal: Journal) -> None:
     """Send what is unsent, and remove the journal behind its end.
 
     Raises what MLflow raises when the store is away. What the store refuses for good is dropped, with a line."""
-    client, pending = _client(journal.header["uri"]), journal.pending()
-    end = next((value for what, value in pending.values() if what == "end"), None)
+    client = _client(journal.header["uri"])
     if not journal.met:
         _meet(client, journal)
+    pending = journal.pending()
+    end = next((value for what, value in pending.values() if what == "end"), None)
     if not journal.idle:
         trouble: Exception | None = None
         batch = {n: record for n, record in pending.items() if record[0] in ("metrics", "params", "tags")}
-        _send_batch(client, journal, batch)
+        if batch:
+            _send_batch(client, journal, batch)
         newest = {value: n for n, (what, value) in pending.items() if what == "artifact"}
         for n, (what, value) in pending.items():
             if what in SEND:
@@ -572,13 +585,9 @@ def _send_batch(client: "MlflowClient", journal: Journal, batch: "Records") -> N
     except Exception as error:
         if not _refused(error):
             raise
-        if (run := _get(client, journal.state["run_id"], deleted=True)) is None:  # the store was begun anew
-            journal.forget()
+        if _get(client, journal.state["run_id"]) is None:
+            journal.met = False  # it is not the records that are refused: see what became of the row
             raise
-        if run.info.lifecycle_stage != "active":
-            log.warning("The row %s was deleted: nothing more is sent to it", run.info.run_name)
-            journal.idle = True
-            return
         for n, record in batch.items():
             _refusable(journal, {n: record}, partial(_log_batch, client, journal, [record]))
 
@@ -691,7 +700,12 @@ def _own(client: "MlflowClient", journal: Journal) -> "Run | None":
     header, state = journal.header, journal.state
     previous = header["previous"] and _lookup(client, header["previous"])
     run_id = state["run_id"] or header["run_id"]
-    run = _get(client, run_id) if run_id else None
+    run = _get(client, run_id, deleted=True) if run_id else None
+    if run and run.info.lifecycle_stage != "active":
+        log.warning("The row %s was deleted: nothing more is sent to it", header["name"])
+        return None
+    if run is None and state["run_id"]:  # the store was begun anew
+        journal.forget()
     if run is None and header["resumes"]:
         run = previous
     if run is None and state["tried"]:
@@ -763,7 +777,7 @@ def _experiment(client: "MlflowClient", header: Mapping[str, Any], make: bool = 
     if (found := client.get_experiment_by_name(name)) or not make:
         return str(found.experiment_id) if found else None
     ours = header["uri"] == _default()
-    return str(client.create_experiment(name, str(root() / "mlruns" / quote(name, safe="")) if ours else None))
+    return str(client.create_experiment(name, str(root().absolute() / "mlruns" / quote(name, safe="")) if ours else None))
 
 
 def find(tags: Mapping[str, str], experiment: str | None = None) -> list[dict[str, Any]]:
@@ -797,7 +811,7 @@ def sweep(home: Path, uri: str) -> None:
 
 
 def _default() -> str:
-    return f"sqlite:///{str(root()).replace('%', '%25')}/mlflow.db"
+    return f"sqlite:///{str(root().absolute()).replace('%', '%25')}/mlflow.db"
 
 
 def _store() -> str:
@@ -823,7 +837,7 @@ def _client(uri: str) -> "MlflowClient":
     if uri == _default() and not (root() / "mlflow.db").exists():
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        SqlAlchemyStore(uri, str(root() / "mlruns"))  # the client would put the artifacts under the current folder
+        SqlAlchemyStore(uri, str(root().absolute() / "mlruns"))  # the client would put the artifacts under the current folder
     return MlflowClient(_store() if clean(_store()) == uri else uri)
 
 
@@ -845,7 +859,7 @@ def _commit() -> dict[str, str]:
 
 def _addresses() -> set[str]:
     """How a launcher names this project as the source of its row."""
-    return {str(root()), _git("config", "remote.origin.url")} - {""}
+    return {str(root().absolute()), _git("config", "remote.origin.url")} - {""}
 
 
 def _place(home: Path) -> str:
