@@ -500,14 +500,15 @@ def test_a_safetensors_model(home):
         row.model(file, "safetensors", shape=(3, 8, 8), info=INFO)
         row.model(file, "none", shape=(3, 8, 8), info=INFO)
         file.unlink()
-        wait_for(lambda: not row.journal.pending())
         row.metrics({"test.accuracy": 84.0}, 2)
+        wait_for(lambda: not row.journal.pending())
+        row.metrics({"test.loss": 0.5}, 2)
     (run,) = rows()
     steps = {client().get_logged_model(output.model_id).name: output.step for output in run.outputs.model_outputs}
     assert steps == {"checkpoint": 1, "model": 0}
     (model,) = client().search_logged_models(["0"], "name = 'model'")
     assert (model.status, model.source_run_id) == ("READY", run.info.run_id)
-    assert {metric.key: metric.value for metric in model.metrics} == EPOCH | {"test.accuracy": 84.0}
+    assert {metric.key: metric.value for metric in model.metrics} == EPOCH | {"test.accuracy": 84.0, "test.loss": 0.5}
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     signature = mlflow.models.get_model_info(f"models:/{model.model_id}").signature
     assert (signature.inputs.inputs[0].shape, signature.outputs.inputs[0].shape) == ((-1, 3, 8, 8), (-1, 2))

@@ -91,7 +91,6 @@ class Row:
         home = home.resolve()
         self.header = header
         self.journal = Journal(home / OUTBOX / f"{header['row']}.{uuid.uuid4().hex[:8]}")
-        self._last: dict[str, tuple[float, int, int]] = {}
         self._fresh: dict[str, tuple[float, Path | Callable[[], bytes] | None]] = {}
         self._closed = False
         self.journal.lock.acquire(timeout=0)
@@ -172,7 +171,6 @@ class Row:
         now = at or _now()
         known = {key: float(value) for key, value in values.items() if value is not None}
         known = {key: math.nan if math.isinf(value) else value for key, value in known.items()}
-        self._last |= {key: (value, step, now) for key, value in known.items()}
         self._tell("metrics", [[key, value, step, now] for key, value in known.items()])
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -273,8 +271,7 @@ class Row:
             _link(path, folder / "model.safetensors")
         write_json(folder / "model.json", dict(info))
         about = {"folder": folder.name, "name": name, "kind": kind, "step": step, "final": final}
-        points = [[key, *point] for key, point in self._last.items()] if final else []
-        self._tell("model", {**about, "shapes": [list(shape), [len(info["classes"])]], "metrics": points})
+        self._tell("model", {**about, "shapes": [list(shape), [len(info["classes"])]]})
 
     def checkpoint(self, path: Path, step: int, *, shape: Sequence[int], info: Mapping[str, Any]) -> None:
         """A logged model on the way, with its step."""
@@ -373,12 +370,16 @@ class Journal:
         except OSError as error:
             raise Failed(f"{path} could not be written: {error.strerror or error}") from error
 
-    def pending(self) -> "Records":
-        """Unsent, by number."""
-        path, sent, beyond = self.folder / "records.jsonl", self.state["sent"], self.state["beyond"]
+    def told(self, first: int = 0) -> "Records":
+        """All records from this number on."""
+        path = self.folder / "records.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        unsent = ((n, json.loads(line)) for n, line in enumerate(lines) if n >= sent and n not in beyond)
-        return {n: next(iter(record.items())) for n, record in unsent}
+        return {n: next(iter(json.loads(line).items())) for n, line in enumerate(lines) if n >= first}
+
+    def pending(self) -> "Records":
+        """What is unsent."""
+        sent, beyond = self.state["sent"], self.state["beyond"]
+        return {n: record for n, record in self.told(sent).items() if n not in beyond}
 
     def inherit(self) -> None:
         """Take over from a dead process: a last line without its end was never told, a run without its end was killed."""
@@ -640,7 +641,10 @@ def _log_model(client: "MlflowClient", journal: Journal, value: dict[str, Any]) 
             client.finalize_logged_model(model.model_id, "READY")
         if all(output.model_id != model.model_id for output in run.outputs.model_outputs):
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, value["step"])])
-        client.log_batch(run_id, [Metric(key, number, now, step, model.model_id) for key, number, step, now in value["metrics"]])
+        if value["final"]:
+            points = [point for what, points in journal.told().values() if what == "metrics" for point in points]
+            newest = {key: Metric(key, number, now, step, model.model_id) for key, number, step, now in points}
+            client.log_batch(run_id, list(newest.values()))
     except Exception as error:
         if _refused(error):
             client.delete_logged_model(model.model_id)
