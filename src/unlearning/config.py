@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from unlearning.errors import BadInput
@@ -53,6 +53,13 @@ class Section(BaseModel):
     """A part of params.yaml: no unknown keys, no NaN, no key left out, never changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and bool not in _unfold(cls.model_fields[str(info.field_name)].annotation, [])[0]:
+            raise ValueError
+        return value
 
 
 class Forget(Section):
@@ -343,7 +350,9 @@ def _space(said: "_Said", key: str, word: str, tree: Any, own: Section, before: 
     for argument, values in space.when.items():
         if argument not in before:
             earlier = ", ".join(before) or "none does"
-            raise BadInput(f"{key}.when.{argument} ({said.where(f'{key}.when')}): it takes an argument whose space stands before it: {earlier}")
+            raise BadInput(
+                f"{key}.when.{argument} ({said.where(f'{key}.when')}): it takes an argument whose space stands before it: {earlier}"
+            )
         changes["when"][argument] = tuple(taken(argument, value, "when") for value in values)
     return space.model_copy(update=changes)
 
@@ -360,6 +369,8 @@ class _Said:
             self.tree: dict[str, Any] = YAML(typ="safe", pure=True).load(params.read_text(encoding="utf-8")) or {}
         except FileNotFoundError:
             raise BadInput(f"{params} does not exist") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{params} can't be read: {error}") from None
         except YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f", line {mark.line + 1}" if mark else ""
@@ -374,9 +385,10 @@ class _Said:
             raise BadInput(self.unknown(unknown[0]))
 
     def overlay(self, name: str) -> None:
-        for key, value in flatten(self.overlays[name], "").items():
-            if key.startswith("data.forget."):
-                self._clear_forget()
+        over = flatten(self.overlays[name], "")
+        if any(key.startswith("data.forget.") for key in over):
+            self._clear_forget()
+        for key, value in over.items():
             self._set(key, value)
             self.prefix[key] = f"{name}."
 
@@ -398,8 +410,8 @@ class _Said:
             raise BadInput(f"{' and '.join(named)} are both given (command line); it takes one of them")
         if named:
             self._clear_forget()
-        for key, value in self.given.items():
-            if key not in self.known() and not (key.startswith("methods.") and key.endswith(".like") and key.count(".") == 2):
+        for key, value in sorted(self.given.items(), key=lambda pair: not _names_base(pair[0])):  # a variant's keys are its base's
+            if not _names_base(key) and key not in self.known():
                 raise BadInput(self.unknown(key))
             self._set(key, None if value in ("null", "None", "~") else value)
 
@@ -433,7 +445,7 @@ class _Said:
     def methods(self) -> tuple[dict[str, Section], dict[str, str]]:
         said = self.value("methods")
         if not isinstance(said, dict):
-            raise BadInput(f"methods is {said!r} ({self.params.name}); it takes a section for each method")
+            raise BadInput(f"methods is {_show(said)} ({self.where('methods')}); it takes a section for each method")
         known: dict[str, Section] = {}
         like: dict[str, str] = {}
         for name, own in said.items():
@@ -441,7 +453,7 @@ class _Said:
             chain: list[str] = [name]
             tree = dict(own) if isinstance(own, dict) else own
             while base is not None:
-                if base in chain or base not in said or not isinstance(said[base], dict):
+                if not isinstance(base, str) or base in chain or not isinstance(said.get(base), dict):
                     raise BadInput(f"methods.{name}.like is {base!r}; it takes another method: {', '.join(k for k in said if k != name)}")
                 tree = {**said[base], **tree}
                 chain.append(base)
@@ -462,8 +474,9 @@ class _Said:
         keys = [key for name, kind in SECTIONS.items() for key, _ in leaves(kind, name)] + ["method"]
         said = self.value("methods")
         for name in said if isinstance(said, dict) else ():
-            base = name
-            while isinstance(said.get(base), dict) and said[base].get("like") in said and said[base]["like"] != base:
+            base, chain = name, set()
+            while isinstance(said.get(base), dict) and isinstance(said[base].get("like"), str) and base not in chain:
+                chain.add(base)
                 base = said[base]["like"]
             if base in (*METHODS, "as_run"):
                 keys += [key for key, _ in leaves(method_section(base), f"methods.{name}")]
@@ -513,6 +526,11 @@ class _Said:
 
 
 OVERLAYS = ("demo",)
+
+
+def _names_base(key: str) -> bool:
+    """`methods.<variant>.like`"""
+    return key.startswith("methods.") and key.endswith(".like") and key.count(".") == 2
 
 
 def leaves(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
@@ -574,8 +592,8 @@ def flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def _show(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+        return ",".join(map(str, value)) or "[]"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value) or "''"
 
 
 def _line(params: Path, key: str) -> int | None:
