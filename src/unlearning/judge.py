@@ -1,0 +1,170 @@
+"""What accuracies say of forgetting, in words, by rules alone: read beside the original and the retrained model, or not at all."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from unlearning.methods import METHODS
+
+REFERENCES = ("original", "retrained")
+FAR = ("retain", "forget", "test")  # what the mean distance is over: validation is what a search selects by
+BARELY = 0.25  # share of the way from the original's forget accuracy to the retrained model's
+
+Record = list[dict[str, Any]]
+
+# kind -> how the list begins, what it means
+KINDS = {
+    "as retrained": (
+        "As the retrained model",
+        "Forget accuracy within chance of the retrained model's. By this measure, and by this one alone, they have forgotten.",
+    ),
+    "undecided": (
+        "Undecided",
+        "Forget accuracy within chance of the retrained model's and of the original's: it takes more forget images to tell.",
+    ),
+    "barely forgets": (
+        "Barely forget",
+        f"Forget accuracy within chance of the original's, or less than {BARELY:.0%} of the way from there to the retrained model's: "
+        "the images are still recognised as images of the training set. A deletion request is not met.",
+    ),
+    "partly forgets": ("Partly forget", "Forget accuracy between the original's and the retrained model's: some of the memory is left."),
+    "over-forgets": (
+        "Over-forget",
+        "This is not better forgetting. Images that a model gets wrong more often than images it never saw can be picked out by that, "
+        "as surely as images it remembers.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One block of columns of the tables: accuracies (percent) of the rows that ran, by split, on `sizes` images."""
+
+    title: str
+    about: str
+    command: str  # that makes it
+    sizes: Mapping[str, int]
+    rows: Mapping[str, Mapping[str, float]]
+    epochs: Mapping[str, Record] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        return [name for name in self.rows if name not in REFERENCES]
+
+    def distances(self, name: str) -> dict[str, float]:
+        """Split -> accuracy minus the retrained model's, in points, where both are known."""
+        there = self.rows.get("retrained", {})
+        return {split: value - there[split] for split, value in self.rows[name].items() if split in there}
+
+    def mean_distance(self, name: str) -> float | None:
+        """Of the absolute distances of retain, forget and test, as far as they are known."""
+        known = [abs(value) for split, value in self.distances(name).items() if split in FAR]
+        return sum(known) / len(known) if known else None
+
+
+def label(name: str) -> str:
+    """The report's own name: Model 1, Hybrid-1."""
+    kind, _, number = name.partition("_")
+    return (f"Model {number}" if kind == "model" else f"Hybrid-{number}") if name in METHODS else name
+
+
+def chance(*accuracies: tuple[float, int]) -> float:
+    """By how many points a sum or difference of accuracies (percent, n images) may differ by chance: 95 %, Agresti and Caffo's
+    interval, which is not 0 at 100 percent. It knows nothing of the spread between seeds.
+
+    >>> round(chance((88.0, 5000), (88.0, 5000)), 2)
+    1.27
+    """
+    shares = [((percent / 100 * n + 1) / (n + 2), n) for percent, n in accuracies]
+    return 196 * math.sqrt(sum(share * (1 - share) / (n + 2) for share, n in shares))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a row's forget accuracy says beside those of the original and the retrained model; points and percent."""
+
+    name: str
+    kind: str  # a key of KINDS
+    forget: float
+    distance: float  # of forget accuracy
+    below_test: float  # how much further forget lies below test than in the retrained model
+    stands_out: bool  # ... and chance does not explain it
+    lost: float  # test accuracy below the retrained model's; 0 where chance explains it
+
+
+def verdict(reading: Reading, name: str) -> Verdict | None:
+    """None for the references themselves, and where one of the three rows is unknown.
+
+    Over-forgetting is forget accuracy below the retrained model's, or further below the row's own test accuracy than the
+    retrained model's is below its own; each by more than chance."""
+    if name in REFERENCES or any(one not in reading.rows for one in (name, *REFERENCES)):
+        return None
+    row, original, retrained = (reading.rows[one] for one in (name, *REFERENCES))
+    forget, test, F, T = row["forget"], row["test"], reading.sizes["forget"], reading.sizes["test"]
+    target, began = retrained["forget"], original["forget"]
+    unseen = retrained.get("test", target)  # where unknown: to that model a random forget set is one more test set
+    noise = chance((forget, F), (target, F))
+    below = (test - forget) - (unseen - target)
+    stands_out = below > chance((test, T), (forget, F), (unseen, T), (target, F))
+    as_original = forget >= began - chance((forget, F), (began, F))
+    if forget < target - noise or stands_out:
+        kind = "over-forgets"
+    elif forget <= target + noise:
+        kind = "undecided" if as_original else "as retrained"
+    else:
+        kind = "barely forgets" if as_original or began - forget < BARELY * (began - target) else "partly forgets"
+    useful = retrained.get("test", original["test"])
+    lost = useful - test
+    return Verdict(name, kind, forget, forget - target, below, stands_out, lost if lost > chance((useful, T), (test, T)) else 0.0)
+
+
+def words(reading: Reading) -> list[str]:
+    """What the numbers of one reading say: the items of a list, in Markdown."""
+    if not reading.methods:
+        return [f"Not run; `{reading.command}` makes it."]
+    if any(name not in reading.rows for name in REFERENCES):
+        return ["Without an original and a retrained model beside them these numbers say nothing."]
+    original, retrained = (reading.rows[name]["forget"] for name in REFERENCES)
+    forget = reading.sizes["forget"]
+    noise = chance((original, forget), (retrained, forget))
+    lines = [
+        f"**There is to forget**: {original - retrained:.1f} points, from forget accuracy {original:.1f} (original) to {retrained:.1f} "
+        f"(retrained). On {forget:,} images differences up to {noise:.1f} may be chance."
+    ]
+    if original - retrained <= noise:
+        return [*lines, "**No power here**: forget accuracy does not tell the original from the retrained model, so it judges no method."]
+    lines.append(_nearest(reading))
+    verdicts = [found for found in (verdict(reading, name) for name in reading.methods) if found]
+    for kind, (head, meaning) in KINDS.items():
+        if said := "; ".join(_told(found) for found in verdicts if found.kind == kind):
+            lines.append(f"**{head}**: {said}. {meaning}")
+    if paid := ", ".join(f"{label(each.name)} {-each.lost:+.1f}" for each in sorted(verdicts, key=lambda v: -v.lost) if each.lost):
+        against = "the retrained model's" if "test" in reading.rows["retrained"] else "the original's (the retrained model's is not known)"
+        lines.append(f"**Paid in accuracy**: {paid} points of test accuracy against {against}.")
+    return lines
+
+
+def _told(found: Verdict) -> str:
+    text = f"forget {found.forget:.1f}, {found.distance:+.1f} from retrained"
+    if found.kind == "over-forgets":
+        text += f", {found.below_test:.1f} below its own test accuracy" if found.stands_out else "; its test accuracy fell with it"
+    return f"{label(found.name)} ({text})"
+
+
+def _nearest(reading: Reading) -> str:
+    far = {name: distance for name in (*reading.methods, "original") if (distance := reading.mean_distance(name)) is not None}
+    nothing = far.pop("original")
+    ordered = sorted(far, key=lambda name: far[name])
+    over = [split for split in FAR if split in reading.distances("original")]
+    told = [f"{label(name)} {far[name]:.1f}" for name in ordered]
+    nearer = sum(far[name] < nothing for name in ordered)
+    return (
+        f"**Nearest to retrained** (mean absolute distance over {_and(over)}, points): {', '.join(told[: min(3, nearer)]) or 'none'}. "
+        f"The original, which did nothing, is at {nothing:.1f}"
+        + (f"; no nearer than that: {', '.join(told[nearer:])}." if told[nearer:] else ".")
+    )
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
