@@ -221,6 +221,37 @@ def test_a_row_that_the_user_deletes_is_let_go(home, caplog):
     assert not journals(home)
 
 
+def test_an_artifact_store_that_refuses_does_not_hold_up_the_numbers(home, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tracking, "BETWEEN", 0.1)
+    (tmp_path / "mlruns").write_text("in the way")
+    row = Row.open(home, name="a")
+    row.text("a.txt", "told")
+    row.metrics(EPOCH, 0)
+    wait_for(lambda: "MLflow does not take all of" in caplog.text)
+    row.metrics(EPOCH, 1)
+    assert row.close() is False
+    (run,) = rows()
+    assert run.info.status == "RUNNING"
+    assert steps(run.info.run_id) == [0, 1]
+    (tmp_path / "mlruns").unlink()
+    assert tracking.send([home]) == 0
+    (run,) = rows()
+    assert run.info.status == "FINISHED"
+    assert artifact(run.info.run_id, "a.txt") == "told"
+    assert not journals(home)
+
+
+def test_a_store_that_is_begun_anew_gets_everything_again(home):
+    with Row.open(home, name="a", params={"lr": 0.1}) as row:
+        row.metrics(EPOCH, 0)
+        wait_for(lambda: row.run_id and not row.journal.pending())
+        client()._tracking_client.store._hard_delete_run(row.run_id)
+        row.metrics(EPOCH, 1)
+    (run,) = rows()
+    assert run.data.params == {"lr": "0.1"}
+    assert steps(run.info.run_id) == [0, 1]
+
+
 def test_a_growing_artifact_is_refreshed_rarely_and_ends_whole(home, monkeypatch):
     table, drawn = home / "epochs.csv", []
 
@@ -250,10 +281,11 @@ KILLED = """
 import json, os, signal, sys, time
 from pathlib import Path
 from unlearning.tracking import Row
-row = Row.open(Path(sys.argv[1]), name="killed", tags={"method": "model_1"}, params={"lr": 0.1})
+previous = json.loads(sys.argv[3])
+row = Row.open(Path(sys.argv[1]), name="killed", tags={"method": "model_1"}, params={"lr": 0.1}, previous=previous)
 while sys.argv[2] == "late" and row.run_id is None:
     time.sleep(0.02)
-for step in range(5):
+for step in range(int(sys.argv[4]), int(sys.argv[4]) + 5):
     row.metrics({"retain.accuracy": step, "forget.loss": 1.0}, step)
 row.text("note.txt", "told")
 print(json.dumps(row.reference()), flush=True)
@@ -261,11 +293,12 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def killed(home, when="early"):
+def killed(home, when="early", previous=None, first=0):
     """A run killed with -9 after five epochs, before or after its row was made; what its resume state would hold."""
-    done = subprocess.run([sys.executable, "-c", KILLED, str(home), when], capture_output=True, text=True)
+    command = [sys.executable, "-c", KILLED, str(home), when, json.dumps(previous), str(first)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(journals(home)) == 1
+    assert journals(home)
     return json.loads(done.stdout)
 
 
@@ -300,6 +333,16 @@ def test_a_resumed_run_joins_its_row(home, when):
     assert (run.info.run_name, run.info.status) == ("resumed", "FINISHED")
     assert row.reference()["row"] == reference["row"]
     assert steps(run.info.run_id) == list(range(6)) == steps(run.info.run_id, "forget.loss")
+
+
+def test_a_run_killed_twice_before_anything_was_sent_has_one_row(home):
+    reference = killed(home, previous=killed(home), first=5)
+    assert len(journals(home)) == 2
+    with Row.open(home, name="a", previous=reference, history=[(step, EPOCH) for step in range(10)]) as row:
+        row.metrics(EPOCH, 10)
+    (run,) = rows()
+    assert run.info.status == "FINISHED"
+    assert steps(run.info.run_id) == list(range(11))
 
 
 def test_a_resumed_run_sends_what_its_row_lacks(home):
@@ -343,6 +386,8 @@ def test_a_resumed_run_whose_row_is_gone_has_a_new_one(home, tmp_path, monkeypat
 def test_the_journal_of_a_living_process_is_left_alone(home):
     with Row.open(home, name="alive") as row:
         assert list(leftovers(home)) == []
+        done = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "1 rows are left to the processes that run them\n")
         sweep(home, os.environ["MLFLOW_TRACKING_URI"])
         wait_for(lambda: row.run_id)
         sweep(home, os.environ["MLFLOW_TRACKING_URI"])
@@ -489,6 +534,7 @@ def weights(folder):
     return folder / "a.safetensors"
 
 
+@pytest.mark.slow
 def test_a_safetensors_model(home):
     import mlflow
     from safetensors.torch import load_file

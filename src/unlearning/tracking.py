@@ -48,7 +48,7 @@ Records = dict[int, tuple[str, Any]]  # number -> what, value
 ROW, HOME, MODEL = "lethe.row", "lethe.home", "lethe.model"
 LONGEST_PARAM = 6000
 REFRESH = 10.0  # seconds between two refreshes of an artifact, at least
-PATIENCE, AWAY = 60.0, 5.0  # seconds that close() waits: while sending goes on; once the store does not answer
+PATIENCE, AWAY = 120.0, 5.0  # seconds that close() waits: while sending goes on; once the store does not answer
 BETWEEN = 60.0  # seconds between two attempts while it does not, at most
 LEFT_BEHIND = 600.0  # seconds after which a launcher's row that no program took up is given up
 OUTBOX = Path(".lethe/outbox")
@@ -345,7 +345,7 @@ class Journal:
         self.folder, self.artifacts, self.models = folder, folder / "artifacts", folder / "models"
         folder.parent.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(f"{folder}.lock", thread_local=False)  # taken by one thread, let go by another
-        self.state: dict[str, Any] = {"run_id": None, "tried": False, "sent": 0, "beyond": []}
+        self.state: dict[str, Any] = {"run_id": None, "tried": False, "sent": 0, "late": []}
         self.met = self.idle = self.stuck = False  # idle: there is no row to tell this to, and there need not be one
         self.present: set[tuple[str, int]] = set()
         self.params: dict[str, str] = {}
@@ -370,16 +370,16 @@ class Journal:
         except OSError as error:
             raise Failed(f"{path} could not be written: {error.strerror or error}") from error
 
-    def told(self, first: int = 0) -> "Records":
-        """All records from this number on."""
+    def told(self, wanted: Callable[[int], bool] = lambda number: True) -> Records:
+        """All records, or those whose number is wanted."""
         path = self.folder / "records.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        return {n: next(iter(json.loads(line).items())) for n, line in enumerate(lines) if n >= first}
+        return {n: next(iter(json.loads(line).items())) for n, line in enumerate(lines) if wanted(n)}
 
-    def pending(self) -> "Records":
+    def pending(self) -> Records:
         """What is unsent."""
-        sent, beyond = self.state["sent"], self.state["beyond"]
-        return {n: record for n, record in self.told(sent).items() if n not in beyond}
+        sent, late = self.state["sent"], {*self.state["late"]}
+        return self.told(lambda n: n >= sent or n in late)
 
     def inherit(self) -> None:
         """Take over from a dead process: a last line without its end was never told, a run without its end was killed."""
@@ -393,18 +393,17 @@ class Journal:
             self.append("end", {"status": None if "join" in self.header else "KILLED", "time": int(killed * 1000)})
 
     def mark(self, numbers: Iterable[int], **state: Any) -> None:
-        """Note these records as sent."""
-        sent, beyond = self.state["sent"], {*self.state["beyond"], *numbers}
-        while sent in beyond:
-            beyond.remove(sent)
-            sent += 1
-        self.state |= {"sent": sent, "beyond": sorted(beyond), **state}
+        """Note these records as sent: all before `sent` are, but for the `late`."""
+        numbers, before = set(numbers), self.state["sent"]
+        sent = max(before, *(n + 1 for n in numbers), 0)
+        late = {*self.state["late"], *range(before, sent)} - numbers
+        self.state |= {"sent": sent, "late": sorted(late), **state}
         write_json(self.folder / "sent.json", self.state)
 
     def forget(self) -> None:
         """Back to nothing sent and no row known."""
         self.met = False
-        self.state |= {"run_id": None, "sent": 0, "beyond": []}
+        self.state |= {"run_id": None, "sent": 0, "late": []}
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -544,8 +543,9 @@ def deliver(journal: Journal) -> None:
     if not journal.idle:
         trouble: Exception | None = None
         batch = {n: record for n, record in pending.items() if record[0] in ("metrics", "params", "tags")}
-        if batch:
-            _send_batch(client, journal, batch)
+        if batch and not _send_batch(client, journal, batch):
+            journal.met = False
+            return deliver(journal)
         newest = {value: n for n, (what, value) in pending.items() if what == "artifact"}
         for n, (what, value) in pending.items():
             if what in SEND:
@@ -564,7 +564,7 @@ def deliver(journal: Journal) -> None:
         journal.remove()
 
 
-def _refusable(journal: Journal, records: "Records", send: Callable[[], Any]) -> None:
+def _refusable(journal: Journal, records: Records, send: Callable[[], Any]) -> None:
     try:
         send()
     except Exception as error:
@@ -578,8 +578,9 @@ def _refused(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) or getattr(error, "error_code", "") in REFUSALS
 
 
-def _send_batch(client: "MlflowClient", journal: Journal, batch: "Records") -> None:
-    """All in one call; one by one when something in it is refused, so that nothing else is lost with it."""
+def _send_batch(client: "MlflowClient", journal: Journal, batch: Records) -> bool:
+    """All in one call; one by one when something in it is refused, so that nothing else is lost with it. False when it is
+    not the records that are refused: the row is gone."""
     try:
         _log_batch(client, journal, batch.values())
         journal.mark(batch)
@@ -587,10 +588,10 @@ def _send_batch(client: "MlflowClient", journal: Journal, batch: "Records") -> N
         if not _refused(error):
             raise
         if _get(client, journal.state["run_id"]) is None:
-            journal.met = False  # it is not the records that are refused: see what became of the row
-            raise
+            return False
         for n, record in batch.items():
             _refusable(journal, {n: record}, partial(_log_batch, client, journal, [record]))
+    return True
 
 
 def _log_batch(client: "MlflowClient", journal: Journal, records: Iterable[tuple[str, Any]]) -> None:
