@@ -119,6 +119,16 @@ def verdict(reading: Reading, name: str) -> Verdict | None:
     return Verdict(name, kind, forget, forget - target, below, stands_out, lost if lost > chance((useful, T), (test, T)) else 0.0)
 
 
+def has_power(reading: Reading) -> bool:
+    """Whether forget accuracy tells the original from the retrained model by more than chance: else it judges no method."""
+    known = all(name in reading.rows for name in REFERENCES)
+    return known and reading.rows["original"]["forget"] - reading.rows["retrained"]["forget"] > _noise(reading)
+
+
+def _noise(reading: Reading) -> float:
+    return chance(*((reading.rows[name]["forget"], reading.sizes["forget"]) for name in REFERENCES))
+
+
 def words(reading: Reading) -> list[str]:
     """What the numbers of one reading say: the items of a list, in Markdown."""
     if not reading.methods:
@@ -126,30 +136,52 @@ def words(reading: Reading) -> list[str]:
     if any(name not in reading.rows for name in REFERENCES):
         return ["Without an original and a retrained model beside them these numbers say nothing."]
     original, retrained = (reading.rows[name]["forget"] for name in REFERENCES)
-    forget = reading.sizes["forget"]
-    noise = chance((original, forget), (retrained, forget))
+    forget, noise = reading.sizes["forget"], _noise(reading)
     lines = [
         f"**There is to forget**: {original - retrained:.1f} points, from forget accuracy {original:.1f} (original) to {retrained:.1f} "
         f"(retrained). On {forget:,} images differences up to {noise:.1f} may be chance."
     ]
-    if original - retrained <= noise:
+    if not has_power(reading):
         return [*lines, "**No power here**: forget accuracy does not tell the original from the retrained model, so it judges no method."]
     lines.append(_nearest(reading))
     verdicts = [found for found in (verdict(reading, name) for name in reading.methods) if found]
     for kind, (head, meaning) in KINDS.items():
-        if said := "; ".join(_told(found) for found in verdicts if found.kind == kind):
-            lines.append(f"**{head}**: {said}. {meaning}")
+        if said := ", ".join(_told(found) for found in verdicts if found.kind == kind):
+            lines.append(f"**{head}** (forget accuracy, from retrained): {said}. {meaning}")
     if paid := ", ".join(f"{label(each.name)} {-each.lost:+.1f}" for each in sorted(verdicts, key=lambda v: -v.lost) if each.lost):
         against = "the retrained model's" if "test" in reading.rows["retrained"] else "the original's (the retrained model's is not known)"
         lines.append(f"**Paid in accuracy**: {paid} points of test accuracy against {against}.")
     return lines
 
 
+def beside(reading: Reading, published: Reading) -> str:
+    """Whether the methods fall on the same side of the retrained model as in what was published; "" where nothing can be said."""
+    pairs = {name: (verdict(reading, name), verdict(published, name)) for name in published.methods}
+    known = {name: (ours.kind, theirs.kind) for name, (ours, theirs) in pairs.items() if ours and theirs}
+    other = [f"{label(name)} (there {theirs}, here {ours})" for name, (ours, theirs) in known.items() if ours != theirs]
+    if not known:
+        return ""
+    return f"**Beside the published rows**: {len(known) - len(other)} of {len(known)} read the same" + (
+        f"; not {', '.join(other)}." if other else "."
+    )
+
+
+def apart(reading: Reading, published: Reading) -> str:
+    """How far forget accuracies lie from the published ones, where both are of the same images."""
+    far = {name: reading.rows[name]["forget"] - row["forget"] for name, row in published.rows.items() if name in reading.methods}
+    worst = max(far, key=lambda name: abs(far[name]), default=None)
+    if worst is None:
+        return ""
+    mean = sum(map(abs, far.values())) / len(far)
+    most = f"most in {label(worst)} ({far[worst]:+.1f})"
+    return f"**Against the published rows**: forget accuracy differs by {mean:.1f} points on average, {most}."
+
+
 def _told(found: Verdict) -> str:
-    text = f"forget {found.forget:.1f}, {found.distance:+.1f} from retrained"
+    text = f"{label(found.name)} {found.forget:.1f} ({found.distance:+.1f}"
     if found.kind == "over-forgets":
-        text += f", {found.below_test:.1f} below its own test accuracy" if found.stands_out else "; its test accuracy fell with it"
-    return f"{label(found.name)} ({text})"
+        text += f"; {found.below_test:.1f} below its own test accuracy" if found.stands_out else "; its test accuracy fell with it"
+    return f"{text})"
 
 
 def _nearest(reading: Reading) -> str:

@@ -87,7 +87,7 @@ def scatter(record: Record, x: str, y: str, title: str, note: str, *, shared: bo
             axes.axline((100, 100), slope=1, color=GREY, linestyle=":", linewidth=1.3, zorder=1)
             for text, at, align in ((corners[0], (0.03, 0.97), ("left", "top")), (corners[1], (0.97, 0.03), ("right", "bottom"))):
                 axes.text(*at, text, transform=axes.transAxes, ha=align[0], va=align[1], fontsize=11, style="italic", color=GREY, zorder=0)
-    figure.draw_without_rendering()
+    _settle(figure)
     for axes, rows in zip(grid, panels.values(), strict=True):
         there = [row for row in rows if row["method"] != "retrained" and None not in (row[x], row[y])]
         _place(axes, [(row[x], row[y], row["label"], _dark(FAMILY[row["family"]][0])) for row in there], renderer, near=11)
@@ -141,7 +141,7 @@ def lines(record: Record, y: str, title: str, note: str, says: str) -> bytes:
             _name(axes, target)
     for row in mosaic:
         grid[row[0]].set_ylabel(says, fontsize=12)
-    figure.draw_without_rendering()
+    _settle(figure)
     for panel, there in points.items():
         _place(grid[panel], there, renderer, near=0)
     return _png(figure)
@@ -169,6 +169,12 @@ def _figure(width: float, height: float, title: str, note: str) -> tuple[Any, An
     figure.suptitle(title, x=0.008, ha="left", fontsize=15, weight="bold")
     figure.text(0.008, 0.1 / height, "\n".join(said), fontsize=11, color=INK, va="bottom")
     return figure, canvas.get_renderer()  # type: ignore[no-untyped-call]
+
+
+def _settle(figure: Any) -> None:
+    """The layout, once and for all: what is placed by pixels stays where it is."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def _level(axes: Any, row: Mapping[str, Any], column: str, vertical: bool = False) -> None:
@@ -237,7 +243,6 @@ def _place(axes: Any, points: Sequence[Point], renderer: Any, near: float) -> No
         )
         text.set_color(colour if len(colours) == 1 else INK)
         text.set_path_effects([withStroke(linewidth=3, foreground="white")])
-        text.set_in_layout(False)
         obstacles = np.array(taken)
         others = [pixel for j, pixel in enumerate(pixels) if j not in members]
         spot = (RADII[0], 0)
@@ -249,7 +254,7 @@ def _place(axes: Any, points: Sequence[Point], renderer: Any, near: float) -> No
         _free(text, spot, axes, renderer, obstacles)
         if max(map(abs, spot)) > RADII[0]:
             arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.9, "shrinkA": 0, "shrinkB": 4}
-            axes.annotate("", (x, y), xytext=spot, textcoords="offset points", arrowprops=arrow, zorder=2).set_in_layout(False)
+            axes.annotate("", (x, y), xytext=spot, textcoords="offset points", arrowprops=arrow, zorder=2)
         taken.append(tuple(text.get_window_extent(renderer).padded(4).extents))
 
 

@@ -74,7 +74,7 @@ def read(config: Config) -> Measured:
         "published": Reading("published", published.SOURCE, "", published.SIZES, {k: v for rows in tables for k, v in rows.items()}),
         "independent": Reading(
             "independent",
-            "Ours: each method from a fresh copy of the original, with the numbers of params.yaml",
+            "Ours: each method from a fresh copy of the original",
             "python src/unlearn.py --method <method>",
             sizes,
             rows,
@@ -82,7 +82,7 @@ def read(config: Config) -> Measured:
         ),
         "as_run": Reading(
             plots.CHAIN,
-            "Ours: the notebook's chain, each method from the result of the one before, with the notebook's numbers",
+            "Ours: the notebook's chain, each method from the result of the one before, with its phases and scales",
             "python src/unlearn.py --method as_run",
             sizes,
             references | chain,
@@ -157,9 +157,13 @@ def table(measured: Measured, names: Iterable[str], readings: Iterable[str]) -> 
     """Markdown: the readings side by side, each accuracy with its signed distance from the retrained model's."""
     blocks = [measured.readings[key] for key in readings]
     head = [f"{block.title}: {split}" if split == SPLITS[0] else split for block in blocks for split in SPLITS]
-    lines = [["", *head], ["---"] + ["---:"] * len(head)]
+    timed = [block for block in blocks if block.command]
+    lines = [["", *head, f"epochs: {', '.join(block.title for block in timed)}"], ["---"] + ["---:"] * (len(head) + 1)]
     for name in (*REFERENCES, *names):
-        lines.append([f"*{name}*" if name in REFERENCES else label(name), *(cell for block in blocks for cell in _cells(block, name))])
+        first = f"*{name}*" if name in REFERENCES else label(name)
+        epochs = [str(block.epochs[name][-1]["step"]) if name in block.epochs else "–" for block in timed]
+        last = ", ".join(epochs) if name not in REFERENCES else ""
+        lines.append([first, *(cell for block in blocks for cell in _cells(block, name)), last])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -174,12 +178,12 @@ def _cells(reading: Reading, name: str) -> list[str]:
 def console(measured: Measured) -> str:
     """The main table for a terminal: the three readings of a split beside each other."""
     readings = list(measured.readings.values())
-    lines = [f"{'percent':<12}" + "".join(f"{split:^27}" for split in SPLITS).rstrip()]
-    lines.append(" " * 12 + "".join(f"{'published':>9}{'independ.':>10}{'as run':>8}" for _ in SPLITS))
+    lines = [f"{'percent':<12}" + "".join(f"{split:>27}" for split in SPLITS).rstrip()]
+    lines.append(" " * 12 + "".join(f"{'published':>11}{'ours':>8}{'as run':>8}" for _ in SPLITS))
     for name in (*REFERENCES, *METHODS, *measured.others):
         line = f"{label(name):<12}"
         for split in SPLITS:
-            for reading, width in zip(readings, (9, 10, 8), strict=True):
+            for reading, width in zip(readings, (11, 8, 8), strict=True):
                 row = reading.rows.get(name)
                 cell = ("not run" if split == SPLITS[0] else "") if row is None else f"{row[split]:.2f}" if split in row else ""
                 line += cell.rjust(width)
@@ -318,7 +322,7 @@ def page(measured: Measured) -> dict[str, bytes]:
         parts += [f"## {title}", table(measured, names, readings), f"Record: [{name}.csv]({name}.csv)"]
     parts += ["## What the numbers say", HOW]
     for reading in measured.readings.values():
-        parts += [f"### {reading.title.capitalize()}", f"{reading.about}.", "\n".join(f"- {line}" for line in judge.words(reading))]
+        parts += [f"### {reading.title.capitalize()}", f"{reading.about}.", "\n".join(f"- {line}" for line in _words(measured, reading))]
     note = f"Ours: {measured.images}; one run each. M: Model, H: Hybrid. Grey: retrained, with what chance may do on so many images (95 %)."
     for name, figure in figures(measured).items():
         parts.append(f"## {figure.title}")
@@ -328,6 +332,14 @@ def page(measured: Measured) -> dict[str, bytes]:
         made |= {f"{name}.csv": _csv(figure.record), f"{name}.png": figure.draw(figure.record, title=figure.title, note=note)}
         parts += [f"![{figure.title}]({name}.png)", f"{figure.about} Record: [{name}.csv]({name}.csv)"]
     return made | {"report.md": ("\n\n".join(parts) + "\n").encode()}
+
+
+def _words(measured: Measured, reading: Reading) -> list[str]:
+    said, there = judge.words(reading), measured.readings["published"]
+    if reading is there or not judge.has_power(reading):
+        return said
+    more = [judge.beside(reading, there), judge.apart(reading, there) if measured.comparable else ""]
+    return said + [line for line in more if line]
 
 
 def _preface(measured: Measured) -> str:
