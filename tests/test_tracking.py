@@ -71,7 +71,7 @@ def journals(home):
 
 def launcher_row(**params):
     """A row as `mlflow run` makes it before the program starts."""
-    tags = {"mlflow.project.entryPoint": "hybrid", "mlflow.source.name": str(tracking.root()), "mlflow.source.type": "PROJECT"}
+    tags = {"mlflow.project.entryPoint": "hybrid", "mlflow.source.name": f"file://{ROOT}", "mlflow.source.type": "PROJECT"}
     run = client().create_run("0", tags=tags)
     for pair in params.items():
         client().log_param(run.info.run_id, *pair)
@@ -397,7 +397,7 @@ def test_the_journal_of_a_living_process_is_left_alone(home):
 def test_rows_that_nobody_holds_are_swept(home, tmp_path):
     long_ago = int((time.time() - 3600) * 1000)
     fresh = launcher_row()
-    ours = {"mlflow.project.entryPoint": "hybrid", "mlflow.source.name": f"{tracking.root()}#sub"}
+    ours = {"mlflow.project.entryPoint": "hybrid", "mlflow.source.name": f"file://{ROOT}#sub"}
     left = client().create_run("0", long_ago, ours).info.run_id
     foreign = client().create_run("0", long_ago, ours | {"mlflow.source.name": "/else"}).info.run_id
     plain = client().create_run("0", long_ago).info.run_id
@@ -463,7 +463,7 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
     row = Row.open(home, name="a", params={"lr": 0.1})
     for step in range(3):
         row.metrics(EPOCH, step)
-    wait_for(server.answers, 120)
+    wait_for(server.answers, 300)
     wait_for(lambda: not row.journal.pending())
     row.text("note.txt", "told")
     wait_for(lambda: not row.journal.pending())
@@ -480,7 +480,7 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
     assert "records are not sent" in failed.stdout
     assert "Traceback" not in failed.stderr
     server.start()
-    wait_for(server.answers, 120)
+    wait_for(server.answers, 300)
     done = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Everything is sent\n", "")
     (run,) = rows()

@@ -32,7 +32,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from unlearning.config import root
+from unlearning.config import CHECKOUT, root
 from unlearning.errors import BadInput, Failed
 from unlearning.files import digest, read_json, short, whole, write_json, write_text
 
@@ -849,7 +849,7 @@ def _client(uri: str) -> "MlflowClient":
 def _git(*arguments: str) -> str:
     """Its answer; nothing where there is no git or no repository."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(["git", *arguments], cwd=root(), capture_output=True, text=True, check=True, timeout=20)
+        done = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=20)
         return done.stdout.strip("\n")
     return ""
 
@@ -864,7 +864,7 @@ def _commit() -> dict[str, str]:
 
 def _addresses() -> set[str]:
     """How a launcher names this project as the source of its row."""
-    return {str(root().absolute()), _git("config", "remote.origin.url")} - {""}
+    return {str(CHECKOUT), f"file://{CHECKOUT}", _git("config", "remote.origin.url")} - {""}
 
 
 def _place(home: Path) -> str:
