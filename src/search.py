@@ -32,6 +32,6 @@ def adopt(words: list[str], config: Config) -> None:
 if __name__ == "__main__":
     said = sys.argv[1:]
     if said[:1] == ["adopt"]:
-        keys = next((n for n, word in enumerate(said) if word.startswith("-")), len(said))
+        keys = next((n for n, word in enumerate(said) if word.startswith("--")), len(said))
         sys.exit(main("search", partial(adopt, said[1:keys]), said[keys:]))
     sys.exit(main("search", work))

@@ -300,8 +300,8 @@ class Search:
         if winner is None:
             return say("no trial is within a point of the original's validation accuracy: choose one from the front")
         row.tag("winner", winner.number)
-        given = {key: value for key, value in self.config.given.items() if key == "run.workspace" or key.startswith("search.")}
-        keys = "".join(f" --{key} {value}" for key, value in given.items() if key not in ("search.trials", "search.timeout"))
+        about_it = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
+        keys = "".join(f" --{key} {self.config.given[key]}" for key in about_it if key in self.config.given)
         say(f"take the best as a variant: python src/search.py adopt {winner.number}{keys}")
 
     def table(self, trials: Iterable[FrozenTrial]) -> str:
@@ -336,7 +336,9 @@ class Search:
 
         def contour() -> Any:
             least = optuna.importance.get_param_importances(self.study, target=partial(value, 0))
-            return pictures.plot_contour(self.study, list(least)[:3], target=partial(value, 0), target_name=self.objective.names[0])
+            axes = pictures.plot_contour(self.study, list(least)[:3], target=partial(value, 0), target_name=self.objective.names[0])
+            axes.flat[0].figure.set_size_inches(10, 8) if hasattr(axes, "flat") else None
+            return axes
 
         slices = {
             f"slice.{word}": partial(pictures.plot_slice, self.study, target=partial(value, n), target_name=self.objective.names[n])
@@ -368,10 +370,10 @@ def _drawn(draw: Callable[[], Any]) -> bytes:
     import numpy as np
 
     drawn = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), mpl.rc_context():  # they set a style for the whole process
         warnings.simplefilter("ignore")
         figure = np.ravel(draw())[0].figure
-    figure.savefig(drawn, format="png", dpi=90, bbox_inches="tight")
+        figure.savefig(drawn, format="png", dpi=90, bbox_inches="tight")
     plt.close(figure)
     return drawn.getvalue()
 
