@@ -30,6 +30,7 @@ from unlearning.engine import Epoch, Refs, State
 from unlearning.losses import CrossEntropy, Loss
 from unlearning.methods import METHODS, Training
 from unlearning.recipe import Phase, Recipe
+from unlearning.schedule import Constant, Cosine
 
 torch.set_num_threads(1)
 
@@ -475,8 +476,10 @@ def test_a_continued_run_still_knows_its_original(data: Data, tmp_path: Path) ->
     assert not moved(start, seen[0].original.state_dict())
 
 
-def test_cross_entropy_is_what_all_ten_climb_or_descend(method: str) -> None:
-    if method in REPORT:
-        terms = [term for part in small(method) if isinstance(part, Phase) for term in part.terms]
-        assert {type(term.loss) for term in terms} == {CrossEntropy}
-        assert all(term.weight_at(0.9) < 0 for term in terms if term.stream == "forget")
+@pytest.mark.parametrize("name", REPORT)
+def test_the_reports_methods_step_on_cross_entropy_and_only_the_first_phase_has_a_schedule(name: str) -> None:
+    phases = [part for part in small(name, lr_schedule="cosine") if isinstance(part, Phase)]
+    assert [phase.lr for phase in phases] == [Cosine(SMALL["lr"]), *[Constant(SMALL["lr"])] * (len(phases) - 1)]
+    terms = [term for phase in phases for term in phase.terms]
+    assert {type(term.loss) for term in terms} == {CrossEntropy}
+    assert all(term.weight_at(0.9) < 0 for term in terms if term.stream == "forget")
