@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import inspect
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from unlearning.methods import METHODS, as_run
 from unlearning.recipe import Recipe
 from unlearning.workspace import Prepared
 
-UI = "make ui"
+COLOUR = {"original": "#8c8c8c", "retrained": "#111111"}  # else the UI may give both the same
 ABOUT = {
     "original": "The model before unlearning, trained on retain and forget.",
     "retrained": "The reference: the same training on retain alone. What perfect unlearning would look like.",
@@ -71,14 +72,25 @@ def _inputs(row: tracking.Row, prepared: Prepared) -> None:
 def tags(prepared: Prepared, name: str) -> dict[str, str]:
     """What makes a table of rows: the same `data`, `split` and `original`."""
     compute = prepared.compute
-    return {
-        "method": name,
-        "data": short(prepared.hashes["data"]),
-        "split": short(prepared.hashes["split"]),
-        "architecture": prepared.config.model.architecture,
-        "device": str(compute.device),
-        "precision": compute.precision,
-    } | {f"version.{package}": importlib.metadata.version(package) for package in ("torch", "torchvision", "mlflow")}
+    return (
+        {
+            "method": name,
+            "data": short(prepared.hashes["data"]),
+            "split": short(prepared.hashes["split"]),
+            "architecture": prepared.config.model.architecture,
+            "device": str(compute.device),
+            "precision": compute.precision,
+        }
+        | ({"mlflow.runColor": COLOUR[name]} if name in COLOUR else {})
+        | {f"version.{package}": importlib.metadata.version(package) for package in ("torch", "torchvision", "mlflow")}
+    )
+
+
+def where_to_look() -> str:
+    """The command that opens the runs, and the address under which their table shows the columns that matter."""
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or ("" if os.environ.get("MLFLOW_EXPERIMENT_NAME") else "0")
+    page = f"experiments/{experiment}/runs?viewStateShareKey=lethe" if experiment else "experiments"
+    return f"`make ui`, then http://127.0.0.1:5000/#/{page}"
 
 
 def describe(config: Config, name: str) -> str:

@@ -8,6 +8,7 @@ The only file that imports mlflow, and only inside functions: it takes seconds, 
 A value that is infinite is told as NaN (MLflow would store 1.8e308, which flattens every chart); epochs/<method>.csv has it.
 """
 
+import base64
 import contextlib
 import getpass
 import json
@@ -23,6 +24,7 @@ import threading
 import time
 import uuid
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -46,6 +48,8 @@ Records = dict[int, tuple[str, Any]]  # number -> what, value
 
 # Tags: a row's own name, which outlives a resumption; the workspace that feeds it; a logged model's name in its journal.
 ROW, HOME, MODEL = "lethe.row", "lethe.home", "lethe.model"
+VIEW = "mlflow.sharedViewState.lethe"  # the address that ends in ?viewStateShareKey=lethe opens with it
+COLUMNS = (*(f"{split}.accuracy" for split in ("retain", "forget", "validation", "test")), "forget.distance", "test.distance")
 LONGEST_PARAM = 6000
 REFRESH = 10.0  # seconds between two refreshes of an artifact, at least
 PATIENCE, AWAY = 120.0, 5.0  # seconds that close() waits: while sending goes on; once the store does not answer
@@ -746,7 +750,18 @@ def _create(client: "MlflowClient", journal: Journal, own: dict[str, str]) -> "R
             tags["mlflow.parentRunId"] = above.info.run_id
         elif any(journal.folder.parent.glob(f"{parent['row']}.*/")):
             raise Failed("the row above this one is not there yet")
-    return client.create_run(_experiment(client, header), header["started"], tags, header["name"])
+    experiment = _experiment(client, header)
+    with contextlib.suppress(Exception):  # a courtesy to the table, no more
+        if VIEW not in client.get_experiment(experiment).tags:
+            client.set_experiment_tag(experiment, VIEW, _view())
+    return client.create_run(experiment, header["started"], tags, header["name"])
+
+
+def _view() -> str:
+    """The UI's state under which its table shows the columns that matter, as its "share view" button would store it."""
+    columns = [f"metrics.`{name}`" for name in COLUMNS]
+    state = {"selectedColumns": columns, "orderByKey": "attributes.start_time", "orderByAsc": False, "runsHiddenMode": "SHOW_ALL"}
+    return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
 
 
 def _get(client: "MlflowClient", run_id: str, deleted: bool = False) -> "Run | None":

@@ -68,7 +68,7 @@ def show(prepared: Prepared, names: Iterable[str]) -> None:
     """The result table on stdout, the next command on stderr."""
     print(results.show([(name, results.scores(prepared, name)) for name in ("original", "retrained", *names)]))
     sys.stdout.flush()
-    say(f"compare the runs: {rows.UI}")
+    say(f"compare the runs: {rows.where_to_look()}")
 
 
 def check(prepared: Prepared, recipe: Recipe) -> None:

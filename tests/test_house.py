@@ -1,0 +1,80 @@
+"""Who may import whom: the house as a test."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src"
+PACKAGE = {path.stem: path for path in sorted((SRC / "unlearning").glob("*.py"))}
+STAGES = {path.stem: path for path in sorted(SRC.glob("*.py"))}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module named in an import, at any depth of the file: `unlearning.engine`, `mlflow`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(path) if name.startswith("unlearning.") and name.split(".")[1] in PACKAGE}
+
+
+@pytest.mark.parametrize(("library", "home"), [("mlflow", "tracking"), ("optuna", "search")])
+def test_a_library_is_imported_in_one_file(library: str, home: str) -> None:
+    users = {name for name, path in {**PACKAGE, **STAGES}.items() if any(i.split(".")[0] == library for i in imports(path))}
+    assert users <= {home}
+
+
+def test_one_place_steps_a_model() -> None:
+    steppers = {name for name, path in PACKAGE.items() if re.search(r"\.backward\(|optimizer\.step\(", path.read_text())}
+    assert steppers == {"engine"}
+
+
+def test_nothing_imports_a_stage() -> None:
+    scripts = set(STAGES) - set(PACKAGE)
+    for path in [*PACKAGE.values(), *STAGES.values()]:
+        assert not {name for name in imports(path) if name in scripts}, path
+
+
+VOCABULARY = {"recipe", "order", "schedule", "losses", "select", "edits"}
+PURE = {"data", "model", "metrics", "predict", "quick", "errors", "files", "sources", "splits"}
+
+
+def test_the_engine_knows_no_method_metric_tracker_or_configuration() -> None:
+    assert own(PACKAGE["engine"]) <= VOCABULARY | {"data", "errors"}
+
+
+def test_the_vocabulary_knows_only_itself() -> None:
+    for name in VOCABULARY:
+        assert own(PACKAGE[name]) <= VOCABULARY | {"data", "engine", "errors"}, name  # data and engine for type checkers alone
+    assert own(PACKAGE["methods"]) <= VOCABULARY
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_the_pure_part_knows_no_edge(name: str) -> None:
+    assert own(PACKAGE[name]) <= PURE | VOCABULARY, name
+
+
+def test_no_file_on_the_way_to_a_step_is_long() -> None:
+    for name in ("unlearn", "follow", "engine", "methods", "recipe"):
+        assert len(PACKAGE[name].read_text().splitlines()) <= 300, name
+
+
+def test_every_room_stands_on_the_architecture_page() -> None:
+    page = (SRC.parent / "docs" / "architecture.md").read_text()
+    rooms = set(re.findall(r"[a-z_]+", " ".join(line for line in page.splitlines() if line.startswith("| `"))))
+    assert set(PACKAGE) - {"__init__"} <= rooms
+    assert set(STAGES) <= rooms
+
+
+def test_tests_named_on_the_architecture_page_exist() -> None:
+    page = (SRC.parent / "docs" / "architecture.md").read_text()
+    for name in re.findall(r"tests/(\w+\.py)", page):
+        assert (SRC.parent / "tests" / name).exists(), name
