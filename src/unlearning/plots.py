@@ -1,5 +1,6 @@
 """Figures: a record (the epoch table), then a drawing. Matplotlib without a display; imported when something is drawn."""
 
+import importlib
 import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -15,7 +16,11 @@ def curves(history: Sequence[Mapping[str, Any]], name: str, reference: Mapping[s
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    try:
+        figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    except AttributeError:  # matplotlib asks for IPython's version while another thread, with mlflow, is still importing it
+        importlib.import_module("IPython")  # waits for that
+        figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for split, (colour, marker) in STYLE.items():
@@ -123,7 +128,8 @@ def lines(record: Record, y: str, title: str, note: str, says: str) -> bytes:
                 continue
             colour, marker = FAMILY[path[0]["family"]] if chain else (IN_TURN[drawn % 7], MARKS[drawn % 7])
             gaps = max(2, len(path) // 7)
-            every = [len(path) - 1] if chain else (drawn % gaps, gaps)  # lines that coincide show each other's markers
+            # lines that coincide show each other's markers; each has one at its end
+            every = [*([] if chain else range(drawn % gaps, len(path) - 1, gaps)), len(path) - 1]
             axes.plot(epochs, values, color=colour, marker=marker, markevery=every, markersize=7, linewidth=1.8)
             if chain:
                 axes.axvline(epochs[-1], color=GREY, linewidth=0.7, zorder=1)
