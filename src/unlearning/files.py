@@ -17,11 +17,12 @@ def whole(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; renamed to `path` on success, removed on any failure.
 
     Raises Failed, naming `path`, when the disk refuses (full, read-only)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    beside = Path(name)
+    beside: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        beside = Path(name)
+        os.close(handle)
         yield beside
         umask = os.umask(0)  # mkstemp makes 0600, a file that others may read keeps the user's own mask
         os.umask(umask)
@@ -30,7 +31,8 @@ def whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise Failed(f"{path} could not be written: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        if beside:
+            beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
