@@ -192,7 +192,7 @@ class Config:
     like: Mapping[str, str]
     search: Search
     spaces: Mapping[str, Mapping[str, Space]]
-    given: Mapping[str, str] = field(default_factory=dict)
+    given: Mapping[str, str] = field(default_factory=dict)  # by an overlay or the command line
 
     @property
     def workspace(self) -> Path:
@@ -267,7 +267,7 @@ def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path |
     method = said.value("method")
     if method not in methods:
         raise BadInput(said.complaint("method", f"it takes {', '.join(methods)}"))
-    config = Config(method=method, methods=methods, like=like, spaces=spaces, given=said.given, **sections)  # type: ignore[arg-type]
+    config = Config(method=method, methods=methods, like=like, spaces=spaces, given=said.laid | said.given, **sections)  # type: ignore[arg-type]
     wanted = config.search.method
     if wanted not in methods or not replace(config, method=wanted).space:
         raise BadInput(said.complaint("search.method", f"it takes a method with a space in search.spaces: {', '.join(config.spaces)}"))
@@ -379,6 +379,7 @@ class _Said:
             raise BadInput(f"{params.name}: it takes sections, not {self.tree!r}")
         self.overlays = {name: self.tree.pop(name, None) or {} for name in OVERLAYS}
         self.given: dict[str, str] = {}
+        self.laid: dict[str, str] = {}
         self.prefix: dict[str, str] = {}
         unknown = [name for name in self.tree if name not in (*SECTIONS, "method", "methods")]
         if unknown:
@@ -391,6 +392,7 @@ class _Said:
         for key, value in over.items():
             self._set(key, value)
             self.prefix[key] = f"{name}."
+            self.laid[key] = _show(value)
 
     def command_line(self, argv: Sequence[str]) -> None:
         tokens = iter(argv)
@@ -410,6 +412,7 @@ class _Said:
             raise BadInput(f"{' and '.join(named)} are both given (command line); it takes one of them")
         if named:
             self._clear_forget()
+            self.laid = {key: value for key, value in self.laid.items() if not key.startswith("data.forget.")}
         for key, value in sorted(self.given.items(), key=lambda pair: not _names_base(pair[0])):  # a variant's keys are its base's
             if not _names_base(key) and key not in self.known():
                 raise BadInput(self.unknown(key))

@@ -1,5 +1,6 @@
 """A workspace: the images and splits that lie in it, held against what the configuration asks for."""
 
+import shlex
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,4 +103,4 @@ def _request(config: Config) -> splits.Request:
 def mend(stage: str, config: Config, **more: str) -> str:
     """The command that makes what is missing or does not belong, with the keys that were given."""
     given = {k: v for k, v in config.given.items() if k != "method" and not k.startswith("methods.")} | more
-    return f"`python src/{stage}.py{''.join(f' --{key} {value}' for key, value in given.items())}`"
+    return f"`{shlex.join(['python', f'src/{stage}.py', *(word for key, value in given.items() for word in (f'--{key}', value))])}`"
