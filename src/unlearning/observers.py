@@ -136,6 +136,16 @@ def steps(phase: Phase, epoch: int, data: Data) -> int:
     return len(phase.word({letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}, epoch))
 
 
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock(100_000)
+    '27:46:40'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
+
+
 HEAD = f"{'phase':<10} {'epoch':>7} {'retain':>7} {'forget':>7} {'val':>7} {'gap':>7} {'scale':>7} {'img/s':>7} {'left':>8}"
 
 
@@ -145,7 +155,7 @@ def line(epoch: Epoch, epochs: int, left: float | None) -> str:
 
     measured = [cell(epoch.metrics.get(f"{split}.accuracy")) for split in MEASURED]
     rate = epoch.images / epoch.seconds if epoch.steps and epoch.seconds else None
-    time_left = time.strftime("%H:%M:%S", time.gmtime(left)) if left is not None else ""
+    time_left = clock(left) if left is not None else ""
     numbers = [*measured, cell(epoch.metrics.get("gap")), cell(epoch.scale, "7.3f"), cell(rate, "7.0f")]
     return " ".join([f"{epoch.phase:<10}", f"{epoch.number}/{epochs}".rjust(7), *numbers, time_left.rjust(8)])
 
@@ -191,5 +201,5 @@ class _Bar:
 
     def show(self, epoch: Epoch, epochs: int, left: float | None) -> None:
         self.bar.console.print(line(epoch, epochs, left))
-        text = f"left {time.strftime('%H:%M:%S', time.gmtime(left))}" if left is not None else ""
+        text = f"left {clock(left)}" if left is not None else ""
         self.bar.update(self.task, completed=epoch.number, left=text)
