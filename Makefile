@@ -40,4 +40,4 @@ docs: env ## docs/keys.md and docs/methods.md from the code
 	python docs/generate.py
 
 ui: env ## MLflow's UI on this project's runs, at http://127.0.0.1:5000
-	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --workers 1
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --workers 1
