@@ -160,6 +160,7 @@ def test_the_records_of_the_figures(home, undrawn):
     assert levels == {"original": ("0", pytest.approx(0.2)), "retrained": ("", pytest.approx(11.4))}
 
 
+@pytest.mark.slow
 def test_drawn_twice_the_same_and_without_a_place_or_a_time(home):
     made = written(home)
     assert written(home) == made
@@ -239,6 +240,13 @@ def test_the_verdict_follows_from_forget_and_test_accuracy(forget, test, kind):
     said = [text for text in judge.words(reading(model_1=(99.0, forget, 88.0, test))) if f"**{judge.KINDS[kind][0]}**" in text]
     assert len(said) == 1
     assert f"Model 1 {forget:.1f} ({forget - 88.2:+.1f}" in said[0]
+
+
+def test_damage_is_told_from_singling_out():
+    said = " ".join(judge.words(reading(model_1=(46.0, 45.0, 45.0, 45.0), model_2=(99.0, 70.0, 88.0, 88.0))))
+    assert "Model 1 45.0 (-43.2; its test accuracy fell with it), Model 2 70.0 (-18.2; 18.0 below its own test accuracy)" in said
+    assert "the model is damaged, and the images are not singled out" in said
+    assert "**Paid in accuracy**: Model 1 -43.6 points" in said
 
 
 def test_a_forgotten_class_is_no_over_forgetting():

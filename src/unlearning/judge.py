@@ -25,7 +25,7 @@ KINDS = {
     ),
     "barely forgets": (
         "Barely forget",
-        f"Forget accuracy within chance of the original's, or less than {BARELY:.0%} of the way from there to the retrained model's: "
+        f"Forget accuracy within chance of the original's, or less than {BARELY * 100:.0f} % of the way to the retrained model's: "
         "the images are still recognised as images of the training set. A deletion request is not met.",
     ),
     "partly forgets": ("Partly forget", "Forget accuracy between the original's and the retrained model's: some of the memory is left."),
@@ -88,8 +88,8 @@ class Verdict:
     kind: str  # a key of KINDS
     forget: float
     distance: float  # of forget accuracy
-    below_test: float  # how much further forget lies below test than in the retrained model
-    stands_out: bool  # ... and chance does not explain it
+    below_test: float  # the row's test minus its forget accuracy
+    stands_out: bool  # that is more than the retrained model's, and chance does not explain it
     lost: float  # test accuracy below the retrained model's; 0 where chance explains it
 
 
@@ -105,8 +105,7 @@ def verdict(reading: Reading, name: str) -> Verdict | None:
     target, began = retrained["forget"], original["forget"]
     unseen = retrained.get("test", target)  # where unknown: to that model a random forget set is one more test set
     noise = chance((forget, F), (target, F))
-    below = (test - forget) - (unseen - target)
-    stands_out = below > chance((test, T), (forget, F), (unseen, T), (target, F))
+    stands_out = (test - forget) - (unseen - target) > chance((test, T), (forget, F), (unseen, T), (target, F))
     as_original = forget >= began - chance((forget, F), (began, F))
     if forget < target - noise or stands_out:
         kind = "over-forgets"
@@ -116,7 +115,7 @@ def verdict(reading: Reading, name: str) -> Verdict | None:
         kind = "barely forgets" if as_original or began - forget < BARELY * (began - target) else "partly forgets"
     useful = retrained.get("test", original["test"])
     lost = useful - test
-    return Verdict(name, kind, forget, forget - target, below, stands_out, lost if lost > chance((useful, T), (test, T)) else 0.0)
+    return Verdict(name, kind, forget, forget - target, test - forget, stands_out, lost if lost > chance((useful, T), (test, T)) else 0.0)
 
 
 def has_power(reading: Reading) -> bool:
@@ -146,8 +145,13 @@ def words(reading: Reading) -> list[str]:
     lines.append(_nearest(reading))
     verdicts = [found for found in (verdict(reading, name) for name in reading.methods) if found]
     for kind, (head, meaning) in KINDS.items():
-        if said := ", ".join(_told(found) for found in verdicts if found.kind == kind):
-            lines.append(f"**{head}** (forget accuracy, from retrained): {said}. {meaning}")
+        alike = [found for found in verdicts if found.kind == kind]
+        if alike:
+            fell = kind == "over-forgets" and not all(found.stands_out for found in alike)
+            said = f"**{head}** (forget accuracy, from retrained): {', '.join(map(_told, alike))}. {meaning}"
+            lines.append(
+                said + (" Where test accuracy fell with it, the model is damaged, and the images are not singled out." if fell else "")
+            )
     if paid := ", ".join(f"{label(each.name)} {-each.lost:+.1f}" for each in sorted(verdicts, key=lambda v: -v.lost) if each.lost):
         against = "the retrained model's" if "test" in reading.rows["retrained"] else "the original's (the retrained model's is not known)"
         lines.append(f"**Paid in accuracy**: {paid} points of test accuracy against {against}.")
