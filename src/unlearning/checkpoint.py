@@ -4,6 +4,8 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -12,6 +14,8 @@ from torch.nn import Module
 
 from unlearning.errors import BadInput
 from unlearning.files import digest, whole
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which others keep a state dict
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
@@ -90,21 +94,22 @@ def foreign(spec: str, base: Path, downloads: Path) -> tuple[dict[str, Tensor], 
     path = _fetched(spec, downloads) if "://" in spec else base / Path(spec).expanduser()
     if not path.is_file():
         raise BadInput(f"{spec} is no file; it takes a .pth or .safetensors file, or <URL>#sha256=<sum>")
-    sha = digest_file(path)
-    if path.suffix == ".safetensors":
-        return load(path)[0], sha
+    tree = load(path)[0] if path.suffix == ".safetensors" else _unpickled(path, spec)
+    for _ in WRAPPERS:
+        tree = next((tree[name] for name in WRAPPERS if isinstance(tree, dict) and isinstance(tree.get(name), dict)), tree)
+    if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
+        raise BadInput(f"{spec} holds no state dict (a mapping from names to tensors)")
+    return {name.removeprefix("module."): value for name, value in tree.items()}, digest_file(path)
+
+
+def _unpickled(path: Path, spec: str) -> Any:
     import torch
 
     try:
-        tree = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling refuses in many ways, and all mean the same to the user
-        raise BadInput(f"{spec} can't be read as weights alone: {str(error).splitlines()[0]}") from None
-    for name in ("state_dict", "model_state_dict", "model", "net"):
-        if isinstance(tree, dict) and isinstance(tree.get(name), dict):
-            tree = tree[name]
-    if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
-        raise BadInput(f"{spec} holds no state dict (a mapping from names to tensors)")
-    return {name.removeprefix("module."): value for name, value in tree.items()}, sha
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+        raise BadInput(f"{spec} can't be read as weights alone: {reason}") from None
 
 
 def digest_file(path: Path) -> str:
@@ -118,7 +123,7 @@ def _fetched(spec: str, downloads: Path) -> Path:
     from torch.hub import download_url_to_file
 
     url, _, sum_ = spec.partition("#sha256=")
-    path = downloads / f"{digest([url])[:12]}-{url.rsplit('/', 1)[-1]}"
+    path = downloads / f"{digest([url])[:12]}-{urlsplit(url).path.rsplit('/', 1)[-1]}"
     if not path.exists():
         downloads.mkdir(parents=True, exist_ok=True)
         try:
