@@ -28,12 +28,12 @@ def text() -> str:
 
 
 def tree(method: str = "hybrid_4") -> Tree:
-    """What params.yaml says, with two methods only (reading takes time by the line)."""
+    """What params.yaml says, with two methods and one search space only (reading takes time by the line)."""
     said: Tree = json.loads(text())
     said["method"] = method
     said["methods"] = {name: said["methods"][name] for name in dict.fromkeys(("hybrid_4", method))}
-    if "search" in said:
-        said["search"] |= {"method": "hybrid_4", "spaces": {"hybrid_4": said["search"]["spaces"]["hybrid_4"]}}
+    said["search"] |= {"method": "hybrid_4", "spaces": {"hybrid_4": {"lr": {"low": 0.1, "high": 0.2}}}}
+    del said["demo"]
     return said
 
 
@@ -146,6 +146,7 @@ def wrong(info: Any) -> str:
     return "" if "names" in accepts(info) else "null"
 
 
+@pytest.mark.slow
 def test_every_key_refuses_a_wrong_value_on_the_command_line(tmp_path: Path) -> None:
     tried = 0
     paths: dict[str, Path] = {}
@@ -164,6 +165,7 @@ def test_every_key_refuses_a_wrong_value_on_the_command_line(tmp_path: Path) -> 
     assert tried > 150
 
 
+@pytest.mark.slow
 def test_every_key_refuses_a_wrong_value_in_the_file(tmp_path: Path) -> None:
     """A section where a value should stand: of the wrong type for every key. The line is that of the key."""
     tried = 0
@@ -293,7 +295,7 @@ def test_the_command_line_wins_over_the_overlay_and_that_over_the_file(tmp_path:
     assert config.load(params=path, overlay="demo").run.seed == 5
     both = config.load(["--run.seed", "7"], params=path, overlay="demo")
     assert (both.run.seed, both.run.threads) == (7, 2)
-    assert both.given == {"run.seed": "7"}
+    assert both.given == {"run.seed": "7", "run.threads": "2"}  # what is said beside the file
 
 
 @pytest.mark.parametrize(
@@ -310,7 +312,6 @@ def test_the_command_line_wins_over_the_overlay_and_that_over_the_file(tmp_path:
 )
 def test_what_the_overlay_gets_wrong_has_the_overlays_line(key: str, value: int, says: str, tmp_path: Path) -> None:
     said = tree()
-    said["demo"] = {}
     put(said, key, value)
     path = written(said, tmp_path)
     start = path.read_text().index('\n "demo":')

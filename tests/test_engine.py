@@ -55,7 +55,7 @@ def ran(steps: Recipe, student: Module, data: Data, **options: Any) -> list[Epoc
 
 @pytest.fixture(scope="module")
 def data() -> Data:
-    return images()  # 38 retain images are 5 batches of 8, 19 forget images 3
+    return images(retain=38)  # 38 retain images are 5 batches of 8, 19 forget images 3
 
 
 # --- what it says -----------------------------------------------------------------------------------------------------
