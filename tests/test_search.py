@@ -212,7 +212,7 @@ def test_a_search_and_its_rows(searched: Project) -> None:
     points = [(float(row["unlearning"]), float(row["utility"])) for row in csv.DictReader(io.StringIO(printed))]
     assert front(points) == list(range(len(points)))
     said = (searched.root / "stderr").read_text()
-    assert said.count(" of 3 done, 0 pruned, 0 failed | ") == 3
+    assert said.count(" of 3 done, 0 running, 0 pruned, 0 failed | ") == 3
     assert "Warning" not in said
 
 
@@ -305,7 +305,7 @@ def test_a_trial_that_diverges_is_a_failed_one_with_its_reason(project: Project)
     assert [row["status"] for row in project.rows()] == ["FAILED", "FAILED"]
     assert project.rows()[1]["tags"]["trial.reason"].startswith("diverged")
     went_on = project.ran("search", *keys, "--search.trials", "2")
-    assert "2 of 2 done, 0 pruned, 1 failed" in went_on.stderr
+    assert "2 of 2 done, 0 running, 0 pruned, 1 failed" in went_on.stderr
     assert [(trial["state"], bool(trial["values"])) for trial in trials(project)] == [("FAIL", False), ("COMPLETE", True)]
 
 
@@ -321,6 +321,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(project: Project) -> None:
         ([f"--{SPACE}.peak.low", "1"], "it takes a number below high"),
         ([f"--{SPACE}.unfreeze.choices", "layer1,layer9"], "no layer is called 'layer9'"),
         ([f"--{SPACE}.batch_size.low", "8", f"--{SPACE}.batch_size.high", "5000"], "methods.hybrid_4.batch_size is 5000; it takes at most"),
+        (["--search.storage", "postgresql+nodriver://me:secret@db/x"], "search.storage: Optuna can't work with postgresql+nodriver://db/x"),
         (["adopt"], "it takes the number of a trial"),
         (["adopt", "-1"], "adopt"),
         (["adopt", "3"], "there is no search by"),
@@ -331,6 +332,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(project: Project) -> None:
         assert done.returncode == 2, (argv, done.stderr)
         assert done.stderr.count("error: ") == 1
         assert says in done.stderr.splitlines()[-1]
+        assert "secret" not in done.stderr
     assert project.files() == before
     assert not project.rows()
 

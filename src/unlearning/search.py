@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 def search(config: Config) -> None:
     """Trials until there are search.trials of them, those of earlier runs counted; ends with the front on stdout."""
+    if config.search.storage:  # refused before anything is written
+        _opened(config, optuna.storages.get_storage)
     prepared = prepare(config)
     objective = OBJECTIVES[config.search.objective]
     wide, first = spaces(config)
@@ -62,9 +64,7 @@ def search(config: Config) -> None:
     original, retrained = (_measured(blind, evaluate, tensors) for tensors in (start, reference))
     name = _name(blind, wide, [checkpoint.weights_hash(start), retrained])
     with held(config.workspace / ".lethe" / "locks" / f"search.{name}.lock", f"the search {name}"):
-        study = optuna.create_study(
-            study_name=name, storage=storage(config), directions=["minimize", "maximize"], load_if_exists=True, sampler=sampler(config, 0)
-        )
+        study = _opened(config, partial(optuna.create_study, study_name=name, directions=["minimize", "maximize"], load_if_exists=True))
         run = Search(blind, objective, start, original, retrained, evaluate, wide, study)
         run.go_on(first)
         with run.row() as row:
@@ -108,6 +108,14 @@ def storage(config: Config) -> str:
     folder = config.workspace / ".lethe" / "trials"
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder.resolve() / 'search.db'}"
+
+
+def _opened(config: Config, call: Callable[..., Any]) -> Any:
+    try:
+        return call(storage=storage(config))
+    except Exception as error:  # a driver that is missing, a server that is away: as many kinds as databases
+        where = tracking.clean(storage(config))
+        raise BadInput(f"search.storage: Optuna can't work with {where}: {tracking.said(error)}") from error
 
 
 def sampler(config: Config, place: int) -> optuna.samplers.BaseSampler:
@@ -205,13 +213,14 @@ class Search:
             autocast=self.blind.compute.autocast,
             blank=self.blind.network(config.run.seed),
         )
-        state, reason, curve = TrialState.COMPLETE, "", list[Place]()
+        state, reason, ran, curve = TrialState.COMPLETE, "", 0, list[Place]()
         point: Point | None = None
         measured: Measured = {}
         stop, others = self._stop(), [each.user_attrs["curve"] for each in self.complete()]
         try:
             for epoch in spelled:
-                row.metrics(observers.metrics(observers.flat(epoch) | observers.timing(epoch)), step=epoch.number)
+                ran = epoch.number
+                row.metrics(observers.metrics(observers.flat(epoch) | observers.timing(epoch)), step=ran)
                 if not epoch.metrics:
                     continue
                 point = self.objective.point(epoch.metrics, self.retrained)
@@ -229,16 +238,16 @@ class Search:
             state, reason, point = TrialState.FAIL, f"diverged: {error}", None
         except torch.OutOfMemoryError as error:
             state, reason, point = TrialState.FAIL, f"out of memory: {str(error).splitlines()[0]}", None
-        told = {"arguments": values_of(config), "ran": max(len(curve) - 1, 0), "curve": curve, "measured": measured}
+        told = {"arguments": values_of(config), "ran": ran, "curve": curve, "measured": measured}
         for key, value in (told | ({"reason": reason} if reason else {})).items():
             trial.set_user_attr(key, value)
         self.study.tell(trial, point, state)
         return state, reason
 
     def _stop(self) -> Stop | None:
-        guess = 100.0 / len(self.blind.images.classes)
-        chance = guess + (self.original["utility"] - guess) / 8
-        return Stop(self.original["utility"], self.config.search.prune_margin, chance) if self.config.search.prune else None
+        guess, original = 100.0 / len(self.blind.images.classes), self.objective.point(self.original, self.retrained)[1]
+        chance = guess + (original - guess) / 8
+        return Stop(original, self.config.search.prune_margin, chance) if self.config.search.prune else None
 
     # ---- its rows
 
@@ -276,7 +285,8 @@ class Search:
         newest = max(ended, key=lambda trial: trial.datetime_complete)
         left = (time.monotonic() - self.began) / self.ran * (self.config.search.trials - len(ended))
         said = [f"trial {newest.number} {newest.state.name.lower()}: {_pair(newest.values) or newest.user_attrs['reason']}"]
-        said += [f"{len(ended)} of {self.config.search.trials} done, {stopped} pruned, {failed} failed"]
+        running = len(self.trials(TrialState.RUNNING))
+        said += [f"{len(ended)} of {self.config.search.trials} done, {running} running, {stopped} pruned, {failed} failed"]
         said += [f"best {winner.number}: {_pair(winner.values)}" if winner else "none yet within a point of the original"]
         say(" | ".join([*said, f"left {time.strftime('%H:%M:%S', time.gmtime(max(left, 0)))}"]))
         worst = self.objective.point(self.original, self.retrained)[0] if self.objective.worst is None else self.objective.worst
@@ -301,7 +311,7 @@ class Search:
             return say("no trial is within a point of the original's validation accuracy: choose one from the front")
         row.tag("winner", winner.number)
         about_it = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
-        keys = "".join(f" --{key} {self.config.given[key]}" for key in about_it if key in self.config.given)
+        keys = "".join(f" --{key} {tracking.clean(self.config.given[key])}" for key in about_it if key in self.config.given)
         say(f"take the best as a variant: python src/search.py adopt {winner.number}{keys}")
 
     def table(self, trials: Iterable[FrozenTrial]) -> str:
@@ -404,8 +414,11 @@ def adopt(config: Config, number: int, name: str = "") -> None:
 
 def _newest(config: Config) -> optuna.Study:
     there = config.search.storage or (config.workspace / ".lethe" / "trials" / "search.db").exists()
-    known = optuna.get_all_study_summaries(storage(config)) if there else []
+    known = _opened(config, optuna.get_all_study_summaries) if there else []
     found = [study for study in known if study.user_attrs.get("about") == about(config) and study.datetime_start]
     if not found:
         raise BadInput(f"there is no search by {about(config)} in {config.workspace}; python src/search.py makes one")
-    return optuna.load_study(study_name=max(found, key=lambda study: study.datetime_start).study_name, storage=storage(config))
+    newest: optuna.Study = optuna.load_study(
+        study_name=max(found, key=lambda study: study.datetime_start).study_name, storage=storage(config)
+    )
+    return newest
