@@ -41,7 +41,7 @@ ROW = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.
 WITHIN = 1.0  # points of validation accuracy below the original: the winner's condition
 ENOUGH = 4  # complete trials, for pictures of arguments
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 log = logging.getLogger(__name__)
 
