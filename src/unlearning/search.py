@@ -7,7 +7,6 @@ a search that was killed and goes on proposes what it would have proposed withou
 import csv
 import io
 import json
-import logging
 import re
 import time
 import warnings
@@ -43,7 +42,6 @@ ENOUGH = 4  # complete trials, for pictures of arguments
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-log = logging.getLogger(__name__)
 
 
 def search(config: Config) -> None:
@@ -304,7 +302,8 @@ class Search:
     def end(self, row: tracking.Row) -> None:
         """The front on stdout; how to take the winner on stderr."""
         if not self.complete():
-            raise Failed(f"no trial of {self.study.study_name} came to its end; the last: {self.finished()[-1].user_attrs['reason']}")
+            ended = [trial.user_attrs["reason"] for trial in self.finished()] or ["none was begun"]
+            raise Failed(f"no trial of {self.study.study_name} came to its end; the last: {ended[-1]}")
         print(self.table(self.front()), end="", flush=True)
         winner = self.winner()
         if winner is None:
@@ -331,7 +330,8 @@ class Search:
     def picture(self) -> bytes:
         done, winner = self.complete(), self.winner()
         named = [("original", self.objective.point(self.original, self.retrained), "#D55E00", "s")]
-        named += [("own values", _point(trial), "#222222", "D") for trial in done if trial.number == 0]
+        own = [trial for trial in done if trial.user_attrs["arguments"] == values_of(self.config)]
+        named += [("own values", _point(trial), "#222222", "D") for trial in own[:1]]
         named += [(f"best: {winner.number}", _point(winner), "#009E73", "*")] if winner else []
         least = self.original["utility"] - WITHIN if self.objective.names[1] == "validation accuracy" else None
         title = f"{self.config.method}, {self.config.search.objective}"
@@ -372,7 +372,7 @@ def _point(trial: FrozenTrial) -> Point:
 
 
 def _drawn(draw: Callable[[], Any]) -> bytes:
-    """PNG of one of Optuna's pictures, which are made for a window; one that can't be drawn yet is empty, with a line in the log."""
+    """PNG of one of Optuna's pictures, which are made for a window; where it can't be drawn (too few values, say) the reason instead."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -382,7 +382,11 @@ def _drawn(draw: Callable[[], Any]) -> bytes:
     drawn = io.BytesIO()
     with warnings.catch_warnings(), mpl.rc_context():  # they set a style for the whole process
         warnings.simplefilter("ignore")
-        figure = np.ravel(draw())[0].figure
+        try:
+            figure = np.ravel(draw())[0].figure
+        except Exception as error:  # a picture must never be what ends a search
+            figure = plt.figure()
+            figure.text(0, 1, f"can't be drawn: {tracking.said(error)}", va="top")
         figure.savefig(drawn, format="png", dpi=90, bbox_inches="tight")
     plt.close(figure)
     return drawn.getvalue()
