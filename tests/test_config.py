@@ -136,9 +136,7 @@ def test_wrong_input_is_named(typed: str, says: str) -> None:
 def wrong(info: Any) -> str:
     """Something that the key does not take, as typed."""
     annotation = info.annotation
-    kinds = [
-        kind for kind in (get_args(annotation) if NoneType in get_args(annotation) else (annotation,)) if kind is not NoneType
-    ]
+    kinds = [kind for kind in (get_args(annotation) if NoneType in get_args(annotation) else (annotation,)) if kind is not NoneType]
     if any(kind in (int, float, bool) or get_origin(kind) is Literal for kind in kinds):
         return "wrong"
     if "numbers" in accepts(info):

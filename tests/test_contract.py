@@ -303,8 +303,7 @@ def digests() -> dict[str, str]:
     """Method -> a hash of the logits it ends with."""
     data = images()
     return {
-        name: hashlib.sha256(everyone(trained(small(name), data, seed=5), data).numpy().tobytes()).hexdigest()
-        for name in sorted(METHODS)
+        name: hashlib.sha256(everyone(trained(small(name), data, seed=5), data).numpy().tobytes()).hexdigest() for name in sorted(METHODS)
     }
 
 
@@ -332,9 +331,7 @@ def table(data: Data, batch_size: int, seed: int) -> loops.Table:
     return loops.Table(data.normalised(torch.arange(len(data.labels_N))), data.labels_N, batches)
 
 
-def by_loop(
-    loop: Callable[..., None], method: str, student: Module, data: Data, seed: int, said: dict[str, Any], *more: Any
-) -> None:
+def by_loop(loop: Callable[..., None], method: str, student: Module, data: Data, seed: int, said: dict[str, Any], *more: Any) -> None:
     sgd = loops.Numbers(*(said[word] for word in ("trains", "lr", "momentum", "weight_decay")))
     own = {word: said[word] for word in inspect.signature(loop).parameters if word in said}
     # the loop of a method takes all its numbers but the ramp's form, which the report fixes
@@ -394,9 +391,7 @@ def test_the_best_epoch_equals_its_plain_loop_to_the_bit(data: Data) -> None:
             small("model_6", **changes), student, data, seed=seed, evaluate=predict.evaluator(data, ["validation"]), state=state
         ):
             last = copied(student)
-        by_loop(
-            loops.model_6_keeping_the_best, "model_6", plain, data, seed, numbers("model_6", **changes), data.splits["validation"]
-        )
+        by_loop(loops.model_6_keeping_the_best, "model_6", plain, data, seed, numbers("model_6", **changes), data.splits["validation"])
         assert not moved(plain.state_dict(), student.state_dict())
         not_last += bool(moved(last, student.state_dict()))
     assert 0 < not_last < 6
@@ -456,9 +451,7 @@ def test_interrupted_in_every_epoch_and_continued_ends_alike(method: str, keep: 
     draw = random.Random(f"{method} {keep}")
     stops = [draw.randrange(length) for length in calls[:-1]]
     seen = []
-    for number, stop in enumerate(
-        stops
-    ):  # in epoch `number` + 1, so behind all of the one before it, which this life begins with
+    for number, stop in enumerate(stops):  # in epoch `number` + 1, so behind all of the one before it, which this life begins with
         behind = calls[number - 1] if number else 0
         seen += attempt(watched(steps, boom_at(behind + stop)), tmp_path, data, network())
         assert len(seen) == number + 1

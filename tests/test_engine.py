@@ -76,10 +76,7 @@ def test_every_epoch_and_edit_is_a_record(data: Data) -> None:
     student = network()
     everything = sum(p.numel() for p in student.parameters())
     head = student.get_submodule("fc").weight.numel() + student.get_submodule("fc").bias.numel()  # type: ignore[union-attr, operator]
-    seen = [
-        (e.number, e.phase, e.epoch, e.t, e.learning_rate, e.scale, e.steps, e.images, e.trains)
-        for e in ran(steps, student, data)
-    ]
+    seen = [(e.number, e.phase, e.epoch, e.t, e.learning_rate, e.scale, e.steps, e.images, e.trains) for e in ran(steps, student, data)]
     assert seen == [
         (0, "start", 0, 0.0, None, None, 0, 0, 0),
         (1, "hybrid", 0, 0.0, 0.1, 0.0, 8, 57, head),
@@ -96,9 +93,7 @@ def test_training_losses_are_means_by_stream(data: Data) -> None:
     plain = copy.deepcopy(student).train()
     record = ran((phase(epochs=1, terms=BOTH, lr=Constant(0.0)),), student, data, seed=4)[1]
     for stream in ("retain", "forget"):
-        values = [
-            cross_entropy(plain(batch.images_BCHW), batch.labels_B).item() for batch in data.batches(stream, 8, seed=4, number=0)
-        ]
+        values = [cross_entropy(plain(batch.images_BCHW), batch.labels_B).item() for batch in data.batches(stream, 8, seed=4, number=0)]
         assert record.losses[stream] == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
@@ -161,9 +156,7 @@ def test_one_cycle_steps_per_batch_as_torchs(data: Data) -> None:
     expected = torchs(lambda optimizer: OneCycleLR(optimizer, max_lr=0.1, total_steps=100, cycle_momentum=False), 100)
     assert noted.rates[0] == pytest.approx(expected[0]) == pytest.approx(0.004)
     # torch's ends lie on the first, 30th and last step, ours on the fractions 0, 0.3 and 1: up to one step apart
-    assert all(
-        min(near) - 1e-9 <= rate <= max(near) + 1e-9 for rate, near in zip(noted.rates[1:], neighbours(expected), strict=True)
-    )
+    assert all(min(near) - 1e-9 <= rate <= max(near) + 1e-9 for rate, near in zip(noted.rates[1:], neighbours(expected), strict=True))
     pct = [step / 29 for step in range(30)]
     assert [OneCycle(0.1)(0.3 * share) for share in pct] == pytest.approx(expected[:30])
     assert [OneCycle(0.1)(0.3 + 0.7 * share / 70) for share in range(71)] == pytest.approx(expected[29:], abs=1e-9)
