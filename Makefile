@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)# dvc and mlflow start the first `python` on PATH
-LOCK   := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
 .PHONY: help env demo test lint docs ui lock
@@ -16,8 +16,8 @@ env: .venv/.ready ## the environment, .venv (a minute, about 3 GB of downloads t
 	@rm -f $@
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.txt
-	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements.txt requirements-dev.txt requirements-uv.txt
-	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	$(BIN)/uv pip sync -q --system-certs --python $(BIN)/python --require-hashes --compile-bytecode requirements.txt requirements-dev.txt requirements-uv.txt
+	$(BIN)/uv pip install -q --system-certs --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 lock: env ## the hashed locks from pyproject.toml (UPGRADE=--upgrade for newer versions)
