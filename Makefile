@@ -28,7 +28,7 @@ lock: env ## the hashed locks from pyproject.toml (UPGRADE=--upgrade for newer v
 demo: env ## the main job on bundled digits: original, retrained and hybrid side by side (under 3 minutes)
 	python src/demo.py
 
-test: env lint ## lint, types, every test (DEBIAN packages in .ci/run; what is missing is skipped and said)
+test: env lint ## lint, types, every test (what can not run here is skipped and said)
 	python -m pytest -n 2 --dist worksteal
 
 lint: env ## ruff and mypy

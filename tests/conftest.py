@@ -27,8 +27,12 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
+
+settings.register_profile("no clock", deadline=None)  # no test asserts a duration
+settings.load_profile("no clock")
 
 # The values of `demo` in params.yaml, and still less of everything: 60 images to retain and 60 to forget
 LESS: dict[str, dict[str, Any]] = {
