@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 
 settings.register_profile("no clock", deadline=None)  # no test asserts a duration
 settings.load_profile("no clock")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background with Ctrl-C ignored
 
 # The values of `demo` in params.yaml, and still less of everything: 60 images to retain and 60 to forget
 LESS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
 """Convolutions on images of a few pixels as matrix products: the same sums, in another order (CPU only).
 
 torchvision's ResNet-18 shrinks a 32x32 image to 2x2 and 1x1 before its last block. There a padded 3x3 kernel lies mostly over the
-border, and the CPU library's backward pass still multiplies all of it: 61 % of a training step on two cores (docs/log.md)."""
+border, and the CPU library's backward pass still multiplies all of it: 63 % of a training step on one core (docs/log.md)."""
 
 import torch
 from torch import Tensor, nn
