@@ -94,7 +94,8 @@ def started(
             try:
                 yield Started(prepared, name, recipe, network, row, resume, state)
             except KeyboardInterrupt:
-                say(f"{name}: stopped; the same command goes on behind epoch {max(state.number, 0)}")
+                begins = "begins anew" if resume.saved is None else f"goes on behind epoch {resume.saved}"
+                say(f"{name}: stopped; the same command {begins}")
                 raise
         resume.done()
 

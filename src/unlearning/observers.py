@@ -71,6 +71,7 @@ class Resume:
     folder: Path
     history: list[dict[str, Any]] = field(default_factory=list)
     row: dict[str, Any] | None = None
+    saved: int | None = None  # number of the epoch that the file holds
 
     @property
     def path(self) -> Path:
@@ -87,6 +88,7 @@ class Resume:
             torch.set_num_threads(known["threads"])
         known.pop("threads")
         state = State(pending=tensors, **known)
+        self.saved = state.number
         return state
 
     def save(self, state: State, model: Module) -> None:
@@ -102,6 +104,7 @@ class Resume:
             "threads": torch.get_num_threads(),
         }
         checkpoint.save(state.tensors(model), self.path, {"state": json.dumps(known)})
+        self.saved = state.number
 
     def done(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
