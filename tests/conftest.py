@@ -2,7 +2,7 @@
 
 Imports take each process five seconds and more, so most tests fork theirs from a parent that has imported everything:
 `python tests/conftest.py` is that parent. A forked stage is a process like any other: its own memory, arguments,
-environment, working folder and exit code, and `kill -9` kills it.
+environment, working folder and exit code, and `kill -9` kills it. It draws no curves unless it is told to, by CURVES.
 """
 
 import atexit
@@ -77,7 +77,7 @@ class Project:
     warm: "Warm"
 
     def environment(self, **more: str) -> dict[str, str]:
-        return clean() | {"DVC_ROOT": str(self.root), "OMP_NUM_THREADS": "1"} | more
+        return clean() | {"DVC_ROOT": str(self.root), "OMP_NUM_THREADS": "1", "CURVES": "none"} | more
 
     def start(self, stage: str, *argv: str, **more: str) -> "Started":
         return self.warm.start([str(ROOT / "src" / f"{stage}.py"), *argv], self.root, self.environment(**more))
@@ -257,8 +257,7 @@ def serve() -> None:
     ):
         importlib.import_module(name)
     sys.modules["torch"].set_num_threads(1)
-    sys.modules["unlearning.config"].load()  # the first time of much is as slow as an import
-    sys.modules["unlearning.plots"].curves([{"step": 0, "phase": "start", "retain.accuracy": 0}], "")
+    sys.modules["unlearning.config"].load()  # slow the first time
     gc.freeze()  # else the first collection in every child copies a gigabyte
     answers = os.fdopen(os.dup(1), "w")
     for line in iter(sys.stdin.readline, ""):
@@ -279,6 +278,8 @@ def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: 
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = argv
+    if environment.get("CURVES") == "none":  # drawing them takes longer than the rest of a small run
+        sys.modules["unlearning.plots"].curves = lambda *_: b""  # type: ignore[attr-defined]
     if "HIT" in environment:
         hit(**json.loads(environment["HIT"]))
     if "LARGEST" in environment:
@@ -314,7 +315,6 @@ def hit(call: str, times: int, number: int, file: str | None) -> None:
         return real(self, *arguments, **named)
 
     setattr(owner, name, counting)
-    sys.modules["unlearning.plots"].curves = lambda *_: b""  # type: ignore[attr-defined]  # takes longer than all else until then
 
 
 if __name__ == "__main__":

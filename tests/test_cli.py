@@ -94,7 +94,7 @@ def test_explain_with_time(bare: Project) -> None:
 @pytest.mark.slow
 def test_the_demo(bare: Project, tmp_path: Path) -> None:
     """With params.yaml as it stands, but for where it works."""
-    home = {"DVC_ROOT": "", "MLFLOW_TRACKING_URI": f"sqlite:///{bare.root}/mlflow.db"}
+    home = {"CURVES": "drawn", "DVC_ROOT": "", "MLFLOW_TRACKING_URI": f"sqlite:///{bare.root}/mlflow.db"}
     done = bare.ran("demo", "--run.workspace", str(tmp_path / "demo"), **home)
     percent = table(done.stdout)
     assert list(percent) == ["original", "retrained", "hybrid_4"]
@@ -114,6 +114,8 @@ def test_the_demo(bare: Project, tmp_path: Path) -> None:
         ((step, value),) = row["metrics"]["test.accuracy"]
         assert (step, round(value, 2)) == (steps[-1], percent[name]["test"])
         assert row["metrics"]["forget.accuracy"][-1][1] == pytest.approx(percent[name]["forget"], abs=0.01)
+    (curves,) = (bare.root / "mlruns").rglob(f"{rows['hybrid_4']['run_id']}/artifacts/curves.png")
+    assert curves.read_bytes().startswith(b"\x89PNG")
     refused = bare.run("demo", "--run.workspace", str(tmp_path / "demo"), "--data.limit", "19", **home)
     assert refused.returncode == 2
     _, script, *words = shlex.split(refused.stderr.split("`")[1])

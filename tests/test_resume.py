@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import Project, Warm, at, at_file, at_step, copied
 
-from unlearning import config
+from unlearning import checkpoint, config
 from unlearning.methods import METHODS
 from unlearning.recipe import Phase, Recipe
 
@@ -135,21 +135,23 @@ def test_killed_between_two_files(project: Project) -> None:
     assert [step for step, _ in finished["metrics"]["forget.loss"]] == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("moment", ["in a step", "while the state is written"])
-def test_stopped_by_the_user(number: int, moment: str, project: Project) -> None:
+@pytest.mark.parametrize(
+    ("moment", "epoch"),
+    [(at_step(20, signal.SIGTERM), 1), (at_file("state.safetensors", 2, signal.SIGINT), 0)],
+    ids=["SIGTERM in a step", "Ctrl-C while the state is written"],
+)
+def test_stopped_by_the_user(moment: dict[str, str], epoch: int, project: Project) -> None:
     argv = command("hybrid_3")
-    place = at_step(20, number) if moment == "in a step" else at_file("state.safetensors", 2, number)
-    done = project.run("unlearn", *argv, **place)
+    done = project.run("unlearn", *argv, **moment)
     assert done.returncode == 130
-    assert "the same command goes on" in done.stderr
+    assert f"hybrid_3: stopped; the same command goes on behind epoch {epoch}" in done.stderr
     assert "Traceback" not in done.stderr
     (row,) = project.rows(method="hybrid_3")
     assert row["status"] == "KILLED"
     (state,) = states(project)
     assert list(state.parent.iterdir()) == [state], "half a file is left"
     again = project.ran("unlearn", *argv)
-    assert behind(again.stderr) == (1 if moment == "in a step" else 0)
+    assert behind(again.stderr) == epoch
     (row,) = project.rows(method="hybrid_3")
     assert row["status"] == "FINISHED"
     assert [step for step, _ in row["metrics"]["scale"]] == [1, 2, 3]
@@ -186,19 +188,9 @@ def test_only_the_same_run_goes_on(project: Project) -> None:
     assert goes_on(*same, *other) is None
     project.ran("prepare")
     project.ran("retrain", *references)
-    assert goes_on(*same) == 1
-
-
-def test_it_goes_on_with_the_threads_it_began_with(project: Project) -> None:
-    argv = command("model_1")
-    assert project.run("unlearn", *argv, **at_step(9)).returncode == KILLED
-    assert project.run("unlearn", *argv, "--run.threads", "2", **at_step(9)).returncode == KILLED
-    from safetensors import safe_open
-
-    (path,) = states(project)
-    with safe_open(path, "pt") as file:
-        state = json.loads(file.metadata()["state"])
-    assert (state["number"], state["threads"]) == (2, 1)
+    assert goes_on(*same, "--run.threads", "2", steps=9) == 1
+    went_on = [json.loads(checkpoint.metadata(path)["state"]) for path in states(project)]
+    assert [state["threads"] for state in went_on if state["number"] == 2] == [1], "the threads that it began with"
 
 
 LAUNCHED = """
@@ -209,28 +201,22 @@ print(client.create_run("0", tags=tags, run_name="launched").info.run_id)
 """
 
 
-def test_under_a_new_row_all_epochs_move(project: Project) -> None:
+def test_the_old_row_is_joined_and_under_a_new_one_all_epochs_move(project: Project) -> None:
     argv = command("model_6")
     old = project.script(LAUNCHED)
     assert project.run("unlearn", *argv, MLFLOW_RUN_ID=old, **at_step(20)).returncode == KILLED
+    stopped = project.run("unlearn", *argv, **at_step(20, signal.SIGINT))
+    assert (stopped.returncode, behind(stopped.stderr)) == (130, 1)
+    (row,) = project.rows()
+    assert (row["run_id"], row["status"]) == (old, "KILLED")
+    assert [step for step, _ in row["metrics"]["forget.accuracy"]] == [0, 1, 2]
     new = project.script(LAUNCHED)
-    assert behind(project.ran("unlearn", *argv, MLFLOW_RUN_ID=new).stderr) == 1
-    rows = {row["run_id"]: row for row in project.rows()}
-    assert rows.keys() == {old, new} | {row["run_id"] for name in ("original", "retrained") for row in project.rows(method=name)}
+    assert behind(project.ran("unlearn", *argv, MLFLOW_RUN_ID=new).stderr) == 2
+    rows = {row["run_id"]: row for row in project.rows() if row["name"] not in ("original", "retrained")}
+    assert rows.keys() == {old, new}
     assert (rows[old]["status"], rows[old]["tags"]["continued_in"]) == ("KILLED", new)
     assert (rows[new]["status"], rows[new]["name"]) == ("FINISHED", "model_6")
     assert [step for step, _ in rows[new]["metrics"]["forget.accuracy"]] == [0, 1, 2, 3, 4, 5]
-
-
-def test_without_a_new_row_the_old_one_is_joined(project: Project) -> None:
-    argv = command("model_6")
-    old = project.script(LAUNCHED)
-    assert project.run("unlearn", *argv, MLFLOW_RUN_ID=old, **at_step(20)).returncode == KILLED
-    project.ran("unlearn", *argv)
-    (row,) = project.rows(method="model_6")
-    assert (row["run_id"], row["status"]) == (old, "FINISHED")
-    assert [step for step, _ in row["metrics"]["forget.accuracy"]] == [0, 1, 2, 3, 4, 5]
-    assert "continued_in" not in row["tags"]
 
 
 @pytest.mark.parametrize("word", ["lr", "peak"])
