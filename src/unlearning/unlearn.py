@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 
 from torch import Tensor
+from torch.nn import Module
 
-from unlearning import checkpoint, references, results, rows, tracking
+from unlearning import checkpoint, compute, model, references, results, rows, tracking
 from unlearning.config import Config
 from unlearning.errors import BadInput
 from unlearning.follow import started
@@ -17,6 +18,10 @@ from unlearning.workspace import Prepared, mend, prepare, say
 def unlearn(config: Config) -> None:
     """One method (or the notebook's chain), one row each; prints original, retrained and result side by side."""
     recipes = config.chain_recipes() if config.chain else {config.method: config.recipe()}
+    compute.resolve(config.run)
+    network = model.build(config.model.architecture, 2, 0)
+    for recipe in recipes.values():
+        _check_layers(config, recipe, network)  # before data is fetched and written
     prepared = prepare(config)
     for recipe in recipes.values():
         check(prepared, recipe)
@@ -72,19 +77,22 @@ def show(prepared: Prepared, names: Iterable[str]) -> None:
 
 
 def check(prepared: Prepared, recipe: Recipe) -> None:
-    """What only the data and the network can refuse: names of layers, batches larger than what there is. BadInput, with the key."""
-    config = prepared.config
-    network = prepared.network(0)
-    where = f"methods.{config.method}"
+    """What only the data and the network can refuse: batches larger than what there is, names of layers. BadInput, with the key."""
+    config, retain = prepared.config, len(prepared.splits["retain"])
+    for phase in recipe:
+        if isinstance(phase, Phase) and phase.batch_size > retain:
+            raise BadInput(f"methods.{config.method}.batch_size is {phase.batch_size}; it takes at most the {retain} retain images")
+    _check_layers(config, recipe, prepared.network(0))
+
+
+def _check_layers(config: Config, recipe: Recipe, network: Module) -> None:
     for phase in recipe:
         if not isinstance(phase, Phase):
             continue
-        if phase.batch_size > len(prepared.splits["retain"]):
-            raise BadInput(f"{where}.batch_size is {phase.batch_size}; it takes at most the {len(prepared.splits['retain'])} retain images")
         for t in (0.0, 1.0):
             try:
                 phase.trains(network, t)
             except BadInput as error:
                 section = config.methods[config.method]
                 said = [key for key in ("trains", "unfreeze") if str(error).split("'")[1] in getattr(section, key, ())]
-                raise BadInput(f"{where}.{said[0] if said else 'trains'}: {error}") from None
+                raise BadInput(f"methods.{config.method}.{said[0] if said else 'trains'}: {error}") from None
