@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Project, no_larger
+from conftest import ROOT, Project, at_step, no_larger
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -146,9 +146,13 @@ def test_equal_seeds_are_equal_bytes_in_another_interpreter(project: Project, ba
 
 @pytest.mark.slow
 def test_the_chain(project: Project) -> None:
-    """The notebook's ten, each from the result before it."""
-    done = project.ran("unlearn", "--method", "as_run")
+    """The notebook's ten, each from the result before it; killed in the third, it goes on there."""
     names = [f"as_run/{name}" for name in METHODS]
+    assert project.run("unlearn", "--method", "as_run", **at_step(8 + 8 + 12)).returncode == -9
+    done = project.ran("unlearn", "--method", "as_run")
+    assert [line for line in done.stderr.splitlines() if line.endswith(": is done")] == [f"{name}: is done" for name in names[:2]]
+    assert "as_run/model_3: going on behind epoch 1" in done.stderr
+    assert not list((project.root / ".lethe" / "resume").iterdir())
     assert list(table(done.stdout)) == ["original", "retrained", *names]
     for folder, ending in (("models", "safetensors"), ("epochs", "csv"), ("logits", "safetensors"), ("scores", "json")):
         assert {file.name for file in (project.root / folder / "as_run").iterdir()} == {f"{name}.{ending}" for name in METHODS}

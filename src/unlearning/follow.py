@@ -81,12 +81,11 @@ def started(
     """Lock, resume state and row of the run that spells `recipe` on `network`; `launched`: a launcher's row is for this run.
 
     The row ends FINISHED, KILLED (stopped by the user, resumable) or FAILED. Raises Failed when another process runs it."""
-    config, chosen = prepared.config, prepared.compute
+    config = prepared.config
     start = checkpoint.weights_hash(network.state_dict())
-    key = [name, repr(recipe), start, prepared.hashes["split"], str(config.run.seed), chosen.precision, chosen.device.type]
-    resume = observers.Resume(config.workspace / ".lethe" / "resume" / short(digest(key)))
+    resume = observers.Resume(resume_folder(prepared, name, repr(recipe), start))
     with held(config.workspace / ".lethe" / "locks" / f"{name.replace('/', '.')}.lock", name):
-        state = resume.load(chosen.device) or engine.State()
+        state = resume.load(prepared.compute.device) or engine.State()
         if resume.history:
             say(f"{name}: going on behind epoch {state.number}")
         row = rows.opened(prepared, name, recipe, short(start), resume, launched=launched, parent=parent)
@@ -98,6 +97,13 @@ def started(
                 say(f"{name}: stopped; the same command {begins}")
                 raise
         resume.done()
+
+
+def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Path:
+    """Where the state of a run stands that only the same command takes up."""
+    config, chosen = prepared.config, prepared.compute
+    key = [name, recipe, start, prepared.hashes["split"], str(config.run.seed), chosen.precision, chosen.device.type]
+    return config.workspace / ".lethe" / "resume" / short(digest(key))
 
 
 @contextmanager

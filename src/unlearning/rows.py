@@ -108,8 +108,8 @@ def finished(row: tracking.Row, prepared: Prepared, name: str, step: int) -> Non
         row.metrics(results.distances(measured, results.scores(prepared, "retrained")), step=step)
 
 
-def parent(prepared: Prepared) -> tracking.Row:
-    """The row above the ten of the notebook's chain; the launcher's, where one launched it."""
+def parent(prepared: Prepared, previous: Mapping[str, Any] | None) -> tracking.Row:
+    """The row above the ten of the notebook's chain; the launcher's, where one launched it, else that of the chain which goes on."""
     config = prepared.config
     return tracking.Row.open(
         config.workspace,
@@ -117,6 +117,7 @@ def parent(prepared: Prepared) -> tracking.Row:
         tags=tags(prepared, config.method),
         params=config.resolved(config.method),
         description=describe(config, config.method),
+        previous=previous,
     )
 
 

@@ -1,8 +1,8 @@
 """Unlearning from start to table: what is missing is made first, what does not belong together is refused."""
 
+import shutil
 import sys
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 from torch.nn import Module
@@ -10,7 +10,8 @@ from torch.nn import Module
 from unlearning import checkpoint, compute, model, references, results, rows, tracking
 from unlearning.config import Config
 from unlearning.errors import BadInput
-from unlearning.follow import started
+from unlearning.files import read_json, write_json
+from unlearning.follow import held, resume_folder, started
 from unlearning.recipe import Phase, Recipe
 from unlearning.workspace import Prepared, mend, prepare, say
 
@@ -28,15 +29,37 @@ def unlearn(config: Config) -> None:
     start = references.weights(prepared, "original")
     references.weights(prepared, "retrained")
     names = [f"{config.method}/{name}" if config.chain else name for name in recipes]
-    with rows.parent(prepared) if config.chain else nullcontext() as parent:
-        for name, recipe in zip(names, recipes.values(), strict=True):
-            start = _one(prepared, name, recipe, start, parent)
+    if config.chain:
+        _chain(prepared, dict(zip(names, recipes.values(), strict=True)), start)
+    else:
+        _one(prepared, config.method, recipes[config.method], start)
     rows.references(prepared)
     if config.run.evaluate:
         show(prepared, names)
 
 
-def _one(prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor], parent: tracking.Row | None) -> dict[str, Tensor]:
+def _chain(prepared: Prepared, recipes: Mapping[str, Recipe], start: dict[str, Tensor]) -> None:
+    """Ten runs, each from the result before it. One that was stopped goes on with the first that was not done."""
+    name, home = prepared.config.method, prepared.config.workspace
+    state = resume_folder(prepared, name, repr(recipes), checkpoint.weights_hash(start)) / "chain.json"
+    with held(home / ".lethe" / "locks" / f"{name}.lock", name):
+        known = read_json(state) if state.exists() else {"row": None, "done": []}
+        with rows.parent(prepared, known["row"]) as parent:
+            known["row"] = parent.reference()
+            for part, recipe in recipes.items():
+                path = home / "models" / f"{part}.safetensors"
+                result = result_metadata(prepared, part, recipe, start)
+                if part in known["done"] and path.exists() and checkpoint.metadata(path) == result:
+                    say(f"{part}: is done")
+                    start = checkpoint.load(path)[0]
+                else:
+                    write_json(state, known)
+                    start = _one(prepared, part, recipe, start, parent)
+                    known["done"].append(part)
+        shutil.rmtree(state.parent, ignore_errors=True)
+
+
+def _one(prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor], parent: tracking.Row | None = None) -> dict[str, Tensor]:
     config = prepared.config
     network = prepared.network(config.run.seed)
     network.load_state_dict(start)
