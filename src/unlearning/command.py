@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from unlearning import config
+from unlearning import config, under_dvc
 from unlearning.config import Config
 from unlearning.errors import BadInput, Failed
 
@@ -18,6 +18,7 @@ def main(stage: str, work: Callable[[Config], None], argv: Sequence[str] | None 
         print(config.manual(stage))
         return 0
     signal.signal(signal.SIGTERM, _stop)
+    under_dvc.begin()
     try:
         work(config.load(said, overlay=overlay))
     except BadInput as error:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 
+from unlearning import under_dvc
 from unlearning.errors import BadInput
 from unlearning.methods import METHODS, Training, as_run
 from unlearning.recipe import Recipe
@@ -29,6 +30,12 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def root() -> Path:
     """What relative paths in keys, and the default store, stand under: DVC_ROOT when it is set, else the checkout."""
     return Path(os.environ.get("DVC_ROOT") or CHECKOUT)
+
+
+def here() -> Path:
+    """What params.yaml and run.workspace stand under: the same, but for DVC, which runs a queued experiment in a copy of the
+    checkout, as current folder, while DVC_ROOT stays the user's own."""
+    return Path.cwd() if under_dvc.runs() else root()
 
 
 def _split(value: Any) -> Any:
@@ -196,7 +203,7 @@ class Config:
 
     @property
     def workspace(self) -> Path:
-        return self.path(self.run.workspace)
+        return here() / self.run.workspace.expanduser()
 
     def path(self, path: Path) -> Path:
         return root() / path.expanduser()
@@ -257,7 +264,7 @@ SECTIONS: dict[str, type[Section]] = {
 
 def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path | None = None) -> Config:
     """params.yaml, then its section `overlay`, then `--key value` pairs. Raises BadInput: one line, naming key, value and source."""
-    said = _Said(params or root() / "params.yaml")
+    said = _Said(params or here() / "params.yaml")
     if overlay:
         said.overlay(overlay)
     said.command_line(argv)
@@ -615,7 +622,7 @@ def _line(params: Path, key: str) -> int | None:
 
 def manual(stage: str) -> str:
     """What --help prints: every key with type, range, meaning, and its value in params.yaml."""
-    said = _Said(root() / "params.yaml")
+    said = _Said(here() / "params.yaml")
     lines = [f"usage: python src/{stage}.py [--key value ...]", "", "Keys stand in params.yaml; what is given here wins.", ""]
     for name, kind in SECTIONS.items():
         for key, info in leaves(kind, name):

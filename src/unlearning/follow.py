@@ -10,11 +10,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch.nn import Module
 
-from unlearning import checkpoint, engine, observers, plots, predict, rows, tracking
+from unlearning import checkpoint, engine, observers, plots, predict, rows, tracking, under_dvc
 from unlearning.errors import Diverged, Failed
 from unlearning.files import digest, short, write_text
 from unlearning.recipe import Recipe
 from unlearning.workspace import Prepared, say
+
+STOPPING = 60.0  # seconds: an optimizer step, and what its row still sends
 
 
 @dataclass
@@ -108,11 +110,13 @@ def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Pat
 
 @contextmanager
 def held(path: Path, name: str) -> Iterator[Path]:
-    """One run of a method in a workspace at a time. Raises Failed naming the holder's pid; a dead holder's lock is free."""
+    """One run of a method in a workspace at a time. Raises Failed naming the holder's pid; a dead holder's lock is free.
+
+    Under DVC the holder may be what a killed `dvc repro` left behind, and is then about to stop: so that is waited for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".pid")
     try:
-        with FileLock(path, timeout=0):
+        with FileLock(path, timeout=STOPPING if under_dvc.runs() else 0):
             holder.write_text(str(os.getpid()))
             yield path
     except Timeout:

@@ -4,32 +4,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from unlearning import checkpoint, rows
-from unlearning.config import Config
+from unlearning import checkpoint, observers, predict, rows
+from unlearning.engine import Epoch
 from unlearning.errors import BadInput
+from unlearning.files import write_text
 from unlearning.follow import started
-from unlearning.recipe import SGD, Augment, Phase, Recipe, Term
-from unlearning.schedule import Cosine, OneCycle
+from unlearning.scratch import STAGE, recipe
 from unlearning.workspace import Prepared, mend, say
 
-STAGE = {"original": "pretrain", "retrained": "retrain"}
 DATA = {"original": "all train images", "retrained": "retain alone"}
-
-
-def recipe(config: Config, kind: str) -> Recipe:
-    """Training from scratch: one-cycle with crop and flip, then a cosine with flips alone."""
-    said = config.pretrain
-    epochs, final = said.epochs, said.final_epochs
-    if kind == "retrained":
-        epochs = epochs if config.retrain.epochs is None else config.retrain.epochs
-        final = final if config.retrain.final_epochs is None else config.retrain.final_epochs
-    terms = (Term("train" if kind == "original" else "retain"),)
-    crop_and_flip, flip = Augment(said.crop, said.flip), Augment(0, said.flip)
-    sgd = SGD(said.momentum, said.weight_decay)
-    return (
-        Phase("train", epochs, terms, said.batch_size, OneCycle(said.lr), optimizer=sgd, augment=crop_and_flip, lr_steps="batch"),
-        Phase("anneal", final, terms, said.batch_size, Cosine(said.final_lr), augment=flip),
-    )
 
 
 def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool = False) -> dict[str, Tensor]:
@@ -54,7 +37,8 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
         tensors, sha = checkpoint.foreign(spec, config.path(Path()), config.workspace / ".lethe" / "downloads")
         checkpoint.fit(network, tensors, spec)
         say(f"{kind}: {spec}, SHA-256 {sha}, provenance unknown")
-        (config.workspace / "epochs" / f"{kind}.csv").unlink(missing_ok=True)  # of an earlier training, not of this file
+        start = Epoch(0, "start", 0, 0.0, metrics=predict.evaluator(prepared.data, observers.MEASURED)(network))
+        write_text(config.workspace / "epochs" / f"{kind}.csv", observers.csv([observers.flat(start)]))
         checkpoint.save(network.state_dict(), path, {**asked, "sha256": sha})
         return network.state_dict()
     say(f"{kind}: training on {DATA[kind]}")

@@ -19,7 +19,7 @@ from unlearning.judge import REFERENCES, Reading, Record, chance, label
 from unlearning.methods import METHODS
 from unlearning.sources import Images
 from unlearning.splits import SPLITS
-from unlearning.workspace import mend
+from unlearning.workspace import mend, prepare
 
 TITLE = "Machine unlearning: ten methods beside a model that never saw the forgotten images"
 TABLES = {"table_7": ("Table 7: the six models", published.TABLE_7), "table_8": ("Table 8: the four hybrids", published.TABLE_8)}
@@ -63,7 +63,8 @@ def read(config: Config) -> Measured:
     home = config.workspace
     if not any((home / "scores").glob("*.json")):
         raise BadInput(f"{home / 'scores'} holds no scores; {mend('unlearn', config)} makes some")
-    images, _ = sources.load(home / "data" / "images.safetensors")
+    kept = home / "data" / "images.safetensors"
+    images = sources.load(kept)[0] if kept.exists() else prepare(config).images
     drawn = splits.read(home / "data" / "splits", images)
     split, sizes = splits.split_hash(drawn, images), {name: len(index) for name, index in drawn.items()}
     rows = {name: _scores(config, name, split) for name in _names(home / "scores")}

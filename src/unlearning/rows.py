@@ -3,7 +3,7 @@
 import importlib.metadata
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,9 @@ def parent(prepared: Prepared, previous: Mapping[str, Any] | None) -> tracking.R
     )
 
 
-def references(prepared: Prepared) -> None:
+def references(prepared: Prepared, names: Iterable[str] = ABOUT) -> None:
     """Original and retrained have a row in every experiment in which a method runs: made from their files where it lacks."""
-    for name in ("original", "retrained"):
+    for name in names:
         path = prepared.config.workspace / "models" / f"{name}.safetensors"
         known = tags(prepared, name) | {"result": short(checkpoint.weights_hash(checkpoint.load(path)[0]))}
         params = prepared.config.resolved(name) | {"provenance": checkpoint.metadata(path)["provenance"]}

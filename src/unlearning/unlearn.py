@@ -13,6 +13,7 @@ from unlearning.errors import BadInput
 from unlearning.files import read_json, write_json
 from unlearning.follow import held, resume_folder, started
 from unlearning.recipe import Phase, Recipe
+from unlearning.scratch import STAGE
 from unlearning.workspace import Prepared, mend, prepare, say
 
 
@@ -27,14 +28,15 @@ def unlearn(config: Config) -> None:
     for recipe in recipes.values():
         check(prepared, recipe)
     start = references.weights(prepared, "original")
-    references.weights(prepared, "retrained")
+    if config.run.evaluate:  # else nothing here looks at the retrained model
+        references.weights(prepared, "retrained")
     names = [f"{config.method}/{name}" if config.chain else name for name in recipes]
     if config.chain:
         _chain(prepared, dict(zip(names, recipes.values(), strict=True)), start)
     else:
         _one(prepared, config.method, recipes[config.method], start)
-    rows.references(prepared)
     if config.run.evaluate:
+        rows.references(prepared)
         show(prepared, names)
 
 
@@ -80,15 +82,25 @@ def result_metadata(prepared: Prepared, name: str, recipe: Recipe, start: dict[s
     return known | prepared.hashes | {"recipe": repr(recipe), "seed": str(prepared.config.run.seed)}
 
 
-def evaluate(config: Config) -> None:
-    """Scores of a method whose result is there; they join the row that made it."""
+def evaluate(config: Config, reference: str | None = None) -> None:
+    """Scores of a method whose result is there; they join the row that made it. `reference`: of the original or the retrained model."""
     prepared = prepare(config)
+    if reference:
+        references.weights(prepared, reference)
+        rows.references(prepared, [reference])
+        print(results.show([(reference, results.scores(prepared, reference))]))
+        return
     names = [f"{config.method}/{name}" for name in config.chain_recipes()] if config.chain else [config.method]
-    for name in names:
-        path = config.workspace / "models" / f"{name}.safetensors"
+    paths = {name: config.workspace / "models" / f"{name}.safetensors" for name in names}
+    for name, path in paths.items():
         if not path.exists():
             raise BadInput(f"{path} does not exist; {mend('unlearn', config, method=config.method)} makes it")
+        results.scores(prepared, name)
+    for kind in STAGE:
+        references.weights(prepared, kind)
+    for name, path in paths.items():
         rows.evaluated(prepared, name, path)
+    rows.references(prepared)
     show(prepared, names)
 
 

@@ -14,6 +14,7 @@ from unlearning.compute import Compute
 from unlearning.config import Config
 from unlearning.data import Data
 from unlearning.errors import BadInput
+from unlearning.files import digest, read_json, write_json
 from unlearning.sources import Images
 from unlearning.splits import Splits
 
@@ -60,39 +61,47 @@ class Prepared:
 
 
 def prepare(config: Config, anew: bool = False) -> Prepared:
-    """data/images.safetensors and data/splits/*.csv. `anew` (the stage itself) replaces what does not belong; else that is an error."""
+    """data/{train,held_out}.json and data/splits/*.csv, where missing. `anew` (the stage itself) replaces what does not belong;
+    else that is an error. data/images.safetensors is but a copy that is read faster: made anew when its source has changed."""
     asked = config.data
     where: Any = {"root": config.path(asked.root) if asked.root else None, "image_size": asked.image_size, "limit": asked.limit}
-    path = config.workspace / "data" / "images.safetensors"
+    folder = config.workspace / "data"
+    kept = config.path(config.run.workspace) / "data"  # one for all the copies that DVC makes of a checkout
+    path = kept / "images.safetensors"
     listing = sources.listing(asked.source, **where)
-    images: Images | None = None
-    if path.exists():
-        images, was = sources.load(path)
-        if was != listing:
-            if not anew:
-                raise BadInput(
-                    f"{path} holds other images than data.source {asked.source} asks for; {mend('prepare', config)} makes it anew"
-                )
-            images = None
-    fresh = images is None
-    if images is None:
+    images, was = sources.load(path) if path.exists() else (None, "")
+    if images is None or was != listing:
         say(f"reading {asked.source} images")
-        images = sources.read(asked.source, **where, cache=config.workspace / "data")
-    drawn = splits.draw(images, _request(config), asked.seed)
-    if fresh:
+        images, was = sources.read(asked.source, **where, cache=kept), ""
+    prepared = Prepared(config, images, splits.draw(images, _request(config), asked.seed))
+    about = {folder / f"{part}.json": said for part, said in _about(prepared).items()}
+    if not anew:
+        if any(file.exists() and read_json(file) != said for file, said in about.items()):
+            raise BadInput(f"{folder} holds other images than data.source {asked.source} asks for; {mend('prepare', config)} makes it anew")
+        there = splits.read(folder / "splits", images) if (folder / "splits").exists() else None
+        if there and splits.split_hash(there, images) != prepared.hashes["split"]:
+            raise BadInput(
+                f"{folder / 'splits'} holds other splits than data.forget and data.seed ask for; {mend('prepare', config)} draws them anew"
+            )
+    if was != listing:
         sources.save(images, path, listing)
-    folder = config.workspace / "data" / "splits"
-    if fresh or not folder.exists():
-        splits.write(drawn, images, folder)
-    else:
-        there = splits.read(folder, images)
-        if splits.split_hash(there, images) != splits.split_hash(drawn, images):
-            if not anew:
-                raise BadInput(
-                    f"{folder} holds other splits than data.forget and data.seed ask for; {mend('prepare', config)} draws them anew"
-                )
-            splits.write(drawn, images, folder)
-    return Prepared(config, images, drawn)
+    for file, said in about.items():
+        if anew or not file.exists():
+            write_json(file, said)
+    if anew or not (folder / "splits").exists():
+        splits.write(prepared.splits, images, folder / "splits")
+    return prepared
+
+
+def _about(prepared: Prepared) -> dict[str, Any]:
+    """What DVC hashes in place of the images, whose copy holds file times: an original depends on the first alone."""
+    images = prepared.images
+    n = images.train
+    held_out = digest([images.labels[n:].astype("<i8").tobytes(), images.pixels[n:].tobytes()])
+    return {
+        "train": {"hash": prepared.hashes["data"], "images": n, "classes": list(images.classes)},
+        "held_out": {"hash": held_out, "images": images.held_out},
+    }
 
 
 def _request(config: Config) -> splits.Request:
