@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from unlearning import checkpoint, model, observers, results, tracking
+from unlearning import checkpoint, model, observers, results, tracking, under_dvc
 from unlearning.config import Config
 from unlearning.files import short
 from unlearning.methods import METHODS, as_run
@@ -83,6 +83,7 @@ def tags(prepared: Prepared, name: str) -> dict[str, str]:
         }
         | ({"mlflow.runColor": COLOUR[name]} if name in COLOUR else {})
         | {f"version.{package}": importlib.metadata.version(package) for package in ("torch", "torchvision", "mlflow")}
+        | under_dvc.tags()
     )
 
 

@@ -8,9 +8,16 @@ import time
 from _thread import interrupt_main
 from pathlib import Path
 
+# Tags of a row: which stage made it, and under `dvc exp run` in which experiment, on top of which commit
+TAGS = {"dvc.stage": "DVC_STAGE", "dvc.experiment": "DVC_EXP_NAME", "dvc.revision": "DVC_EXP_BASELINE_REV"}
+
 
 def runs() -> bool:
     return "DVC_STAGE" in os.environ
+
+
+def tags() -> dict[str, str]:
+    return {tag: os.environ[name] for tag, name in TAGS.items() if name in os.environ}
 
 
 def begin() -> None:
