@@ -1,0 +1,315 @@
+"""The pipeline under the real DVC: which stages run again after which edit, and that what it made comes back.
+
+DVC starts a stage with the first `python` on PATH. Here that forks it from a parent that has imported everything (conftest.py); or, to
+ask which stages run, only sketches most of them: their outputs differ at every run, so all that can follow from an edit follows."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Project, Warm, write_params
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from unlearning.fingerprint import ENGINE
+from unlearning.methods import METHODS
+
+pytestmark = pytest.mark.slow
+
+RUN = ["hybrid_3", "hybrid_4"]  # what the small pipeline runs of the ten
+ALL_UNLEARN, ALL_EVALUATE = ({f"{stage}@{name}" for name in RUN} for stage in ("unlearn", "evaluate"))
+EVALUATED = {"evaluate_reference@original", "evaluate_reference@retrained", *ALL_EVALUATE, "report"}
+EVERYTHING = {"fingerprint", "prepare", "pretrain", "retrain", *ALL_UNLEARN, *EVALUATED}
+
+PYTHON = """#!{python} -SE
+import json, os, socket, sys, uuid
+from pathlib import Path
+stage, how = Path(sys.argv[1]).stem, os.environ.get("STAGES", "forked")
+if how == "real" or stage == "fingerprint":
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+if how == "sketched" and stage != "prepare":
+    name = {{"pretrain": "original", "retrain": "retrained"}}.get(stage) or "".join(sys.argv[3:4])
+    for kind in {{"evaluate": ("logits", "scores"), "report": ("report",)}}.get(stage, ("models", "epochs")):
+        path = Path(kind, name + {{"scores": ".json", "epochs": ".csv"}}.get(kind, ".safetensors"))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(uuid.uuid4().hex)
+    sys.exit()
+link = socket.socket(socket.AF_UNIX)
+link.connect({address!r})
+link.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
+code, out, err = json.loads(link.makefile().read())
+sys.stdout.write(out), sys.stderr.write(err)
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A Git and DVC repository with the tree's own files, on a few digits."""
+
+    root: Path
+    bin: Path  # holds the `python` that stages are started with
+
+    def environment(self, **more: str) -> dict[str, str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PYTEST_", "DVC_"))}
+        people = {f"GIT_{who}_{what}": "a@b.example" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        own = {f"DVC_{kind}": str(self.bin / kind) for kind in ("GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR", "SITE_CACHE_DIR")}
+        path = os.pathsep.join([str(self.bin), clean["PATH"]])
+        # An outer `mlflow run` has a row, which is no stage's
+        return clean | people | own | {"PATH": path, "OMP_NUM_THREADS": "1", "MLFLOW_RUN_ID": "0" * 32} | more
+
+    def call(self, *command: str, **more: str) -> str:
+        """What it said, stderr too; it went well."""
+        done = subprocess.run(command, cwd=self.root, env=self.environment(**more), stdout=-1, stderr=-2, text=True, timeout=500)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def git(self, *words: str) -> str:
+        return self.call("git", *words)
+
+    def dvc(self, *words: str, **more: str) -> str:
+        return self.call(sys.executable, "-m", "dvc", *words, **more)
+
+    def repro(self, *words: str) -> set[str]:
+        return stages(self.dvc("repro", *words))
+
+    def commit(self) -> None:
+        self.git("add", "-A")
+        self.git("commit", "-qm", "as it is")
+
+    def read(self, *kinds: str) -> dict[str, bytes]:
+        files = (path for kind in kinds for path in (self.root / kind).rglob("*") if path.is_file())
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in files}
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        text = (self.root / path).read_text()
+        assert old in text, old
+        (self.root / path).write_text(text.replace(old, new, 1))
+
+    def put(self, **keys: Any) -> None:
+        """Values in params.yaml, `data__forget__ids` for data.forget.ids."""
+        yaml, path = YAML(), self.root / "params.yaml"
+        tree = yaml.load(path.read_text())
+        for dotted, value in keys.items():
+            *sections, key = dotted.split("__")
+            section = tree
+            for name in sections:
+                section = section[name]
+            section[key] = value
+        yaml.dump(tree, path)
+
+
+def stages(said: str) -> set[str]:
+    return set(re.findall(r"^Running stage '(.+?)':", said, re.MULTILINE))
+
+
+def checkout(root: Path, bin: Path) -> Checkout:
+    """The files that are, or would be, in Git; the pipeline cut down to RUN."""
+    found = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip("this tree is no Git repository")
+    for name in filter(None, found.stdout.split("\0")):
+        if name.split("/")[0] in ("src", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml") and (ROOT / name).exists():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+    write_params(root / "params.yaml")
+    yaml = YAML()
+    pipeline = yaml.load((root / "dvc.yaml").read_text())
+    pipeline["vars"][0]["pipeline"] = RUN
+    curves = pipeline["plots"][0]["retain_against_forget"]["y"]
+    for path in [path for path in curves if Path(path).stem in set(METHODS) - set(RUN)]:
+        del curves[path]
+    yaml.dump(pipeline, root / "dvc.yaml")
+    made = Checkout(root, bin)
+    made.git("init", "-q", "-b", "main")
+    made.commit()
+    return made
+
+
+@pytest.fixture
+def small(tmp_path: Path, warm: Warm, built: Path) -> Iterator[Checkout]:
+    """With a store that has its tables."""
+    with tempfile.TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as listening:  # such a path has at most 107 bytes
+        listening.bind(f"{short}/stages")
+        listening.listen()
+        threading.Thread(target=_serve, args=(listening, warm), daemon=True).start()
+        python = tmp_path / "bin" / "python"
+        python.parent.mkdir()
+        python.write_text(PYTHON.format(python=sys.executable, address=f"{short}/stages"))
+        python.chmod(0o755)
+        made = checkout(tmp_path / "checkout", python.parent)
+        shutil.copy(built / "mlflow.db", made.root)
+        with sqlite3.connect(made.root / "mlflow.db") as store:
+            store.execute("update experiments set artifact_location = ?", [str(made.root / "mlruns" / "0")])
+        yield made
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def _serve(listening: socket.socket, warm: Warm) -> None:
+    while True:
+        try:
+            link, _ = listening.accept()
+        except OSError:
+            return
+        with link:
+            argv, cwd, environment = json.loads(link.makefile().readline())
+            done = warm.start([str(ROOT / "src" / Path(argv[0]).name), *argv[1:]], Path(cwd), environment).wait()
+            link.sendall(json.dumps([done.returncode, done.stdout, done.stderr]).encode())
+
+
+def test_an_edit_runs_what_it_touches_and_nothing_else(small: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in small.environment(STAGES="sketched").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(small.root)
+
+    def repro() -> set[str]:
+        """In this process: starting DVC takes longer than most of these."""
+        with Repo(str(small.root)) as repo:
+            return {stage.addressing for stage in repo.reproduce()}
+
+    (small.root / "request.csv").write_text("id\ntrain/3\ntrain/5\n")
+    small.put(data__forget__fraction=None, data__forget__ids="request.csv")
+    assert repro() == EVERYTHING
+    assert repro() == {"fingerprint"}
+
+    comments = ["params.yaml", *(f"src/unlearning/{name}.py" for name in ("methods", "observers", "rows", "tracking", "config", "follow"))]
+    for path in comments:
+        with (small.root / path).open("a") as file:
+            file.write("\n# a comment\n")
+    assert repro() == {"fingerprint"}
+
+    hybrid_3 = {"fingerprint", "unlearn@hybrid_3", "evaluate@hybrid_3", "report"}
+    body = "return _hybrid(training, Layers(training.trains), epochs, Ramp(peak, shape, power), repair_every, final_epochs)"
+    small.edit("src/unlearning/methods.py", body, body.replace("repair_every", "repair_every + 1"))
+    assert repro() == hybrid_3
+    small.put(methods__hybrid_3__lr=0.02)
+    assert repro() == hybrid_3
+
+    small.edit("src/unlearning/engine.py", "import copy\n", "import copy\n\n")
+    assert repro() == EVERYTHING - {"prepare"}
+
+    (small.root / "request.csv").write_text("id\ntrain/3\ntrain/4\n")
+    assert repro() == EVERYTHING - {"pretrain"}
+
+    small.put(retrain__epochs=3)  # every distance moves with it, and no method
+    assert repro() == {"fingerprint", "retrain", "evaluate_reference@retrained", *ALL_EVALUATE, "report"}
+
+
+def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: Path, warm: Warm) -> None:
+    said = small.dvc("repro")
+    assert stages(said) == EVERYTHING
+    assert "WARNING" not in said
+    assert small.git("status", "--porcelain") == "?? dvc.lock\n"
+    rows = Project(small.root, warm).rows()
+    assert sorted(row["name"] for row in rows) == [*RUN, "original", "retrained"]
+    assert all(row["status"] == "FINISHED" and "test.accuracy" in row["metrics"] for row in rows)
+    small.commit()
+    assert small.repro() == {"fingerprint"}
+    head, kinds = small.git("rev-parse", "HEAD").strip(), ("data/splits", "models", "epochs", "logits", "scores", "report", "recipes")
+    made = small.read(*kinds)
+
+    # To a folder, and into a second clone
+    small.dvc("remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
+    small.dvc("push")
+    small.git("clone", "-q", str(small.root), str(tmp_path / "second"))
+    second = Checkout(tmp_path / "second", small.bin)
+    second.dvc("remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
+    second.dvc("pull")
+    assert second.read(*kinds) == made
+    assert second.repro() == {"fingerprint"}
+    second.put(methods__hybrid_3__lr=0.02)  # the images are no output: a stage that wants them reads them
+    assert second.repro() == {"fingerprint", "unlearn@hybrid_3", "evaluate@hybrid_3", "report"}
+
+    # An experiment is its own row, named
+    said = small.dvc("exp", "run", "-S", "methods.hybrid_4.peak=-0.7")
+    assert stages(said) == {"fingerprint", "unlearn@hybrid_4", "evaluate@hybrid_4", "report"}
+    experiments = small.dvc("exp", "list", "--name-only").split()
+    tagged = Project(small.root, warm).rows(**{"dvc.revision": head})
+    assert [(row["name"], row["tags"]["dvc.experiment"]) for row in tagged] == [("hybrid_4", *experiments)]
+    assert tagged[0]["params"]["methods.hybrid_4.peak"] == "-0.7"
+
+    # What it changed, in DVC's words
+    ((key, change),) = json.loads(small.dvc("params", "diff", "--json"))["params.yaml"].items()
+    assert (key, change["new"]) == ("methods.hybrid_4.peak", -0.7)
+    measured = json.loads(small.dvc("metrics", "diff", "--json"))
+    assert list(measured) == ["scores/hybrid_4.json"]
+    drawn = json.loads(small.dvc("plots", "diff", "HEAD", "--json"))
+    assert not drawn.get("errors")
+    assert set(drawn["data"]) == {"retain_against_forget", *(f"epochs/{name}.csv" for name in ("original", "retrained", *RUN))}
+    small.dvc("plots", "show", "--out", str(tmp_path / "plots"))
+
+    # And back
+    small.git("checkout", "-q", ".")
+    small.dvc("checkout")
+    assert small.read(*kinds) == made
+
+    # A queued one runs in a copy of the checkout, and says so in the checkout's store
+    small.dvc("exp", "run", "--queue", "-S", "data.forget.count=50", "-S", "data.forget.fraction=null", "retrain")
+    small.dvc("exp", "run", "--run-all")
+    (queued,) = set(small.dvc("exp", "list", "--name-only").split()) - set(experiments)
+    (row,) = Project(small.root, warm).rows(**{"dvc.experiment": queued})
+    assert (row["name"], row["params"]["data.forget.count"]) == ("retrained", "50")
+    assert small.read(*kinds) == made
+    assert small.git("status", "--porcelain") == ""
+
+
+def test_a_killed_dvc_is_gone_on_with(small: Checkout, warm: Warm) -> None:
+    small.put(methods__hybrid_4__epochs=80)
+    small.dvc("repro", "pretrain")
+    command = [sys.executable, "-m", "dvc", "repro", "unlearn@hybrid_4"]
+    log = small.root.parent / "log"
+    with log.open("w") as into:
+        began = subprocess.Popen(command, cwd=small.root, env=small.environment(STAGES="real"), stdout=into, stderr=into)
+    _until(lambda: log.read_text().count("\nhybrid ") > 2)
+    began.send_signal(signal.SIGKILL)
+    began.wait()
+    _until(lambda: "hybrid_4: stopped" in log.read_text())
+    said = small.dvc("repro", "unlearn@hybrid_4")
+    assert stages(said) == {"fingerprint", "unlearn@hybrid_4"}
+    assert re.search(r"hybrid_4: going on behind epoch [1-9]", said)
+    (row,) = Project(small.root, warm).rows(method="hybrid_4")
+    assert row["status"] == "FINISHED"
+    assert [step for step, _ in row["metrics"]["forget.accuracy"]] == list(range(83))
+
+
+def _until(so: Any, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_dvc_yaml_names_what_there_is() -> None:
+    pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+    assert pipeline["vars"][0]["pipeline"] == list(METHODS)
+    definitions = {name: stage.get("do", stage) for name, stage in pipeline["stages"].items()}
+    for name, stage in definitions.items():
+        for path in stage.get("deps", ()):
+            assert path.startswith("${run.workspace}/") or (ROOT / path).is_file(), (name, path)
+    assert set(ENGINE) == {"compute", "quick", "model"} | reached("engine")
+
+
+def reached(module: str) -> set[str]:
+    """The package's modules that a module imports, they too, but for messages."""
+    found: set[str] = set()
+    wanted = {module}
+    while wanted:
+        found |= wanted
+        code = "\n".join((ROOT / "src" / "unlearning" / f"{name}.py").read_text() for name in wanted)
+        several = ", ".join(re.findall(r"^from unlearning import (.+)", code, re.MULTILINE)).split(", ")
+        wanted = {*re.findall(r"^from unlearning\.(\w+) import", code, re.MULTILINE), *several} - found - {"errors", ""}
+    return found
