@@ -252,6 +252,7 @@ def test_the_test_split_changes_nothing(searched: Project, built: Path, warm: Wa
         value[test] = value[test].flip(0) if value.ndim == 1 else 255 - value[test]
         assert not torch.equal(value, checkpoint.load(path)[0][name])
     checkpoint.save(tensors, path, said)
+    (project.root / "data" / "held_out.json").unlink()
     project.ran("search", *SMALL, "--search.trials", "3")
     assert told(trials(project)) == told(trials(searched))
 
