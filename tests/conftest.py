@@ -200,7 +200,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
     return shared / "built"
 
 
-def write_params(path: Path) -> None:
+def write_params(path: Path, real: Path = ROOT / "params.yaml") -> None:
     """The real params.yaml with its section `demo` and LESS laid over it, and FEW over every method."""
     from ruamel.yaml import YAML
 
@@ -212,7 +212,7 @@ def write_params(path: Path) -> None:
                 tree[key] = value
 
     yaml = YAML()
-    said = yaml.load((ROOT / "params.yaml").read_text())
+    said = yaml.load(real.read_text())
     lay(said["demo"], said)
     lay(LESS, said)
     for own in said["methods"].values():

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from unlearning import plots
 from unlearning.methods import METHODS
+from unlearning.published import TEN
 
 STAGES = ("prepare", "pretrain", "retrain", "unlearn", "evaluate", "demo")
 SPLITS = ("retain", "forget", "validation", "test")
@@ -147,7 +148,7 @@ def test_equal_seeds_are_equal_bytes_in_another_interpreter(project: Project, ba
 @pytest.mark.slow
 def test_the_chain(project: Project) -> None:
     """The notebook's ten, each from the result before it; killed in the third, it goes on there."""
-    names = [f"as_run/{name}" for name in METHODS]
+    names = [f"as_run/{name}" for name in TEN]
     assert project.run("unlearn", "--method", "as_run", **at_step(8 + 8 + 12)).returncode == -9
     done = project.ran("unlearn", "--method", "as_run")
     assert [line for line in done.stderr.splitlines() if line.endswith(": is done")] == [f"{name}: is done" for name in names[:2]]
@@ -155,7 +156,7 @@ def test_the_chain(project: Project) -> None:
     assert not list((project.root / ".lethe" / "resume").iterdir())
     assert list(table(done.stdout)) == ["original", "retrained", *names]
     for folder, ending in (("models", "safetensors"), ("epochs", "csv"), ("logits", "safetensors"), ("scores", "json")):
-        assert {file.name for file in (project.root / folder / "as_run").iterdir()} == {f"{name}.{ending}" for name in METHODS}
+        assert {file.name for file in (project.root / folder / "as_run").iterdir()} == {f"{name}.{ending}" for name in TEN}
     (parent,) = project.rows(method="as_run")
     assert parent["status"] == "FINISHED"
     children = project.rows(**{"mlflow.parentRunId": parent["run_id"]})

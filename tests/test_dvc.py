@@ -26,7 +26,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from unlearning.fingerprint import ENGINE
-from unlearning.methods import METHODS
+from unlearning.published import TEN
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +131,7 @@ def checkout(root: Path, bin: Path) -> Checkout:
     pipeline = yaml.load((root / "dvc.yaml").read_text())
     pipeline["vars"][0]["pipeline"] = RUN
     curves = pipeline["plots"][0]["retain_against_forget"]["y"]
-    for path in [path for path in curves if Path(path).stem in set(METHODS) - set(RUN)]:
+    for path in [path for path in curves if Path(path).stem in set(TEN) - set(RUN)]:
         del curves[path]
     yaml.dump(pipeline, root / "dvc.yaml")
     made = Checkout(root, bin)
@@ -295,7 +295,7 @@ def _until(so: Any, seconds: float = 120) -> None:
 
 def test_dvc_yaml_names_what_there_is() -> None:
     pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
-    assert pipeline["vars"][0]["pipeline"] == list(METHODS)
+    assert pipeline["vars"][0]["pipeline"] == list(TEN)
     definitions = {name: stage.get("do", stage) for name, stage in pipeline["stages"].items()}
     for name, stage in definitions.items():
         for path in stage.get("deps", ()):

@@ -14,7 +14,6 @@ from unlearning import checkpoint, config, judge, plots, published, report, sour
 from unlearning.errors import BadInput
 from unlearning.files import write_json, write_text
 from unlearning.judge import Reading
-from unlearning.methods import METHODS
 
 SIZES = {"retain": 1500, "forget": 500, "validation": 500, "test": 500}
 ORIGINAL, RETRAINED = (99.4, 99.2, 88.0, 88.2), (99.6, 88.2, 88.4, 88.6)
@@ -279,7 +278,7 @@ def test_without_a_retrained_model_nothing_is_said():
 
 def test_the_published_hybrids_over_forget():
     everything = published.REFERENCES | published.TABLE_7 | published.TABLE_8
-    kinds = {name: judge.verdict(Reading("published", "", "", published.SIZES, everything), name) for name in METHODS}
+    kinds = {name: judge.verdict(Reading("published", "", "", published.SIZES, everything), name) for name in published.TEN}
     assert [name for name, found in kinds.items() if found and found.kind == "over-forgets"] == [
         "model_5", "hybrid_1", "hybrid_2", "hybrid_3", "hybrid_4",
     ]  # fmt: skip
@@ -303,7 +302,7 @@ def test_the_stage(project):
     done = project.ran("report")
     assert done.stdout.startswith(f"{project.root}/report/report.md\n")
     page = (project.root / "report" / "report.md").read_bytes()
-    assert all(line(page, judge.label(name))[5] == "not run" for name in METHODS)
+    assert all(line(page, judge.label(name))[5] == "not run" for name in published.TEN)
     shutil.rmtree(project.root / "scores")
     refused = project.run("report")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)

@@ -1,5 +1,6 @@
 """What would happen: the phases of a recipe in numbers. Reads no data, writes nothing."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -80,16 +81,20 @@ def _lengths(phase: Phase, retain: int, forget: int) -> dict[str, int]:
 
 
 def _sizes(config: Config) -> tuple[int, int, int]:
-    """Retain and forget images, and classes: from the listing alone, no image is read."""
+    """Retain and forget images, and classes: from the listing alone, no image is read where it tells."""
     asked = config.data
-    if asked.source == "image_folder" and asked.root:
-        per_class = sources.class_counts(config.path(asked.root), asked.limit)
-        classes = len(per_class)
+    root = config.path(asked.root) if asked.root else None
+    if asked.source == "image_folder":
+        per_class = sources.class_counts(root, asked.limit)
+    elif asked.source in TRAIN:
+        each = TRAIN[asked.source] // CLASSES[asked.source]
+        per_class = dict.fromkeys(map(str, range(CLASSES[asked.source])), min(each, asked.limit or each))
     else:
-        classes = CLASSES[asked.source]
-        each = TRAIN[asked.source] // classes
-        per_class = dict.fromkeys(map(str, range(classes)), min(each, asked.limit or each))
-    train = sum(per_class.values()) if asked.limit or asked.source == "image_folder" else TRAIN[asked.source]
+        images = sources.read(asked.source, root=root, image_size=asked.image_size, limit=asked.limit, cache=config.workspace / "data")
+        numbers = Counter(images.labels[: images.train].tolist())
+        per_class = {name: numbers[label] for label, name in enumerate(images.classes)}
+    classes = len(per_class)
+    train = TRAIN[asked.source] if asked.source in TRAIN and not asked.limit else sum(per_class.values())
     forget = asked.forget
     if forget.fraction is not None:
         wanted = round(forget.fraction * train)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unlearning.methods import METHODS
+from unlearning.published import TEN
 
 REFERENCES = ("original", "retrained")
 FAR = ("retain", "forget", "test")  # what the mean distance is over: validation is what a search selects by
@@ -66,7 +66,7 @@ class Reading:
 def label(name: str) -> str:
     """The report's own name: Model 1, Hybrid-1."""
     kind, _, number = name.partition("_")
-    return (f"Model {number}" if kind == "model" else f"Hybrid-{number}") if name in METHODS else name
+    return (f"Model {number}" if kind == "model" else f"Hybrid-{number}") if name in TEN else name
 
 
 def chance(*accuracies: tuple[float, int]) -> float:

@@ -16,7 +16,7 @@ from unlearning.config import Config
 from unlearning.errors import BadInput
 from unlearning.files import read_json, whole
 from unlearning.judge import REFERENCES, Reading, Record, chance, label
-from unlearning.methods import METHODS
+from unlearning.published import TEN
 from unlearning.sources import Images
 from unlearning.splits import SPLITS
 from unlearning.workspace import mend, prepare
@@ -49,7 +49,7 @@ class Measured:
     @property
     def others(self) -> list[str]:
         """Variants, and methods that are not the report's."""
-        return [name for name in self.readings["independent"].methods if name not in METHODS]
+        return [name for name in self.readings["independent"].methods if name not in TEN]
 
     def on(self, reading: Reading) -> str:
         return f"{reading.title} ({'CIFAR-10' if reading.title == 'published' else self.source})"
@@ -69,7 +69,7 @@ def read(config: Config) -> Measured:
     split, sizes = splits.split_hash(drawn, images), {name: len(index) for name, index in drawn.items()}
     rows = {name: _scores(config, name, split) for name in _names(home / "scores")}
     references = {name: row for name, row in rows.items() if name in REFERENCES}
-    chain = {name: _scores(config, f"as_run/{name}", split) for name in _names(home / "scores" / "as_run") if name in METHODS}
+    chain = {name: _scores(config, f"as_run/{name}", split) for name in _names(home / "scores" / "as_run") if name in TEN}
     tables = [published.REFERENCES, *(rows for _, rows in TABLES.values())]
     readings = {
         "published": Reading("published", published.SOURCE, "", published.SIZES, {k: v for rows in tables for k, v in rows.items()}),
@@ -90,7 +90,7 @@ def read(config: Config) -> Measured:
             _epochs(home, {name: f"as_run/{name}" for name in chain}),
         ),
     }
-    source, architecture = _source(images), _architecture(config)
+    source, architecture = _source(config, images), _architecture(config)
     counts = ", ".join(f"{name} {number:,}" for name, number in sizes.items())
     same = source == "cifar10" and sizes == published.SIZES and architecture == published.ARCHITECTURE
     return Measured(readings, source, f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}", same)
@@ -99,7 +99,7 @@ def read(config: Config) -> Measured:
 def _names(folder: Path) -> list[str]:
     """References first, then the report's methods, then others. Runs of more seeds (<method>.seed<k>) are not read here."""
     there = sorted(path.stem for path in folder.glob("*.json") if ".seed" not in path.name)
-    known = [name for name in (*REFERENCES, *METHODS) if name in there]
+    known = [name for name in (*REFERENCES, *TEN) if name in there]
     return known + [name for name in there if name not in known]
 
 
@@ -122,11 +122,11 @@ def _epochs(home: Path, names: Mapping[str, str]) -> dict[str, Record]:
     return {name: observers.read_csv(path) for name, path in paths.items() if path.exists()}
 
 
-def _source(images: Images) -> str:
+def _source(config: Config, images: Images) -> str:
     """data.source as the images show it: the report may be asked for without the keys that made the workspace."""
     if images.ids[0].count("/") > 1:
         return "image_folder"
-    return "digits" if images.classes[0] == "0" else "cifar10"
+    return {"0": "digits", "airplane": "cifar10"}.get(images.classes[0], config.data.source)
 
 
 def _architecture(config: Config) -> str:
@@ -181,7 +181,7 @@ def console(measured: Measured) -> str:
     readings = list(measured.readings.values())
     lines = [f"{'percent':<12}" + "".join(f"{split:>27}" for split in SPLITS).rstrip()]
     lines.append(" " * 12 + "".join(f"{'published':>11}{'ours':>8}{'as run':>8}" for _ in SPLITS))
-    for name in (*REFERENCES, *METHODS, *measured.others):
+    for name in (*REFERENCES, *TEN, *measured.others):
         line = f"{label(name):<12}"
         for split in SPLITS:
             for reading, width in zip(readings, (11, 8, 8), strict=True):
@@ -253,8 +253,8 @@ def figures(measured: Measured) -> dict[str, Drawing]:
 
 
 def _point(name: str) -> dict[str, Any]:
-    family = name.partition("_")[0] if name in METHODS else "reference" if name in REFERENCES else "other"
-    return {"method": name, "label": f"{name[0].upper()}{name[-1]}" if name in METHODS else name, "family": family}
+    family = name.partition("_")[0] if name in TEN else "reference" if name in REFERENCES else "other"
+    return {"method": name, "label": f"{name[0].upper()}{name[-1]}" if name in TEN else name, "family": family}
 
 
 def _ends(measured: Measured, x: str, y: str) -> Record:
