@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from unlearning.config import root
-from unlearning.tracking import OUTBOX, send
+from unlearning.checkout import root
+from unlearning.delivery import send
+from unlearning.journal import OUTBOX
 
 
 def main() -> int:

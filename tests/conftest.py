@@ -191,7 +191,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
             project.root.mkdir(exist_ok=True)
             write_params(project.root / "params.yaml")
             store = f"sqlite:///{shared}/rows.db"
-            project.script(f"from unlearning import tracking\ntracking._client({store!r}).search_experiments()")
+            project.script(f"from unlearning import delivery\ndelivery.connect({store!r}).search_experiments()")
             shutil.copy(shared / "rows.db", shared / "empty.db")
             project.ran("prepare")
             for stage in ("pretrain", "retrain"):
@@ -247,7 +247,7 @@ def serve() -> None:
     sys.path[0] = str(ROOT / "src")
     for name in ("explain", "unlearn", "plots", "tracking"):
         importlib.import_module(f"unlearning.{name}")
-    os.environ.update(sys.modules["unlearning.tracking"].QUIET)
+    os.environ.update(sys.modules["unlearning.delivery"].QUIET)
     for name in (
         "pandas",
         "matplotlib.backends.backend_agg",

@@ -14,11 +14,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from unlearning import config
+from unlearning.checkout import CHECKOUT
 from unlearning.config import SECTIONS, Arguments, Config, Forget, accepts, leaves, method_section
 from unlearning.errors import BadInput
 from unlearning.methods import METHODS
 
-PARAMS = config.CHECKOUT / "params.yaml"
+PARAMS = CHECKOUT / "params.yaml"
 Tree = dict[str, Any]
 
 
@@ -486,7 +487,7 @@ def test_resolved_names_what_matters_to_a_row() -> None:
 def test_relative_paths_stand_under_the_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = config.load(["--run.workspace", "w"], params=PARAMS)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    assert said.workspace == config.CHECKOUT / "w"
+    assert said.workspace == CHECKOUT / "w"
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert said.workspace == tmp_path / "w"
     assert said.path(Path("/elsewhere")) == Path("/elsewhere")
@@ -537,7 +538,7 @@ def test_bad_input_is_one_line_and_exit_code_2(argv: list[str], says: str, tmp_p
         (without / f"{slow}.py").write_text(f"raise SystemExit('{slow} was imported')")
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     environment = clean | {"DVC_ROOT": str(project), "PYTHONPATH": str(without), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, str(config.CHECKOUT / "src" / "unlearn.py"), *argv]
+    command = [sys.executable, str(CHECKOUT / "src" / "unlearn.py"), *argv]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unlearning import config, engine, model, observers, predict, recipe
+from unlearning.checkout import CHECKOUT
 from unlearning.data import Batch, Data
 from unlearning.engine import Epoch, Refs, State
 from unlearning.losses import CrossEntropy, Loss
@@ -34,7 +35,7 @@ from unlearning.schedule import Constant, Cosine
 
 torch.set_num_threads(1)
 
-PARAMS = config.CHECKOUT / "params.yaml"
+PARAMS = CHECKOUT / "params.yaml"
 SMALL = {"epochs": 2, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.02, "unfreeze_at": 0.5}
 
 # What the report says of each method; where it is silent, the notebook's number

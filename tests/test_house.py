@@ -26,7 +26,7 @@ def own(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imports(path) if name.startswith("unlearning.") and name.split(".")[1] in PACKAGE}
 
 
-@pytest.mark.parametrize(("library", "home"), [("mlflow", "tracking"), ("optuna", "search")])
+@pytest.mark.parametrize(("library", "home"), [("mlflow", "delivery"), ("optuna", "search")])
 def test_a_library_is_imported_in_one_file(library: str, home: str) -> None:
     users = {name for name, path in {**PACKAGE, **STAGES}.items() if any(i.split(".")[0] == library for i in imports(path))}
     assert users <= {home}
@@ -60,6 +60,10 @@ def test_the_vocabulary_knows_only_itself() -> None:
 @pytest.mark.parametrize("name", sorted(PURE))
 def test_the_pure_part_knows_no_edge(name: str) -> None:
     assert own(PACKAGE[name]) <= PURE | VOCABULARY, name
+
+
+def test_the_journal_knows_nobody_who_tells_or_sends() -> None:
+    assert own(PACKAGE["journal"]) <= {"checkout", "errors", "files"}
 
 
 def test_no_file_on_the_way_to_a_step_is_long() -> None:

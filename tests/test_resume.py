@@ -194,8 +194,8 @@ def test_only_the_same_run_goes_on(project: Project) -> None:
 
 
 LAUNCHED = """
-from unlearning import tracking
-client = tracking._client(tracking.clean(tracking._store()))
+from unlearning import delivery, journal
+client = delivery.connect(journal.addressee()["uri"])
 tags = {"mlflow.project.entryPoint": "unlearn", "mlflow.source.type": "PROJECT"}
 print(client.create_run("0", tags=tags, run_name="launched").info.run_id)
 """

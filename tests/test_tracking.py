@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from unlearning import tracking
-from unlearning.tracking import Row, find, leftovers, sweep
+from unlearning import delivery
+from unlearning.delivery import connect, send, sweep
+from unlearning.errors import Failed
+from unlearning.journal import default_store, leftovers
+from unlearning.tracking import Row, find
 
 ROOT = Path(__file__).parents[1]
 EPOCH = {"retain.accuracy": 98.5, "forget.loss": 0.25}
@@ -29,7 +32,7 @@ def migrated(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        (default,) = tracking._client(tracking._default()).search_experiments()
+        (default,) = connect(default_store()).search_experiments()
         assert default.artifact_location == str(folder / "mlruns" / "0")
     return folder / "mlflow.db"
 
@@ -38,11 +41,11 @@ def migrated(tmp_path_factory):
 def home(tmp_path, monkeypatch, migrated):
     """A workspace beside a store of its own, and nothing of MLflow in the environment but the store's address."""
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        if name not in tracking.QUIET:
+        if name not in delivery.QUIET:
             monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store(tmp_path, migrated)}")
     yield tmp_path / "home"
-    tracking._away.clear()
+    delivery.away.clear()
 
 
 def store(folder, migrated):
@@ -53,7 +56,7 @@ def store(folder, migrated):
 
 
 def client():
-    return tracking._client(os.environ["MLFLOW_TRACKING_URI"])
+    return connect(os.environ["MLFLOW_TRACKING_URI"])
 
 
 def rows():
@@ -222,7 +225,7 @@ def test_a_row_that_the_user_deletes_is_let_go(home, caplog):
 
 
 def test_an_artifact_store_that_refuses_does_not_hold_up_the_numbers(home, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(tracking, "BETWEEN", 0.1)
+    monkeypatch.setattr(delivery, "BETWEEN", 0.1)
     (tmp_path / "mlruns").write_text("in the way")
     row = Row.open(home, name="a")
     row.text("a.txt", "told")
@@ -234,7 +237,7 @@ def test_an_artifact_store_that_refuses_does_not_hold_up_the_numbers(home, tmp_p
     assert run.info.status == "RUNNING"
     assert steps(run.info.run_id) == [0, 1]
     (tmp_path / "mlruns").unlink()
-    assert tracking.send([home]) == 0
+    assert send([home]) == 0
     (run,) = rows()
     assert run.info.status == "FINISHED"
     assert artifact(run.info.run_id, "a.txt") == "told"
@@ -401,8 +404,8 @@ def test_rows_that_nobody_holds_are_swept(home, tmp_path):
     left = client().create_run("0", long_ago, ours).info.run_id
     foreign = client().create_run("0", long_ago, ours | {"mlflow.source.name": "/else"}).info.run_id
     plain = client().create_run("0", long_ago).info.run_id
-    elsewhere = client().create_run("0", long_ago, {tracking.ROW: "a", tracking.HOME: "b"}).info.run_id
-    here = {tracking.ROW: "a", tracking.HOME: tracking._place(home)}
+    elsewhere = client().create_run("0", long_ago, {delivery.ROW: "a", delivery.HOME: "b"}).info.run_id
+    here = {delivery.ROW: "a", delivery.HOME: delivery.place(home)}
     lost = client().create_run("0", long_ago, here).info.run_id
     Row.open(home, name="next").close()
     ended = {run.info.run_id: run.info.status for run in rows() if run.info.run_name != "next"}
@@ -459,7 +462,7 @@ def server(tmp_path_factory, migrated, request):
 @pytest.mark.slow
 def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
-    monkeypatch.setattr(tracking, "BETWEEN", 1.0)
+    monkeypatch.setattr(delivery, "BETWEEN", 1.0)
     row = Row.open(home, name="a", params={"lr": 0.1})
     for step in range(3):
         row.metrics(EPOCH, step)
@@ -505,8 +508,8 @@ def test_credentials_appear_nowhere(home, monkeypatch, caplog, secret):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "t0k3n")
     with Row.open(home, name="a", params={"storage": f"postgresql://u:{secret}@host/db"}, tags={"t": f"https://u:{secret}@h"}) as row:
         row.text("params.yaml", f"storage: postgresql://u:{secret}@host/db t0k3n\n")
-        wait_for(lambda: tracking._away)
-    with pytest.raises(tracking.Failed) as caught:
+        wait_for(lambda: delivery.away)
+    with pytest.raises(Failed) as caught:
         find({})
     told = [file.read_text() for file in home.rglob("*") if file.is_file()]
     assert len(told) >= 3

@@ -6,7 +6,6 @@ A field's annotation is type, range, unit and meaning at once; the parser, --hel
 import difflib
 import inspect
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -18,24 +17,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 
-from unlearning import under_dvc
+from unlearning.checkout import here, root
 from unlearning.errors import BadInput
 from unlearning.methods import METHODS, Training, as_run
 from unlearning.recipe import Recipe
 from unlearning.schedule import Shape
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def root() -> Path:
-    """What relative paths in keys, and the default store, stand under: DVC_ROOT when it is set, else the checkout."""
-    return Path(os.environ.get("DVC_ROOT") or CHECKOUT)
-
-
-def here() -> Path:
-    """What params.yaml and run.workspace stand under: the same, but for DVC, which runs a queued experiment in a copy of the
-    checkout, as current folder, while DVC_ROOT stays the user's own."""
-    return Path.cwd() if under_dvc.runs() else root()
 
 
 def _split(value: Any) -> Any:

@@ -20,8 +20,9 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
-from unlearning import checkpoint, engine, observers, references, rows, tracking
-from unlearning.config import Config, Space, load, root
+from unlearning import checkpoint, engine, journal, observers, references, rows, tracking
+from unlearning.checkout import root
+from unlearning.config import Config, Space, load
 from unlearning.engine import Evaluate
 from unlearning.errors import BadInput, Diverged, Failed
 from unlearning.files import digest, short, write_text
@@ -112,8 +113,8 @@ def _opened(config: Config, call: Callable[..., Any]) -> Any:
     try:
         return call(storage=storage(config))
     except Exception as error:  # a driver that is missing, a server that is away: as many kinds as databases
-        where = tracking.clean(storage(config))
-        raise BadInput(f"search.storage: Optuna can't work with {where}: {tracking.said(error)}") from error
+        where = journal.clean(storage(config))
+        raise BadInput(f"search.storage: Optuna can't work with {where}: {journal.said(error)}") from error
 
 
 def sampler(config: Config, place: int) -> optuna.samplers.BaseSampler:
@@ -310,7 +311,7 @@ class Search:
             return say("no trial is within a point of the original's validation accuracy: choose one from the front")
         row.tag("winner", winner.number)
         about_it = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
-        keys = "".join(f" --{key} {tracking.clean(self.config.given[key])}" for key in about_it if key in self.config.given)
+        keys = "".join(f" --{key} {journal.clean(self.config.given[key])}" for key in about_it if key in self.config.given)
         say(f"take the best as a variant: python src/search.py adopt {winner.number}{keys}")
 
     def table(self, trials: Iterable[FrozenTrial]) -> str:
@@ -386,7 +387,7 @@ def _drawn(draw: Callable[[], Any]) -> bytes:
             figure = np.ravel(draw())[0].figure
         except Exception as error:  # a picture must never be what ends a search
             figure = plt.figure()
-            figure.text(0, 1, f"can't be drawn: {tracking.said(error)}", va="top")
+            figure.text(0, 1, f"can't be drawn: {journal.said(error)}", va="top")
         figure.savefig(drawn, format="png", dpi=90, bbox_inches="tight")
     plt.close(figure)
     return drawn.getvalue()
