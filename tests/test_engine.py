@@ -260,7 +260,7 @@ def test_a_loss_that_is_no_number_names_phase_epoch_step_and_stream(data: Data, 
 def test_a_model_that_measures_no_number_is_refused(data: Data) -> None:
     values = iter([1.0, 1.0, math.nan])
     with pytest.raises(Diverged, match="phase only, epoch 1: after its 5 steps"):
-        ran((phase(),), network(), data, evaluate=lambda model: {"validation.loss": next(values)})
+        ran((phase(),), network(), data, evaluate=lambda model, data: {"validation.loss": next(values)})
 
 
 def test_a_rate_far_too_high_diverges(data: Data) -> None:
@@ -290,7 +290,7 @@ def test_a_phase_ends_on_a_copy_of_its_best_epoch(data: Data, accuracies: list[f
     student, snapshot = network(), Snapshot()
     steps = (phase(name="first", epochs=1), phase(name="keeps", keep="best"), snapshot, phase(name="after", optimizer=None))
     behind = []
-    for epoch in engine.run(steps, student, data, evaluate=lambda model: {"validation.accuracy": next(values)}):
+    for epoch in engine.run(steps, student, data, evaluate=lambda model, data: {"validation.accuracy": next(values)}):
         if epoch.phase == "keeps":
             behind.append(copied(student))
     assert not moved(behind[best], snapshot.found[0])

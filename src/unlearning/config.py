@@ -102,6 +102,7 @@ class Run(Section):
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:<n>")
     precision: Literal["float32", "bfloat16", "auto"] = Field(description="auto: bfloat16 on a GPU that has it, else float32")
     channels_last: bool = Field(description="memory format of images and weights")
+    cache: int = Field(ge=0, description="MiB that what frozen layers give may take, computed once unless batchnorm is train; 0: never")
     threads: int | None = Field(ge=1, description="CPU threads; null: torch's own choice")
     log_model: Literal["pt2", "safetensors", "none"] = Field(description="how the result is exported to MLflow")
     checkpoint_every: int = Field(ge=0, description="log a checkpoint every so many epochs; 0: never")

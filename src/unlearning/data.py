@@ -70,6 +70,14 @@ class Data:
         return len(_cuts(len(self.splits[stream]), batch_size))
 
 
+class Features(Data):
+    """What a network's frozen layers make of the images, in place of the images; `images_NCHW` float32 or bfloat16, any shape behind N."""
+
+    def _normalise(self, pixels_BCHW: Tensor) -> Tensor:
+        form = torch.channels_last if self.channels_last and pixels_BCHW.ndim == 4 else torch.contiguous_format
+        return pixels_BCHW.contiguous(memory_format=form)
+
+
 def _mix(*numbers: int) -> int:
     """One 63-bit seed from several numbers (splitmix64's finaliser), so that neighbouring passes share nothing."""
     mixed = 0

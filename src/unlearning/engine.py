@@ -20,7 +20,13 @@ from unlearning.data import Batch, Data
 from unlearning.errors import Diverged
 from unlearning.recipe import Phase, Recipe
 
-Evaluate = Callable[[Module], Mapping[str, float]]
+Evaluate = Callable[[Module, Data], Mapping[str, float]]
+View = Callable[[Phase, Module, Data, frozenset[str]], tuple[Module, Data]]
+
+
+def whole(phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
+    """The view that hides nothing: the network as it is, on the data as they are."""
+    return model, data
 
 
 @dataclass(frozen=True)
@@ -104,31 +110,33 @@ def run(
     model: Module,
     data: Data,
     *,
-    evaluate: Evaluate = lambda model: {},
+    evaluate: Evaluate = lambda model, data: {},
     evaluate_every: int = 1,
     seed: int = 0,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    view: View = whole,
     blank: Module | None = None,
     state: State | None = None,
 ) -> Iterator[Epoch]:
     """Spell `recipe` on `model`, in place, and yield an Epoch behind the start and behind every epoch and edit.
 
     `state` is kept up to date at every yield; handed in with `pending` tensors, the run goes on from there. With
-    `evaluate_every=k` only every k-th epoch and the last of each phase are evaluated. Raises Diverged when a loss is NaN or infinite.
+    `evaluate_every=k` only every k-th epoch and the last of each phase are evaluated. `view` says for each epoch which network steps on
+    which data: shortcuts that give the same (prefix.py) stand there. Raises Diverged when a loss is NaN or infinite.
     """
     state = State() if state is None else state
     refs = Refs(_frozen(model), _frozen(blank or model))
     state.restore(model, recipe)
     if state.number < 0:
-        metrics, seconds = _timed(evaluate, model, data.device)
+        metrics, seconds = _timed(evaluate, model, model, data)
         state.number = 0
         yield Epoch(0, "start", 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
     for step in recipe[state.step :]:
         if isinstance(step, Phase):
-            yield from _phase(step, model, data, refs, state, evaluate, evaluate_every, seed, autocast)
+            yield from _phase(step, model, data, refs, state, evaluate, evaluate_every, seed, autocast, view)
         elif state.epoch == 0:
             step(model, data, refs)
-            metrics, seconds = _timed(evaluate, model, data.device)
+            metrics, seconds = _timed(evaluate, model, model, data)
             state.number, state.epoch = state.number + 1, 1
             yield Epoch(state.number, step.name, 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
         state.step, state.epoch, state.best, state.best_value = state.step + 1, 0, None, -math.inf
@@ -144,6 +152,7 @@ def _phase(
     evaluate_every: int,
     seed: int,
     autocast: Callable[[], AbstractContextManager[None]],
+    view: View,
 ) -> Iterator[Epoch]:
     if phase.optimizer and state.epoch == 0:
         state.optimizer, state.optimizer_step = phase.optimizer.build(list(model.parameters())), state.step
@@ -155,13 +164,14 @@ def _phase(
         t = epoch / phase.epochs
         trains = phase.trains(model, t)
         word = phase.word(lengths, epoch)
-        streams = {letter: _passes(phase, stream, data, seed, state.passes) for letter, stream in phase.streams.items()}
         losses: list[tuple[int, str, Tensor]] = []
         images = 0
         rate = phase.lr(t)
         _wait(data.device)
         began = time.perf_counter()
         with _training(model, trains, phase.batchnorm), _seeded(seed, state.number, data.device):
+            seen, source = view(phase, model, data, trains)
+            streams = {letter: _passes(phase, stream, source, seed, state.passes) for letter, stream in phase.streams.items()}
             for number, letters in enumerate(word):
                 if phase.lr_steps == "batch":
                     rate = phase.lr((epoch + number / len(word)) / phase.epochs)
@@ -173,7 +183,7 @@ def _phase(
                 for letter in letters:
                     batch = next(streams[letter])
                     with autocast():
-                        logits_BC = model(batch.images_BCHW)
+                        logits_BC = seen(batch.images_BCHW)
                         for term in phase.terms:
                             if term.letter == letter:
                                 loss = term.loss(logits_BC.float(), batch, refs)
@@ -189,7 +199,7 @@ def _phase(
         metrics: Mapping[str, float] = {}
         evaluating = 0.0
         if (epoch + 1) % evaluate_every == 0 or epoch + 1 == phase.epochs or phase.keep == "best":
-            metrics, evaluating = _timed(evaluate, model, data.device)
+            metrics, evaluating = _timed(evaluate, model, seen, source)
             if not all(math.isfinite(value) for value in metrics.values()):
                 raise Diverged(f"phase {phase.name}, epoch {epoch}: after its {len(word)} steps the model's loss is not finite")
         if phase.keep == "best" and metrics["validation.accuracy"] > state.best_value:
@@ -216,7 +226,7 @@ def _passes(phase: Phase, stream: str, data: Data, seed: int, passes: dict[str, 
 def _training(model: Module, trains: frozenset[str], batchnorm: str) -> Iterator[None]:
     """Train mode with only `trains` requiring a gradient; both undone on the way out."""
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    with _modes_kept(model):
+    with modes_kept(model):
         model.train()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trains)
@@ -233,7 +243,7 @@ def _training(model: Module, trains: frozenset[str], batchnorm: str) -> Iterator
 
 
 @contextmanager
-def _modes_kept(model: Module) -> Iterator[None]:
+def modes_kept(model: Module) -> Iterator[None]:
     """Every module goes back to the mode, train or eval, that the caller had it in."""
     modes = {module: module.training for module in model.modules()}
     try:
@@ -268,11 +278,12 @@ def _frozen(model: Module) -> Module:
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
-def _timed(evaluate: Evaluate, model: Module, device: torch.device) -> tuple[dict[str, float], float]:
+def _timed(evaluate: Evaluate, model: Module, seen: Module, source: Data) -> tuple[dict[str, float], float]:
     began = time.perf_counter()
-    with _modes_kept(model):
-        metrics = dict(evaluate(model.eval()))
-    _wait(device)
+    with modes_kept(model):
+        model.eval()
+        metrics = dict(evaluate(seen, source))
+    _wait(source.device)
     return metrics, time.perf_counter() - began
 
 

@@ -13,6 +13,7 @@ from torch.nn import Module
 from unlearning import checkpoint, engine, observers, plots, predict, rows, tracking, under_dvc
 from unlearning.errors import Diverged, Failed
 from unlearning.files import digest, short, write_text
+from unlearning.prefix import Prefix
 from unlearning.recipe import Recipe
 from unlearning.workspace import Prepared, say
 
@@ -44,6 +45,7 @@ class Started:
             evaluate_every=config.run.evaluate_every,
             seed=config.run.seed,
             autocast=cast,
+            view=Prefix(config.run.cache, cast, say),
             blank=self.prepared.network(config.run.seed),
             state=self.state,
         )

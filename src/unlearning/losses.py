@@ -4,7 +4,7 @@ torch is imported where a loss is computed, so that naming one (in a recipe, in 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,8 @@ class Loss(Protocol):
 @dataclass(frozen=True)
 class CrossEntropy:
     """Mean cross-entropy against the true labels, in nats."""
+
+    of_logits: ClassVar[bool] = True  # looks at no image and no reference, so features may stand in for images (prefix.py)
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "Refs") -> "Tensor":
         from torch.nn.functional import cross_entropy

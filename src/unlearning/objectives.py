@@ -94,8 +94,8 @@ def evaluator(data: Data, splits: Sequence[str], autocast: Any) -> Evaluate:
     member = np.concatenate([np.ones(len(forget)), np.zeros(len(validation))])
     weight = np.concatenate([np.ones(len(forget)), weights])
 
-    def evaluate(model: Module) -> dict[str, float]:
-        tables = dict(zip(splits, predict.logits(model, data, index_N, autocast).split(sizes), strict=True))
+    def evaluate(model: Module, source: Data = data) -> dict[str, float]:
+        tables = dict(zip(splits, predict.logits(model, source, index_N, autocast).split(sizes), strict=True))
         measured: dict[str, float] = {}
         for name, logits_NC in tables.items():
             measured[f"{name}.accuracy"] = metrics.accuracy(logits_NC, labels[name])

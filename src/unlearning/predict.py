@@ -28,15 +28,16 @@ def logits(model: Module, data: Data, index_N: Tensor, autocast: Callable[[], Ab
 
 def evaluator(
     data: Data, splits: Iterable[str], autocast: Callable[[], AbstractContextManager[None]] = nullcontext
-) -> Callable[[Module], dict[str, float]]:
-    """What the engine is handed: model -> `<split>.accuracy` (percent), `<split>.loss` (nats) and `gap` (retain - forget accuracy)."""
+) -> Callable[..., dict[str, float]]:
+    """What the engine is handed: (model, the data it reads) -> `<split>.accuracy` (percent), `<split>.loss` (nats), `gap` (retain - forget
+    accuracy)."""
     names = list(splits)
     index_N = torch.cat([data.splits[name] for name in names])
     sizes = [len(data.splits[name]) for name in names]
     labels = data.labels_N[index_N].split(sizes)
 
-    def evaluate(model: Module) -> dict[str, float]:
-        tables = logits(model, data, index_N, autocast).split(sizes)
+    def evaluate(model: Module, source: Data = data) -> dict[str, float]:
+        tables = logits(model, source, index_N, autocast).split(sizes)
         measured: dict[str, float] = {}
         for name, logits_NC, labels_N in zip(names, tables, labels, strict=True):
             measured[f"{name}.accuracy"] = accuracy(logits_NC, labels_N)

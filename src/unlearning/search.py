@@ -29,6 +29,7 @@ from unlearning.files import digest, short, write_text
 from unlearning.follow import held
 from unlearning.fronts import Place, Point, Stop, front, hypervolume, picture
 from unlearning.objectives import OBJECTIVES, Measured, Objective, evaluator, without_test
+from unlearning.prefix import Prefix
 from unlearning.recipe import Phase, Recipe, epochs
 from unlearning.spaces import spaces, suggest, values_of
 from unlearning.unlearn import check
@@ -64,7 +65,7 @@ def search(config: Config) -> None:
     name = _name(blind, wide, [checkpoint.weights_hash(start), retrained])
     with held(config.workspace / ".lethe" / "locks" / f"search.{name}.lock", f"the search {name}"):
         study = _opened(config, partial(optuna.create_study, study_name=name, directions=["minimize", "maximize"], load_if_exists=True))
-        run = Search(blind, objective, start, original, retrained, evaluate, wide, study)
+        run = Search(blind, objective, start, original, retrained, evaluate, wide, study, Prefix(config.run.cache, blind.compute.autocast))
         run.go_on(first)
         with run.row() as row:
             study.set_user_attr("row", row.reference())
@@ -82,7 +83,7 @@ def _measured(blind: Prepared, evaluate: Evaluate, tensors: Mapping[str, Tensor]
         return {}
     network = blind.network(0)
     network.load_state_dict(dict(tensors))
-    return evaluate(network)
+    return evaluate(network, blind.data)
 
 
 def _name(blind: Prepared, wide: Mapping[str, Space], models: Sequence[Any]) -> str:
@@ -138,6 +139,7 @@ class Search:
     evaluate: Evaluate
     wide: dict[str, Space]
     study: optuna.Study
+    view: Prefix
     began: float = field(default_factory=time.monotonic)
     ran: int = 0
 
@@ -210,6 +212,7 @@ class Search:
             evaluate_every=config.run.evaluate_every,
             seed=config.run.seed,
             autocast=self.blind.compute.autocast,
+            view=self.view,
             blank=self.blind.network(config.run.seed),
         )
         state, reason, ran, curve = TrialState.COMPLETE, "", 0, list[Place]()
@@ -231,7 +234,7 @@ class Search:
                     state, point = TrialState.PRUNED, None
                     break
             else:
-                measured = self.evaluate(network)  # anew: a phase may end on its best epoch
+                measured = self.evaluate(network, self.blind.data)  # anew: a phase may end on its best epoch
                 point = self.objective.point(measured, self.retrained)
         except Diverged as error:
             state, reason, point = TrialState.FAIL, f"diverged: {error}", None
