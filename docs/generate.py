@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearning import config
+from unlearning.keys import SECTIONS, Arguments, accepts, flatten, leaves
 from unlearning.methods import METHODS, as_run
 from unlearning.order import short
 from unlearning.recipe import Phase
@@ -25,19 +26,19 @@ def keys() -> str:
     """Every key: what it takes, its value in params.yaml, what it means."""
     defaults = config.load()
     flat = {}
-    for name in config.SECTIONS:
-        flat |= config.flatten(getattr(defaults, name).model_dump(mode="json"), name)
+    for name in SECTIONS:
+        flat |= flatten(getattr(defaults, name).model_dump(mode="json"), name)
     lines = ["# Keys", NOTE, "The same dotted name in `params.yaml`, `-P key=value` (mlflow run), `--key value` (python src/...) and "]
     lines[-1] += "`-S key=value` (dvc exp run). Lists are written `cat,dog`, nothing is written `null`.\n"
     lines += ["| Key | Takes | Default | Meaning |", "|---|---|---|---|"]
-    for name, kind in config.SECTIONS.items():
-        for key, info in config.leaves(kind, name):
-            lines.append(f"| `{key}` | {config.accepts(info)} | {shown(flat[key])} | {info.description} |")
+    for name, kind in SECTIONS.items():
+        for key, info in leaves(kind, name):
+            lines.append(f"| `{key}` | {accepts(info)} | {shown(flat[key])} | {info.description} |")
     lines.append(f"| `method` | {', '.join(defaults.methods)}, or a variant | {defaults.method} | what to unlearn by |\n")
     lines += ["## `methods.<method>.<argument>`\n", "The same word means the same in every method that has it.\n"]
     lines += ["| Argument | Takes | Meaning |", "|---|---|---|"]
-    lines += [f"| `{word}` | {config.accepts(info)} | {info.description} |" for word, info in config.Arguments.model_fields.items()]
-    words = list(config.Arguments.model_fields)
+    lines += [f"| `{word}` | {accepts(info)} | {info.description} |" for word, info in Arguments.model_fields.items()]
+    words = list(Arguments.model_fields)
     lines += ["\n## Their defaults\n", "| Argument | " + " | ".join(defaults.methods) + " |", "|---" * (len(defaults.methods) + 1) + "|"]
     for word in words:
         values = [shown(getattr(section, word)) if word in type(section).model_fields else "" for section in defaults.methods.values()]

@@ -15,8 +15,9 @@ from ruamel.yaml import YAML
 
 from unlearning import config
 from unlearning.checkout import CHECKOUT
-from unlearning.config import SECTIONS, Arguments, Config, Forget, accepts, leaves, method_section
+from unlearning.config import Config
 from unlearning.errors import BadInput
+from unlearning.keys import SECTIONS, Arguments, Forget, accepts, leaves, method_section
 from unlearning.methods import METHODS
 
 PARAMS = CHECKOUT / "params.yaml"
@@ -448,7 +449,7 @@ def test_a_variant_that_does_not_fit(own: Tree, says: str, tmp_path: Path) -> No
 def test_variants_that_name_each_other_are_refused(tmp_path: Path) -> None:
     path = variants(tmp_path, one={"like": "other"}, other={"like": "one"})
     for argv in ([], ["--run.seed", "1"]):
-        assert refusal(argv, path).startswith("methods.one.like is 'one'")
+        assert refusal(argv, path) == "methods.other.like is 'one'; it takes another method: hybrid_4, model_6"
 
 
 # --- all of it, written down ------------------------------------------------------------------------------------------

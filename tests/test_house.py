@@ -66,6 +66,10 @@ def test_the_journal_knows_nobody_who_tells_or_sends() -> None:
     assert own(PACKAGE["journal"]) <= {"checkout", "errors", "files"}
 
 
+def test_the_keys_know_no_file_that_says_them() -> None:
+    assert own(PACKAGE["keys"]) <= {"methods", "schedule"}
+
+
 def test_no_file_on_the_way_to_a_step_is_long() -> None:
     for name in ("unlearn", "follow", "engine", "methods", "recipe"):
         assert len(PACKAGE[name].read_text().splitlines()) <= 300, name

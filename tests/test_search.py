@@ -19,6 +19,7 @@ from hypothesis import given
 from unlearning import checkpoint, config, sources
 from unlearning.errors import BadInput, Failed
 from unlearning.fronts import Stop, dominates, front, hypervolume
+from unlearning.methods import METHODS
 from unlearning.spaces import spaces, values_of
 from unlearning.variants import with_variant
 
@@ -90,7 +91,7 @@ def test_a_space_is_refused(space: dict[str, Any], says: str, tmp_path: Path) ->
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("method", config.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_space_that_holds_its_own_values(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = config.load(["--method", method, "--search.method", method])
     wide, first = spaces(said)

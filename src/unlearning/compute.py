@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 
-from unlearning.config import Run
 from unlearning.errors import BadInput
+from unlearning.keys import Run
 from unlearning.quick import quicken
 
 

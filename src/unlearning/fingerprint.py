@@ -8,9 +8,10 @@ from hashlib import file_digest
 from pathlib import Path
 
 from unlearning import scratch, sources
-from unlearning.config import Config, flatten
+from unlearning.config import Config
 from unlearning.errors import BadInput
 from unlearning.files import digest, write_json, write_text
+from unlearning.keys import flatten
 from unlearning.recipe import Recipe
 from unlearning.scratch import STAGE
 

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from unlearning import checkpoint, engine, journal, observers, references, rows, tracking
 from unlearning.checkout import root
-from unlearning.config import Config, Space, load
+from unlearning.config import Config, load
 from unlearning.engine import Evaluate
 from unlearning.errors import BadInput, Diverged, Failed
 from unlearning.files import digest, short, write_text
 from unlearning.follow import held
 from unlearning.fronts import Place, Point, Stop, front, hypervolume, picture
+from unlearning.keys import Space
 from unlearning.objectives import OBJECTIVES, Measured, Objective, evaluator, without_test
 from unlearning.prefix import Prefix
 from unlearning.recipe import Phase, Recipe, epochs

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from unlearning.config import Config, Space
+from unlearning.config import Config
+from unlearning.keys import Space
 from unlearning.workspace import say
 
 
