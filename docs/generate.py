@@ -1,4 +1,4 @@
-"""docs/keys.md from the configuration, docs/methods.md from the methods. `make docs` writes them, `make test` compares."""
+"""docs/keys.md from the configuration, docs/methods.md and docs/measures.md from their lists. `make docs` writes, `make test` compares."""
 
 import inspect
 import json
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unlearning import config
+from unlearning import config, measures
 from unlearning.keys import SECTIONS, Arguments, accepts, flatten, leaves
 from unlearning.methods import METHODS, as_run
 from unlearning.order import short
@@ -71,7 +71,36 @@ def methods() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"keys.md": keys, "methods.md": methods}
+def measures_() -> str:
+    """What is measured, on one page; the arithmetic's own words stand in the code."""
+    tiers = "; ".join(f"T{tier} at least {n}" for tier, n in measures.TIERS.items() if n)
+    lines = [
+        "# The measures",
+        NOTE,
+        "The question: can anyone tell the unlearned model from one that never saw the forget set? So most numbers mean something only",
+        "beside a **retrained** model's, and the aim is rarely 0 or 100. All are arithmetic on logits tables;",
+        "`python src/evaluate.py` works them out anew from the tables that are there, without a model.\n",
+        f"**Tiers**: T0 takes no retrained model; {tiers}. A measure about several unlearned models (klom, epsilon, neurips, ulira)",
+        "takes as many of those. Where a tier is not met, the scores say what is missing in place of a number.\n",
+        "**Intervals** are of 95 %: bootstrap over examples (1,000 resamples, percentiles, seeded) for one model, Student's t over seeds",
+        "for several. They are of these weights and this request; attacks are not fitted anew to every resample.\n",
+        "**Scores**: `scores/<method>.json` holds under `measures`, by id, `value`, `low`, `high` and, where the aim is the retrained",
+        "model's, its own as `reference`; or `missing`. In MLflow a measure of a split is `<split>.<measure>`, else its id.\n",
+        "**Requests that leave a class out** (whole classes, one person's images): forget is compared with the held-out images of its",
+        "own classes, weighted to its class histogram. `mia.svc` stays as published, since it compares forget with nothing.\n",
+        "| Id | Is | Aim | Tier | Takes | Interval | Source |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in measures.MEASURES:
+        parts = [part for part in each.parts if part]
+        id_ = f"`{each.id}`" + (f" `{{{','.join(f'.{part}' for part in parts)}}}`" if parts else "")
+        takes = "; ".join(measures.NEEDS[need][0] for need in each.needs if need in measures.NEEDS)
+        cells = [id_, each.about, str(each.aim), f"T{each.tier}", takes, each.interval, each.source]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"keys.md": keys, "methods.md": methods, "measures.md": measures_}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

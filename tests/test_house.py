@@ -13,13 +13,15 @@ STAGES = {path.stem: path for path in sorted(SRC.glob("*.py"))}
 
 def imports(path: Path) -> set[str]:
     """Every module named in an import, at any depth of the file: `unlearning.engine`, `mlflow`."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return {name for node in ast.walk(ast.parse(path.read_text())) for name in imported(node)}
+
+
+def imported(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return set()
 
 
 def own(path: Path) -> set[str]:
@@ -44,7 +46,8 @@ def test_nothing_imports_a_stage() -> None:
 
 
 VOCABULARY = {"recipe", "order", "schedule", "losses", "select", "edits"}
-PURE = {"data", "model", "metrics", "predict", "quick", "errors", "files", "sources", "splits"}
+MEASURES = {"attacks", "case", "distributions", "features", "intervals", "measures", "measuring", "table"}
+PURE = {"checkpoint", "data", "model", "metrics", "predict", "quick", "errors", "files", "sources", "splits"} | MEASURES
 
 
 def test_the_engine_knows_no_method_metric_tracker_or_configuration() -> None:
@@ -68,6 +71,14 @@ def test_the_journal_knows_nobody_who_tells_or_sends() -> None:
 
 def test_the_keys_know_no_file_that_says_them() -> None:
     assert own(PACKAGE["keys"]) <= {"methods", "schedule"}
+
+
+def test_measures_are_arithmetic_on_tables() -> None:
+    """Scores without a model, and a quick start: what takes long to import is imported where it is used."""
+    for name in MEASURES:
+        assert own(PACKAGE[name]) <= MEASURES | {"checkpoint", "errors", "files", "splits"}, name
+        at_top = {module.split(".")[0] for node in ast.parse(PACKAGE[name].read_text()).body for module in imported(node)}
+        assert not at_top & {"torch", "sklearn", "scipy", "pandas"}, name
 
 
 def test_no_file_on_the_way_to_a_step_is_long() -> None:

@@ -11,3 +11,7 @@ class Failed(Exception):
 
 class Diverged(Failed):
     """A loss became NaN or infinite; names phase, epoch and step."""
+
+
+class TooFew(Exception):
+    """A measure takes more images or models than there are; the message says how many, and is shown in place of the number."""

@@ -1,0 +1,84 @@
+"""A model and what it is measured beside: all that a measure may look at."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unlearning import intervals
+from unlearning.intervals import Estimate
+from unlearning.table import Array, Bools, Floats, Ints, LogitsTable, like, together
+
+Estimates = dict[str, Estimate]  # part -> its number; "" where a measure is one number
+
+
+@dataclass(frozen=True)
+class Shadows:
+    """K models of the same unlearning run on different requests: phi [K, N], and which images each forgot and which it never saw."""
+
+    phi_KN: Floats
+    forgotten_KN: Bools
+    unseen_KN: Bools
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Wall clock of the unlearning and of retraining, on the same machine and in the same precision, and the most memory it took."""
+
+    seconds: float
+    retrain_seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A model, and all that it is measured beside. What is left out, the measures that want it name as missing.
+
+    `references`: retrained models without this one; `original`: what unlearning began with; `unlearned`: models of the method, one a
+    seed, this one among them; `swapped`: the model that forgot other images F', from an original that had learned those (SWAP);
+    `features`: split -> this model's [n, D] and each reference's; `relearned`: optimizer steps. `resample`: whether with intervals.
+    Raises BadInput, naming both tables, when they are not of the same images, labels, classes and splits."""
+
+    model: LogitsTable
+    references: Sequence[LogitsTable] = ()
+    original: LogitsTable | None = None
+    unlearned: Sequence[LogitsTable] = ()
+    swapped: LogitsTable | None = None
+    shadows: Shadows | None = None
+    features: Mapping[str, tuple[Array, Sequence[Array]]] | None = None
+    relearned: int | None = None
+    clock: Clock | None = None
+    resample: bool = True
+
+    def __post_init__(self) -> None:
+        together(self.model, *self.references, *([self.original] if self.original else []), *self.unlearned)
+        if self.swapped:
+            together(self.model, self.swapped, split=False)
+
+    def rows(self, split: str) -> Ints:
+        return self.model.rows(split)
+
+    def beside_forget(self, split: str) -> tuple[Ints, Floats]:
+        """The held-out images that the forgotten are compared with, and their weights.
+
+        Where the request left a class out (whole classes, one person's images) those are the forgotten classes' alone."""
+        rows = self.rows(split)
+        weights = like(self.model.labels[self.rows("forget")], self.model.labels[rows])
+        return rows[weights > 0], weights[weights > 0]
+
+    def bootstrap(self, statistic: Callable[..., Any], *sizes: int) -> list[Estimate]:
+        return intervals.bootstrap(statistic, *sizes, resample=self.resample)
+
+    def mean(self, values_N: Array) -> Estimate:
+        return self.bootstrap(lambda index: values_N[index].mean(-1)[None], len(values_N))[0]
+
+    def held_out(self) -> list["Case"]:
+        """Each reference in turn as the model, beside the others; with intervals only where it is the only one."""
+        return [
+            Case(
+                reference,
+                [other for other in self.references if other is not reference],
+                self.original,
+                resample=self.resample and len(self.references) == 1,
+            )
+            for reference in self.references
+        ]

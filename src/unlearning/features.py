@@ -1,0 +1,54 @@
+"""What the layer before the head still holds. N images, D features, C classes."""
+
+import numpy as np
+import numpy.typing as npt
+
+from unlearning.errors import TooFew
+
+Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.int64]
+
+
+def probe(features_ND: Array, labels_N: Ints, retain: Ints, classes: int) -> npt.NDArray[np.uint8]:
+    """[N], 1 where a fresh linear head on the features is right: a ridge regression of centred one-hot labels, fitted on retain.
+
+    Features are standardised by retain's mean and deviation; lambda is a thousandth of retain's size. Forget images that it gets right
+    more often than unseen ones are remembered below the head (arXiv:2604.08271)."""
+    from scipy.linalg import solve
+
+    mean, deviation = (statistic(features_ND[retain].astype(np.float64), axis=0) for statistic in (np.mean, np.std))
+    deviation[deviation == 0] = 1.0
+    standard_RD = (features_ND[retain] - mean) / deviation
+    targets_RC = np.eye(classes)[labels_N[retain]]
+    centre_C = targets_RC.mean(axis=0)
+    gram_DD = standard_RD.T @ standard_RD + 1e-3 * len(retain) * np.eye(features_ND.shape[1])
+    head_DC = solve(gram_DD, standard_RD.T @ (targets_RC - centre_C), assume_a="pos")
+    said_N = ((features_ND - mean) / deviation @ head_DC + centre_C).argmax(axis=1)
+    return np.asarray(said_N == labels_N, np.uint8)
+
+
+def cka(ours_ND: Array, theirs_ND: Array) -> float:
+    """Debiased linear centred kernel alignment of two models' features of the same images: 1 alike up to rotation and scale, 0 unrelated.
+
+    HSIC1(K, L) / sqrt(HSIC1(K, K) HSIC1(L, L)); Song et al. 2012, equation 5; Nguyen et al., arXiv:2010.15327, section 3.
+    Gram matrices without their diagonals are never formed: n images cost n D^2. Raises TooFew below 4 images."""
+    if len(ours_ND) < 4:
+        raise TooFew(f"takes at least 4 images; there are {len(ours_ND)}")
+    x, y = (_centred(features) for features in (ours_ND, theirs_ND))
+    return _hsic(x, y) / float(np.sqrt(_hsic(x, x) * _hsic(y, y)))
+
+
+def _centred(features_ND: Array) -> Floats:
+    """HSIC1 does not change with the mean, its rounding does."""
+    features = features_ND.astype(np.float64)
+    return np.asarray(features - features.mean(axis=0))
+
+
+def _hsic(x_ND: Floats, y_ND: Floats) -> float:
+    n = len(x_ND)
+    diagonals = [np.einsum("nd,nd->n", part, part) for part in (x_ND, y_ND)]
+    sums = [part @ part.sum(axis=0) - diagonal for part, diagonal in zip((x_ND, y_ND), diagonals, strict=True)]  # K 1, L 1
+    trace = float(((x_ND.T @ y_ND) ** 2).sum() - diagonals[0] @ diagonals[1])
+    whole = float(sums[0].sum() * sums[1].sum()) / ((n - 1) * (n - 2))
+    return (trace + whole - 2 / (n - 2) * float(sums[0] @ sums[1])) / (n * (n - 3))

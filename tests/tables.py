@@ -1,0 +1,33 @@
+"""Logits tables without a model: phi, the log odds of the true class, is what is drawn, and logits are made to have it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unlearning.splits import SPLITS
+from unlearning.table import Array, LogitsTable
+
+CLASSES = 4
+SIZES = (240, 200, 200, 200)  # retain, forget, validation, test
+
+
+def of_phi(
+    phi: Array, name: str = "made", sizes: Sequence[int] = SIZES, labels: Array | None = None, classes: int = CLASSES
+) -> LogitsTable:
+    """phi [N], in the order of the splits: the true class' logit is phi plus the log of the number of others, theirs are 0."""
+    split = np.repeat(np.arange(len(SPLITS), dtype=np.uint8), sizes)
+    labels = np.arange(len(phi)) % classes if labels is None else labels
+    logits = np.zeros((len(phi), classes), np.float32)
+    logits[np.arange(len(phi)), labels] = np.asarray(phi) + np.log(classes - 1)
+    return LogitsTable(name, tuple(f"image/{n:05d}" for n in range(len(phi))), labels, split, logits)
+
+
+def drawn(seed: int, leak: float = 0.0, name: str = "made", sizes: Sequence[int] = SIZES) -> LogitsTable:
+    """A model that learned retain (phi 3 higher than unseen images') and `leak` of forget; some images are harder than others."""
+    hard = np.random.default_rng(0).normal(0.0, 1.5, sum(sizes))
+    learned = np.repeat([3.0, leak, 0.0, 0.0], sizes)
+    return of_phi(hard + learned + np.random.default_rng(seed + 1).normal(0.0, 1.0, sum(sizes)), name, sizes)
+
+
+def bank(models: int, leak: float = 0.0, first: int = 100, name: str = "retrained") -> list[LogitsTable]:
+    return [drawn(first + number, leak, f"{name}.seed{number}") for number in range(models)]

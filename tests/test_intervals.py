@@ -1,0 +1,65 @@
+"""Intervals and tests against their closed forms."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from unlearning.intervals import EXAMPLES, SEEDS, Estimate, bootstrap, holm, no_power, over_seeds, paired
+
+
+def test_a_bootstrap_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
+    values = np.random.default_rng(0).normal(5.0, 2.0, 2000)
+    (found,) = bootstrap(lambda index: values[index].mean(-1)[None], 2000)
+    half = 1.96 * values.std() / np.sqrt(2000)
+    assert (found.value, found.interval) == (values.mean(), EXAMPLES)
+    assert found.low == pytest.approx(found.value - half, abs=0.1 * half)
+    assert found.high == pytest.approx(found.value + half, abs=0.1 * half)
+    assert bootstrap(lambda index: values[index].mean(-1)[None], 2000) == [found]
+    assert bootstrap(lambda index: values[index].mean(-1)[None], 2000, seed=1) != [found]
+
+
+def test_arrays_cut_by_one_index_stay_paired_and_samples_are_drawn_apart() -> None:
+    values = np.random.default_rng(0).normal(0.0, 1.0, 300)
+    both = bootstrap(lambda i, j: np.stack([(values[i] - values[i]).mean(-1), values[i].mean(-1) - values[j].mean(-1)]), 300, 300)
+    assert (both[0].low, both[0].high) == (0.0, 0.0)
+    assert both[1].low < -0.1 < 0.1 < both[1].high
+
+
+def test_without_resamples_or_with_one_image_there_is_but_the_number() -> None:
+    values = np.array([3.0, 5.0])
+    assert bootstrap(lambda index: values[index].mean(-1)[None], 2, resample=False) == [Estimate(4.0)]
+    assert bootstrap(lambda index: values[index].mean(-1)[None], 1) == [Estimate(3.0)]
+
+
+def test_students_t_over_seeds_by_hand() -> None:
+    found = over_seeds([1.0, 2.0, 6.0])
+    half = 4.302653 * np.sqrt(7.0) / np.sqrt(3)  # t of 2 degrees of freedom; the squared deviations from 3 are 4, 1 and 9
+    assert (found.value, found.interval, found.models) == (3.0, SEEDS, 3)
+    assert (found.low, found.high) == (pytest.approx(3 - half, rel=1e-6), pytest.approx(3 + half, rel=1e-6))
+    assert over_seeds([2.0]) == Estimate(2.0)
+    assert over_seeds([2.0, 2.0]).ends() == (2.0, 2.0)
+
+
+def test_a_paired_test_sees_what_seeds_share() -> None:
+    generator = np.random.default_rng(0)
+    seeds = generator.normal(80, 5, 8)
+    ours, theirs = seeds + generator.normal(0.5, 0.2, 8), seeds
+    assert paired(list(ours), list(theirs)) == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    assert paired(list(ours), list(theirs)) < 0.01 < stats.ttest_ind(ours, theirs).pvalue
+    assert paired([1.0, 2.0], [1.0, 2.0]) == 1.0
+    assert paired([1.0, 2.0], [2.0, 3.0]) == 0.0
+    with pytest.raises(ValueError, match="at least 2 seeds, not 1"):
+        paired([1.0], [2.0])
+
+
+def test_holms_correction_by_hand() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.9}) == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.9})
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+def test_no_power_where_original_and_retrained_overlap() -> None:
+    assert no_power(Estimate(98.0, 97.0, 99.0), Estimate(96.0, 95.0, 97.5))
+    assert not no_power(Estimate(98.0, 97.6, 99.0), Estimate(96.0, 95.0, 97.5))
+    assert no_power(Estimate(96.0), Estimate(96.0, 95.0, 97.5))
+    assert not no_power(Estimate(0.1), Estimate(0.2))
