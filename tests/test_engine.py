@@ -114,6 +114,56 @@ def test_evaluate_every(data: Data) -> None:
     assert [e.metrics for e in records if e.metrics] == [every[e.number].metrics for e in records if e.metrics]
 
 
+@pytest.mark.parametrize("augment", [None, Augment(2, flip=True)])
+def test_batches_cut_ahead_are_the_same_in_the_same_order(data: Data, augment: Augment | None) -> None:
+    ahead = replace(data, ahead=3)
+    for number in range(3):
+        plain = list(data.batches("retain", 7, 1, number, augment))
+        for one, other in zip(plain, ahead.batches("retain", 7, 1, number, augment), strict=True):
+            assert torch.equal(one.images_BCHW, other.images_BCHW) and torch.equal(one.labels_B, other.labels_B)
+        first = next(ahead.batches("retain", 7, 1, number, augment))  # and stopped there, as Alternate does
+        assert torch.equal(first.index_B, plain[0].index_B)
+
+
+def test_a_run_on_batches_cut_ahead_is_the_same_run(data: Data) -> None:
+    steps = (phase(epochs=2, terms=(Term("retain"), Term("forget", weight=-0.1)), order=Alternate()),)
+    one, other = network(), network()
+    ran(steps, one, data)
+    ran(steps, other, replace(data, ahead=2))
+    assert not moved(one.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "free", "held"),
+    [
+        ("auto", "cpu", 0, True),
+        ("host", "cpu", 0, False),
+        ("auto", "cuda", 300, True),
+        ("auto", "cuda", 100, False),
+        ("device", "cuda", 0, True),
+    ],
+)
+def test_images_that_a_gpu_has_no_room_for_stay_on_the_host(
+    asked: str, device: str, free: int, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1000))
+    assert Compute(torch.device(device), "float32", True, "").holds(100, asked) == held
+
+
+def test_a_glance_stands_in_but_for_the_last_of_a_phase(data: Data) -> None:
+    splits = ("retain", "forget", "validation")
+    measured, glance = predict.evaluator(data, splits), predict.evaluator(data, splits, retain=7)
+    steps = (phase(name="a", epochs=3), phase(name="b", epochs=2, optimizer=None))
+    records = ran(steps, network(), data, evaluate=measured, glance=glance)
+    every = ran(steps, network(), data, evaluate=measured)
+    exact = [e.metrics == whole.metrics for e, whole in zip(records, every, strict=True)]
+    assert exact == [True, False, False, True, False, True]
+    for e, whole in zip(records, every, strict=True):
+        assert all(e.metrics[key] == whole.metrics[key] for key in whole.metrics if key.split(".")[0] in ("forget", "validation"))
+        share = e.metrics["retain.accuracy"] * 7 / 100
+        assert e.metrics == whole.metrics or share == pytest.approx(round(share)), "seven images"
+
+
 # --- how time passes --------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,13 @@ class Compute:
         form = torch.channels_last if self.channels_last else torch.contiguous_format
         return model.to(device=self.device, memory_format=form)  # type: ignore[call-overload,no-any-return]
 
+    def holds(self, size: int, asked: str) -> bool:
+        """Whether `size` bytes of images go to the device. auto: unless they would take more than half of a GPU's free memory."""
+        if asked != "auto" or self.device.type != "cuda":
+            return asked != "host"
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return size <= free / 2
+
     def __str__(self) -> str:
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         return f"{self.device}{threads}, {self.precision} ({self.reason})"

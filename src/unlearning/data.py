@@ -3,7 +3,9 @@
 N images, B batch, C classes, H x W pixels.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +27,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Data:
-    """images_NCHW uint8, labels_N int64, `splits` name -> int64 indices, all on one device.
+    """images_NCHW uint8, labels_N int64, `splits` name -> int64 indices, all on one device; or the images alone on the host.
 
-    `mean`, `std`: float32 [1, channels, 1, 1], of pixels scaled to [0, 1]. `channels_last`: the memory format of every batch."""
+    `mean`, `std`: float32 [1, channels, 1, 1], of pixels scaled to [0, 1]. `channels_last`: the memory format of every batch.
+    `ahead`: so many batches are cut by a thread before they are asked for, the same in the same order; for images on the host."""
 
     images_NCHW: Tensor
     labels_N: Tensor
@@ -35,13 +38,21 @@ class Data:
     mean: Tensor
     std: Tensor
     channels_last: bool = False
+    ahead: int = 0
 
     @property
     def device(self) -> torch.device:
-        return self.images_NCHW.device
+        return self.labels_N.device
 
     def normalised(self, index_B: Tensor) -> Tensor:
-        return self._normalise(self.images_NCHW[index_B])
+        return self._normalise(self._pixels(index_B))
+
+    def _pixels(self, index_B: Tensor) -> Tensor:
+        """On the data's device, from wherever the images are."""
+        pixels_BCHW = self.images_NCHW[index_B.to(self.images_NCHW.device)]
+        if pixels_BCHW.device == self.device:
+            return pixels_BCHW
+        return pixels_BCHW.pin_memory().to(self.device, non_blocking=True)
 
     def _normalise(self, pixels_BCHW: Tensor) -> Tensor:
         form = torch.channels_last if self.channels_last else torch.contiguous_format
@@ -57,13 +68,19 @@ class Data:
         generator = torch.Generator().manual_seed(_mix(seed, number, STREAM_SEEDS[stream]))
         order_N = index_N[torch.randperm(len(index_N), generator=generator).to(self.device)]
         draws = _draws(augment, len(index_N), generator, self.device) if augment else None
-        for start, stop in _cuts(len(index_N), batch_size):
+        where_N = order_N.to(self.images_NCHW.device)
+
+        def batch(cut: tuple[int, int]) -> Batch:
+            start, stop = cut
             part = slice(start, stop) if stop - start > 1 else [start, start]
             index_B = order_N[part]
-            pixels = self.images_NCHW[index_B]
+            pixels = self._pixels(where_N[part])
             if augment and draws is not None:
                 pixels = _augmented(pixels, augment.crop, draws[part])
-            yield Batch(self._normalise(pixels), self.labels_N[index_B], index_B)
+            return Batch(self._normalise(pixels), self.labels_N[index_B], index_B)
+
+        cuts = _cuts(len(index_N), batch_size)
+        yield from _prefetched(batch, cuts, self.ahead) if self.ahead else map(batch, cuts)
 
     def length(self, stream: str, batch_size: int) -> int:
         """Number of batches in one pass."""
@@ -76,6 +93,18 @@ class Features(Data):
     def _normalise(self, pixels_BCHW: Tensor) -> Tensor:
         form = torch.channels_last if self.channels_last and pixels_BCHW.ndim == 4 else torch.contiguous_format
         return pixels_BCHW.contiguous(memory_format=form)
+
+
+def _prefetched(batch: Callable[[tuple[int, int]], Batch], cuts: Iterable[tuple[int, int]], ahead: int) -> Iterator[Batch]:
+    """`map`, with the next results under way in a thread; what was begun is waited for when the caller stops early."""
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        under_way: deque[Future[Batch]] = deque()
+        for cut in cuts:
+            under_way.append(thread.submit(batch, cut))
+            if len(under_way) > ahead:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def _mix(*numbers: int) -> int:

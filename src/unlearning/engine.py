@@ -111,6 +111,7 @@ def run(
     data: Data,
     *,
     evaluate: Evaluate = lambda model, data: {},
+    glance: Evaluate | None = None,
     evaluate_every: int = 1,
     seed: int = 0,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -121,10 +122,12 @@ def run(
     """Spell `recipe` on `model`, in place, and yield an Epoch behind the start and behind every epoch and edit.
 
     `state` is kept up to date at every yield; handed in with `pending` tensors, the run goes on from there. With
-    `evaluate_every=k` only every k-th epoch and the last of each phase are evaluated. `view` says for each epoch which network steps on
-    which data: shortcuts that give the same (prefix.py) stand there. Raises Diverged when a loss is NaN or infinite.
+    `evaluate_every=k` only every k-th epoch and the last of each phase are evaluated; `glance` stands in for `evaluate` in
+    those that are not the last. `view` says for each epoch which network steps on which data: shortcuts that give the same
+    (prefix.py) stand there. Raises Diverged when a loss is NaN or infinite.
     """
     state = State() if state is None else state
+    handed = _Handed(evaluate, glance or evaluate, evaluate_every, seed, autocast, view)
     refs = Refs(_frozen(model), _frozen(blank or model))
     state.restore(model, recipe)
     if state.number < 0:
@@ -133,7 +136,7 @@ def run(
         yield Epoch(0, "start", 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
     for step in recipe[state.step :]:
         if isinstance(step, Phase):
-            yield from _phase(step, model, data, refs, state, evaluate, evaluate_every, seed, autocast, view)
+            yield from _phase(step, model, data, refs, state, handed)
         elif state.epoch == 0:
             step(model, data, refs)
             metrics, seconds = _timed(evaluate, model, model, data)
@@ -142,18 +145,19 @@ def run(
         state.step, state.epoch, state.best, state.best_value = state.step + 1, 0, None, -math.inf
 
 
-def _phase(
-    phase: Phase,
-    model: Module,
-    data: Data,
-    refs: Refs,
-    state: State,
-    evaluate: Evaluate,
-    evaluate_every: int,
-    seed: int,
-    autocast: Callable[[], AbstractContextManager[None]],
-    view: View,
-) -> Iterator[Epoch]:
+@dataclass(frozen=True)
+class _Handed:
+    """What `run` was given that no phase changes."""
+
+    evaluate: Evaluate
+    glance: Evaluate
+    evaluate_every: int
+    seed: int
+    autocast: Callable[[], AbstractContextManager[None]]
+    view: View
+
+
+def _phase(phase: Phase, model: Module, data: Data, refs: Refs, state: State, handed: _Handed) -> Iterator[Epoch]:
     if phase.optimizer and state.epoch == 0:
         state.optimizer, state.optimizer_step = phase.optimizer.build(list(model.parameters())), state.step
     optimizer = state.optimizer
@@ -169,9 +173,9 @@ def _phase(
         rate = phase.lr(t)
         _wait(data.device)
         began = time.perf_counter()
-        with _training(model, trains, phase.batchnorm), _seeded(seed, state.number, data.device):
-            seen, source = view(phase, model, data, trains)
-            streams = {letter: _passes(phase, stream, source, seed, state.passes) for letter, stream in phase.streams.items()}
+        with _training(model, trains, phase.batchnorm), _seeded(handed.seed, state.number, data.device):
+            seen, source = handed.view(phase, model, data, trains)
+            streams = {letter: _passes(phase, stream, source, handed.seed, state.passes) for letter, stream in phase.streams.items()}
             for number, letters in enumerate(word):
                 if phase.lr_steps == "batch":
                     rate = phase.lr((epoch + number / len(word)) / phase.epochs)
@@ -182,7 +186,7 @@ def _phase(
                 total: Tensor | float = 0.0
                 for letter in letters:
                     batch = next(streams[letter])
-                    with autocast():
+                    with handed.autocast():
                         logits_BC = seen(batch.images_BCHW)
                         for term in phase.terms:
                             if term.letter == letter:
@@ -198,8 +202,9 @@ def _phase(
         optimizer.zero_grad(set_to_none=True)
         metrics: Mapping[str, float] = {}
         evaluating = 0.0
-        if (epoch + 1) % evaluate_every == 0 or epoch + 1 == phase.epochs or phase.keep == "best":
-            metrics, evaluating = _timed(evaluate, model, seen, source)
+        last = epoch + 1 == phase.epochs
+        if last or (epoch + 1) % handed.evaluate_every == 0 or phase.keep == "best":
+            metrics, evaluating = _timed(handed.evaluate if last else handed.glance, model, seen, source)
             if not all(math.isfinite(value) for value in metrics.values()):
                 raise Diverged(f"phase {phase.name}, epoch {epoch}: after its {len(word)} steps the model's loss is not finite")
         if phase.keep == "best" and metrics["validation.accuracy"] > state.best_value:

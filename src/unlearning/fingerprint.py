@@ -18,6 +18,7 @@ from unlearning.scratch import STAGE
 # The files that a step is made of. Not what measures (predict, metrics): a new measure must not train the original again
 ENGINE = ("compute", "data", "edits", "engine", "losses", "model", "order", "quick", "recipe", "schedule", "select")
 SETTINGS = ("data.mean", "data.std", "model.architecture", "run.seed", "run.precision")  # whatever is trained depends on them
+MEASURING = ("run.evaluate_every", "run.evaluate_retain")  # and a method's epoch table on these
 
 
 def fingerprint(config: Config) -> None:
@@ -49,7 +50,7 @@ def recipe(config: Config, name: str) -> str:
     """A line for each setting and each phase; of a reference that is not trained here, its file's hash."""
     values = {section: getattr(config, section).model_dump(mode="json") for section in ("data", "model", "run")}
     said = flatten(values, "")
-    lines = "".join(f"{key} {said[key]}\n" for key in (SETTINGS if name in STAGE else (*SETTINGS, "run.evaluate_every")))
+    lines = "".join(f"{key} {said[key]}\n" for key in (SETTINGS if name in STAGE else (*SETTINGS, *MEASURING)))
     if name not in STAGE:
         one = replace(config, method=name)
         chain = one.chain_recipes() if one.chain else {name: one.recipe()}

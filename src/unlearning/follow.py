@@ -37,11 +37,13 @@ class Started:
 
         Raises Diverged, naming phase, epoch, step and the file with the last good epoch."""
         config, data, cast = self.prepared.config, self.prepared.data, self.prepared.compute.autocast
+        sample = config.run.evaluate_retain
         epochs = engine.run(
             self.recipe,
             self.network,
             data,
             evaluate=predict.evaluator(data, observers.MEASURED, cast),
+            glance=predict.evaluator(data, observers.MEASURED, cast, sample) if sample else None,
             evaluate_every=config.run.evaluate_every,
             seed=config.run.seed,
             autocast=cast,

@@ -95,12 +95,18 @@ class Run(Section):
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:<n>")
     precision: Literal["float32", "bfloat16", "auto"] = Field(description="auto: bfloat16 on a GPU that has it, else float32")
     channels_last: bool = Field(description="memory format of images and weights")
+    images: Literal["auto", "device", "host"] = Field(
+        description="where the images are kept; auto: on the device, unless they take more than half of a GPU's free memory"
+    )
     cache: int = Field(ge=0, description="MiB that what frozen layers give may take, computed once unless batchnorm is train; 0: never")
     threads: int | None = Field(ge=1, description="CPU threads; null: torch's own choice")
     log_model: Literal["pt2", "safetensors", "none"] = Field(description="how the result is exported to MLflow")
     checkpoint_every: int = Field(ge=0, description="log a checkpoint every so many epochs; 0: never")
     evaluate: bool = Field(description="measure the result right after unlearning")
     evaluate_every: int = Field(ge=1, description="epochs between measurements; the last of a phase is always measured")
+    evaluate_retain: int | None = Field(
+        ge=1, description="retain images that epochs before the last of a phase are measured on, a fixed sample; null: all"
+    )
 
 
 class Search(Section):

@@ -27,13 +27,20 @@ def logits(model: Module, data: Data, index_N: Tensor, autocast: Callable[[], Ab
 
 
 def evaluator(
-    data: Data, splits: Iterable[str], autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+    data: Data,
+    splits: Iterable[str],
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    retain: int | None = None,
 ) -> Callable[..., dict[str, float]]:
     """What the engine is handed: (model, the data it reads) -> `<split>.accuracy` (percent), `<split>.loss` (nats), `gap` (retain - forget
-    accuracy)."""
+    accuracy). `retain`: of that split only so many images, always the same."""
     names = list(splits)
-    index_N = torch.cat([data.splits[name] for name in names])
-    sizes = [len(data.splits[name]) for name in names]
+    chosen = {name: data.splits[name] for name in names}
+    if retain is not None and "retain" in chosen:
+        order = torch.randperm(len(chosen["retain"]), generator=torch.Generator().manual_seed(0))
+        chosen["retain"] = chosen["retain"][order[:retain].to(data.device)]
+    index_N = torch.cat(list(chosen.values()))
+    sizes = [len(index) for index in chosen.values()]
     labels = data.labels_N[index_N].split(sizes)
 
     def evaluate(model: Module, source: Data = data) -> dict[str, float]:

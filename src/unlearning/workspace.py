@@ -18,6 +18,8 @@ from unlearning.files import digest, read_json, write_json
 from unlearning.sources import Images
 from unlearning.splits import Splits
 
+AHEAD = 3  # batches that are cut while the device is busy, where it can't hold the images
+
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
@@ -52,8 +54,11 @@ class Prepared:
         index = {name: torch.from_numpy(index).to(device) for name, index in self.splits.items()}
         index["train"] = torch.arange(self.images.train, device=device)
         mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (self.config.data.mean, self.config.data.std))
-        pixels, labels = (torch.from_numpy(array).to(device) for array in (self.images.pixels, self.images.labels))
-        return Data(pixels, labels, index, mean, std, self.compute.channels_last)
+        pixels, labels = torch.from_numpy(self.images.pixels), torch.from_numpy(self.images.labels).to(device)
+        if self.compute.holds(pixels.nbytes, self.config.run.images):
+            return Data(pixels.to(device), labels, index, mean, std, self.compute.channels_last)
+        say(f"{pixels.nbytes / 2**20:,.0f} MiB of images stay in the host's memory")
+        return Data(pixels, labels, index, mean, std, self.compute.channels_last, AHEAD)
 
     def network(self, seed: int) -> Module:
         fresh = model.build(self.config.model.architecture, len(self.images.classes), seed)
