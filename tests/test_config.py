@@ -343,6 +343,35 @@ def test_values_are_typed(typed: str, key: str, value: Any) -> None:
     assert type(found) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("data.forget.classes", 3, ("3",)),
+        ("data.forget.classes", 0.5, ("0.5",)),
+        ("data.forget.classes", "cat", ("cat",)),
+        ("data.forget.classes", "cat, dog", ("cat", "dog")),
+        ("methods.hybrid_4.trains", "all", ("all",)),
+        ("methods.hybrid_4.unfreeze", 1, ("1",)),
+        ("search.spaces.hybrid_4.lr", {"choices": 0.5}, (0.5,)),
+    ],
+)
+def test_a_list_of_one_may_stand_alone(key: str, value: Any, found: tuple[Any, ...], tmp_path: Path) -> None:
+    """In the file as on the command line."""
+    said = tree()
+    if key.startswith("data.forget."):
+        said["data"]["forget"] = dict.fromkeys(Forget.model_fields)
+    put(said, key, value)
+    read = config.load(params=written(said, tmp_path))
+    assert (read.spaces["hybrid_4"]["lr"].choices if "spaces" in key else at(read, key)) == found
+
+
+@pytest.mark.parametrize("value", [True, {"cat": 1}])
+def test_what_is_no_name_is_no_list_of_one(value: Any, tmp_path: Path) -> None:
+    said = tree()
+    said["data"]["forget"] = dict.fromkeys(Forget.model_fields) | {"classes": value}
+    assert "it takes names, as a,b or null" in refusal([], written(said, tmp_path))
+
+
 def at(said: Config, key: str) -> Any:
     found: Any = said
     for part in key.split("."):
@@ -464,11 +493,14 @@ def test_as_json_holds_every_key_and_reads_back(tmp_path: Path) -> None:
             node = node[part]
     assert back["run"]["seed"] == 3
     path = tmp_path / "params.yaml"
-    back["search"]["spaces"] = json.loads(text())["search"]["spaces"]
     path.write_text(json.dumps(back))
     again = config.load(params=path)
     assert again.as_json() == said.as_json()
     assert again.methods == said.methods
+    assert again.spaces == said.spaces
+    assert {name: set(own) for name, own in back["search"]["spaces"].items()} == {
+        name: set(own) for name, own in json.loads(text())["search"]["spaces"].items()
+    }
     assert again.recipe() == said.recipe()
 
 

@@ -274,6 +274,18 @@ def test_a_phase_that_goes_on_needs_a_running_optimizer(data: Data) -> None:
         ran((phase(name="lone", optimizer=None),), network(), data)
 
 
+def test_a_phase_that_keeps_its_best_epoch_needs_to_be_measured(data: Data) -> None:
+    student, steps = network(), (phase(name="first"), phase(name="keeps", keep="best"))
+    before, says = copied(student), "'keeps' keeps its epoch of highest validation.accuracy, which `evaluate` does not measure"
+    for options in ({}, {"evaluate": predict.evaluator(data, ["retain"])}):
+        with pytest.raises(ValueError, match=says):
+            ran(steps, student, data, **options)
+    assert not moved(before, student.state_dict())  # said before the first step
+    once = iter([{"validation.accuracy": 50.0}])
+    with pytest.raises(ValueError, match=says):
+        ran(steps, student, data, evaluate=lambda model, data: next(once, {}))
+
+
 def test_batchnorm_in_eval_mode_keeps_all_statistics(data: Data) -> None:
     student = network()
     before = copied(student)

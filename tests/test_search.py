@@ -76,6 +76,12 @@ SMALL += [f"--{SPACE}.{key}" if "." in key else key for key in ("epochs.low", "2
             {"hybrid_4": {"shape": {"choices": ["linear", "power"]}, "power": {"low": 1, "high": 2, "when": {"shape": "cubic"}}}},
             "power.when has cubic (params.yaml, line 1); shape takes linear",
         ),
+        (
+            {"hybrid_4": {"shape": {"choices": ["linear", "power"]}, "power": {"low": 1, "high": 2, "when": {"shape": 3}}}},
+            "power.when has 3 (params.yaml, line 1); shape takes linear",
+        ),
+        ({"hybrid_4": {"lr": {"low": 1, "high": 2, "when": 3}}}, "lr.when is 3 (params.yaml, line 1); it takes arguments with values, as"),
+        ({"hybrid_4": {"lr": {"low": 1, "high": 2, "when": {"epochs": True}}}}, "it takes arguments with values, as {shape: [power]}"),
     ],
     ids=lambda value: str(value)[:60],
 )

@@ -100,9 +100,13 @@ class Config:
         return {key: _show(value) if isinstance(value, list) else value for key, value in flat.items()}
 
     def as_json(self) -> str:
-        """All of it, every method included."""
+        """All of it, every method and space included, as params.yaml could say it."""
         said = {name: getattr(self, name).model_dump(mode="json") for name in SECTIONS}
         methods = {name: section.model_dump(mode="json") for name, section in self.methods.items()}
+        said["search"]["spaces"] = {
+            name: {word: space.model_dump(mode="json", exclude_defaults=True) for word, space in own.items()}
+            for name, own in self.spaces.items()
+        }
         return json.dumps({**said, "method": self.method, "methods": methods}, indent=2)
 
 

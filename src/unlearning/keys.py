@@ -17,12 +17,19 @@ from unlearning.methods import METHODS, Training, as_run
 from unlearning.schedule import Shape
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _listed(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    """`a,b` is a list, and what stands alone a list of one."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return (value,) if _is_number(value) else value
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return str(value) if _is_number(value) else value
 
 
 Text = Annotated[str, BeforeValidator(_plain)]
@@ -235,6 +242,8 @@ def _word(kind: Any, marks: list[Any]) -> str:
         return (
             "names, as a,b" if Ellipsis in inner else f"{len(inner)} numbers{' above 0' if inner[0] is not float else ''}, as 0.5,0.5,0.5"
         )
+    if get_origin(kind) is dict:
+        return "arguments with values, as {shape: [power]}"
     noun = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "a text"}[kind]
     if kind in (int, float):
         bounds = []
