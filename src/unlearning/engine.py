@@ -134,7 +134,7 @@ def run(
         metrics, seconds = _timed(evaluate, model, model, data)
         state.number = 0
         for phase in (step for step in recipe if isinstance(step, Phase) and step.keep == "best"):
-            _rank(phase, metrics)  # what can't be is said before the first step
+            phase.rank(metrics)  # what can't be is said before the first step
         yield Epoch(0, "start", 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
     for step in recipe[state.step :]:
         if isinstance(step, Phase):
@@ -209,8 +209,8 @@ def _phase(phase: Phase, model: Module, data: Data, refs: Refs, state: State, ha
             metrics, evaluating = _timed(handed.evaluate if last else handed.glance, model, seen, source)
             if not all(math.isfinite(value) for value in metrics.values()):
                 raise Diverged(f"phase {phase.name}, epoch {epoch}: after its {len(word)} steps the model's loss is not finite")
-        if phase.keep == "best" and _rank(phase, metrics) > state.best_value:
-            state.best_value = _rank(phase, metrics)
+        if phase.keep == "best" and phase.rank(metrics) > state.best_value:
+            state.best_value = phase.rank(metrics)
             state.best = {name: value.clone() for name, value in model.state_dict().items()}
         state.epoch, state.number = epoch + 1, state.number + 1
         weights = sum(p.numel() for name, p in model.named_parameters() if name in trains)
@@ -219,12 +219,6 @@ def _phase(phase: Phase, model: Module, data: Data, refs: Refs, state: State, ha
         )
     if state.best is not None:
         model.load_state_dict(state.best)
-
-
-def _rank(phase: Phase, metrics: Mapping[str, float]) -> float:
-    if "validation.accuracy" not in metrics:
-        raise ValueError(f"phase {phase.name!r} keeps its epoch of highest validation.accuracy, which `evaluate` does not measure")
-    return metrics["validation.accuracy"]
 
 
 def _passes(phase: Phase, stream: str, data: Data, seed: int, passes: dict[str, int]) -> Iterator[Batch]:

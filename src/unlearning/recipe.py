@@ -4,7 +4,7 @@ The repr of a recipe evaluates back to it (see `NAMES`) and is what a run *was*:
 DVC depend on it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -96,6 +96,12 @@ class Phase:
     def scale(self, t: float) -> float | None:
         """The weight of the forget term at t: what the report calls the reverse scale."""
         return next((term.weight_at(t) for term in self.terms if term.stream == "forget"), None)
+
+    def rank(self, metrics: Mapping[str, float]) -> float:
+        """What the best epoch has most of. Raises ValueError when it was not measured."""
+        if "validation.accuracy" not in metrics:
+            raise ValueError(f"phase {self.name!r} keeps its epoch of highest validation.accuracy, which `evaluate` does not measure")
+        return metrics["validation.accuracy"]
 
 
 Edit: TypeAlias = edits.Edit
