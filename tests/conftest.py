@@ -109,6 +109,11 @@ class Project:
         everything = (path for path in self.root.rglob("*") if path.is_file() and path.name != "mlflow.db")
         return {str(path.relative_to(self.root)): path.read_bytes() for path in everything}
 
+    def times(self, run_id: str, key: str) -> dict[int, int]:
+        """When each step of a metric was, in milliseconds, as the store has it."""
+        with sqlite3.connect(self.root / "mlflow.db") as db:
+            return dict(db.execute("select step, timestamp from metrics where run_uuid = ? and key = ?", [run_id, key]))
+
     def rows(self, experiment: str = "Default", **tags: str) -> list[dict[str, Any]]:
         """Rows of the store, oldest first; metrics: key -> [(step, value), ...] in the order of steps."""
         found = []

@@ -217,6 +217,7 @@ def test_the_old_row_is_joined_and_under_a_new_one_all_epochs_move(project: Proj
     assert (rows[old]["status"], rows[old]["tags"]["continued_in"]) == ("KILLED", new)
     assert (rows[new]["status"], rows[new]["name"]) == ("FINISHED", "model_6")
     assert [step for step, _ in rows[new]["metrics"]["forget.accuracy"]] == [0, 1, 2, 3, 4, 5]
+    assert project.times(old, "forget.accuracy").items() < project.times(new, "forget.accuracy").items()
 
 
 @pytest.mark.parametrize("word", ["lr", "peak"])

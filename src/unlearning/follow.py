@@ -54,7 +54,8 @@ class Started:
         epochs = observers.kept(epochs, self.resume, self.state, self.network)
         try:
             for epoch in observers.progress(epochs, self.recipe, data, self.name):
-                self.row.metrics(observers.metrics(self.resume.history[-1]), step=epoch.number)
+                newest = self.resume.history[-1]
+                self.row.metrics(observers.metrics(newest), epoch.number, newest["at"])
                 self.row.refresh(lambda: observers.csv(self.resume.history).encode(), "epochs.csv")
                 self.row.refresh(lambda: plots.curves(self.resume.history, self.name), "curves.png")
                 every = config.run.checkpoint_every

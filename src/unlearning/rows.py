@@ -45,7 +45,7 @@ def opened(
         tags=tags(prepared, name) | {"start": start},
         params=config.resolved(name) | {"recipe": repr(recipe)},
         description=describe(config, name),
-        history=[(past["step"], observers.metrics(past)) for past in resume.history],
+        history=[(past["step"], observers.metrics(past), past["at"]) for past in resume.history],
         previous=resume.row,
         launched=launched,
         parent=parent,
