@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)# dvc and mlflow start the first `python`
 LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help env demo test lint docs ui lock
+.PHONY: help env demo test lint docs ui lock bench compare
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -38,6 +38,12 @@ lint: env ## ruff and mypy
 
 docs: env ## docs/keys.md and docs/methods.md from the code
 	python docs/generate.py
+
+bench: env ## how fast it is beside the ways of today: a table here, every run in results/speed_cpu.json (minutes)
+	python bench/speed.py --growth --write results/speed_cpu.json
+
+compare: env ## do commit A and the working tree (or B) compute the same, to the last digit: make compare A=<commit>
+	python bench/compare.py $(A) $(B)
 
 ui: env ## MLflow's UI on this project's runs, at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --workers 1

@@ -1,0 +1,101 @@
+"""Does a change alter what is computed? The ten methods for a few epochs on digits, at two commits: the first number that differs.
+
+    python bench/compare.py <commit> [<other commit>]     (make compare A=<commit>)
+
+Without another commit it is the working tree. Each side makes its own original and retrained model first. Compared to the last digit:
+epoch tables, then weights. Exit code 0 when all is identical, 1 when something differs.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parents[1]
+RUNS = """
+import sys
+sys.path.insert(0, "src")
+from unlearning.config import load
+from unlearning.methods import METHODS
+from unlearning.unlearn import unlearn
+for method in METHODS:
+    keys = {"method": method, "run.workspace": sys.argv[1], "run.evaluate": "false", "run.log_model": "none"}
+    few = {"epochs": 3, "final_epochs": 1, "repair_every": 2, "batch_size": 16, "lr": 0.01}
+    known = load([], overlay="demo").methods[method]
+    keys |= {f"methods.{method}.{key}": str(value) for key, value in few.items() if hasattr(known, key)}
+    unlearn(load([word for key, value in keys.items() for word in (f"--{key}", value)], overlay="demo"))
+"""
+
+
+@contextlib.contextmanager
+def tree(commit: str | None) -> Iterator[Path]:
+    """The checkout itself, or a commit beside it."""
+    if commit is None:
+        yield ROOT
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tree"
+        subprocess.run(["git", "worktree", "add", "-q", "--detach", path, commit], cwd=ROOT, check=True)
+        try:
+            yield path
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", path], cwd=ROOT, check=True)
+
+
+def made(commit: str | None, workspace: Path) -> None:
+    """All runs of one side, in one process with that side's code."""
+    print(f"running {commit or 'the working tree'}", file=sys.stderr)
+    with tree(commit) as path:
+        env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DVC_ROOT")}
+        env |= {"MLFLOW_TRACKING_URI": f"sqlite:///{workspace}/mlflow.db", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, "-c", RUNS, workspace], cwd=path, env=env, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"error: {commit or 'the working tree'} does not run: {done.stderr.strip().splitlines()[-1]}")
+
+
+def difference(one: Path, other: Path, name: str) -> str | None:
+    """The first number of a run that differs, in words."""
+    tables = [pd.read_csv(side / "epochs" / f"{name}.csv") for side in (one, other)]
+    if list(tables[0].columns) != list(tables[1].columns):
+        return f"other columns: {sorted(set(tables[0].columns) ^ set(tables[1].columns))}"
+    for (step, a), (_, b) in zip(tables[0].iterrows(), tables[1].iterrows(), strict=False):
+        for metric in a.index:
+            if a[metric] != b[metric] and not (pd.isna(a[metric]) and pd.isna(b[metric])):
+                return f"epoch {step}, {metric}: {a[metric]} and {b[metric]}"
+    if len(tables[0]) != len(tables[1]):
+        return f"{len(tables[0]) - 1} and {len(tables[1]) - 1} epochs"
+    weights = [load_file(side / "models" / f"{name}.safetensors") for side in (one, other)]
+    for tensor in sorted(set(weights[0]) | set(weights[1])):
+        if tensor not in weights[0] or tensor not in weights[1] or weights[0][tensor].tobytes() != weights[1][tensor].tobytes():
+            return f"weights, {tensor}"
+    return None
+
+
+def main() -> int:
+    commits = [*sys.argv[1:], None][:2]
+    if not commits[0] or commits[0].startswith("-"):
+        print(__doc__)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        sides = [Path(folder) / name for name in ("one", "other")]
+        for commit, side in zip(commits, sides, strict=True):
+            side.mkdir()
+            made(commit, side)
+        names = [path.stem for path in sorted((sides[0] / "epochs").glob("*.csv"))]
+        found = {name: difference(*sides, name) for name in names if (sides[1] / "epochs" / f"{name}.csv").exists()}
+    for name, said in found.items():
+        if said:
+            print(f"{name}: {said}")
+    if not any(found.values()):
+        print(f"identical, {len(set(found) - {'original', 'retrained'})} methods")
+    return int(any(found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
