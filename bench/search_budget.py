@@ -1,4 +1,4 @@
-"""TPE against random search of equal budget on digits: the area under the front after the same number of epochs.
+"""Optuna's samplers at equal budget on digits, random search among them: the area under the front after the same number of epochs.
 
     python bench/search_budget.py [--trials 30] [--seeds 3] [--workspace DIR] [--write]
 
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SAMPLERS = ("tpe", "random")
+SAMPLERS = ("tpe", "gp", "nsga2", "random")
 SHORT = {"epochs.low": "4", "epochs.high": "16", "final_epochs.high": "5"}  # the demo's network learns in 20 epochs
 COLUMNS = ("sampler", "seed", "budget_epochs", "trials", "stopped", "hypervolume", "best_unlearning")
 
