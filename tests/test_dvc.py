@@ -3,6 +3,7 @@
 DVC starts a stage with the first `python` on PATH. Here that forks it from a parent that has imported everything (conftest.py); or, to
 ask which stages run, only sketches most of them: their outputs differ at every run, so all that can follow from an edit follows."""
 
+import csv
 import json
 import os
 import re
@@ -68,7 +69,8 @@ class Checkout:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PYTEST_", "DVC_"))}
         people = {f"GIT_{who}_{what}": "a@b.example" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         own = {f"DVC_{kind}": str(self.bin / kind) for kind in ("GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR", "SITE_CACHE_DIR")}
-        path = os.pathsep.join([str(self.bin), clean["PATH"]])
+        # A queue's worker is started as `dvc`: where that is not found, `dvc exp run --run-all` waits for ever
+        path = os.pathsep.join([str(self.bin), str(Path(sys.executable).parent), clean["PATH"]])
         # An outer `mlflow run` has a row, which is no stage's
         return clean | people | own | {"PATH": path, "OMP_NUM_THREADS": "1", "MLFLOW_RUN_ID": "0" * 32} | more
 
@@ -123,7 +125,7 @@ def checkout(root: Path, bin: Path) -> Checkout:
     if found.returncode:
         pytest.skip("this tree is no Git repository")
     for name in filter(None, found.stdout.split("\0")):
-        if name.split("/")[0] in ("src", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml") and (ROOT / name).exists():
+        if name.split("/")[0] in ("src", "search", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml") and (ROOT / name).exists():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, root / name)
     write_params(root / "params.yaml")
@@ -267,6 +269,30 @@ def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: 
     assert small.git("status", "--porcelain") == ""
 
 
+def test_a_search_is_run_only_when_asked_for(small: Checkout) -> None:
+    """That a plain `dvc repro` leaves it alone is what EVERYTHING in the tests above says."""
+    small.put(search__trials=2, search__spaces__hybrid_4={"peak": {"low": -1.0, "high": -0.01}})
+    small.commit()
+    said = small.dvc("repro", "search/dvc.yaml")
+    assert stages(said) == {"fingerprint", "prepare", "pretrain", "search/dvc.yaml:search"}
+    assert "WARNING" not in said
+    assert small.git("status", "--porcelain", "search").split() == ["??", "search/dvc.lock", "??", "search/hybrid_4/"]
+    found = sorted(path.name for path in (small.root / "search" / "hybrid_4").iterdir())
+    assert found == ["best.json", "front.csv", "front.png", "trials.csv"]
+    (measured,) = json.loads(small.dvc("metrics", "show", "--json", "search/hybrid_4/best.json")).values()
+    assert measured["data"]["search/hybrid_4/best.json"]["data"]["done"] == 2
+    command = ("plots", "show", "--json", "search/hybrid_4/front.csv", "-t", "scatter", "-x", "unlearning", "-y", "utility")
+    drawn = json.loads(small.dvc(*command))
+    assert list(drawn["data"]) == ["search/hybrid_4/front.csv"]
+    assert not drawn.get("errors")
+    assert small.repro("search/dvc.yaml") == {"fingerprint"}
+    small.put(search__trials=3)
+    said = small.dvc("repro", "search/dvc.yaml")
+    assert stages(said) == {"fingerprint", "search/dvc.yaml:search"}
+    assert "going on behind 2 trials" in said
+    assert len(list(csv.DictReader((small.root / "search/hybrid_4/trials.csv").open()))) == 3
+
+
 def test_a_killed_dvc_is_gone_on_with(small: Checkout, warm: Warm) -> None:
     small.put(methods__hybrid_4__epochs=80)
     small.dvc("repro", "pretrain")
@@ -297,6 +323,7 @@ def test_dvc_yaml_names_what_there_is() -> None:
     pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
     assert pipeline["vars"][0]["pipeline"] == list(TEN)
     definitions = {name: stage.get("do", stage) for name, stage in pipeline["stages"].items()}
+    definitions |= YAML(typ="safe").load((ROOT / "search" / "dvc.yaml").read_text())["stages"]
     for name, stage in definitions.items():
         for path in stage.get("deps", ()):
             assert path.startswith("${run.workspace}/") or (ROOT / path).is_file(), (name, path)

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -25,7 +26,7 @@ from unlearning.checkout import root
 from unlearning.config import Config, load
 from unlearning.engine import Evaluate
 from unlearning.errors import BadInput, Diverged, Failed
-from unlearning.files import digest, short, write_text
+from unlearning.files import digest, short, whole, write_json, write_text
 from unlearning.follow import held
 from unlearning.fronts import Place, Point, Stop, front, hypervolume, picture
 from unlearning.keys import Space
@@ -64,7 +65,7 @@ def search(config: Config) -> None:
     evaluate = evaluator(blind.data, objective.splits, blind.compute.autocast)
     original, retrained = (_measured(blind, evaluate, tensors) for tensors in (start, reference))
     name = _name(blind, wide, [checkpoint.weights_hash(start), retrained])
-    with held(config.workspace / ".lethe" / "locks" / f"search.{name}.lock", f"the search {name}"):
+    with held(kept(config) / "locks" / f"search.{name}.lock", f"the search {name}"):
         study = _opened(config, partial(optuna.create_study, study_name=name, directions=["minimize", "maximize"], load_if_exists=True))
         run = Search(blind, objective, start, original, retrained, evaluate, wide, study, Prefix(config.run.cache, blind.compute.autocast))
         run.go_on(first)
@@ -102,11 +103,16 @@ def about(config: Config) -> dict[str, Any]:
     return {"method": config.method, "objective": said.objective, "sampler": said.sampler, "seed": said.seed}
 
 
+def kept(config: Config) -> Path:
+    """Where trials and their locks stand: one place for all the copies that DVC makes of a checkout."""
+    return config.path(config.run.workspace) / ".lethe"
+
+
 def storage(config: Config) -> str:
     """The database, in a folder that is there."""
     if config.search.storage:
         return config.search.storage
-    folder = config.workspace / ".lethe" / "trials"
+    folder = kept(config) / "trials"
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder.resolve() / 'search.db'}"
 
@@ -283,20 +289,16 @@ class Search:
 
     def show(self, row: tracking.Row) -> None:
         """A line on stderr; numbers, tables and pictures on the search's row."""
-        ended, done, winner = self.finished(), self.complete(), self.winner()
-        stopped, failed = (sum(trial.state is state for trial in ended) for state in (TrialState.PRUNED, TrialState.FAIL))
+        ended, done, winner, count = self.finished(), self.complete(), self.winner(), self.counts()
         newest = max(ended, key=lambda trial: trial.datetime_complete)
         left = (time.monotonic() - self.began) / self.ran * (self.config.search.trials - len(ended))
         said = [f"trial {newest.number} {newest.state.name.lower()}: {_pair(newest.values) or newest.user_attrs['reason']}"]
         running = len(self.trials(TrialState.RUNNING))
-        said += [f"{len(ended)} of {self.config.search.trials} done, {running} running, {stopped} pruned, {failed} failed"]
+        said += [f"{len(ended)} of {self.config.search.trials} done, {running} running, {count['pruned']} pruned, {count['failed']} failed"]
         said += [f"best {winner.number}: {_pair(winner.values)}" if winner else "none yet within a point of the original"]
         say(" | ".join([*said, f"left {time.strftime('%H:%M:%S', time.gmtime(max(left, 0)))}"]))
-        worst = self.objective.point(self.original, self.retrained)[0] if self.objective.worst is None else self.objective.worst
-        area = hypervolume([_point(trial) for trial in done], (worst, 0.0))
-        counts = {"search.done": len(ended), "search.pruned": stopped, "search.failed": failed, "search.hypervolume": area}
         best = {"search.best.unlearning": winner.values[0], "search.best.utility": winner.values[1]} if winner else {}
-        row.metrics(counts | best, step=len(ended))
+        row.metrics({f"search.{name}": value for name, value in count.items()} | best, step=len(ended))
         row.refresh(lambda: self.table(self.finished()).encode(), "trials.csv")
         row.refresh(lambda: self.table(self.front()).encode(), "front.csv")
         row.refresh(self.picture, "front.png")
@@ -304,11 +306,30 @@ class Search:
             for name, draw in self._optunas().items():
                 row.refresh(partial(_drawn, draw), f"{name}.png")
 
+    def counts(self) -> dict[str, float]:
+        """How many trials counted, were stopped and failed; the area that the complete ones dominate."""
+        ended = self.finished()
+        stopped, failed = (sum(trial.state is state for trial in ended) for state in (TrialState.PRUNED, TrialState.FAIL))
+        worst = self.objective.point(self.original, self.retrained)[0] if self.objective.worst is None else self.objective.worst
+        area = hypervolume([_point(trial) for trial in self.complete()], (worst, 0.0))
+        return {"done": len(ended), "pruned": stopped, "failed": failed, "hypervolume": area}
+
+    def write(self) -> None:
+        """search/<method>/ in the workspace: what the row shows, for those who read files."""
+        folder, winner = self.config.workspace / "search" / self.config.method, self.winner()
+        best = {"trial": winner.number, "unlearning": winner.values[0], "utility": winner.values[1]} if winner else {}
+        with whole(folder / "front.png") as beside:
+            beside.write_bytes(self.picture())
+        write_text(folder / "trials.csv", self.table(self.finished()))
+        write_text(folder / "front.csv", self.table(self.front()))
+        write_json(folder / "best.json", self.counts() | best)
+
     def end(self, row: tracking.Row) -> None:
-        """The front on stdout; how to take the winner on stderr."""
+        """The front on stdout and in files; how to take the winner on stderr."""
         if not self.complete():
             ended = [trial.user_attrs["reason"] for trial in self.finished()] or ["none was begun"]
             raise Failed(f"no trial of {self.study.study_name} came to its end; the last: {ended[-1]}")
+        self.write()
         print(self.table(self.front()), end="", flush=True)
         winner = self.winner()
         if winner is None:
@@ -422,7 +443,7 @@ def adopt(config: Config, number: int, name: str = "") -> None:
 
 
 def _newest(config: Config) -> optuna.Study:
-    there = config.search.storage or (config.workspace / ".lethe" / "trials" / "search.db").exists()
+    there = config.search.storage or (kept(config) / "trials" / "search.db").exists()
     known = _opened(config, optuna.get_all_study_summaries) if there else []
     found = [study for study in known if study.user_attrs.get("about") == about(config) and study.datetime_start]
     if not found:
