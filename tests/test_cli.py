@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import warnings
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -394,4 +395,8 @@ def test_a_figure_while_another_thread_imports_ipython(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "IPython", half)
     FigureCanvasBase._fix_ipython_backend2gui.cache_clear()  # type: ignore[attr-defined]
     assert plots.curves([{"step": 0, "phase": "start", "retain.accuracy": 10.0}], "a").startswith(b"\x89PNG")
+    far = {"step": 40, "phase": "final"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's on a layout that does not fit
+        assert plots.curves([{"step": 0, "phase": "start", "retain.accuracy": 10.0}, {"step": 1, "phase": "b"}, far], "a")
     assert half.asked > 1

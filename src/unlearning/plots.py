@@ -38,6 +38,7 @@ def curves(history: Sequence[Mapping[str, Any]], name: str, reference: Mapping[s
                 axes.axvline(row["step"] - 0.5, color="#999999", linewidth=0.8)
             axes.annotate(row["phase"], (row["step"] - 0.5, 1.01), xycoords=("data", "axes fraction"), fontsize=8, color="#555555")
             last = row["phase"]
+    axes.set_xlim(-0.5, max(1, *(row["step"] for row in history)) + 0.5)  # epochs that are not measured too: labels stand inside
     axes.set_xlabel("epoch (0: before unlearning)")
     axes.set_ylabel("accuracy (percent)")
     axes.set_title(name, loc="left", pad=18)
