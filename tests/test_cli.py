@@ -3,8 +3,8 @@
 import json
 import shlex
 import sys
-import warnings
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
