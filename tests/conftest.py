@@ -256,7 +256,11 @@ def serve() -> None:
     for name in (
         "pandas",
         "matplotlib.backends.backend_agg",
+        "scipy.stats",
         "sklearn.datasets",
+        "sklearn.linear_model",
+        "sklearn.model_selection",
+        "sklearn.svm",
         "mlflow.store.tracking.sqlalchemy_store",
         "torch._dynamo",
     ):

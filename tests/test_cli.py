@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 import types
 import warnings
@@ -14,7 +15,7 @@ from conftest import ROOT, Project, at_step, no_larger
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from unlearning import plots
+from unlearning import checkpoint, plots
 from unlearning.methods import METHODS
 from unlearning.published import TEN
 
@@ -206,6 +207,61 @@ def test_evaluate_joins_the_row_of_the_run(project: Project) -> None:
     assert len(project.rows()) == 3
 
 
+def test_scores_are_made_again_from_tables_without_a_model(project: Project) -> None:
+    project.ran("unlearn", "--method", "model_3")
+    files, rows = project.files(), project.rows()
+    names = ["original", "retrained", "model_3"]
+    shutil.rmtree(project.root / "models")
+    for name in names:
+        (project.root / "scores" / f"{name}.json").unlink()
+    done = project.ran("evaluate", "--method", "all")
+    assert sorted(table(done.stdout)) == sorted(names)
+    assert "into a logits table" not in done.stderr
+    after = project.files()
+    for name in names:
+        assert after[f"scores/{name}.json"] == files[f"scores/{name}.json"]
+        assert after[f"logits/{name}.safetensors"] == files[f"logits/{name}.safetensors"]
+    assert not (project.root / "models").exists()
+    for row, before in zip(project.rows(), rows, strict=True):  # told nothing twice
+        assert row["metrics"] == before["metrics"]
+    path = project.root / "logits" / "model_3.safetensors"
+    tensors, about = checkpoint.load(path)
+    tensors["logits"][5, 0] = float("nan")
+    checkpoint.save(tensors, path, about)
+    for cut, said in ((None, "model_3: NaN or infinite for 1 of 620 images"), (-1, "logits/model_3.safetensors can't be read")):
+        path.write_bytes(path.read_bytes()[:cut])
+        done = project.run("evaluate", "--method", "model_3,original")
+        assert (done.returncode, done.stderr.count(said)) == (2, 1), done.stderr
+    path.unlink()
+    done = project.run("evaluate", "--method", "model_3")
+    assert done.returncode == 2 and "`python src/unlearn.py --method model_3` makes it" in done.stderr
+    done = project.run("evaluate", "--method", "model_3,model_0")
+    assert done.returncode == 2 and "method is model_0; evaluate takes model_1, " in done.stderr
+
+
+def test_measures_stand_on_the_rows(project: Project) -> None:
+    """Also on that of an original whose retrained model came later."""
+    for folder in ("models", "logits", "scores"):
+        shutil.rmtree(project.root / folder)
+    project.ran("pretrain")
+    first = json.loads((project.root / "scores" / "original.json").read_text())
+    assert first["tier"] == 0 and first["measures"]["tow"] == {"missing": "takes at least 1 retrained model; there are 0"}
+    project.ran("unlearn", "--method", "model_1")
+    for name in ("original", "retrained", "model_1"):
+        (row,) = project.rows(method=name)
+        scores = json.loads((project.root / "scores" / f"{name}.json").read_text())
+        values = {id_: got["value"] for id_, got in scores["measures"].items() if "value" in got}
+        for id_, metric in (("mia.svc", "mia.svc"), ("mia.over", "mia.over"), ("tow", "tow"), ("distance.forget", "forget.distance")):
+            if id_ in values:
+                assert [value for _, value in row["metrics"][metric]] == [values[id_]], (name, id_)
+        assert ("tow" in values) == (name != "retrained")
+        assert len(row["metrics"]["test.accuracy"]) == 1
+        assert (row["tags"]["tier"], row["tags"]["references"]) == (("T0", "0") if name == "retrained" else ("T1", "1"))
+        assert ("over_forgetting" in row["tags"]) == (name != "retrained")
+    (artifact,) = (project.root / "mlruns").rglob(f"{row['run_id']}/artifacts/scores.json")
+    assert json.loads(artifact.read_text()) == scores
+
+
 # --- what is written ------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +280,8 @@ def test_the_logits_table(project: Project) -> None:
             "logits": ("float32", (620, 10)),
             "labels": ("int64", (620,)),
             "split": ("uint8", (620,)),
+            "probe": ("uint8", (620,)),
+            "residual": ("uint8", (620, 3)),
         }
         assert tables["split"].tolist() == [home[id_] for id_ in ids]
         scores = json.loads((project.root / "scores" / f"{name}.json").read_text())
@@ -231,6 +289,10 @@ def test_the_logits_table(project: Project) -> None:
         accuracy = {split: round(100 * float(np.mean(right[tables["split"] == number])), 6) for number, split in enumerate(SPLITS)}
         assert scores["accuracy"] == accuracy
         assert scores["gap"] == round(accuracy["retain"] - accuracy["forget"], 6)
+        forget = tables["split"] == 1
+        assert not tables["residual"][~forget].any() and 0 < tables["residual"][forget].mean() <= 16
+        excess = 100 * (tables["probe"][forget].mean() - tables["probe"][tables["split"] == 3].mean())
+        assert scores["measures"]["probe.excess"]["value"] == pytest.approx(excess, abs=1e-6)
     epochs = [line.split(",") for line in (project.root / "epochs" / "model_5.csv").read_text().splitlines()]
     last = dict(zip(epochs[0], epochs[-1], strict=True))
     assert epochs[0][0] == "step"

@@ -208,7 +208,7 @@ def test_an_edit_runs_what_it_touches_and_nothing_else(small: Checkout, monkeypa
     assert repro() == EVERYTHING - {"pretrain"}
 
     small.put(retrain__epochs=3)  # every distance moves with it, and no method
-    assert repro() == {"fingerprint", "retrain", "evaluate_reference@retrained", *ALL_EVALUATE, "report"}
+    assert repro() == {"fingerprint", "retrain", *EVALUATED}
 
 
 def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: Path, warm: Warm) -> None:

@@ -139,6 +139,7 @@ class Delivery:
         self.store: str = journal.header["uri"]
         self.met = self.stuck = False
         self.present: set[tuple[str, int]] = set()  # metrics and steps that the row had before
+        self.newest: set[tuple[str, float, int]] = set()  # of a row that is joined: what it says last, which is not told again
         self.params: Mapping[str, str] = {}  # those that it had before
         self.model_id: str | None = None  # of the logged model that metrics are linked to
 
@@ -240,7 +241,7 @@ class Delivery:
         tags: dict[str, str] = {}
         for what, value in records:
             if what == "metrics":
-                lacking = (point for point in value if (point[0], point[2]) not in self.present)
+                lacking = (point for point in value if (point[0], point[2]) not in self.present and tuple(point[:3]) not in self.newest)
                 metrics += [Metric(key, number, at, step, self.model_id) for key, number, step, at in lacking]
             elif what == "params":
                 params |= {key: text for key, text in value.items() if key not in self.params}
@@ -303,6 +304,8 @@ class Delivery:
         if run is not None:
             self.params = run.data.params
             outputs = run.outputs.model_outputs if run.outputs and self.journal.joins else []
+            if self.journal.joins:
+                self.newest = {(point.key, point.value, point.step) for point in run.data.to_proto().metrics}
             self.model_id = next((output.model_id for output in outputs), None)
             self.journal.mark((), run_id=run.info.run_id)
 

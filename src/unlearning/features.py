@@ -9,6 +9,8 @@ Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 
+BATCH = 8192
+
 
 def probe(features_ND: Array, labels_N: Ints, retain: Ints, classes: int) -> npt.NDArray[np.uint8]:
     """[N], 1 where a fresh linear head on the features is right: a ridge regression of centred one-hot labels, fitted on retain.
@@ -16,16 +18,22 @@ def probe(features_ND: Array, labels_N: Ints, retain: Ints, classes: int) -> npt
     Features are standardised by retain's mean and deviation; lambda is a thousandth of retain's size. Forget images that it gets right
     more often than unseen ones are remembered below the head (arXiv:2604.08271)."""
     from scipy.linalg import solve
+    from sklearn.utils import gen_batches
 
-    mean, deviation = (statistic(features_ND[retain].astype(np.float64), axis=0) for statistic in (np.mean, np.std))
+    dimensions = features_ND.shape[1]
+    mean = features_ND[retain].mean(axis=0, dtype=np.float64)
+    deviation = features_ND[retain].std(axis=0, dtype=np.float64, mean=mean[None])
     deviation[deviation == 0] = 1.0
-    standard_RD = (features_ND[retain] - mean) / deviation
     targets_RC = np.eye(classes)[labels_N[retain]]
     centre_C = targets_RC.mean(axis=0)
-    gram_DD = standard_RD.T @ standard_RD + 1e-3 * len(retain) * np.eye(features_ND.shape[1])
-    head_DC = solve(gram_DD, standard_RD.T @ (targets_RC - centre_C), assume_a="pos")
-    said_N = ((features_ND - mean) / deviation @ head_DC + centre_C).argmax(axis=1)
-    return np.asarray(said_N == labels_N, np.uint8)
+    gram_DD, cross_DC = 1e-3 * len(retain) * np.eye(dimensions), np.zeros((dimensions, classes))
+    for part in gen_batches(len(retain), BATCH):  # 45,000 x 4,096 features are 1.5 GB in float64
+        standard = (features_ND[retain[part]] - mean) / deviation
+        gram_DD += standard.T @ standard
+        cross_DC += standard.T @ (targets_RC[part] - centre_C)
+    head_DC = solve(gram_DD, cross_DC, assume_a="pos")
+    said = [((features_ND[part] - mean) / deviation @ head_DC + centre_C).argmax(axis=1) for part in gen_batches(len(labels_N), BATCH)]
+    return np.asarray(np.concatenate(said) == labels_N, np.uint8)
 
 
 def cka(ours_ND: Array, theirs_ND: Array) -> float:

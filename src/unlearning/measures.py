@@ -81,6 +81,11 @@ NEEDS: dict[str, tuple[str, Callable[[Case], bool]]] = {
 }
 
 
+def tier(references: int) -> int:
+    """The highest that so many retrained models meet."""
+    return max(tier for tier, fewest in TIERS.items() if references >= fewest)
+
+
 def measure(case: Case, only: Iterable[Measure] | None = None) -> dict[str, Estimate | str]:
     """Every measure of a model: id -> its estimate, or what it lacks."""
     found: dict[str, Estimate | str] = {}

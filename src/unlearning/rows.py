@@ -2,8 +2,9 @@
 
 import importlib.metadata
 import inspect
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,16 @@ def describe(config: Config, name: str) -> str:
 
 
 def finished(row: tracking.Row, prepared: Prepared, name: str, step: int) -> None:
-    """What is said once, at the end: test accuracy and loss, and distances to the retrained model where there is one."""
+    """What is said once, at the end: test accuracy and loss, every measure whose tier is met, and distances to the retrained model
+    where there is one; how many retrained models that took; the alarm; and the score file, which has the intervals."""
     measured = results.scores(prepared, name)
-    row.metrics(results.final(measured), step=step)
-    if (prepared.config.workspace / "models" / "retrained.safetensors").exists() and name != "original":
-        row.metrics(results.distances(measured, results.scores(prepared, "retrained")), step=step)
+    apart = {}
+    if name != "original" and results.there(prepared, "retrained"):
+        apart = results.distances(measured, results.scores(prepared, "retrained"))
+    row.metrics(results.final(measured) | apart, step=step)
+    alarm = (results.over_forgotten(measured) or "no") if measured["references"] else None
+    row.tags({"tier": f"T{measured['tier']}", "references": measured["references"], "over_forgetting": alarm})
+    row.text("scores.json", json.dumps(measured, indent=2) + "\n")
 
 
 def parent(prepared: Prepared, previous: Mapping[str, Any] | None) -> tracking.Row:
@@ -122,12 +128,16 @@ def parent(prepared: Prepared, previous: Mapping[str, Any] | None) -> tracking.R
     )
 
 
-def references(prepared: Prepared, names: Iterable[str] = ABOUT) -> None:
-    """Original and retrained have a row in every experiment in which a method runs: made from their files where it lacks."""
+def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Collection[str] = ()) -> None:
+    """Original and retrained have a row in every experiment in which a method runs: made from their files where it lacks.
+
+    A row that was there before its scores (an original that had no retrained model beside it, one that is `rescored`) is told of them."""
     for name in names:
         path = prepared.config.workspace / "models" / f"{name}.safetensors"
-        known = tags(prepared, name) | {"result": short(checkpoint.weights_hash(checkpoint.load(path)[0]))}
-        params = prepared.config.resolved(name) | {"provenance": checkpoint.metadata(path)["provenance"]}
+        older = name in rescored or not results.fresh(prepared, name)
+        known = tags(prepared, name) | {"result": results.weights(prepared, name)}
+        provenance = {"provenance": checkpoint.metadata(path)["provenance"]} if path.exists() else {}  # its table may be all there is
+        params = prepared.config.resolved(name) | provenance
         once = {key: known[key] for key in ("method", "data", "split", "result")}
         about = describe(prepared.config, name)
         with tracking.Row.open(
@@ -147,6 +157,8 @@ def references(prepared: Prepared, names: Iterable[str] = ABOUT) -> None:
                 )
             _inputs(row, prepared)
             finished(row, prepared, name, last)
+        if older:
+            evaluated(prepared, name)
 
 
 def export(row: tracking.Row, prepared: Prepared, network: Module, path: Path) -> None:
@@ -169,9 +181,9 @@ def about_model(prepared: Prepared) -> tuple[tuple[int, ...], dict[str, Any]]:
     return shape, info | {"mean": list(said.data.mean), "std": list(said.data.std), "input": "pixels / 255, minus mean, by std"}
 
 
-def evaluated(prepared: Prepared, name: str, path: Path) -> None:
-    """Scores made by the stage `evaluate` join the row of the run that made the result."""
-    result = short(checkpoint.weights_hash(checkpoint.load(path)[0]))
-    last = observers.read_csv(prepared.config.workspace / "epochs" / f"{name}.csv")[-1]["step"]
-    with tracking.Row.join(prepared.config.workspace, tags={"method": name, "result": result}) as row:
+def evaluated(prepared: Prepared, name: str) -> None:
+    """Scores made later join the row of the run that made the result; what it has already is not told again."""
+    table = prepared.config.workspace / "epochs" / f"{name}.csv"
+    last = observers.read_csv(table)[-1]["step"] if table.exists() else 0
+    with tracking.Row.join(prepared.config.workspace, tags={"method": name, "result": results.weights(prepared, name)}) as row:
         finished(row, prepared, name, last)

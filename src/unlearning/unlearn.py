@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 from torch.nn import Module
@@ -82,26 +82,34 @@ def result_metadata(prepared: Prepared, name: str, recipe: Recipe, start: dict[s
     return known | prepared.hashes | {"recipe": repr(recipe), "seed": str(prepared.config.run.seed)}
 
 
-def evaluate(config: Config, reference: str | None = None) -> None:
-    """Scores of a method whose result is there; they join the row that made it. `reference`: of the original or the retrained model."""
+def evaluate(config: Config, names: Sequence[str] = ()) -> None:
+    """Scores made anew from logits tables, which are read from models first where they are missing; they join the rows of the runs.
+
+    `names`: methods whose results are there, "original", "retrained", "all" that have a table; without any the configuration's method."""
     prepared = prepare(config)
-    if reference:
-        references.weights(prepared, reference)
-        rows.references(prepared, [reference])
-        print(results.show([(reference, results.scores(prepared, reference))]))
-        return
-    names = [f"{config.method}/{name}" for name in config.chain_recipes()] if config.chain else [config.method]
-    paths = {name: config.workspace / "models" / f"{name}.safetensors" for name in names}
-    for name, path in paths.items():
-        if not path.exists():
-            raise BadInput(f"{path} does not exist; {mend('unlearn', config, method=config.method)} makes it")
-        results.scores(prepared, name)
-    for kind in STAGE:
-        references.weights(prepared, kind)
-    for name, path in paths.items():
-        rows.evaluated(prepared, name, path)
-    rows.references(prepared)
-    show(prepared, names)
+    if not names:
+        names = [f"{config.method}/{name}" for name in config.chain_recipes()] if config.chain else [config.method]
+    elif "all" in names:
+        found = (config.workspace / "logits").rglob("*.safetensors")
+        names = sorted(str(path.relative_to(config.workspace / "logits").with_suffix("")) for path in found)
+    results_ = [name for name in names if name not in STAGE]
+    for name in results_:
+        if not any((config.workspace / folder / f"{name}.safetensors").exists() for folder in ("models", "logits")):
+            path = config.workspace / "models" / f"{name}.safetensors"
+            raise BadInput(f"{path} does not exist; {mend('unlearn', config, method=name.partition('/')[0])} makes it")
+        results.logits(prepared, name)
+    beside = [kind for kind in STAGE if results_ or kind in names]
+    for kind in beside:
+        if not results.there(prepared, kind) or (config.workspace / "models" / f"{kind}.safetensors").exists():
+            references.weights(prepared, kind)
+    for name in names:
+        results.scores(prepared, name, anew=True)
+    for name in results_:
+        rows.evaluated(prepared, name)
+    rows.references(prepared, beside, rescored=names)
+    print(results.show([(name, results.scores(prepared, name)) for name in (*beside, *results_)]))
+    sys.stdout.flush()
+    say(f"compare the runs: {rows.where_to_look()}")
 
 
 def show(prepared: Prepared, names: Iterable[str]) -> None:

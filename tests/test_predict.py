@@ -1,0 +1,79 @@
+"""What is read of a model beside its logits: the features under its head, and what it says of perturbed images."""
+
+import pytest
+import torch
+from scipy.stats import kstest
+from torch import Tensor, nn
+
+from unlearning import model, predict
+from unlearning.data import Data
+
+EVERY = torch.arange(40)
+IDS = [f"train/{number}" for number in range(40)]
+TAUS = (0.01, 0.03, 0.06)
+
+
+def data() -> Data:
+    pixels = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    mean, std = torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1), torch.tensor([0.2, 0.25, 0.3]).view(1, 3, 1, 1)
+    return Data(pixels, EVERY % 3, {}, mean, std)
+
+
+def network() -> nn.Module:
+    return model.build("convnet", 3, 1)
+
+
+def test_features_are_what_the_head_is_given() -> None:
+    student = network().train()
+    logits, features = predict.logits_and_features(student, data(), EVERY)
+    assert student.training
+    assert torch.equal(logits, predict.logits(student, data(), EVERY))
+    assert features is not None and (features.dtype, features.shape) == (torch.float32, (40, 32))
+    assert torch.allclose(student.fc(features), logits, atol=1e-5)  # type: ignore[operator]
+    assert not student.fc._forward_pre_hooks  # type: ignore[union-attr]
+
+
+def test_a_network_that_ends_otherwise_has_no_features() -> None:
+    for student in (nn.Sequential(nn.Conv2d(3, 3, 8), nn.Flatten()), nn.Sequential(nn.Linear(8, 3), nn.Flatten())):
+        logits, features = predict.logits_and_features(student, data(), EVERY)
+        assert features is None and len(logits) == 40
+
+
+class Bright(nn.Module):
+    """Class 1 where the mean normalised pixel is above 0, else 0."""
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        mean = images_BCHW.mean(dim=(1, 2, 3))
+        return torch.stack([-mean, mean, torch.full_like(mean, -9.0)], dim=1)
+
+
+def test_perturbed_images_by_hand() -> None:
+    images = data()
+    found = predict.perturbed(Bright(), images, EVERY, IDS, TAUS)
+    assert (found.dtype, found.shape) == (torch.uint8, (40, 3))
+    for row in (0, 1, 7, 32):
+        drawn = predict._in_the_unit_ball(16, 192, IDS[row]).view(16, 3, 8, 8)
+        for number, tau in enumerate(TAUS):
+            noisy = images.images_NCHW[row].float() / 255 + tau * 192**0.5 * drawn
+            said = Bright()((noisy - images.mean) / images.std).argmax(1)
+            assert found[row, number] == (said == row % 3).sum()
+    assert 0 < found.float().mean() < 16 and len(found.unique()) > 3
+
+
+def test_a_perturbation_depends_on_the_image_alone() -> None:
+    student = network()
+    whole = predict.perturbed(student, data(), EVERY, IDS, TAUS)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))[:35]
+    assert torch.equal(predict.perturbed(student, data(), order, [IDS[row] for row in order], TAUS), whole[order])
+    assert not torch.equal(predict.perturbed(student, data(), EVERY, [f"other/{row}" for row in EVERY], TAUS), whole)
+    right = predict.logits(student, data(), EVERY).argmax(1) == data().labels_N
+    assert torch.equal(predict.perturbed(student, data(), EVERY, IDS, (0.0,))[:, 0], right * 16)
+
+
+@pytest.mark.parametrize("size", [2, 12, 3072])
+def test_draws_are_uniform_in_the_ball(size: int) -> None:
+    drawn = torch.cat([predict._in_the_unit_ball(16, size, id_) for id_ in IDS]).double()
+    inside = drawn.norm(dim=1)
+    assert inside.max() <= 1 + 1e-6
+    assert kstest((inside**size).numpy(), "uniform").pvalue > 0.01  # the share of the ball that lies within
+    assert drawn.mean(0).abs().max() < 4 / (640 * size) ** 0.5 * (size + 2) ** 0.5
