@@ -36,7 +36,7 @@ lint: env ## ruff and mypy
 	ruff format --check .
 	mypy
 
-docs: env ## docs/keys.md and docs/methods.md from the code
+docs: env ## docs/keys.md, docs/methods.md and docs/measures.md from the code
 	python docs/generate.py
 
 bench: env ## how fast it is beside the ways of today: a table here, every run in results/speed_cpu.json (minutes)

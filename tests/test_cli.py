@@ -239,6 +239,24 @@ def test_scores_are_made_again_from_tables_without_a_model(project: Project) -> 
     assert done.returncode == 2 and "method is model_0; evaluate takes model_1, " in done.stderr
 
 
+def test_what_a_run_took_stands_on_its_row_and_in_no_file_that_is_hashed(project: Project) -> None:
+    project.ran("unlearn", "--method", "model_3")  # the retrained model is there, but was not trained on this machine
+    (project.root / "models" / "retrained.safetensors").unlink()
+    project.ran("retrain")
+    project.ran("unlearn", "--method", "model_3")
+    alone, beside = project.rows(method="model_3")
+    retraining = max(row["metrics"]["seconds"][0][1] for row in project.rows(method="retrained") if "seconds" in row["metrics"])
+    for row in (alone, beside):
+        took = row["metrics"]["seconds"][0][1]
+        assert 0 < took == pytest.approx(sum(seconds for _, seconds in row["metrics"]["epoch_seconds"]))
+        assert "peak_memory" not in row["metrics"]
+    assert "share_of_retrain" not in alone["metrics"]
+    assert beside["metrics"]["share_of_retrain"][0][1] == pytest.approx(took / retraining)
+    assert ("slow" in beside["tags"]) == (took / retraining > 0.2)
+    scores = (project.root / "scores" / "model_3.json").read_text()
+    assert "seconds" not in scores and "share_of_retrain" not in scores
+
+
 def test_measures_stand_on_the_rows(project: Project) -> None:
     """Also on that of an original whose retrained model came later."""
     for folder in ("models", "logits", "scores"):

@@ -1,4 +1,4 @@
-"""The three diffs of CONTRIBUTING.md, applied to copies of the project, do what the page says."""
+"""The four diffs of CONTRIBUTING.md, applied to copies of the project, do what the page says."""
 
 import re
 import shutil
@@ -125,6 +125,30 @@ print("trained")
 
 
 @pytest.mark.slow
+def test_a_new_measure(copy: Path) -> None:
+    apply(diff("A new measure"), copy)
+    well_formed(copy)
+    (copy / "tests" / "script.py").write_text("""
+import numpy as np
+from tables import drawn
+from unlearning import results
+
+table = drawn(1, name="ours")
+scores = results.measure(table, [drawn(100, name="retrained")])
+found = scores["measures"]["confidence.forget"]
+assert abs(found["value"] - np.exp(table.log_p[table.rows("forget")]).mean()) < 1e-6 and found["low"] < found["value"] < found["high"]
+assert found["reference"]["value"] > 0 and results.final(scores)["forget.confidence"] == found["value"]
+print("measured")
+""")
+    environment = clean() | {"PYTHONPATH": str(copy / "src")}
+    assert subprocess.run([sys.executable, "tests/script.py"], cwd=copy, env=environment, stdout=-1, check=True).stdout == b"measured\n"
+    assert (
+        "| `confidence.forget` | mean probability of the true class"
+        in typed(copy, "docs/generate.py") + (copy / "docs" / "measures.md").read_text()
+    )
+
+
+@pytest.mark.slow
 def test_a_new_data_source(copy: Path) -> None:
     apply(diff("A new data source"), copy)
     well_formed(copy)
@@ -145,4 +169,4 @@ def test_a_new_data_source(copy: Path) -> None:
 
 
 def test_the_page_has_no_other_diff() -> None:
-    assert PAGE.read_text().count("```diff\n") == 3
+    assert PAGE.read_text().count("```diff\n") == 4

@@ -302,6 +302,10 @@ def test_too_few_images_are_said_and_not_scored() -> None:
     found = measure(Case(of_phi(np.random.default_rng(0).normal(size=63), sizes=sizes), [of_phi(np.zeros(63), sizes=sizes)]))
     assert found["mia.loss"] == "takes at least 10 forget and 10 held-out images; there are 3 and 3"
     assert value(found, "distance.forget") <= 0
+    sizes = (20, 12, 20, 0)
+    found = measure(Case(of_phi(np.zeros(52), sizes=sizes), [of_phi(np.zeros(52), sizes=sizes)]))
+    assert found["mia.over"] == found["mia.svc"] == found["tow"] == "takes test images; there are none"
+    assert value(found, "distance.validation") == 0 and "accuracy.test" not in found
     one = measure(Case(of_phi(np.zeros(43), sizes=(20, 1, 11, 11))))
     assert one["accuracy.forget"] == Estimate(100.0 if value(one, "accuracy.forget") else 0.0)
     assert "accuracy.validation" in one

@@ -89,9 +89,9 @@ def by_svc(retain: Floats, held_out: Floats, asked: Floats, seed: int = 0) -> Bo
     size = min(len(retain), len(held_out))
     generator = np.random.default_rng(seed)
     learned = np.concatenate([each[np.sort(generator.choice(len(each), size, replace=False))] for each in (retain, held_out)])
-    # with most points support vectors there is little to shrink: 4 s instead of 5 for 20,000 / 2 points, the same optimum
-    fitted = SVC(C=3, gamma="auto", shrinking=False, cache_size=1000).fit(learned[:, None], np.repeat([1, 0], size))
-    # libsvm's own predict takes as long as the fit: 8,000 support vectors one by one
+    # four points in five become support vectors, so there is little to shrink: a fifth less time without, for the same optimum
+    fitted = SVC(C=3, gamma="auto", shrinking=False, cache_size=400).fit(learned[:, None], np.repeat([1, 0], size))
+    # libsvm's own predict goes over 8,000 support vectors one by one, which takes longer than the fit
     decisions = [
         rbf_kernel(asked[part, None], fitted.support_vectors_, gamma=1.0) @ fitted.dual_coef_[0] + fitted.intercept_[0]
         for part in gen_batches(len(asked), 500)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlearning import intervals
+from unlearning.errors import TooFew
 from unlearning.intervals import Estimate
 from unlearning.table import Array, Bools, Floats, Ints, LogitsTable, like, together
 
@@ -27,6 +28,10 @@ class Clock:
     seconds: float
     retrain_seconds: float | None = None
     peak_bytes: int | None = None
+
+    @property
+    def share_of_retrain(self) -> float | None:
+        return self.seconds / self.retrain_seconds if self.retrain_seconds else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +60,11 @@ class Case:
             together(self.model, self.swapped, split=False)
 
     def rows(self, split: str) -> Ints:
-        return self.model.rows(split)
+        """Raises TooFew where the split has no images."""
+        rows = self.model.rows(split)
+        if not len(rows):
+            raise TooFew(f"takes {split} images; there are none")
+        return rows
 
     def beside_forget(self, split: str) -> tuple[Ints, Floats]:
         """The held-out images that the forgotten are compared with, and their weights.

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch.nn import Module
 
-from unlearning import checkpoint, engine, observers, plots, predict, rows, tracking, under_dvc
+from unlearning import checkpoint, clock, engine, observers, plots, predict, rows, tracking, under_dvc
 from unlearning.errors import Diverged, Failed
 from unlearning.files import digest, short, write_text
 from unlearning.prefix import Prefix
@@ -37,6 +37,7 @@ class Started:
 
         Raises Diverged, naming phase, epoch, step and the file with the last good epoch."""
         config, data, cast = self.prepared.config, self.prepared.data, self.prepared.compute.autocast
+        clock.watch(self.prepared.compute)
         sample = config.run.evaluate_retain
         epochs = engine.run(
             self.recipe,
@@ -69,10 +70,13 @@ class Started:
         write_text(config.workspace / "epochs" / f"{self.name}.csv", observers.csv(self.resume.history))
 
     def save(self, path: Path, known: Mapping[str, str]) -> None:
-        """The result, whole or not at all, and its hash on the row."""
+        """The result, whole or not at all, its hash and what it took on the row."""
         tensors = self.network.state_dict()
         checkpoint.save(tensors, path, known)
-        self.row.tag("result", short(checkpoint.weights_hash(tensors)))
+        result = short(checkpoint.weights_hash(tensors))
+        self.row.tag("result", result)
+        seconds = sum(past.get("epoch_seconds", 0.0) for past in self.resume.history)
+        rows.timed(self.row, self.prepared, self.name, result, seconds, self.state.number)
 
 
 @contextmanager

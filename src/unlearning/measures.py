@@ -74,11 +74,16 @@ NEEDS: dict[str, tuple[str, Callable[[Case], bool]]] = {
     "features": ("the features of this and of the retrained models", lambda case: case.features is not None),
     "relearned": ("a fine-tuning on forget, which counts steps", lambda case: case.relearned is not None),
     "clock": ("the wall clock of the unlearning", lambda case: case.clock is not None),
-    "retrain_clock": ("the wall clock of retraining", lambda case: case.clock is not None and case.clock.retrain_seconds is not None),
+    "retrain_clock": ("the wall clock of retraining", lambda case: case.clock is not None and case.clock.share_of_retrain is not None),
     "memory": ("a device that says its peak memory", lambda case: case.clock is not None and case.clock.peak_bytes is not None),
     "probe": ("tables with the column probe, of models that end in a linear layer", _column("probe")),
     "residual": ("tables with the column residual", _column("residual")),
 }
+
+
+def of_machine(measure: Measure) -> bool:
+    """Whether it depends on the machine, and so stands on the run's row alone and in no score file: equal runs are equal bytes."""
+    return bool({"clock", "retrain_clock", "memory"} & {*measure.needs})
 
 
 def tier(references: int) -> int:
@@ -262,7 +267,7 @@ MEASURES: tuple[Measure, ...] = (
         "share_of_retrain",
         f"the same divided by the retraining's, same machine, same precision; over {LARGEST_SHARE} is flagged",
         "small",
-        measuring.clock(lambda clock: clock.retrain_seconds and clock.seconds / clock.retrain_seconds),
+        measuring.clock(lambda clock: clock.share_of_retrain),
         needs=("retrain_clock",),
         interval="",
         source="arXiv:2406.09073",

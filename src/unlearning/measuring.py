@@ -38,7 +38,7 @@ def _apart(case: Case) -> Floats:
 
 
 def _by_split(case: Case, values_N: Floats) -> Estimates:
-    return {split: case.mean(values_N[rows]) for split in SPLITS if len(rows := case.rows(split))}
+    return {split: case.mean(values_N[rows]) for split in SPLITS if len(rows := case.model.rows(split))}
 
 
 def accuracy(case: Case) -> Estimates:
@@ -52,7 +52,7 @@ def accuracy_by_class(case: Case) -> Estimates:
     if kept.all():
         return {}
     for split in ("validation", "test"):
-        rows = case.rows(split)
+        rows = case.model.rows(split)
         for name, part in (("retained_classes", rows[kept[rows]]), ("forgotten_classes", rows[~kept[rows]])):
             if len(part):
                 found[f"{name}.{split}"] = case.mean(right[part])
@@ -89,20 +89,22 @@ def mia_loss(case: Case) -> Estimate:
     return case.bootstrap(statistic, len(right))[0]
 
 
-def _non_members(*tables: LogitsTable) -> list[Floats]:
-    """[F] for each table, 100 where the SVC calls a forget image a non-member. At once: libsvm holds no lock while it fits."""
+def _non_members(case: Case, *tables: LogitsTable) -> list[Floats]:
+    """[F] for each table, 100 where the SVC calls a forget image a non-member. Two at once: libsvm holds no lock while it fits, and
+    takes up to 400 MB for each."""
+
+    rows = [case.rows(split) for split in ("retain", "test", "forget")]
 
     def one(table: LogitsTable) -> Floats:
-        p = np.exp(table.log_p)
-        retain, test, forget = (p[table.rows(split)] for split in ("retain", "test", "forget"))
+        retain, test, forget = (np.exp(table.log_p[part]) for part in rows)
         return np.asarray(_known(table, "svc", lambda: 100.0 * ~attacks.by_svc(retain, test, forget)))
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(2) as pool:
         return list(pool.map(one, tables))
 
 
 def mia_svc(case: Case) -> Estimate:
-    return case.mean(_non_members(case.model, *case.references)[0])  # the references' are asked for next
+    return case.mean(_non_members(case, case.model, *case.references)[0])  # the references' are asked for next
 
 
 def mia_over(case: Case) -> Estimate:
@@ -115,8 +117,6 @@ def mia_over(case: Case) -> Estimate:
 def _rmia(case: Case, gamma: float) -> attacks.Roc:
     validation = case.rows("validation")
     population = np.sort(np.random.default_rng(0).permutation(validation)[: max(1, len(validation) // 2)])
-    if not len(validation):
-        raise TooFew("takes validation images as a population; there are none")
     scores = attacks.rmia(case.model.log_p, np.stack([reference.log_p for reference in case.references]), population, gamma)
     held_out, weights = case.beside_forget("test")
     return attacks.Roc(scores[case.rows("forget")], scores[held_out], weights)
@@ -174,7 +174,7 @@ def _mean_gap(case: Case, *sizes: int, fourth: Callable[..., Floats]) -> Estimat
 
 
 def avg_gap_svc(case: Case) -> Estimate:
-    ours, *theirs = _non_members(case.model, *case.references)
+    ours, *theirs = _non_members(case, case.model, *case.references)
     apart = ours - np.mean(theirs, axis=0)
     return _mean_gap(case, fourth=lambda forget: apart[forget].mean(-1))
 

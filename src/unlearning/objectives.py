@@ -14,6 +14,7 @@ from unlearning.data import Data
 from unlearning.engine import Evaluate
 from unlearning.fronts import Point
 from unlearning.observers import MEASURED
+from unlearning.table import like
 from unlearning.workspace import Prepared
 
 Measured = Mapping[str, float]
@@ -86,11 +87,7 @@ def evaluator(data: Data, splits: Sequence[str], autocast: Any) -> Evaluate:
     labels = dict(zip(splits, data.labels_N[index_N].split(sizes), strict=True))
     useful_N = torch.isin(labels["validation"], data.labels_N[data.splits["retain"]])
     forget, validation = (labels[name].cpu().numpy() for name in ("forget", "validation"))
-    weights = np.ones(len(validation))
-    if set(validation) - set(forget):
-        wanted, there = (np.bincount(each, minlength=max(forget.max(), validation.max()) + 1) for each in (forget, validation))
-        weights = (wanted / np.maximum(there, 1))[validation]
-        weights = weights if weights.any() else np.ones(len(validation))  # validation has none of forget's classes
+    weights = like(forget, validation)
     member = np.concatenate([np.ones(len(forget)), np.zeros(len(validation))])
     weight = np.concatenate([np.ones(len(forget)), weights])
 

@@ -153,7 +153,7 @@ def measure(model: LogitsTable, references: Sequence[LogitsTable] = (), original
     case = Case(model, references, original)
     theirs = measures.of_references(case)
     found: Scores = {}
-    for id_, got in measures.measure(case).items():
+    for id_, got in measures.measure(case, [each for each in measures.MEASURES if not measures.of_machine(each)]).items():
         reference = {"reference": _numbers(theirs[id_])} if id_ in theirs else {}
         found[id_] = {"missing": got} if isinstance(got, str) else _numbers(got) | reference
     return measured | {"measures": found, "tier": measures.tier(len(references)), "references": len(references)}

@@ -10,11 +10,13 @@ from typing import Any
 
 from torch.nn import Module
 
-from unlearning import checkpoint, model, observers, results, tracking, under_dvc
+from unlearning import checkpoint, clock, model, observers, results, tracking, under_dvc
 from unlearning.config import Config
 from unlearning.files import short
+from unlearning.measures import LARGEST_SHARE
 from unlearning.methods import METHODS, as_run
 from unlearning.recipe import Recipe
+from unlearning.scratch import STAGE
 from unlearning.workspace import Prepared
 
 COLOUR = {"original": "#8c8c8c", "retrained": "#111111"}  # else the UI may give both the same
@@ -113,6 +115,18 @@ def finished(row: tracking.Row, prepared: Prepared, name: str, step: int) -> Non
     alarm = (results.over_forgotten(measured) or "no") if measured["references"] else None
     row.tags({"tier": f"T{measured['tier']}", "references": measured["references"], "over_forgetting": alarm})
     row.text("scores.json", json.dumps(measured, indent=2) + "\n")
+
+
+def timed(row: tracking.Row, prepared: Prepared, name: str, result: str, seconds: float, step: int) -> None:
+    """What the run took, also as a share of the retraining's time where that is known, and the flag of one that is too large."""
+    path, retrained = prepared.config.workspace / "models" / "retrained.safetensors", None
+    if name not in STAGE and path.exists():
+        retrained = short(checkpoint.weights_hash(checkpoint.load(path)[0]))
+    took = clock.took(prepared.config.workspace, prepared.compute, name, result, seconds, retrained)
+    share = took.share_of_retrain
+    row.metrics({"seconds": took.seconds, "share_of_retrain": share, "peak_memory": took.peak_bytes}, step=step)
+    if share is not None and share > LARGEST_SHARE:
+        row.tag("slow", f"{share:.2f} of the retraining's time, over {LARGEST_SHARE}")
 
 
 def parent(prepared: Prepared, previous: Mapping[str, Any] | None) -> tracking.Row:
