@@ -16,7 +16,7 @@ from unlearning.recipe import Recipe
 from unlearning.scratch import STAGE
 
 # The files that a step is made of. Not what measures (predict, metrics): a new measure must not train the original again
-ENGINE = ("compute", "data", "edits", "engine", "losses", "model", "order", "quick", "recipe", "schedule", "select")
+ENGINE = ("compute", "data", "edits", "engine", "losses", "model", "order", "prefix", "quick", "recipe", "schedule", "select")
 SETTINGS = ("data.mean", "data.std", "model.architecture", "run.seed", "run.precision")  # whatever is trained depends on them
 MEASURING = ("run.evaluate_every", "run.evaluate_retain")  # and a method's epoch table on these
 
