@@ -64,19 +64,23 @@ class Data:
 
         A batch of one image holds it twice, and counts as two: BatchNorm can't train on one value a channel, and the mean loss
         is the same."""
+        return self._passes(stream, batch_size, (seed,), number, augment)
+
+    def _passes(self, stream: str, batch_size: int, seeds: tuple[int, ...], number: int, augment: Augment | None) -> Iterator[Batch]:
+        """The passes of several seeds side by side: each batch holds one of every seed, in the order of `seeds`."""
         index_N = self.splits[stream]
-        generator = torch.Generator().manual_seed(_mix(seed, number, STREAM_SEEDS[stream]))
-        order_N = index_N[torch.randperm(len(index_N), generator=generator).to(self.device)]
-        draws = _draws(augment, len(index_N), generator, self.device) if augment else None
-        where_N = order_N.to(self.images_NCHW.device)
+        generators = [torch.Generator().manual_seed(_mix(seed, number, STREAM_SEEDS[stream])) for seed in seeds]
+        order_SN = torch.stack([index_N[torch.randperm(len(index_N), generator=own).to(self.device)] for own in generators])
+        draws_SN3 = torch.stack([_draws(augment, len(index_N), own, self.device) for own in generators]) if augment else None
+        where_SN = order_SN.to(self.images_NCHW.device)
 
         def batch(cut: tuple[int, int]) -> Batch:
             start, stop = cut
             part = slice(start, stop) if stop - start > 1 else [start, start]
-            index_B = order_N[part]
-            pixels = self._pixels(where_N[part])
-            if augment and draws is not None:
-                pixels = _augmented(pixels, augment.crop, draws[part])
+            index_B = order_SN[:, part].flatten()
+            pixels = self._pixels(where_SN[:, part].flatten())
+            if augment and draws_SN3 is not None:
+                pixels = _augmented(pixels, augment.crop, draws_SN3[:, part].flatten(0, 1))
             return Batch(self._normalise(pixels), self.labels_N[index_B], index_B)
 
         cuts = _cuts(len(index_N), batch_size)
@@ -135,8 +139,7 @@ def _draws(augment: Augment, n: int, generator: torch.Generator, device: torch.d
 def _augmented(pixels_BCHW: Tensor, crop: int, draws_B3: Tensor) -> Tensor:
     height, width = pixels_BCHW.shape[-2:]
     padded = torch.nn.functional.pad(pixels_BCHW, (crop, crop, crop, crop))
-    rows = torch.arange(height, device=pixels_BCHW.device) + draws_B3[:, 0, None]
-    columns = torch.arange(width, device=pixels_BCHW.device).expand(len(draws_B3), width)
-    columns = torch.where(draws_B3[:, 2, None] == 1, width - 1 - columns, columns) + draws_B3[:, 1, None]
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # every crop there is, as a view
     image = torch.arange(len(draws_B3), device=pixels_BCHW.device)
-    return padded.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    cropped = windows[image, :, draws_B3[:, 0], draws_B3[:, 1]]
+    return torch.where(draws_B3[:, 2, None, None, None] == 1, cropped.flip(-1), cropped)

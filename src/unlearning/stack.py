@@ -1,0 +1,104 @@
+"""Several small models stepped at once: one network whose weights are theirs, stacked, on batches that hold a batch of each.
+
+The engine trains it as any other network: handed `Stack` as its view, it steps M models in one pass of one recipe, each on the batches
+that its own seed draws. Equal to training them one after another but for the order of sums (and for what layers draw: dropout).
+M models, B batch."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn import Module
+from torch.nn.functional import cross_entropy
+
+from unlearning.data import Batch, Data
+from unlearning.recipe import Augment, Phase
+
+
+def stacked(models: Sequence[Module]) -> Module:
+    """A copy of the first whose parameters and buffers, by the same names, are all of theirs: [M, ...]. Only its view runs it."""
+    stack = copy.deepcopy(models[0])
+    parameters, buffers = stack_module_state(list(models))
+    for name, parameter in stack.named_parameters():
+        parameter.data = parameters[name].detach()  # in place: what two layers share stays shared
+    for name, buffer in stack.named_buffers():
+        buffer.data = buffers[name]
+    return stack
+
+
+def unstacked(stack: Module, model: int) -> dict[str, Tensor]:
+    """State dict of one of the models."""
+    return {name: value[model] for name, value in stack.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Handed to the engine as its view of a stack: `seeds`, one a model, say which batches each sees."""
+
+    seeds: tuple[int, ...]
+
+    def __call__(self, phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
+        own = {name: value for name, value in vars(data).items() if name != "channels_last"}  # the library wants models x channels
+        return AtOnce(model, len(self.seeds)), Beside(**own, seeds=self.seeds)
+
+
+@dataclass(frozen=True)
+class Beside(Data):
+    """The data as several models see them: each batch holds a batch of every seed's pass, in the order of `seeds`."""
+
+    seeds: tuple[int, ...] = ()
+
+    def batches(self, stream: str, batch_size: int, seed: int, number: int, augment: Augment | None = None) -> Iterator[Batch]:
+        return self._passes(stream, batch_size, self.seeds, number, augment)
+
+
+class AtOnce(Module):
+    """The forward pass of every model of a stack on its own part of the batch, [M x B, ...].
+
+    A loss is a mean over the whole batch: gradients are multiplied by M, so that each model gets those of its own mean."""
+
+    def __init__(self, stack: Module, models: int) -> None:
+        super().__init__()
+        self.stack, self.models = (stack,), models  # in a tuple, as no child: its mode is the engine's to set
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        (stack,) = self.stack
+
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
+            return functional_call(stack, (parameters, buffers), (images,))  # type: ignore[no-any-return]
+
+        # buffers go through vmap with the weights: BatchNorm then moves each model's own statistics, in place
+        each = vmap(one, randomness="different")
+        images = images_BCHW.unflatten(0, (self.models, -1))
+        logits: Tensor = each(dict(stack.named_parameters()), dict(stack.named_buffers()), images).flatten(0, 1)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: gradient * self.models)
+        return logits
+
+
+def refusal(models: Sequence[Module], data: Data) -> str:
+    """Why networks can't be trained at once; "" when a step's gradients and statistics are those that two of them have alone."""
+    two = [copy.deepcopy(model).train() for model in models[:2]]
+    stack = stacked(two)
+    batch = next(data.batches("retain", 4, 0, 0))
+    try:
+        logits = AtOnce(stack, 2)(batch.images_BCHW.repeat(2, 1, 1, 1))
+        cross_entropy(logits, batch.labels_B.repeat(2)).backward()
+    except Exception as error:  # what can't be one call for several: steps that look at values, and whatever else a model does
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    for number, model in enumerate(two):
+        cross_entropy(model(batch.images_BCHW), batch.labels_B).backward()
+        for (name, alone), found in zip(_moved(model).items(), _moved(stack).values(), strict=True):
+            least = 1e-3 * float(alone.abs().max())
+            if not torch.allclose(alone, found[number], 1e-3, least):
+                return f"{name} moves otherwise than alone"
+    return ""
+
+
+def _moved(model: Module) -> dict[str, Tensor]:
+    """What a step changes: gradients and, as float, buffers."""
+    gradients = {name: torch.zeros_like(value) if value.grad is None else value.grad for name, value in model.named_parameters()}
+    return gradients | {name: value.float() for name, value in model.named_buffers()}

@@ -1,0 +1,127 @@
+"""Several models stepped at once are the models stepped one after another: float64, so that nothing but a fault can be seen."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from test_prefix import data, final, phase
+from torch import Tensor, nn
+
+from unlearning import engine, model
+from unlearning.data import Data
+from unlearning.recipe import SGD, Augment, Phase, Recipe, Term
+from unlearning.schedule import Cosine, OneCycle
+from unlearning.stack import Stack, refusal, stacked, unstacked
+
+SEEDS = (3, 0, 7)
+SCRATCH = (
+    Phase("train", 2, (Term("retain"),), 8, OneCycle(0.01), optimizer=SGD(0.9, 0.0005), augment=Augment(2, True), lr_steps="batch"),
+    Phase("anneal", 1, (Term("retain"),), 8, Cosine(0.001), augment=Augment(0, True)),
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On busy cores two threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Double(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        for name, block in inner.double().named_children():
+            self.add_module(name, block)
+        self.inner = (inner,)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        features = images_BCHW.double()
+        for number in range(1, 5):
+            features = self.get_submodule(f"layer{number}")(features)
+        return self.fc(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+def network(seed: int) -> nn.Module:
+    return Double(model.build("convnet", 3, seed)).eval()
+
+
+def at_once(recipe: Recipe, source: Data) -> nn.Module:
+    stack = stacked([network(seed) for seed in SEEDS])
+    list(engine.run(recipe, stack, source, view=Stack(SEEDS)))
+    return stack
+
+
+@pytest.mark.parametrize("recipe", [SCRATCH, (phase(), final()), (phase(batchnorm="train"),)], ids=["scratch", "frozen", "hybrid"])
+def test_at_once_is_one_after_another(recipe: Recipe) -> None:
+    source = data()
+    stack = at_once(recipe, source)
+    for number, seed in enumerate(SEEDS):
+        alone, start = network(seed), network(seed).state_dict()
+        list(engine.run(recipe, alone, source, seed=seed))
+        found = unstacked(stack, number)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(found[name], value, rtol=1e-7, atol=1e-7, msg=f"seed {seed}: {name}")
+        for name, _ in alone.named_parameters():
+            moves = recipe == SCRATCH or name.startswith(("layer4", "fc"))
+            assert torch.equal(found[name], start[name]) != moves, name
+    assert not any(module.training for module in stack.modules())
+
+
+def test_the_losses_told_are_means_over_the_models() -> None:
+    source = data()
+    stack = stacked([network(seed) for seed in SEEDS])
+    told = [epoch.losses for epoch in engine.run(SCRATCH, stack, source, view=Stack(SEEDS))]
+    alone = [[epoch.losses for epoch in engine.run(SCRATCH, network(seed), source, seed=seed)] for seed in SEEDS]
+    for number in (1, 2, 3):
+        mean = sum(losses[number]["retain"] for losses in alone) / len(SEEDS)
+        assert told[number]["retain"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_a_resumed_stack_ends_the_same() -> None:
+    """Weights, momentum and the count of passes go through the resume state as any network's."""
+    source, state = data(), engine.State()
+    whole = at_once(SCRATCH, source)
+    stack = stacked([network(seed) for seed in SEEDS])
+    for epoch in engine.run(SCRATCH, stack, source, view=Stack(SEEDS), state=state):
+        if epoch.number == 2:
+            break
+    saved = {name: value.clone() for name, value in state.tensors(stack).items()}
+    again = replace(state, pending=saved, optimizer=None)
+    stack = stacked([network(seed) for seed in SEEDS])
+    list(engine.run(SCRATCH, stack, source, view=Stack(SEEDS), state=again))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, stack.state_dict()[name]), name
+
+
+class Tied(nn.Module):
+    """Two layers share their weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.second, self.fc = nn.Conv2d(3, 4, 8, 8), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return self.fc(self.second(self.first(self.stem(images_BCHW).mean((2, 3)))))  # type: ignore[no-any-return]
+
+
+class Looks(Tied):
+    """Its path depends on the values."""
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        logits = super().forward(images_BCHW)
+        return logits if logits.sum() > 0 else 2 * logits
+
+
+def test_what_can_not_be_stacked_says_why() -> None:
+    source = data(32)
+    assert refusal([model.build("convnet", 3, seed) for seed in SEEDS], source) == ""
+    assert refusal([Tied() for _ in SEEDS], source) == ""
+    assert "data-dependent" in refusal([Looks() for _ in SEEDS], source)
+    counting = [model.build("convnet", 3, seed) for seed in SEEDS]
+    for one in counting:
+        one.get_submodule("layer2.1").momentum = None  # type: ignore[assignment]
+    assert "item()" in refusal(counting, source)
