@@ -15,6 +15,7 @@ from unlearning.errors import BadInput
 from unlearning.keys import (
     SECTIONS,
     Arguments,
+    CardSection,
     DataSection,
     Forget,
     ModelSection,
@@ -52,6 +53,7 @@ class Config:
     methods: Mapping[str, Section]
     like: Mapping[str, str]
     search: Search
+    card: CardSection
     spaces: Mapping[str, Mapping[str, Space]]
     given: Mapping[str, str] = field(default_factory=dict)  # by an overlay or the command line
 
@@ -454,6 +456,14 @@ def manual(stage: str) -> str:
             "",
             "usage: python src/search.py adopt <trial> [<name>] [--key value ...]",
             "  write a finished trial of the newest such search into params.yaml, as a variant of its method",
+        ]
+    if stage == "report":
+        lines += [
+            "",
+            "usage: python src/report.py card [--method <method>] [--key value ...]",
+            "  the unlearning card of the method's result: one HTML page, and the same as Markdown and JSON, in cards/ of the workspace",
+            "usage: python src/report.py card --list <id> [--key value ...]",
+            "  every card in the workspace whose request names the image",
         ]
     if stage == "unlearn":
         lines += [

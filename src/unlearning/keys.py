@@ -130,6 +130,10 @@ class Search(Section):
     prune_margin: float = Field(gt=0, description="points of utility by which a trial must lie behind to be stopped")
 
 
+class CardSection(Section):
+    thumbnails: int = Field(ge=0, le=24, description="of forgotten images on the unlearning card, at most; 0: none")
+
+
 class Space(Section):
     """Where a search looks for one argument: a range (`log`: on a log scale) or choices; `when`: only at these values of earlier ones."""
 
@@ -181,6 +185,7 @@ SECTIONS: dict[str, type[Section]] = {
     "retrain": Retrain,
     "run": Run,
     "search": Search,
+    "card": CardSection,
 }
 
 

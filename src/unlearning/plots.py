@@ -295,3 +295,35 @@ def _png(figure: Any) -> bytes:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})  # the same numbers, the same bytes
     return drawn.getvalue()
+
+
+# --- the card's figure ------------------------------------------------------------------------------------------------
+
+
+def histograms(series: Sequence[tuple[str, str, str, Sequence[float]]], log10_edges: Sequence[float]) -> str:
+    """SVG, to stand in a page: steps over common bins, in percent of the images, of (words, colour, line); the first is filled."""
+    import re
+
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.6, 2.5), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.subplots()
+    edges = [10**edge for edge in log10_edges]
+    for number, (words, colour, line, percent) in enumerate(series):
+        if number == 0:
+            axes.stairs(percent, edges, fill=True, color=colour, alpha=0.25, linewidth=0)
+        axes.stairs(percent, edges, color=_dark(colour), linestyle=line, linewidth=1.8, label=words)
+    axes.set_xscale("log")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("loss (nats)")
+    axes.set_ylabel("percent of images")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    drawn = io.StringIO()
+    with rc_context({"svg.hashsalt": "card", "svg.fonttype": "none"}):  # the same numbers, the same bytes; text stays text
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    return re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", drawn.getvalue(), flags=re.DOTALL)

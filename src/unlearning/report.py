@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unlearning import checkpoint, judge, observers, plots, published, sources, splits
+from unlearning import checkpoint, judge, observers, plots, published
 from unlearning.config import Config
 from unlearning.errors import BadInput
 from unlearning.files import read_json, whole
@@ -19,7 +19,7 @@ from unlearning.judge import REFERENCES, Reading, Record, chance, label
 from unlearning.published import TEN
 from unlearning.sources import Images
 from unlearning.splits import SPLITS
-from unlearning.workspace import mend, prepare
+from unlearning.workspace import lying, mend
 
 TITLE = "Machine unlearning: ten methods beside a model that never saw the forgotten images"
 TABLES = {"table_7": ("Table 7: the six models", published.TABLE_7), "table_8": ("Table 8: the four hybrids", published.TABLE_8)}
@@ -63,10 +63,9 @@ def read(config: Config) -> Measured:
     home = config.workspace
     if not any((home / "scores").glob("*.json")):
         raise BadInput(f"{home / 'scores'} holds no scores; {mend('unlearn', config)} makes some")
-    kept = home / "data" / "images.safetensors"
-    images = sources.load(kept)[0] if kept.exists() else prepare(config).images
-    drawn = splits.read(home / "data" / "splits", images)
-    split, sizes = splits.split_hash(drawn, images), {name: len(index) for name, index in drawn.items()}
+    prepared = lying(config)
+    images, split = prepared.images, prepared.hashes["split"]
+    sizes = {name: len(index) for name, index in prepared.splits.items()}
     rows = {name: _scores(config, name, split) for name in _names(home / "scores")}
     references = {name: row for name, row in rows.items() if name in REFERENCES}
     chain = {name: _scores(config, f"as_run/{name}", split) for name in _names(home / "scores" / "as_run") if name in TEN}

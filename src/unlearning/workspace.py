@@ -98,6 +98,15 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
     return prepared
 
 
+def lying(config: Config) -> Prepared:
+    """The images and splits that lie in the workspace, whatever the configuration asks for; fetched by it where there are none."""
+    kept = config.workspace / "data" / "images.safetensors"
+    if not kept.exists():
+        return prepare(config)
+    images, _ = sources.load(kept)
+    return Prepared(config, images, splits.read(config.workspace / "data" / "splits", images))
+
+
 def _about(prepared: Prepared) -> dict[str, Any]:
     """What DVC hashes in place of the images, whose copy holds file times: an original depends on the first alone."""
     images = prepared.images
