@@ -116,12 +116,24 @@ class Looks(Tied):
         return logits if logits.sum() > 0 else 2 * logits
 
 
+class Hides(Tied):
+    """What differs between two of them is neither weight nor buffer."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return self.scale * super().forward(images_BCHW)
+
+
 def test_what_can_not_be_stacked_says_why() -> None:
     source = data(32)
-    assert refusal([model.build("convnet", 3, seed) for seed in SEEDS], source) == ""
-    assert refusal([Tied() for _ in SEEDS], source) == ""
-    assert "data-dependent" in refusal([Looks() for _ in SEEDS], source)
+    assert refusal(SCRATCH, [model.build("convnet", 3, seed) for seed in SEEDS], source) == ""
+    assert refusal(SCRATCH, [Tied() for _ in SEEDS], source) == ""
+    assert "data-dependent" in refusal(SCRATCH, [Looks() for _ in SEEDS], source)
+    assert refusal(SCRATCH, [Hides(1.0), Hides(2.0)], source).endswith("moves otherwise than alone")
     counting = [model.build("convnet", 3, seed) for seed in SEEDS]
     for one in counting:
         one.get_submodule("layer2.1").momentum = None  # type: ignore[assignment]
-    assert "item()" in refusal(counting, source)
+    assert "item()" in refusal(SCRATCH, counting, source)
