@@ -327,7 +327,7 @@ def test_dvc_yaml_names_what_there_is() -> None:
     for name, stage in definitions.items():
         for path in stage.get("deps", ()):
             assert path.startswith("${run.workspace}/") or (ROOT / path).is_file(), (name, path)
-    assert set(ENGINE) == {"compute", "quick", "model"} | reached("engine")
+    assert set(ENGINE) == {"compute", "quick", "model", "prefix"} | reached("engine")
 
 
 def reached(module: str) -> set[str]:
