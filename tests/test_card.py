@@ -324,6 +324,31 @@ def test_nothing_is_half_written(home, monkeypatch):
     assert not (home / "cards").exists() and not home.told
 
 
+# --- the command --------------------------------------------------------------------------------------------------------
+
+
+def test_the_command(project):
+    refused = project.run("report", "card", "--method", "model_1")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "holds no run of model_1; `python src/unlearn.py --method model_1` makes one" in refused.stderr
+    project.ran("unlearn", "--method", "model_1")
+    done = project.ran("report", "card", "--method", "model_1")
+    path = project.root / "cards" / done.stdout.strip().rpartition("/")[2]
+    assert done.stdout == f"{path}\n"
+    made = json.loads(path.with_suffix(".json").read_text())
+    (row,) = project.rows(method="model_1")
+    assert made["reproduce"]["about"]["run"] == row["run_id"]
+    assert made["reproduce"]["commands"]["result"] == "python src/unlearn.py --method model_1"  # params.yaml says all of it
+    assert "epochs=3" in made["models"]["result"]["recipe"]
+    (logged,) = (project.root / "mlruns").rglob(path.name)
+    assert logged.read_bytes() == path.read_bytes()
+    assert row["run_id"] in str(logged)
+    some = (project.root / "data" / "splits" / "forget.csv").read_text().split()[1]
+    assert str(path) in project.ran("report", "card", "--list", some).stdout
+    none = project.run("report", "card", "--list=test/0")
+    assert (none.returncode, none.stdout, none.stderr.count("\n")) == (2, "", 1)
+
+
 # --- in a browser -------------------------------------------------------------------------------------------------------
 
 

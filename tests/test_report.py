@@ -285,6 +285,16 @@ def test_the_published_hybrids_over_forget():
     assert [name for name, found in kinds.items() if found and found.kind == "barely forgets"] == ["model_1", "model_2", "model_3"]
 
 
+def test_the_alarm_is_in_the_report(home, undrawn):
+    over = {"value": 66.2, "reference": {"value": 88.2, "low": 85.4, "high": 91.0}}
+    for name in ("hybrid_4", "as_run/model_1"):
+        path = home / "scores" / f"{name}.json"
+        write_json(path, json.loads(path.read_text()) | {"measures": {"accuracy.forget": over}})
+    said = [text for text in written(home)["report.md"].decode().splitlines() if "**Alarm**" in text]
+    beyond = "over-forgets: forget accuracy 66.2 is below 85.4, beyond the retrained model's 95 % interval."
+    assert said == [f"- **Alarm**: Hybrid-4 {beyond}", f"- **Alarm**: Model 1 {beyond}"]
+
+
 def test_only_cifar10_proper_is_compared(home, undrawn, monkeypatch):
     assert "**Published numbers are of CIFAR-10" in written(home)["report.md"].decode()
     measured = report.read(config.load(["--run.workspace", str(home)]))

@@ -6,12 +6,12 @@ All of it is read from scores/, epochs/ and data/, and from `published`; no numb
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unlearning import checkpoint, judge, observers, plots, published
+from unlearning import checkpoint, judge, observers, plots, published, results
 from unlearning.config import Config
 from unlearning.errors import BadInput
 from unlearning.files import read_json, whole
@@ -41,6 +41,7 @@ class Measured:
     source: str
     images: str
     comparable: bool
+    alarms: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # reading -> method -> what lies beyond the reference's interval
 
     @property
     def ran(self) -> list[Reading]:
@@ -91,8 +92,14 @@ def read(config: Config) -> Measured:
     }
     source, architecture = _source(config, images), _architecture(config)
     counts = ", ".join(f"{name} {number:,}" for name, number in sizes.items())
+    alarms = {
+        "independent": _alarms(home, {name: name for name in rows}),
+        "as_run": _alarms(home, {name: f"as_run/{name}" for name in chain}),
+    }
     same = source == "cifar10" and sizes == published.SIZES and architecture == published.ARCHITECTURE
-    return Measured(readings, source, f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}", same)
+    return Measured(
+        readings, source, f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}", same, alarms
+    )
 
 
 def _names(folder: Path) -> list[str]:
@@ -114,6 +121,11 @@ def _scores(config: Config, name: str, split: str) -> dict[str, float]:
         return {split: float(accuracy[split]) for split in SPLITS}
     except (KeyError, TypeError, ValueError):
         raise BadInput(f"{path} does not hold the accuracies of {', '.join(SPLITS)}") from None
+
+
+def _alarms(home: Path, names: Mapping[str, str]) -> dict[str, str]:
+    found = {name: results.over_forgotten(read_json(home / "scores" / f"{stem}.json")) for name, stem in names.items()}
+    return {name: said for name, said in found.items() if said}
 
 
 def _epochs(home: Path, names: Mapping[str, str]) -> dict[str, Record]:
@@ -336,6 +348,11 @@ def page(measured: Measured) -> dict[str, bytes]:
 
 def _words(measured: Measured, reading: Reading) -> list[str]:
     said, there = judge.words(reading), measured.readings["published"]
+    key = next(key for key, each in measured.readings.items() if each is reading)
+    said += [
+        f"**Alarm**: {label(name)} over-forgets: {found}, beyond the retrained model's 95 % interval."
+        for name, found in measured.alarms.get(key, {}).items()
+    ]
     if reading is there or not judge.has_power(reading):
         return said
     more = [judge.beside(reading, there), judge.apart(reading, there) if measured.comparable else ""]
