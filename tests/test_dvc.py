@@ -34,6 +34,7 @@ pytestmark = pytest.mark.slow
 RUN = ["hybrid_3", "hybrid_4"]  # what the small pipeline runs of the ten
 ALL_UNLEARN, ALL_EVALUATE = ({f"{stage}@{name}" for name in RUN} for stage in ("unlearn", "evaluate"))
 EVALUATED = {"evaluate_reference@original", "evaluate_reference@retrained", *ALL_EVALUATE, "report"}
+TAKEN = ("src", "search", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "MLproject", "conda.yaml")
 EVERYTHING = {"fingerprint", "prepare", "pretrain", "retrain", *ALL_UNLEARN, *EVALUATED}
 
 PYTHON = """#!{python} -SE
@@ -125,7 +126,7 @@ def checkout(root: Path, bin: Path) -> Checkout:
     if found.returncode:
         pytest.skip("this tree is no Git repository")
     for name in filter(None, found.stdout.split("\0")):
-        if name.split("/")[0] in ("src", "search", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml") and (ROOT / name).exists():
+        if name.split("/")[0] in TAKEN and (ROOT / name).exists():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, root / name)
     write_params(root / "params.yaml")
