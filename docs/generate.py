@@ -1,4 +1,5 @@
-"""docs/keys.md from the configuration, docs/methods.md and docs/measures.md from their lists. `make docs` writes, `make test` compares."""
+"""docs/keys.md from the configuration, docs/methods.md and docs/measures.md from their lists, the README's table of speed from its bench's
+JSON. `make docs` writes, `make test` compares."""
 
 import inspect
 import json
@@ -100,7 +101,37 @@ def measures_() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"keys.md": keys, "methods.md": methods, "measures.md": measures_}
+SPEED = HERE.parent / "results" / "speed_cpu.json"
+BEGIN, END = "<!-- from results/speed_cpu.json by `make docs` -->", "<!-- end -->"
+
+
+def readme() -> str:
+    """The README with its table of speed made anew."""
+    before, _, rest = (HERE.parent / "README.md").read_text().partition(BEGIN)
+    _, _, behind = rest.partition(END)
+    return before + BEGIN + "\n" + speed() + END + behind
+
+
+def speed() -> str:
+    found = json.loads(SPEED.read_text())
+    where = found["machine"]
+    lines = [
+        f"On {where['cpu']}, {where['threads']} of {where['cores']} cores, torch {where['torch']}, {where['precision']}; medians of "
+        f"{len(next(iter(found['cases'][0]['runs'].values())))} rounds, all rows by turns in one process.\n"
+    ]
+    for case in found["cases"]:
+        sizes = case["sizes"]
+        lines += [f"**{case['title']}**: ResNet-18, {sizes['retain']:,} retain and {sizes['forget']:,} forget images, batch 128.\n"]
+        lines += ["| | images/s | times the notebook | times advised | floor's step / ours | evaluation |", "|---|---|---|---|---|---|"]
+        for line in case["lines"]:
+            shares = [f"{line[key]:.0%}" for key in ("steps_share_of_floor", "evaluation_share")]
+            numbers = [f"{line['images_per_second']:.0f}", f"{line['times_notebook']:.2f}", f"{line['times_advice']:.2f}", *shares]
+            lines.append(f"| {found['rows'][line['row']]} | " + " | ".join(numbers) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+PAGES = {"../README.md": readme, "keys.md": keys, "methods.md": methods, "measures.md": measures_}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():
