@@ -110,7 +110,12 @@ STEPS: dict[str, list[Step]] = {
         Step("dvc push", r"files? pushed", {"push": "push --remote folder"}),  # the bucket is on the network
     ],
 }
-TARGETS = {"make demo": "tests/test_cli.py, test_the_demo", "make test": "this", "make ui": "tests/test_browser.py"}
+TARGETS = {
+    "make demo": "tests/test_cli.py, test_the_demo",
+    "make test": "this",
+    "make ui": "tests/test_browser.py",
+    "make bench": "tests/test_bench.py",
+}
 
 
 def commands() -> dict[str, list[str]]:
