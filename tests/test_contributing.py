@@ -61,8 +61,9 @@ def copy(tmp_path: Path) -> Path:
     root = tmp_path / "copy"
     for name in ("src", "tests", "docs"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("params.yaml", "pyproject.toml"):
-        shutil.copy(ROOT / name, root)
+    (root / "results").mkdir()
+    for name in ("params.yaml", "pyproject.toml", "README.md", "results/speed_cpu.json"):
+        shutil.copy(ROOT / name, root / name)
     return root
 
 
