@@ -1,0 +1,52 @@
+"""Units of work for processes, which find them by name; a folder holds what each kept."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from unlearning.errors import BadInput
+
+
+def square(item: tuple[str, int]) -> tuple[int, int]:
+    """Keeps `<n>` in the folder; the result and who made it. Negative: fails. 13: dies at its first try. 666: dies."""
+    folder, n = Path(item[0]), item[1]
+    tried = folder / f"{n}.tried"
+    again = tried.exists()
+    tried.touch()
+    if n < 0:
+        raise BadInput(f"{n} is negative")
+    if n == 666 or (n == 13 and not again):
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / str(n)).touch()
+    return n * n, os.getpid()
+
+
+def surroundings(n: int) -> tuple[str | None, str | None]:
+    return os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def odd(n: int) -> object:
+    """What can't be pickled."""
+    return threading.Lock() if n else n
+
+
+def wait(item: tuple[str, int]) -> None:
+    """Until it is told to stop, which it notes."""
+    folder, n = Path(item[0]), item[1]
+    (folder / f"{n}.began").write_text(str(os.getpid()))
+    try:
+        time.sleep(300)
+    except KeyboardInterrupt:
+        (folder / f"{n}.stopped").touch()
+        raise
+
+
+if __name__ == "__main__":
+    import sys
+
+    from unlearning.spread import spread
+
+    for _ in spread(wait, [(sys.argv[1], n) for n in range(2)], workers=2):
+        pass
