@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -578,3 +579,10 @@ def test_bad_input_is_one_line_and_exit_code_2(argv: list[str], says: str, tmp_p
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(says)
     assert [path.name for path in project.rglob("*")] == ["params.yaml"]
+
+
+def test_a_configuration_goes_to_another_process() -> None:
+    said = config.load(["--method", "hybrid_4", "--methods.hybrid_4.lr", "0.5", "--data.forget.count", "3"])
+    there = pickle.loads(pickle.dumps(said))
+    assert there == said
+    assert there.recipe() == said.recipe()

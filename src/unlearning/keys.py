@@ -168,6 +168,15 @@ class Arguments(Section):
     share: float = Field(gt=0, description="multiplies the notebook's epochs")
 
 
+class MethodSection(Section):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self).__name__, self.model_dump())  # its class is made while the program runs
+
+
+def _again(name: str, said: Mapping[str, Any]) -> Section:
+    return method_section(name).model_validate(said)
+
+
 @cache
 def method_section(name: str) -> type[Section]:
     """The section `methods.<name>`: exactly the method function's arguments."""
@@ -175,7 +184,7 @@ def method_section(name: str) -> type[Section]:
     own = [p for p in inspect.signature(function).parameters if p != "training"]
     words = [*own, *Training.__dataclass_fields__]
     fields: dict[str, Any] = {word: (Arguments.model_fields[word].annotation, Arguments.model_fields[word]) for word in words}
-    return create_model(name, __base__=Section, **fields)
+    return create_model(name, __base__=MethodSection, **fields)
 
 
 SECTIONS: dict[str, type[Section]] = {

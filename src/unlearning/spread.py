@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn, TypeVar
 
 from unlearning.errors import BadInput, Failed
+from unlearning.journal import clean
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,8 +55,8 @@ def spread(fn: Callable[[Item], Result], items: Iterable[Item], *, workers: int 
 
 
 def _named(item: Any) -> str:
-    """The item on one line of bearable length."""
-    text = " ".join(str(item).split())
+    """The item on one line of bearable length, without passwords."""
+    text = clean(" ".join(str(item).split()))
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
