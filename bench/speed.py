@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -230,14 +231,40 @@ def tracked(setting: Setting) -> dict[str, float]:
             prepared = workspace.Prepared(said, images, splits)
             began = time.perf_counter()
             with started(prepared, "hybrid_4", setting.case.recipe(), prepared.network(0), launched=False) as run:
+                following = time.perf_counter()
                 run.follow()
+                followed = time.perf_counter() - following
                 told = run.resume.history
-        rest = time.perf_counter() - began
-    return {
-        "steps": sum(row.get("epoch_seconds", 0.0) for row in told),
-        "evaluating": sum(row[observers.TIMES[2]] for row in told),
-        "all": rest,
-    }
+        whole = time.perf_counter() - began
+    steps = sum(row.get("epoch_seconds", 0.0) for row in told)
+    evaluating = sum(row[observers.TIMES[2]] for row in told)
+    return {"steps": steps, "evaluating": evaluating, "watching": followed - steps - evaluating, "all": whole}
+
+
+def start_up(repeats: int) -> dict[str, Any]:
+    """Seconds from the command line to the first step, where data, original and retrained model are there: the demo's digits."""
+    with tempfile.TemporaryDirectory() as folder:
+        keys = {
+            "method": "model_1",
+            "run.workspace": folder,
+            "pretrain.epochs": "1",
+            "methods.model_1.epochs": "1",
+            "methods.model_1.batch_size": "16",
+            "run.evaluate": "false",
+        }
+        words = [word for key, value in keys.items() for word in (f"--{key}", value)]
+        command = [sys.executable, str(Path(__file__).parents[1] / "src" / "demo.py"), *words]
+        took = []
+        for _ in range(repeats + 1):  # the first makes what the others find
+            began, said, seconds = time.perf_counter(), "", 0.0
+            with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
+                for said in run.stderr or ():
+                    if said.startswith("start"):
+                        seconds = time.perf_counter() - began
+            if run.returncode:
+                raise RuntimeError(f"the run that is timed failed: {said}")
+            took.append(seconds)
+        return {"seconds": statistics.median(took[1:]), "all": took[1:]}
 
 
 def floor(setting: Setting) -> dict[str, float]:
@@ -341,6 +368,11 @@ def summary(setting: Setting, runs: dict[str, list[dict[str, Any]]]) -> list[dic
                 "steps_share_of_floor": middle("floor", "steps") / steps,
                 "evaluation_share": middle(name, "evaluating") / whole,
                 "rest_share": max(0.0, 1 - (steps + middle(name, "evaluating")) / whole),
+                **(
+                    {"watching_share": middle(name, "watching") / (middle(name, "watching") + steps + middle(name, "evaluating"))}
+                    if "watching" in runs[name][0]
+                    else {}
+                ),
                 "peak_mib": max((run["peak_mib"] or 0 for run in runs[name]), default=0),
             }
         )
@@ -419,6 +451,9 @@ def main() -> None:
             print(f"{line['row']:<10} {numbers} {' '.join(shares)} {line['peak_mib']:7.0f}", flush=True)
     if asked.growth:
         found["growth"] = growth(device, precision)
+    if "tracked" in rows:
+        found["start_up"] = start_up(asked.repeats)
+        print(f"\nfrom the command line to the first step: {found['start_up']['seconds']:.1f} s")
     if asked.write:
         asked.write.parent.mkdir(parents=True, exist_ok=True)
         asked.write.write_text(json.dumps(found, indent=1) + "\n")

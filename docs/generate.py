@@ -128,6 +128,12 @@ def speed() -> str:
             numbers = [f"{line['images_per_second']:.0f}", f"{line['times_notebook']:.2f}", f"{line['times_advice']:.2f}", *shares]
             lines.append(f"| {found['rows'][line['row']]} | " + " | ".join(numbers) + " |")
         lines.append("")
+    watching = [line["watching_share"] for case in found["cases"] for line in case["lines"] if "watching_share" in line]
+    if watching and "start_up" in found:
+        lines.append(
+            f"What watches a run takes {' and '.join(f'{share:.1%}' for share in watching)} of it behind its start; "
+            f"from the command line to the first step it is {found['start_up']['seconds']:.1f} s.\n"
+        )
     return "\n".join(lines)
 
 
