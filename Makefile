@@ -5,9 +5,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)# dvc and mlflow start the first `python`
 LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help env demo test lint docs ui lock bench compare
+.PHONY: help env ray postgres server demo test lint docs ui lock bench compare
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: .venv/.ready ## the environment, .venv (a minute, about 3 GB of downloads the first time)
 .venv/.ready: requirements-uv.txt requirements.txt requirements-dev.txt pyproject.toml
@@ -20,10 +20,13 @@ env: .venv/.ready ## the environment, .venv (a minute, about 3 GB of downloads t
 	$(BIN)/uv pip install -q --system-certs --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
+ray postgres server: env ## what many machines, a search on PostgreSQL and an MLflow server want besides
+	$(BIN)/uv pip install -q --system-certs --python $(BIN)/python --require-hashes --compile-bytecode -r requirements-$@.txt
+
 lock: env ## the hashed locks from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	$(LOCK) --group uv -o requirements-uv.txt
 	$(LOCK) pyproject.toml -o requirements.txt
-	$(LOCK) --group dev -c requirements.txt -o requirements-dev.txt
+	for group in dev ray postgres server; do $(LOCK) --group $$group -c requirements.txt -o requirements-$$group.txt || exit 1; done
 
 demo: env ## the main job on bundled digits: original, retrained and hybrid side by side (under 3 minutes)
 	python src/demo.py

@@ -28,7 +28,9 @@ def own(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imports(path) if name.startswith("unlearning.") and name.split(".")[1] in PACKAGE}
 
 
-@pytest.mark.parametrize(("library", "home"), [("mlflow", "delivery"), ("optuna", "search"), ("multiprocessing", "spread")])
+@pytest.mark.parametrize(
+    ("library", "home"), [("mlflow", "delivery"), ("optuna", "search"), ("multiprocessing", "spread"), ("ray", "spread")]
+)
 def test_a_library_is_imported_in_one_file(library: str, home: str) -> None:
     users = {name for name, path in {**PACKAGE, **STAGES}.items() if any(i.split(".")[0] == library for i in imports(path))}
     assert users <= {home}

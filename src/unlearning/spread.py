@@ -1,4 +1,5 @@
-"""Where units of work run: here, one after the other, or in processes beside each other. Nothing else starts a process.
+"""Where units of work run: here, one after the other; in processes beside each other; on the machines of a Ray cluster. Nothing
+else starts a process, and Ray is imported only where RAY_ADDRESS names a cluster.
 
 A unit keeps its own result (its file, its MLflow row, its trial) and finds it again, so that a kill costs what was running.
 """
@@ -17,10 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from unlearning.errors import BadInput, Failed
-from unlearning.journal import clean
+from unlearning.journal import clean, said
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,22 +30,27 @@ Outcome = tuple[Item, Result | None, Exception | None]
 
 TRIES = 3  # of a unit whose process dies
 STOPPING = 60.0  # seconds that a unit which is told to stop may take
+CARRIED = ("MLFLOW_", "DVC_", "PG", "AWS_")  # what of the environment goes to another machine: where rows, trials and files are kept
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 log = logging.getLogger(__name__)
 
 
-def spread(fn: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 1, gpus: float = 0.0) -> Iterator[tuple[Item, Result]]:
+def spread(
+    fn: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 1, gpus: float | None = None
+) -> Iterator[tuple[Item, Result]]:
     """Pairs of an item and `fn(item)`, as they are finished.
 
-    With `workers` above 1 in so many processes, each with its share of the threads and, where `gpus` (the share of a GPU that a
-    unit takes) is above 0, one of the GPUs in turn; `fn` is then a function of a module, and it and the items can be pickled.
-    A process that dies costs its own unit, which is tried again. A unit that raises does not stop the others: the first
+    With `workers` above 1 in so many processes, each with its share of the threads and, unless `gpus` is 0, one of the GPUs in
+    turn. With RAY_ADDRESS set as tasks of that cluster, `workers` at once; `gpus` is the share of a GPU that each takes (None: a
+    whole one, if there is any), and the machines have this checkout and the workspace at the same place. In both cases `fn` is
+    a function of a module, and it and the items can be pickled.
+    A process or machine that dies costs its own unit, which is tried again. A unit that raises does not stop the others: the first
     such error is raised behind them all, naming its item. Whoever stops, stops them all (KeyboardInterrupt in `fn`)."""
     units = list(items)
     workers = min(workers, len(units))
     first: Exception | None = None
-    for item, result, error in _processes(fn, units, workers, gpus) if workers > 1 else _loop(fn, units):
+    for item, result, error in _outcomes(fn, units, workers, gpus):
         if error is None:
             yield item, result  # type: ignore[misc]
             continue
@@ -52,6 +59,12 @@ def spread(fn: Callable[[Item], Result], items: Iterable[Item], *, workers: int 
         first = first or _naming(item, error)
     if first:
         raise first
+
+
+def _outcomes(fn: Callable[[Item], Result], items: list[Item], workers: int, gpus: float | None) -> "Iterator[Outcome[Item, Result]]":
+    if items and os.environ.get("RAY_ADDRESS"):
+        return _tasks(fn, items, workers, gpus)
+    return _processes(fn, items, workers, gpus) if workers > 1 else _loop(fn, items)
 
 
 def _named(item: Any) -> str:
@@ -99,7 +112,7 @@ class _Worker:
     def answer(self) -> tuple[Any, Exception | None] | None:
         """What it made of its unit, or None: it died."""
         try:
-            answer: tuple[Any, Exception | None] = self.pipe.recv()
+            answer: tuple[Any, Exception | None] = pickle.loads(self.pipe.recv_bytes())
         except (EOFError, OSError):
             self.process.join(STOPPING)
             return None
@@ -110,7 +123,7 @@ class _Worker:
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
 
-def _processes(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float) -> "Iterator[Outcome[Any, Any]]":
+def _processes(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float | None) -> "Iterator[Outcome[Any, Any]]":
     waiting = deque((item, 1) for item in items)
     crew: dict[int, _Worker] = {}
     places = _places(workers, gpus)
@@ -160,15 +173,15 @@ def _stop(crew: Iterable[_Worker]) -> None:
             worker.process.kill()
 
 
-def _places(workers: int, gpus: float) -> list[dict[str, str]]:
+def _places(workers: int, gpus: float | None) -> list[dict[str, str]]:
     """What differs in the environment of each: a share of the threads, and one GPU of those that are there."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = {name: str(max(1, int(os.environ.get(name, cores)) // workers)) for name in THREADS}
     return [share | ({"CUDA_VISIBLE_DEVICES": cards[place % len(cards)]} if (cards := _gpus(gpus)) else {}) for place in range(workers)]
 
 
-def _gpus(gpus: float) -> list[str]:
-    if not gpus:
+def _gpus(gpus: float | None) -> list[str]:
+    if gpus == 0:
         return []
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [card for card in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if card]
@@ -191,6 +204,59 @@ def _set(environment: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+# ---- Ray ------------------------------------------------------------------------------------------------------------
+
+
+def _tasks(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float | None) -> "Iterator[Outcome[Any, Any]]":
+    ray = _cluster()
+    share = gpus if gpus is not None else float("GPU" in ray.cluster_resources())
+    task = ray.remote(num_gpus=share, max_retries=TRIES - 1)(_task)
+    carried = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
+    surroundings = ray.put((carried, str(Path.cwd())))  # not Ray's runtime_env: its logs and pages show that, passwords and all
+    waiting, running = deque(items), dict[Any, Any]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                item = waiting.popleft()
+                running[task.remote(fn, item, surroundings)] = item
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            item = running.pop(ready)
+            try:
+                answer = pickle.loads(ray.get(ready))
+            except ray.exceptions.RayTaskError as error:
+                answer = None, Failed(f"a machine of {os.environ['RAY_ADDRESS']} can't run it: {error.cause}")
+            except ray.exceptions.RayError as error:
+                answer = None, Failed(f"its process died {TRIES} times: {said(error)}")
+            yield item, *answer
+    finally:
+        for force in (False, True):  # told, as a process is; then ended
+            for reference in running:
+                ray.cancel(reference, force=force)
+            if running and not force:
+                ray.wait(list(running), num_returns=len(running), timeout=STOPPING)
+
+
+def _cluster() -> Any:
+    """Ray, connected."""
+    address = os.environ["RAY_ADDRESS"]
+    try:
+        import ray
+    except ImportError:
+        raise BadInput(f"RAY_ADDRESS is {address}, and Ray is not installed: make ray, on every machine") from None
+    try:
+        ray.init(ignore_reinit_error=True, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise BadInput(f"RAY_ADDRESS is {address}, where no Ray cluster can be used: {said(error)}") from None
+    return ray
+
+
+def _task(fn: Callable[[Any], Any], item: Any, surroundings: tuple[dict[str, str], str]) -> bytes:
+    carried, folder = surroundings
+    os.environ.update(carried)
+    os.chdir(folder)
+    return _packed(_answer(fn, item))
+
+
 # ---- in the process -------------------------------------------------------------------------------------------------
 
 
@@ -201,11 +267,7 @@ def _work(pipe: Connection, fn: Callable[[Any], Any]) -> None:
     threading.Thread(target=_follow, daemon=True).start()
     try:
         while True:
-            answer = _answer(fn, pipe.recv())
-            try:
-                pipe.send(answer)
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                pipe.send((None, Failed(f"its result can't be sent: {error}")))
+            pipe.send_bytes(_packed(_answer(fn, pipe.recv())))
     except (EOFError, OSError):
         return
     except KeyboardInterrupt:
@@ -222,6 +284,13 @@ def _answer(fn: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]
         except Exception:
             return None, Failed(f"{type(error).__name__}: {error}")
         return None, error
+
+
+def _packed(answer: tuple[Any, Exception | None]) -> bytes:
+    try:
+        return pickle.dumps(answer)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        return pickle.dumps((None, Failed(f"its result can't be sent: {error}")))
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
