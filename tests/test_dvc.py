@@ -211,6 +211,9 @@ def test_an_edit_runs_what_it_touches_and_nothing_else(small: Checkout, monkeypa
     small.put(retrain__epochs=3)  # every distance moves with it, and no method
     assert repro() == {"fingerprint", "retrain", *EVALUATED}
 
+    small.put(run__seeds=2)
+    assert repro() == {"fingerprint", *ALL_UNLEARN, *ALL_EVALUATE, "report"}
+
 
 def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: Path, warm: Warm) -> None:
     said = small.dvc("repro")
@@ -259,6 +262,31 @@ def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: 
     small.git("checkout", "-q", ".")
     small.dvc("checkout")
     assert small.read(*kinds) == made
+
+    # Other code that scores reads no model again
+    with (small.root / "src/unlearning/attacks.py").open("a") as file:
+        file.write("\n# a comment\n")
+    said = small.dvc("repro")
+    assert stages(said) == {"fingerprint", "evaluate_reference@original", "evaluate_reference@retrained"}
+    assert "into a logits table" not in said
+    assert small.read(*kinds) == made
+
+    # Several seeds, and one again; single seeds lie beside what is versioned
+    said = small.dvc("exp", "run", "-S", "run.seeds=2")
+    assert stages(said) == {"fingerprint", *ALL_UNLEARN, *ALL_EVALUATE, "report"}
+    assert list(json.loads((small.root / "scores/hybrid_4.json").read_text())["seeds"]) == ["0", "1"]
+    assert "±" in (small.root / "report/report.md").read_text()
+    assert small.repro() == {"fingerprint"}
+    small.put(run__seeds=1)
+    small.dvc("repro")
+    again = small.read(*kinds)
+    assert {name: again[name] for name in made} == made
+    assert {name for name in again if name not in made} == {
+        f"{kind}/{name}.seed{k}.{suffix}"
+        for name in RUN
+        for k in (0, 1)
+        for kind, suffix in (("models", "safetensors"), ("epochs", "csv"), ("logits", "safetensors"), ("scores", "json"))
+    }
 
     # A queued one runs in a copy of the checkout, and says so in the checkout's store
     small.dvc("exp", "run", "--queue", "-S", "data.forget.count=50", "-S", "data.forget.fraction=null", "retrain")

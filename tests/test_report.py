@@ -140,6 +140,69 @@ def test_variants_and_other_seeds(home, undrawn):
     assert {r["family"] for r in rows(made["figure_1.csv"]) if r["method"] == "hybrid_4_found"} == {"other"}
 
 
+def several(home, name, forget, test):
+    """A score file that stands for several seeds; the retrained model of each is a point above the next's."""
+    each = {
+        str(k): {"accuracy": {"retain": 99.0, "forget": f, "validation": 80.0, "test": t}}
+        for k, (f, t) in enumerate(zip(forget, test, strict=True))
+    }
+    for k, one in enumerate(each.values()):
+        one["distance"] = {split: value - 80 - k for split, value in one["accuracy"].items()}
+    mean = {split: float(np.mean([one["accuracy"][split] for one in each.values()])) for split in splits.SPLITS}
+    write_json(home / "scores" / f"{name}.json", {"accuracy": mean, "gap": 0, "seeds": each})
+
+
+def test_several_seeds_are_means_with_intervals_and_neighbours_are_tested(home, undrawn):
+    before = written(home)
+    assert "noise" not in before["report.md"].decode() and "±" not in before["report.md"].decode()
+    assert "each of one run" in before["report.md"].decode()
+    several(home, "model_1", (90.0, 91.0, 92.0), (70.0, 70.0, 70.0))
+    several(home, "model_2", (85.0, 86.2, 87.1), (70.0, 71.0, 69.0))
+    several(home, "model_3", (85.0, 86.0, 87.0), (70.0, 70.5, 69.0))
+    several(home, "model_5", (10.0, 60.0, 110.0), (70.0, 70.5, 69.0))
+    made = written(home)
+    page = made["report.md"].decode()
+    half = 4.302653 / np.sqrt(3)  # Student's t of 2 degrees of freedom; the standard deviation is 1
+    assert line(made["report.md"], "Model 1")[6] == f"91.00 ± {half:.2f} (+10.00)"  # paired, not beside the mean of all
+    (row,) = [r for r in rows(made["table_7.csv"]) if (r["method"], r["reading"]) == ("model_1", "independent")]
+    assert float(row["forget.half_width"]) == pytest.approx(half, abs=1e-5)
+    assert (row["seeds"], row["forget.distance"]) == ("3", "10.0")
+    tested = rows(made["table_7_neighbours.csv"])
+    pairs = [("model_1", "model_2"), ("model_2", "model_3"), ("model_3", "model_5")]  # Model 4 did not run
+    assert [(r["first"], r["second"], r["split"]) for r in tested] == [(*pair, split) for pair in pairs for split in ("forget", "test")]
+    assert [r["more_than_noise"] for r in tested] == ["True"] + ["False"] * 5
+    assert float(tested[0]["adjusted"]) == pytest.approx(6 * float(tested[0]["p"]), rel=1e-2)
+    assert "n = 3 seeds; Student's paired t-test, two-sided), Holm's correction for the 6 tests of this table" in page
+    assert "| Model 1, Model 2 | forget | 3 | +4.90 ± 0.25 | below 0.001 |" in page and "**more than noise**" in page
+    assert "table_8_neighbours.csv" not in made  # there is one run of each
+    assert "Model 1 (seeds 0 to 2), Model 2 (seeds 0 to 2)" in page and "each of one run" not in page
+    score(home, "model_2", (99.0, 86.0, 80.0, 70.0))  # one run between two of several: nothing to test
+    assert [(r["first"], r["second"]) for r in rows(written(home)["table_7_neighbours.csv"])] == [("model_3", "model_5")] * 2
+    for name in ("model_1", "model_2", "model_3", "model_5"):
+        score(home, name, RAN["model_1"])
+    assert "table_7_neighbours.csv" not in written(home)
+
+
+@pytest.mark.parametrize(
+    ("forget", "low", "kind"), [(85.0, 84.0, "as retrained"), (85.0, 86.0, "over-forgets"), (80.0, 79.0, "as retrained")]
+)
+def test_one_rule_for_alarm_and_verdict(home, undrawn, forget, low, kind):
+    """What chance alone would call otherwise: the alarm's interval decides, on the table, in its record and in words."""
+    write_json(
+        home / "scores" / "hybrid_4.json",
+        {
+            "accuracy": dict(zip(splits.SPLITS, (99.0, forget, 88.0, 88.0), strict=True)),
+            "measures": {"accuracy.forget": {"value": forget, "reference": {"value": 88.2, "low": low, "high": 91.0}}},
+        },
+    )
+    made = written(home)
+    (row,) = [r for r in rows(made["table_8.csv"]) if (r["method"], r["reading"]) == ("hybrid_4", "independent")]
+    over = kind == "over-forgets"
+    assert row["says"] == kind
+    assert ("**!**" in line(made["report.md"], "Hybrid-4")[6]) == over
+    assert ("**Alarm**: Hybrid-4 over-forgets" in made["report.md"].decode()) == over
+
+
 def test_the_records_of_the_figures(home, undrawn):
     made = written(home)
     first, fourth = rows(made["figure_1.csv"]), rows(made["figure_4.csv"])

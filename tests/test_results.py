@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tables import drawn
 
-from unlearning import measures, results
+from unlearning import measures, results, seeds
 from unlearning.errors import BadInput
 from unlearning.measures import MEASURES
 
@@ -84,3 +84,16 @@ def test_tables_of_other_requests_are_refused() -> None:
     split[[0, 300]] = split[[300, 0]]
     with pytest.raises(BadInput, match="unlearned and retrained do not belong together: other splits of 2 images"):
         results.measure(drawn(1, name="unlearned"), [replace(drawn(100, name="retrained"), split=split)])
+
+
+def test_the_alarm_of_several_seeds_is_that_of_their_mean() -> None:
+    references = [drawn(100, name="retrained")]
+    each = {k: results.measure(drawn(k, worse, f"{k}"), references) for k, worse in enumerate((-3.0, -3.0, 3.0))}
+    mean = seeds.together(each, {key: {"forget": 80.0} for key in each}, results.over_forgotten)
+    assert [bool(one["over_forgetting"]) for one in mean["seeds"].values()] == [True, True, False]
+    assert results.alarm(mean) == results.over_forgotten(mean)
+    assert results.over_forgotten(mean) == "" or results.over_forgotten(mean).endswith("(so are 2 of 3 seeds)")
+    over = seeds.together({0: each[0], 1: each[1]}, {}, results.over_forgotten)
+    assert results.over_forgotten(over).endswith("(so are 2 of 2 seeds)")
+    assert "wrecked over-forgets: forget accuracy" in results.show([("wrecked", over)])
+    assert results.alarm(results.measure(drawn(1, -3.0))) is None

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from unlearning import cardpage, checkpoint, judge, measures, results, table, tracking
+from unlearning import cardpage, checkpoint, judge, measures, results, seeds, table, tracking
 from unlearning.config import OVERLAYS, Config, load
 from unlearning.errors import BadInput, Failed
 from unlearning.files import digest, read_json, short, whole
@@ -61,7 +61,9 @@ def card(config: Config) -> None:
         for suffix, text in pages.items():
             with whole(path.with_name(path.name + suffix)) as beside:
                 beside.write_text(text, encoding="utf-8")
-        with tracking.Row.join(config.workspace, tags={"method": name, "result": short(made["models"]["result"]["weights"])}) as row:
+        several = checkpoint.metadata(config.workspace / "logits" / f"{name}.safetensors")
+        result = seeds.result(made["models"]["result"]["weights"], several)
+        with tracking.Row.join(config.workspace, tags={"method": name, "result": result}) as row:
             for suffix, text in pages.items():
                 row.text(f"card/{path.name}{suffix}", text)
         print(f"{path}.html")
@@ -103,6 +105,7 @@ def make(prepared: Prepared, name: str) -> Card:
         "method": name,
         "date": datetime.now(UTC).date().isoformat(),
         "alarm": results.over_forgotten(ours),
+        "seeds": [*map(int, ours.get("seeds", {}))],
         "says": _says(reading, name),
         "request": _request(prepared),
         "data": {"hash": prepared.hashes["data"], "split": prepared.hashes["split"]}
@@ -171,11 +174,13 @@ def _weights(made: LogitsTable) -> str:
 
 def _reading(prepared: Prepared, name: str, scores: Mapping[str, Scores]) -> Reading:
     rows = {name if which == "model" else which: measured["accuracy"] for which, measured in scores.items()}
-    return Reading("", "", "", {split: len(index) for split, index in prepared.splits.items()}, rows)
+    alarm = results.alarm(scores["model"])
+    sizes = {split: len(index) for split, index in prepared.splits.items()}
+    return Reading("", "", "", sizes, rows, alarms={} if alarm is None else {name: alarm})
 
 
 def _says(reading: Reading, name: str) -> dict[str, str]:
-    """What forget accuracy says, by the report's rule."""
+    """What forget accuracy says, by the report's rule; it says over-forgets exactly where the alarm does."""
     found = judge.verdict(reading, name)
     if found is None:
         return {
@@ -183,7 +188,7 @@ def _says(reading: Reading, name: str) -> dict[str, str]:
             "head": "Nothing to compare with",
             "meaning": "Without an original and a retrained model accuracies say nothing.",
         }
-    if not judge.has_power(reading):
+    if not judge.has_power(reading) and not reading.alarms.get(name):
         meaning = "Forget accuracy does not tell the original from the retrained model, so it can't judge this one."
         return {"kind": "no power", "head": "No power here", "meaning": meaning}
     head, meaning = judge.KINDS[found.kind]
@@ -310,7 +315,7 @@ def losses(tables: Mapping[str, LogitsTable]) -> Card:
 def _row(name: str, made: LogitsTable) -> dict[str, Any] | None:
     """The run's row on MLflow; None, with a line, where the store is away."""
     try:
-        found = tracking.find({"method": name, "result": short(_weights(made))})
+        found = tracking.find({"method": name, "result": seeds.result(_weights(made), made.about)})
     except Failed as error:
         say(f"the card goes without what the run's row says: {error}")
         return None
@@ -325,6 +330,7 @@ def _reproduce(config: Config, name: str, tables: Mapping[str, LogitsTable], row
         return {"commands": {"result": again["unlearn"], "scores": again["evaluate"]}, "about": {}}
     original = _row("original", tables["original"]) if "original" in tables else None
     params: dict[str, str] = (original["params"] if original else {}) | row["params"]
+    params["run.seeds"] = row["tags"].get("seeds", "1")
     ways = {stage: _differing(params, stage, method) for stage in ("unlearn", *OVERLAYS)}
     shortest = min(ways, key=lambda stage: len(ways[stage]))
     tags: dict[str, str] = row["tags"]

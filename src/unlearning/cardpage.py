@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from unlearning import measures, plots
+from unlearning import measures, plots, seeds
 
 Card = Mapping[str, Any]
 
@@ -50,6 +50,7 @@ def _environment(escaped: bool) -> Environment:
         "bars": bars,
         "words": words,
         "says": says,
+        "seeds": seeds.said,
         "aim": lambda aim: AIMS.get(aim, aim),
     }
     return found

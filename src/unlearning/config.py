@@ -129,6 +129,8 @@ def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path |
     if wanted not in methods or not replace(config, method=wanted).space:
         raise BadInput(said.complaint("search.method", f"it takes a method with a space in search.spaces: {', '.join(config.spaces)}"))
     _check_forget(config, said)
+    if config.chain and config.run.seeds > 1:
+        raise BadInput(said.complaint("run.seeds", f"{config.method} is a chain of runs and takes 1"))
     if config.data.source == "image_folder" and config.data.root is None:
         raise BadInput("data.root is null; with data.source image_folder it takes a folder with train/<class>/* and test/<class>/*")
     return config

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from unlearning import compute, engine, model, sources, splits
+from unlearning import compute, engine, model, seeds, sources, splits
 from unlearning.config import Config
 from unlearning.data import Data
 from unlearning.errors import BadInput
@@ -25,14 +25,19 @@ def explain(config: Config, measure: bool = False) -> str:
     weights = sum(parameter.numel() for parameter in network.parameters())
     lines = [f"{config.model.architecture}, {weights:,} weights; retain {retain:,}, forget {forget:,} images; {chosen}"]
     recipes = config.chain_recipes() if config.chain else {config.method: config.recipe()}
+    if (number := config.run.seeds) > 1:
+        first, name = config.run.seed, config.method
+        each = f"models/{name}.seed<k>.safetensors, epochs/{name}.seed<k>.csv"
+        lines.append(
+            f"{number} runs from one original, by seeds {seeds.said(range(first, first + number))}: {each}; those that are there stay"
+        )
     for name, recipe in recipes.items():
         lines += ["", f"{name}: {len(recipe)} phases"]
         for step in recipe:
             lines += _phase(step, network, retain, forget) if isinstance(step, Phase) else [f"  edit {step!r}"]
         if measure:
-            lines.append(
-                f"  about {_seconds(recipe, network, config, chosen, retain, forget):,.0f} s of steps on this machine, evaluation apart"
-            )
+            took, by = _seconds(recipe, network, config, chosen, retain, forget), " by each seed" if config.run.seeds > 1 else ""
+            lines.append(f"  about {took:,.0f} s of steps on this machine{by}, evaluation apart")
     return "\n".join(lines)
 
 

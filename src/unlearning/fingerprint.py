@@ -54,6 +54,8 @@ def recipe(config: Config, name: str) -> str:
     if name not in STAGE:
         one = replace(config, method=name)
         chain = one.chain_recipes() if one.chain else {name: one.recipe()}
+        if config.run.seeds > 1 and not one.chain:
+            lines += f"run.seeds {config.run.seeds}\n"
         return lines + "".join(f"{link}\n{_lines(own)}" for link, own in chain.items())
     spec: str | None = getattr(config, STAGE[name]).checkpoint
     if spec is None:

@@ -99,6 +99,7 @@ class Retrain(Section):
 class Run(Section):
     workspace: Path = Field(description="the folder under which data/, models/, epochs/, logits/ and scores/ stand")
     seed: int = Field(ge=0, description="of weights and of the order of batches")
+    seeds: int = Field(ge=1, description="unlearn by so many, run.seed and those behind it, all from one original; as_run takes 1")
     device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:<n>")
     precision: Literal["float32", "bfloat16", "auto"] = Field(description="auto: bfloat16 on a GPU that has it, else float32")
     channels_last: bool = Field(description="memory format of images and weights")

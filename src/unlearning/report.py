@@ -6,12 +6,12 @@ All of it is read from scores/, epochs/ and data/, and from `published`; no numb
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unlearning import checkpoint, judge, observers, plots, published, results
+from unlearning import checkpoint, intervals, judge, observers, plots, published, results, seeds
 from unlearning.config import Config
 from unlearning.errors import BadInput
 from unlearning.files import read_json, whole
@@ -24,13 +24,17 @@ from unlearning.workspace import lying, mend
 TITLE = "Machine unlearning: ten methods beside a model that never saw the forgotten images"
 TABLES = {"table_7": ("Table 7: the six models", published.TABLE_7), "table_8": ("Table 8: the four hybrids", published.TABLE_8)}
 PANELS = {"model": "six models", "hybrid": "four hybrids", "other": "others"}
-DRAWN = ("figure_1", "figure_2", "figure_3", "figure_4", "table_others")  # not in every report
+# not in every report
+DRAWN = (*(f"figure_{n}" for n in (1, 2, 3, 4)), "table_others", *(f"table_{of}_neighbours" for of in ("7", "8", "others")))
 HOW = (
     "Read every row beside *retrained*, the same training without the forget set: in brackets is the signed distance from it, in points, "
     "and perfect unlearning is 0 everywhere. Low forget accuracy is no success in itself: the retrained model still gets most of a "
-    "random forget set right, about as much as of the test set. Accuracies are percent, each of one run. What follows is said by rules "
+    "random forget set right, about as much as of the test set. Accuracies are percent, {each}. What follows is said by rules "
     "from the numbers; *chance* is the 95 % interval for so many images (Agresti and Caffo), without the spread between seeds."
 )
+
+
+MARK = "**!**"  # of the alarm
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,6 @@ class Measured:
     source: str
     images: str
     comparable: bool
-    alarms: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # reading -> method -> what lies beyond the reference's interval
 
     @property
     def ran(self) -> list[Reading]:
@@ -51,6 +54,11 @@ class Measured:
     def others(self) -> list[str]:
         """Variants, and methods that are not the report's."""
         return [name for name in self.readings["independent"].methods if name not in TEN]
+
+    @property
+    def several(self) -> dict[str, list[int]]:
+        """Method -> its seeds, where it is the mean over several."""
+        return {name: sorted(each) for name, each in self.readings["independent"].seeds.items()}
 
     def on(self, reading: Reading) -> str:
         return f"{reading.title} ({'CIFAR-10' if reading.title == 'published' else self.source})"
@@ -80,6 +88,9 @@ def read(config: Config) -> Measured:
             sizes,
             rows,
             _epochs(home, {name: name for name in rows if name not in REFERENCES}),
+            _alarms(home, {name: name for name in rows}),
+            _by_seed(home, rows, "accuracy"),
+            _by_seed(home, rows, "distance"),
         ),
         "as_run": Reading(
             plots.CHAIN,
@@ -88,22 +99,17 @@ def read(config: Config) -> Measured:
             sizes,
             references | chain,
             _epochs(home, {name: f"as_run/{name}" for name in chain}),
+            _alarms(home, {name: f"as_run/{name}" for name in chain}),
         ),
     }
     source, architecture = _source(config, images), _architecture(config)
     counts = ", ".join(f"{name} {number:,}" for name, number in sizes.items())
-    alarms = {
-        "independent": _alarms(home, {name: name for name in rows}),
-        "as_run": _alarms(home, {name: f"as_run/{name}" for name in chain}),
-    }
     same = source == "cifar10" and sizes == published.SIZES and architecture == published.ARCHITECTURE
-    return Measured(
-        readings, source, f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}", same, alarms
-    )
+    return Measured(readings, source, f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}", same)
 
 
 def _names(folder: Path) -> list[str]:
-    """References first, then the report's methods, then others. Runs of more seeds (<method>.seed<k>) are not read here."""
+    """References first, then the report's methods, then others. Single seeds (<method>.seed<k>) stand in the method's own file."""
     there = sorted(path.stem for path in folder.glob("*.json") if ".seed" not in path.name)
     known = [name for name in (*REFERENCES, *TEN) if name in there]
     return known + [name for name in there if name not in known]
@@ -124,8 +130,15 @@ def _scores(config: Config, name: str, split: str) -> dict[str, float]:
 
 
 def _alarms(home: Path, names: Mapping[str, str]) -> dict[str, str]:
-    found = {name: results.over_forgotten(read_json(home / "scores" / f"{stem}.json")) for name, stem in names.items()}
-    return {name: said for name, said in found.items() if said}
+    found = {name: results.alarm(read_json(home / "scores" / f"{stem}.json")) for name, stem in names.items()}
+    return {name: said for name, said in found.items() if said is not None}
+
+
+def _by_seed(home: Path, names: Iterable[str], what: str) -> dict[str, dict[int, dict[str, float]]]:
+    """`accuracy` or `distance` of each seed, of the rows that are means over several."""
+    known = {name: read_json(home / "scores" / f"{name}.json").get("seeds", {}) for name in names}
+    found = {name: {int(seed): one[what] for seed, one in each.items() if what in one} for name, each in known.items()}
+    return {name: each for name, each in found.items() if each}
 
 
 def _epochs(home: Path, names: Mapping[str, str]) -> dict[str, Record]:
@@ -160,6 +173,9 @@ def record(measured: Measured, names: Iterable[str], readings: Iterable[str]) ->
             found, mean = judge.verdict(reading, name), reading.mean_distance(name) if ran else None
             line: dict[str, Any] = {"method": name, "reading": key, "status": "run" if ran else "not run"}
             line |= {split: row.get(split) for split in SPLITS} | {f"{split}.distance": apart.get(split) for split in SPLITS}
+            if measured.several:
+                half = reading.half_widths(name)
+                line |= {f"{split}.half_width": half.get(split) for split in SPLITS} | {"seeds": len(reading.seeds.get(name, {})) or None}
             line |= {"mean_distance": mean, "epochs": reading.epochs[name][-1]["step"] if name in reading.epochs else None}
             lines.append(line | {"says": found.kind if found else None})
     return lines
@@ -183,8 +199,35 @@ def _cells(reading: Reading, name: str) -> list[str]:
     if name not in reading.rows:
         return ["not run", "", "", ""]
     row, apart = reading.rows[name], {} if name == "retrained" else reading.distances(name)
-    cells = {split: f"{row[split]:.2f}" if split in row else "–" for split in SPLITS}
-    return [f"{cell} ({apart[split]:+.2f})" if split in apart else cell for split, cell in cells.items()]
+    half = {split: f" ± {width:.2f}" for split, width in reading.half_widths(name).items()}
+    cells = {split: f"{row[split]:.2f}{half.get(split, '')}" if split in row else "–" for split in SPLITS}
+    marks = {"forget": f" {MARK}"} if reading.alarms.get(name) else {}
+    return [(f"{cell} ({apart[split]:+.2f})" if split in apart else cell) + marks.get(split, "") for split, cell in cells.items()]
+
+
+def neighbours(found: Sequence[judge.Difference]) -> str:
+    """Markdown: whether what stands beside each other differs, and how that was tested."""
+    numbers = sorted({one.seeds for one in found})
+    many = f"n = {numbers[0]} seeds" if len(numbers) == 1 else f"n = {numbers[0]} to {numbers[-1]} seeds"
+    head = (
+        f"**Is the difference more than noise?** Tested for each pair of neighbours in the table: forget and test accuracy, paired by seed "
+        f"({many}; Student's paired t-test, two-sided), Holm's correction for the {len(found)} tests of this table. It is where the "
+        f"corrected p is below {1 - intervals.CONFIDENCE:.2g}. ±: half the 95 % interval (Student's t over seeds) of that difference alone."
+    )
+    lines = [["first minus second", "accuracy", "n", "points", "p", "corrected p", ""], ["---", "---", *["---:"] * 4, "---"]]
+    for one in found:
+        pair, points = f"{label(one.first)}, {label(one.second)}", f"{one.points:+.2f} ± {one.half_width:.2f}"
+        says = "**more than noise**" if one.more_than_noise else "no more than noise"
+        lines.append([pair, one.split, str(one.seeds), points, _p(one.p), _p(one.adjusted), says])
+    return head + "\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "below 0.001"
+
+
+def _record(found: Sequence[judge.Difference]) -> Record:
+    return [asdict(one) | {"more_than_noise": one.more_than_noise} for one in found]
 
 
 def console(measured: Measured) -> str:
@@ -331,11 +374,17 @@ def page(measured: Measured) -> dict[str, bytes]:
         tables.append(("table_others", "Variants and other methods", measured.others, ["independent"]))
     for name, title, names, readings in tables:
         made[f"{name}.csv"] = _csv(record(measured, names, readings))
-        parts += [f"## {title}", table(measured, names, readings), f"Record: [{name}.csv]({name}.csv)"]
-    parts += ["## What the numbers say", HOW]
+        shown = table(measured, names, readings)
+        legend = [f"{MARK}: over-forgets, see the alarm below."] if MARK in shown else []
+        parts += [f"## {title}", shown, *legend, f"Record: [{name}.csv]({name}.csv)"]
+        if found := judge.neighbours(measured.readings["independent"], names):
+            made[f"{name}_neighbours.csv"] = _csv(_record(found))
+            parts += [neighbours(found), f"Record: [{name}_neighbours.csv]({name}_neighbours.csv)"]
+    parts += ["## What the numbers say", HOW.format(each=_each(measured))]
     for reading in measured.readings.values():
         parts += [f"### {reading.title.capitalize()}", f"{reading.about}.", "\n".join(f"- {line}" for line in _words(measured, reading))]
-    note = f"Ours: {measured.images}; one run each. M: Model, H: Hybrid. Grey: retrained, with what chance may do on so many images (95 %)."
+    runs = "means over seeds where there are several, curves of the first" if measured.several else "one run each"
+    note = f"Ours: {measured.images}; {runs}. M: Model, H: Hybrid. Grey: retrained, with what chance may do on so many images (95 %)."
     for name, figure in figures(measured).items():
         parts.append(f"## {figure.title}")
         if figure.empty:
@@ -348,15 +397,26 @@ def page(measured: Measured) -> dict[str, bytes]:
 
 def _words(measured: Measured, reading: Reading) -> list[str]:
     said, there = judge.words(reading), measured.readings["published"]
-    key = next(key for key, each in measured.readings.items() if each is reading)
     said += [
         f"**Alarm**: {label(name)} over-forgets: {found}, beyond the retrained model's 95 % interval."
-        for name, found in measured.alarms.get(key, {}).items()
+        for name, found in reading.alarms.items()
+        if found
     ]
     if reading is there or not judge.has_power(reading):
         return said
     more = [judge.beside(reading, there), judge.apart(reading, there) if measured.comparable else ""]
     return said + [line for line in more if line]
+
+
+def _each(measured: Measured) -> str:
+    """What a number of the tables is of."""
+    told = [f"{label(name)} (seeds {seeds.said(each)})" for name, each in measured.several.items()]
+    if not told:
+        return "each of one run"
+    return (
+        f"those of {', '.join(told)} mean ± half the 95 % interval over seeds (Student's t), with distances paired by seed as far as "
+        "each has a retrained model, else from the one; any other of one run"
+    )
 
 
 def _preface(measured: Measured) -> str:

@@ -1,23 +1,21 @@
 """What a model scores: its logits table, read once in float32, and every measure of it. The only reader of the test split."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from unlearning import checkpoint, features, measures, metrics, predict, table
+from unlearning import checkpoint, measures, metrics, reading, seeds, table
 from unlearning.case import Case
 from unlearning.errors import BadInput
 from unlearning.files import read_json, short, write_json
-from unlearning.intervals import Estimate
-from unlearning.measuring import TAUS
 from unlearning.scratch import STAGE
 from unlearning.splits import SPLITS
 from unlearning.table import LogitsTable
-from unlearning.workspace import Prepared, say
+from unlearning.workspace import Prepared, mend
 
 Scores = dict[str, Any]
 
@@ -27,8 +25,12 @@ def scores(prepared: Prepared, name: str, anew: bool = False) -> Scores:
     that is missing.
 
     `accuracy` in percent and `loss` in nats by split, `gap` (retain minus forget accuracy); `measures` by id, each with its value and
-    interval, or what is missing; `tier` and `references`: how many retrained models it was measured beside; `of`: which tables."""
-    tables = _beside(prepared, logits(prepared, name))
+    interval, or what is missing; `tier` and `references`: how many retrained models it was measured beside; `of`: which tables.
+    A method's of several seeds holds their means: `seeds.together`."""
+    model = logits(prepared, name)
+    if several := seeds.listed(model.about):
+        return _several(prepared, name, several, anew)
+    tables = _beside(prepared, model)
     path, of = _file(prepared, name), _of(tables)
     known = read_json(path) if path.exists() else {}
     if not anew and known.get("of") == of:
@@ -40,6 +42,42 @@ def scores(prepared: Prepared, name: str, anew: bool = False) -> Scores:
     return measured
 
 
+def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bool) -> Scores:
+    each = {seed: scores(prepared, seeds.named(name, seed), anew) for seed in several}
+    for seed, weights_ in several.items():
+        if each[seed]["of"]["model"] != weights_:
+            again = mend("unlearn", prepared.config, method=name)
+            raise BadInput(
+                f"{name}: the model of seed {seed} is {each[seed]['of']['model']}, and {weights_} belongs to the others; {again} mends it"
+            )
+    first = next(iter(each.values()))
+    beside = {seed: there_ for seed in several if (there_ := retrained(prepared, seed))}
+    path, of = _file(prepared, name), first["of"] | {"seeds": {str(seed): one["of"] for seed, one in each.items()}}
+    known = read_json(path) if path.exists() else {}
+    if not anew and known.get("of") == of:
+        return known
+    measured = seeds.together(each, beside, over_forgotten)
+    measured["of"] = of
+    if measured != known:
+        write_json(path, measured)
+    return measured
+
+
+def seeds_of(prepared: Prepared, name: str) -> dict[int, str]:
+    """Seed -> short hash of its weights, of a result that stands for several; else empty. From its model, else from its table."""
+    paths = (prepared.config.workspace / folder / f"{name}.safetensors" for folder in ("models", "logits"))
+    path = next((path for path in paths if path.exists()), None)
+    return seeds.listed(checkpoint.metadata(path)) if path else {}
+
+
+def retrained(prepared: Prepared, seed: int | None = None) -> dict[str, float] | None:
+    """Accuracies by split of the retrained model that a result of this seed is paired with; None where there is none."""
+    if not there(prepared, "retrained"):
+        return None
+    accuracy: dict[str, float] = scores(prepared, "retrained")["accuracy"]
+    return accuracy
+
+
 def fresh(prepared: Prepared, name: str) -> bool:
     """Whether the score file is there, and of the tables that are there now."""
     path = _file(prepared, name)
@@ -48,7 +86,8 @@ def fresh(prepared: Prepared, name: str) -> bool:
 
 def weights(prepared: Prepared, name: str) -> str:
     """The short hash of the weights that the table was read from: how a row is found."""
-    return _of({"model": logits(prepared, name)})["model"]
+    made = logits(prepared, name)
+    return seeds.result(made.about.get("model", made.hash), made.about)
 
 
 def _file(prepared: Prepared, name: str) -> Path:
@@ -86,7 +125,8 @@ BELONGS = {"original": ("data",), "retrained": ("data", "retain")}
 
 
 def logits(prepared: Prepared, name: str) -> LogitsTable:
-    """logits/<name>.safetensors, read from the model when missing or of other weights or splits; where the model is gone, as it is.
+    """logits/<name>.safetensors, read from the model when missing, of other weights or splits, or read in another way; where the model
+    is gone, as it is.
 
     Raises BadInput when neither is there, or what is there is of other images or splits."""
     config = prepared.config
@@ -100,12 +140,18 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
         raise BadInput(f"{model} was made from other images than {config.workspace / 'data'} holds")
     if name not in STAGE and known.get("split") != prepared.hashes["split"]:
         raise BadInput(f"{model} was made for other splits than {config.workspace / 'data' / 'splits'} holds")
-    made_of = {"model": checkpoint.weights_hash(tensors), "split": prepared.hashes["split"]}
+    made_of = {"model": checkpoint.weights_hash(tensors), "split": prepared.hashes["split"], "reading": reading.way(prepared)}
+    made_of |= {seeds.KEY: known[seeds.KEY]} if seeds.KEY in known else {}
     if path.exists():
         found = checkpoint.metadata(path)
-        if all(found.get(key) == value for key, value in made_of.items()):
+        if all(found.get(key) == made_of.get(key) for key in (*made_of, seeds.KEY)):
             return _read(path, path.stat().st_mtime_ns, name)
-    table.write(_made(prepared, name, tensors, made_of), path)
+    several = seeds.listed(known)
+    first = logits(prepared, seeds.named(name, min(several))) if several else None
+    if first and first.about["model"] == made_of["model"]:  # as it is where files belong together
+        table.write(replace(first, name=name, about=made_of), path)
+    else:
+        table.write(reading.read(prepared, name, tensors, made_of), path)
     return _read(path, path.stat().st_mtime_ns, name)  # a score after training equals that after reading, to the last digit
 
 
@@ -113,28 +159,6 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
 def _read(path: Path, changed: int, name: str) -> LogitsTable:
     """Kept with what was worked out of it, as the reference's attack, while the file does not change."""
     return table.read(path, name)
-
-
-def _made(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], made_of: Mapping[str, str]) -> LogitsTable:
-    """What the model says of all images, and what only it could tell: a probe of its features, and of perturbed forget images."""
-    ids, forget = prepared.images.ids, prepared.splits["forget"]
-    say(f"{name}: reading {len(ids):,} images, and perturbed copies of {len(forget):,}, into a logits table")
-    network, device = prepared.network(0), prepared.compute.device
-    network.load_state_dict(dict(tensors))
-    split = np.zeros(len(ids), np.uint8)
-    for number, part in enumerate(SPLITS):
-        split[prepared.splits[part]] = number
-    logits_NC, features_ND = predict.logits_and_features(network, prepared.data, torch.arange(len(ids), device=device))
-    labels = prepared.images.labels.astype(np.int64)
-    if not torch.isfinite(logits_NC).all():
-        raise BadInput(f"{name}: the model's logits are not all finite: it diverged")
-    columns = {}
-    if features_ND is not None:
-        columns["probe"] = features.probe(features_ND.numpy(), labels, prepared.splits["retain"], logits_NC.shape[1])
-    counts = predict.perturbed(network, prepared.data, torch.from_numpy(forget).to(device), [ids[i] for i in forget], TAUS)
-    columns["residual"] = np.zeros((len(ids), len(TAUS)), np.uint8)  # of forget images alone
-    columns["residual"][forget] = counts.numpy()
-    return LogitsTable(name, tuple(ids), labels, split, logits_NC.cpu().numpy(), columns, made_of)
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -154,21 +178,16 @@ def measure(model: LogitsTable, references: Sequence[LogitsTable] = (), original
     theirs = measures.of_references(case)
     found: Scores = {}
     for id_, got in measures.measure(case, [each for each in measures.MEASURES if not measures.of_machine(each)]).items():
-        reference = {"reference": _numbers(theirs[id_])} if id_ in theirs else {}
-        found[id_] = {"missing": got} if isinstance(got, str) else _numbers(got) | reference
+        reference = {"reference": seeds.numbers(theirs[id_])} if id_ in theirs else {}
+        found[id_] = {"missing": got} if isinstance(got, str) else seeds.numbers(got) | reference
     return measured | {"measures": found, "tier": measures.tier(len(references)), "references": len(references)}
 
 
-def _numbers(estimate: Estimate) -> dict[str, Any]:
-    known: dict[str, Any] = {"value": round(estimate.value, 6)}
-    if estimate.low is not None and estimate.high is not None:
-        known |= {"low": round(estimate.low, 6), "high": round(estimate.high, 6), "interval": estimate.interval}
-    return known | ({"models": estimate.models} if estimate.models > 1 else {})
-
-
 def over_forgotten(measured: Scores) -> str:
-    """The alarm: in words what lies beyond the reference's interval on the far side of forgetting, "" where nothing does."""
-    said = []
+    """The alarm: in words what lies beyond the reference's interval on the far side of forgetting, "" where nothing does.
+
+    Of several seeds their mean, and in how many of them."""
+    said, known = [], measured.get("seeds", {})
     for id_, what, below in (("accuracy.forget", "forget accuracy", True), ("mia.over", "mia.over", False)):
         ours = measured.get("measures", {}).get(id_, {})
         theirs = ours.get("reference", {})
@@ -177,11 +196,20 @@ def over_forgotten(measured: Scores) -> str:
             if beyond:
                 where = f"below {theirs['low']:.4g}" if below else f"above {theirs['high']:.4g}"
                 said.append(f"{what} {ours['value']:.4g} is {where}")
-    return " and ".join(said)
+    of = f" (so are {sum(bool(one['over_forgetting']) for one in known.values())} of {len(known)} seeds)" if said and known else ""
+    return " and ".join(said) + of
+
+
+def alarm(measured: Scores) -> str | None:
+    """The same; None where there is no interval of a retrained model's to say so by."""
+    known = "low" in measured.get("measures", {}).get("accuracy.forget", {}).get("reference", {})
+    return over_forgotten(measured) if known else None
 
 
 def distances(measured: Scores, reference: Scores) -> dict[str, float]:
-    """`<split>.distance`: accuracy minus the retrained model's, in points, signed."""
+    """`<split>.distance`: accuracy minus the retrained model's, in points, signed; of several seeds the mean, paired by seed."""
+    if "distance" in measured:
+        return {f"{name}.distance": got["value"] for name, got in measured["distance"].items()}
     there = reference["accuracy"]
     return {f"{name}.distance": round(value - there[name], 6) for name, value in measured["accuracy"].items() if name in there}
 
@@ -205,18 +233,26 @@ def metric(id_: str) -> str:
 
 
 def show(table: Sequence[tuple[str, Scores]]) -> str:
-    """The result, side by side, with each row's distance to the retrained model in brackets."""
+    """The result, side by side, with each row's distance to the retrained model in brackets; of several seeds means."""
     reference = dict(table).get("retrained")
-    head = f"{'percent':<22}" + "".join(f"{name:>18}" for name in SPLITS) + f"{'gap':>9}"
+    several = {name: [*map(int, measured["seeds"])] for name, measured in table if "seeds" in measured}
+    wide = 26 if several else 18
+    head = f"{'percent':<22}" + "".join(f"{name:>{wide}}" for name in SPLITS) + f"{'gap':>9}"
     lines = [head]
     for name, measured in table:
-        cells = []
+        cells, far = [], distances(measured, reference) if reference and name != "retrained" else {}
         for split in SPLITS:
             value = measured["accuracy"].get(split)
-            apart = f" ({value - reference['accuracy'][split]:+.2f})" if reference and name != "retrained" and value is not None else ""
-            cells.append(f"{value:.2f}{apart}".rjust(18) if value is not None else " " * 18)
+            apart = f" ({far[f'{split}.distance']:+.2f})" if f"{split}.distance" in far else ""
+            half = seeds.half_width(measured["measures"].get(f"accuracy.{split}")) if name in several else None
+            spread = f" ± {half:.2f}" if half is not None else ""
+            cells.append(f"{value:.2f}{spread}{apart}".rjust(wide) if value is not None else " " * wide)
         lines.append(f"{name:<22}" + "".join(cells) + f"{measured['gap']:9.2f}")
     if reference:
         lines.append("in brackets: minus retrained, in points; perfect unlearning is 0 everywhere. gap: retain minus forget")
+    lines += [
+        f"{name}: mean over {len(each)} seeds ({seeds.said(each)}) ± half the 95 % interval (Student's t over seeds)"
+        for name, each in several.items()
+    ]
     lines += [f"{name} over-forgets: {said}" for name, measured in table if (said := over_forgotten(measured))]
     return "\n".join(lines)

@@ -4,19 +4,20 @@ import importlib.metadata
 import inspect
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch.nn import Module
 
-from unlearning import checkpoint, clock, model, observers, results, tracking, under_dvc
+from unlearning import checkpoint, clock, model, observers, results, seeds, tracking, under_dvc
 from unlearning.config import Config
-from unlearning.files import short
+from unlearning.files import read_json, short
 from unlearning.measures import LARGEST_SHARE
 from unlearning.methods import METHODS, as_run
 from unlearning.recipe import Recipe
 from unlearning.scratch import STAGE
+from unlearning.splits import SPLITS
 from unlearning.workspace import Prepared
 
 COLOUR = {"original": "#8c8c8c", "retrained": "#111111"}  # else the UI may give both the same
@@ -45,7 +46,7 @@ def opened(
     row = tracking.Row.open(
         config.workspace,
         name=name,
-        tags=tags(prepared, name) | {"start": start},
+        tags=tags(prepared, name) | {"start": start} | _below(parent),
         params=config.resolved(name) | {"recipe": repr(recipe)},
         description=describe(config, name),
         history=[(past["step"], observers.metrics(past), past["at"]) for past in resume.history],
@@ -74,16 +75,17 @@ def _inputs(row: tracking.Row, prepared: Prepared) -> None:
 
 def tags(prepared: Prepared, name: str) -> dict[str, str]:
     """What makes a table of rows: the same `data`, `split` and `original`."""
-    compute = prepared.compute
+    compute, (method, seed) = prepared.compute, seeds.parted(name)
     return (
         {
-            "method": name,
+            "method": method,
             "data": short(prepared.hashes["data"]),
             "split": short(prepared.hashes["split"]),
             "architecture": prepared.config.model.architecture,
             "device": str(compute.device),
             "precision": compute.precision,
         }
+        | ({"seed": str(seed)} if seed is not None else {})
         | ({"mlflow.runColor": COLOUR[name]} if name in COLOUR else {})
         | {f"version.{package}": importlib.metadata.version(package) for package in ("torch", "torchvision", "mlflow")}
         | under_dvc.tags()
@@ -97,11 +99,13 @@ def where_to_look() -> str:
     return f"`make ui`, then http://127.0.0.1:5000/#/{page}"
 
 
-def describe(config: Config, name: str) -> str:
+def describe(config: Config, name: str, several: bool = False) -> str:
     """Two lines on what the row is, and how to read it."""
+    name, seed = seeds.parted(name)
     function = as_run if name == "as_run" else METHODS.get(config.like.get(name, name).removeprefix("as_run/"))
     about = inspect.getdoc(function) if function else ABOUT[name]
-    return f"**{name}**: {about}\n\n{READING}"
+    which = f", seed {seed}" if seed is not None else f", mean over {config.run.seeds} seeds" if several else ""
+    return f"**{name}**{which}: {about}\n\n{READING}"
 
 
 def finished(row: tracking.Row, prepared: Prepared, name: str, step: int) -> None:
@@ -111,7 +115,8 @@ def finished(row: tracking.Row, prepared: Prepared, name: str, step: int) -> Non
     apart = {}
     if name != "original" and results.there(prepared, "retrained"):
         apart = results.distances(measured, results.scores(prepared, "retrained"))
-    row.metrics(results.final(measured) | apart, step=step)
+    halves = {f"{split}.accuracy.half_width": seeds.half_width(measured["measures"].get(f"accuracy.{split}")) for split in SPLITS}
+    row.metrics(results.final(measured) | apart | halves, step=step)
     alarm = (results.over_forgotten(measured) or "no") if measured["references"] else None
     row.tags({"tier": f"T{measured['tier']}", "references": measured["references"], "over_forgetting": alarm})
     row.text("scores.json", json.dumps(measured, indent=2) + "\n")
@@ -130,16 +135,78 @@ def timed(row: tracking.Row, prepared: Prepared, name: str, result: str, seconds
 
 
 def parent(prepared: Prepared, previous: Mapping[str, Any] | None) -> tracking.Row:
-    """The row above the ten of the notebook's chain; the launcher's, where one launched it, else that of the chain which goes on."""
-    config = prepared.config
-    return tracking.Row.open(
+    """The row above the ten of the notebook's chain, or above those of several seeds; the launcher's, where one launched it, else that
+    of the command which goes on."""
+    config, name = prepared.config, prepared.config.method
+    several, params = config.run.seeds > 1, config.resolved(name)
+    if several:
+        params |= {"recipe": repr(config.recipe())}
+        del params["run.seeds"]  # may grow, and a parameter of MLflow can't: it is a tag
+    row = tracking.Row.open(
         config.workspace,
-        name=config.method,
-        tags=tags(prepared, config.method),
-        params=config.resolved(config.method),
-        description=describe(config, config.method),
+        name=name,
+        tags=tags(prepared, name) | ({"seeds": str(config.run.seeds)} if several else {}),
+        params=params,
+        description=describe(config, name, several),
         previous=previous,
     )
+    if several:
+        row.text("recipe.txt", "\n".join(map(repr, config.recipe())) + "\n")
+        _inputs(row, prepared)
+    return row
+
+
+def _below(parent: Mapping[str, Any] | None) -> dict[str, str]:
+    """By which a row is found that stands below this one."""
+    return {"lethe.above": parent["row"]} if parent else {}
+
+
+def below(prepared: Prepared, name: str, recipe: Recipe, parent: Mapping[str, Any]) -> None:
+    """A seed that was there has a row below its method's too: made from its files where it lacks."""
+    path = prepared.config.workspace / "models" / f"{name}.safetensors"
+    tensors, made = checkpoint.load(path)
+    known = tags(prepared, name) | _below(parent) | {"start": short(made["original"])}
+    known |= {"result": short(checkpoint.weights_hash(tensors))}
+    with tracking.Row.open(
+        prepared.config.workspace,
+        name=name,
+        tags=known,
+        params=prepared.config.resolved(name) | {"recipe": repr(recipe)},
+        description=describe(prepared.config, name),
+        launched=False,
+        parent=parent,
+        once={key: known[key] for key in ("method", "seed", "result", "lethe.above")},
+    ) as row:
+        row.text("recipe.txt", "\n".join(map(repr, recipe)) + "\n")
+        _inputs(row, prepared)
+        last = _epochs(row, prepared, name) or 0
+        if prepared.config.run.evaluate:
+            finished(row, prepared, name, last)
+
+
+def several(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: Mapping[int, str]) -> None:
+    """The row above those of several seeds: its curves are their means, as is what they took; then what is said at the end of any run."""
+    config, last = prepared.config, 0
+    tables = [observers.read_csv(config.workspace / "epochs" / f"{seeds.named(name, seed)}.csv") for seed in weights]
+    with tracking.Row.join(config.workspace, tags={tracking.ROW: parent["row"]}) as row:
+        for past in zip(*tables, strict=True):
+            last = past[0]["step"]
+            told = [observers.metrics(one) for one in past]
+            row.metrics({key: sum(one[key] for one in told) / len(told) for key in told[0] if all(key in one for one in told)}, last)
+        result = seeds.result("", seeds.noted(weights))
+        row.tags({"result": result, "start": short(checkpoint.metadata(config.workspace / "models" / f"{name}.safetensors")["original"])})
+        _took(row, prepared, name, result, weights, last)
+        if config.run.evaluate:
+            finished(row, prepared, name, last)
+
+
+def _took(row: tracking.Row, prepared: Prepared, name: str, result: str, weights: Mapping[int, str], step: int) -> None:
+    """Mean over the seeds whose time is known: it stands beside them, on this machine."""
+    paths = {seed: prepared.config.workspace / ".lethe" / "clock" / f"{seeds.named(name, seed)}.json" for seed in weights}
+    known = [read_json(path) for path in paths.values() if path.exists()]
+    took: Sequence[float] = [one["seconds"] for one in known if one["result"] in {short(hash_) for hash_ in weights.values()}]
+    if took:
+        timed(row, prepared, name, result, sum(took) / len(took), step)
 
 
 def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Collection[str] = ()) -> None:
@@ -157,14 +224,9 @@ def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Colle
         with tracking.Row.open(
             prepared.config.workspace, name=name, tags=known, params=params, description=about, launched=False, once=once
         ) as row:
-            last = 0
-            table = prepared.config.workspace / "epochs" / f"{name}.csv"
-            if table.exists():
-                for past in observers.read_csv(table):
-                    last = past["step"]
-                    row.metrics(observers.metrics(past), step=last)
-                row.file(table)
-            else:
+            last = _epochs(row, prepared, name)
+            if last is None:
+                last = 0
                 measured = results.scores(prepared, name)
                 row.metrics(
                     {f"{split}.{kind}": measured[kind][split] for kind in ("accuracy", "loss") for split in observers.MEASURED}, step=0
@@ -173,6 +235,18 @@ def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Colle
             finished(row, prepared, name, last)
         if older:
             evaluated(prepared, name)
+
+
+def _epochs(row: tracking.Row, prepared: Prepared, name: str) -> int | None:
+    """The epoch table on the row; its last step, None where there is none."""
+    table = prepared.config.workspace / "epochs" / f"{name}.csv"
+    if not table.exists():
+        return None
+    history = observers.read_csv(table)
+    for past in history:
+        row.metrics(observers.metrics(past), step=past["step"])
+    row.file(table)
+    return int(history[-1]["step"])
 
 
 def export(row: tracking.Row, prepared: Prepared, network: Module, path: Path) -> None:
@@ -199,5 +273,7 @@ def evaluated(prepared: Prepared, name: str) -> None:
     """Scores made later join the row of the run that made the result; what it has already is not told again."""
     table = prepared.config.workspace / "epochs" / f"{name}.csv"
     last = observers.read_csv(table)[-1]["step"] if table.exists() else 0
-    with tracking.Row.join(prepared.config.workspace, tags={"method": name, "result": results.weights(prepared, name)}) as row:
+    method, seed = seeds.parted(name)
+    sought = {"method": method, "result": results.weights(prepared, name)} | ({"seed": str(seed)} if seed is not None else {})
+    with tracking.Row.join(prepared.config.workspace, tags=sought) as row:
         finished(row, prepared, name, last)

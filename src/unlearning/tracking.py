@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 LONGEST_PARAM = 6000
+ROW = delivery.ROW  # the tag by which a row's own name is found
 REFRESH = 10.0  # seconds between two refreshes of an artifact, at least
 
 log = logging.getLogger(__name__)

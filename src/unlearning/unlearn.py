@@ -3,22 +3,26 @@
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
 
-from unlearning import checkpoint, compute, model, references, results, rows, tracking
+from unlearning import checkpoint, compute, model, references, results, rows, seeds
 from unlearning.config import Config
 from unlearning.errors import BadInput
-from unlearning.files import read_json, write_json
+from unlearning.files import read_json, write_json, write_text
 from unlearning.follow import held, resume_folder, started
 from unlearning.recipe import Phase, Recipe
 from unlearning.scratch import STAGE
+from unlearning.spread import spread
 from unlearning.workspace import Prepared, mend, prepare, say
 
 
 def unlearn(config: Config) -> None:
-    """One method (or the notebook's chain), one row each; prints original, retrained and result side by side."""
+    """One method by one seed or several (or the notebook's chain), one row each; prints original, retrained and result side by side."""
     recipes = config.chain_recipes() if config.chain else {config.method: config.recipe()}
     compute.resolve(config.run)
     network = model.build(config.model.architecture, 2, 0)
@@ -33,6 +37,8 @@ def unlearn(config: Config) -> None:
     names = [f"{config.method}/{name}" if config.chain else name for name in recipes]
     if config.chain:
         _chain(prepared, dict(zip(names, recipes.values(), strict=True)), start)
+    elif config.run.seeds > 1:
+        _several(prepared, recipes[config.method], start)
     else:
         _one(prepared, config.method, recipes[config.method], start)
     if config.run.evaluate:
@@ -56,18 +62,19 @@ def _chain(prepared: Prepared, recipes: Mapping[str, Recipe], start: dict[str, T
                     start = checkpoint.load(path)[0]
                 else:
                     write_json(state, known)
-                    start = _one(prepared, part, recipe, start, parent)
+                    start = _one(prepared, part, recipe, start, parent.reference())
                     known["done"].append(part)
         shutil.rmtree(state.parent, ignore_errors=True)
 
 
-def _one(prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor], parent: tracking.Row | None = None) -> dict[str, Tensor]:
+def _one(
+    prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor], parent: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     config = prepared.config
     network = prepared.network(config.run.seed)
     network.load_state_dict(start)
     path = config.workspace / "models" / f"{name}.safetensors"
-    reference = parent.reference() if parent else None
-    with started(prepared, name, recipe, network, launched=parent is None, parent=reference) as run:
+    with started(prepared, name, recipe, network, launched=parent is None, parent=parent) as run:
         run.follow()
         run.save(path, result_metadata(prepared, name, recipe, start))
         if config.run.evaluate:
@@ -76,9 +83,101 @@ def _one(prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor]
     return network.state_dict()
 
 
+# --- several seeds ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A seed of a method, to be run wherever there is room."""
+
+    prepared: Prepared  # of this seed
+    recipe: Recipe
+    start: dict[str, Tensor]
+    parent: Mapping[str, Any]  # the reference of the row above
+
+    @property
+    def name(self) -> str:
+        return seeds.named(self.prepared.config.method, self.prepared.config.run.seed)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        config = self.prepared.config
+        return _elsewhere, (config, self.recipe, self.start, self.parent)
+
+    @property
+    def made(self) -> dict[str, str]:
+        return result_metadata(self.prepared, self.name, self.recipe, self.start)
+
+    def there(self) -> bool:
+        """Whether its files are there and belong. Those of a run of this seed that was alone are taken over."""
+        config = self.prepared.config
+        for name in (self.name, config.method):
+            weights, epochs = _files(config, name)
+            known = checkpoint.metadata(weights) if weights.exists() and epochs.exists() else {}
+            if {key: value for key, value in known.items() if key != seeds.KEY} == self.made:
+                if name != self.name:
+                    _copy(config, name, self.name, self.made)
+                return True
+        return False
+
+
+def _elsewhere(config: Config, recipe: Recipe, start: dict[str, Tensor], parent: Mapping[str, Any]) -> Unit:
+    """In another process, which reads the images by itself."""
+    return Unit(prepare(config), recipe, start, parent)
+
+
+def _files(config: Config, name: str) -> tuple[Path, Path]:
+    return config.workspace / "models" / f"{name}.safetensors", config.workspace / "epochs" / f"{name}.csv"
+
+
+def _copy(config: Config, name: str, to: str, metadata: Mapping[str, str]) -> None:
+    """Weights and epoch table under another name: the table first, for the weights say that all is there."""
+    (weights, epochs), (weights_to, epochs_to) = _files(config, name), _files(config, to)
+    write_text(epochs_to, epochs.read_text(encoding="utf-8"))
+    checkpoint.save(checkpoint.load(weights)[0], weights_to, metadata)
+
+
+def _seed(unit: Unit) -> None:
+    say(f"{unit.name}: unlearning by seed {unit.prepared.config.run.seed}")
+    _one(unit.prepared, unit.name, unit.recipe, unit.start, unit.parent)
+
+
+def _several(prepared: Prepared, recipe: Recipe, start: dict[str, Tensor]) -> None:
+    """Seeds run.seed and those behind it, each a row below the method's. A seed that is there is not repeated; behind the last one
+    the method's own files are those of the first, and name all."""
+    config, name = prepared.config, prepared.config.method
+    numbers = range(config.run.seed, config.run.seed + config.run.seeds)
+    key = f"{name} seeds"
+    state = resume_folder(prepared, key, repr(recipe), checkpoint.weights_hash(start)) / "row.json"
+    with held(config.workspace / ".lethe" / "locks" / f"{name}.lock", name):
+        with rows.parent(prepared, read_json(state)["row"] if state.exists() else None) as parent:
+            write_json(state, {"row": parent.reference()})
+            units = [Unit(prepared.seeded(number), recipe, start, parent.reference()) for number in numbers]
+            there = [unit for unit in units if unit.there()]
+            if there:
+                known = seeds.said([unit.prepared.config.run.seed for unit in there])
+                say(f"{name}: seeds {seeds.said(numbers)}, of which {known} {'is' if len(there) == 1 else 'are'} there")
+            for unit in there:
+                rows.below(unit.prepared, unit.name, recipe, unit.parent)
+            for _ in spread(_seed, [unit for unit in units if unit not in there]):
+                pass
+            weights = {
+                unit.prepared.config.run.seed: checkpoint.weights_hash(checkpoint.load(_files(config, unit.name)[0])[0]) for unit in units
+            }
+            _copy(config, units[0].name, name, units[0].made | seeds.noted(weights))
+            if config.run.evaluate:
+                results.scores(prepared, name)
+        rows.several(prepared, name, parent.reference(), weights)
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
 def result_metadata(prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor]) -> dict[str, str]:
     """What a result carries: what it was made from and how; no time, no run id, so that equal results are equal bytes."""
-    known = {"kind": name, "architecture": prepared.config.model.architecture, "original": checkpoint.weights_hash(start)}
+    known = {"kind": seeds.parted(name)[0], "architecture": prepared.config.model.architecture, "original": checkpoint.weights_hash(start)}
     return known | prepared.hashes | {"recipe": repr(recipe), "seed": str(prepared.config.run.seed)}
 
 
@@ -91,13 +190,15 @@ def evaluate(config: Config, names: Sequence[str] = ()) -> None:
         names = [f"{config.method}/{name}" for name in config.chain_recipes()] if config.chain else [config.method]
     elif "all" in names:
         found = (config.workspace / "logits").rglob("*.safetensors")
-        names = sorted(str(path.relative_to(config.workspace / "logits").with_suffix("")) for path in found)
+        known = sorted(str(path.relative_to(config.workspace / "logits").with_suffix("")) for path in found)
+        names = [name for name in known if seeds.parted(name)[1] is None]
     results_ = [name for name in names if name not in STAGE]
     for name in results_:
         if not any((config.workspace / folder / f"{name}.safetensors").exists() for folder in ("models", "logits")):
             path = config.workspace / "models" / f"{name}.safetensors"
             raise BadInput(f"{path} does not exist; {mend('unlearn', config, method=name.partition('/')[0])} makes it")
-        results.logits(prepared, name)
+        for each in _each(prepared, name):
+            results.logits(prepared, each)
     beside = [kind for kind in STAGE if results_ or kind in names]
     for kind in beside:
         if not results.there(prepared, kind) or (config.workspace / "models" / f"{kind}.safetensors").exists():
@@ -105,11 +206,24 @@ def evaluate(config: Config, names: Sequence[str] = ()) -> None:
     for name in names:
         results.scores(prepared, name, anew=True)
     for name in results_:
-        rows.evaluated(prepared, name)
+        for each in _each(prepared, name):
+            rows.evaluated(prepared, each)
     rows.references(prepared, beside, rescored=names)
     print(results.show([(name, results.scores(prepared, name)) for name in (*beside, *results_)]))
     sys.stdout.flush()
     say(f"compare the runs: {rows.where_to_look()}")
+
+
+def _each(prepared: Prepared, name: str) -> list[str]:
+    """A result, behind those of its seeds where it stands for several. BadInput, naming the command that mends it, where one lacks."""
+    several = results.seeds_of(prepared, name)
+    for number in several:
+        one = seeds.named(name, number)
+        paths = [prepared.config.workspace / folder / f"{one}.safetensors" for folder in ("models", "logits")]
+        if not any(path.exists() for path in paths):
+            again = mend("unlearn", prepared.config, **{"method": name, "run.seed": str(min(several)), "run.seeds": str(len(several))})
+            raise BadInput(f"{paths[0]} does not exist, and {name} is of seeds {seeds.said(sorted(several))}; {again} makes it")
+    return [*(seeds.named(name, number) for number in several), name]
 
 
 def show(prepared: Prepared, names: Iterable[str]) -> None:

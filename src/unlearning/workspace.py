@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,14 @@ class Prepared:
             return Data(pixels.to(device), labels, index, mean, std, self.compute.channels_last)
         say(f"{pixels.nbytes / 2**20:,.0f} MiB of images stay in the host's memory")
         return Data(pixels, labels, index, mean, std, self.compute.channels_last, AHEAD)
+
+    def seeded(self, seed: int) -> "Prepared":
+        """The same images, where they are now, for a run by another seed."""
+        run = self.config.run.model_copy(update={"seed": seed, "seeds": 1})
+        other = replace(self, config=replace(self.config, run=run))
+        for name in ("hashes", "compute", "data"):
+            object.__setattr__(other, name, getattr(self, name))
+        return other
 
     def network(self, seed: int) -> Module:
         fresh = model.build(self.config.model.architecture, len(self.images.classes), seed)
