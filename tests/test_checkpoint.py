@@ -142,9 +142,13 @@ def test_what_is_no_state_dict(weights: Weights, tmp_path: Path) -> None:
         torch.save(tree, tmp_path / f"{number}.pth")
         refused(f"{number}.pth", tmp_path, f"{number}.pth", "no state dict")
     (tmp_path / "text.pth").write_text("hello")
-    refused("text.pth", tmp_path, "text.pth")
+    refused("text.pth", tmp_path, "text.pth is cut short, or was not written by torch.save")
     (tmp_path / "empty.pth").write_bytes(b"")
-    refused("empty.pth", tmp_path, "empty.pth")
+    refused("empty.pth", tmp_path, "empty.pth is cut short")
+    torch.save({"weights": {"a": torch.zeros(2)}, "epoch": 3}, tmp_path / "named.pth")
+    refused("named.pth", tmp_path, "no state dict", "one stands under 'weights'")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
+    refused("whole.pth", tmp_path, "whole.pth holds more than weights (a whole model?)", "model.state_dict()")
 
 
 @pytest.mark.parametrize("form", ["pth", "safetensors"])

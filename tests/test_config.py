@@ -249,6 +249,26 @@ def test_a_key_left_out_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "wrong", "says"),
+    [
+        ("data.seed", "sead", "data.sead is unknown (params.yaml, line {}); nearest: data.seed"),
+        ("methods.hybrid_4.peak", "peek", "methods.hybrid_4.peek is unknown (params.yaml, line {}); nearest: methods.hybrid_4.peak"),
+        ("pretrain", "pretrein", "pretrein is unknown (params.yaml, line {}); nearest: pretrain"),
+    ],
+)
+def test_a_misspelled_key_is_unknown_and_not_its_right_name_missing(key: str, wrong: str, says: str, tmp_path: Path) -> None:
+    said = tree()
+    node = said
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        node = node[parent]
+    node[wrong] = node.pop(leaf)
+    path = written(said, tmp_path)
+    line = next(number for number, text in enumerate(path.read_text().splitlines(), 1) if f'"{wrong}":' in text)
+    assert refusal([], path) == says.format(line)
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"run: {seed: 1\nmethod: [", "params.yaml, line "),

@@ -265,3 +265,9 @@ def test_conda_yaml_takes_nothing_beside_the_lock():
     assert conda["name"] == "lethe" and conda["dependencies"][-1] == {"pip": ["-r requirements.txt"]}
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert f"python{wanted}" in conda["dependencies"]
+
+
+def test_a_python_without_the_packages_names_the_one_that_has_them(clean):
+    done = subprocess.run([sys.executable, "-S", str(ROOT / "src" / "unlearn.py")], capture_output=True, text=True, env=clean)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {sys.executable} has no pydantic; `make env` builds .venv, which has: .venv/bin/python\n"

@@ -98,7 +98,7 @@ def foreign(spec: str, base: Path, downloads: Path) -> tuple[dict[str, Tensor], 
     for _ in WRAPPERS:
         tree = next((tree[name] for name in WRAPPERS if isinstance(tree, dict) and isinstance(tree.get(name), dict)), tree)
     if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
-        raise BadInput(f"{spec} holds no state dict (a mapping from names to tensors)")
+        raise BadInput(f"{spec} holds no state dict (a mapping from names to tensors){_instead(tree)}")
     return {name.removeprefix("module."): value for name, value in tree.items()}, digest_file(path)
 
 
@@ -107,9 +107,23 @@ def _unpickled(path: Path, spec: str) -> Any:
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling refuses in many ways, and all mean the same to the user
-        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise BadInput(f"{spec} can't be read as weights alone: {reason}") from None
+    except Exception as error:  # unpickling refuses in many ways, and they mean two things to the user
+        if "GLOBAL" in str(error):
+            raise BadInput(
+                f"{spec} holds more than weights (a whole model?), and pickled code is not run; it takes what "
+                "torch.save(model.state_dict(), ...) writes, or .safetensors"
+            ) from None
+        raise BadInput(f"{spec} is cut short, or was not written by torch.save; it takes a saved state dict, or .safetensors") from None
+
+
+def _instead(tree: Any) -> str:
+    """What there is in place of a state dict."""
+    if not isinstance(tree, dict):
+        return f", but a {type(tree).__name__}"
+    named = [name for name, value in tree.items() if isinstance(value, dict) and any(isinstance(one, Tensor) for one in value.values())]
+    if named:
+        return f"; one stands under {', '.join(map(repr, named))}: save that alone, or under {' or '.join(map(repr, WRAPPERS))}"
+    return f", but {_few([repr(name) for name in tree])}" if tree else ", it is empty"
 
 
 def digest_file(path: Path) -> str:

@@ -6,9 +6,16 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from unlearning import config, under_dvc
-from unlearning.config import Config
 from unlearning.errors import BadInput, Failed
+
+try:
+    from unlearning import config, under_dvc
+    from unlearning.config import Config
+except ModuleNotFoundError as error:
+    if str(error.name).startswith("unlearning"):
+        raise
+    print(f"error: {sys.executable} has no {error.name}; `make env` builds .venv, which has: .venv/bin/python", file=sys.stderr)
+    sys.exit(2)
 
 
 def main(stage: str, work: Callable[[Config], None], argv: Sequence[str] | None = None, overlay: str | None = None) -> int:

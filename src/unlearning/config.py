@@ -243,9 +243,11 @@ class _Said:
         self.given: dict[str, str] = {}
         self.laid: dict[str, str] = {}
         self.prefix: dict[str, str] = {}
-        unknown = [name for name in self.tree if name not in (*SECTIONS, "method", "methods")]
-        if unknown:
-            raise BadInput(self.unknown(unknown[0]))
+        sections = (*SECTIONS, "method", "methods")
+        unknown = next((name for name in self.tree if name not in sections), None)
+        if unknown is not None:
+            near = difflib.get_close_matches(str(unknown), sections, 1, 0.0)[0]
+            raise BadInput(f"{unknown} is unknown ({self.where(str(unknown))}); nearest: {near}")
 
     def overlay(self, name: str) -> None:
         over = flatten(self.overlays[name], "")
@@ -364,7 +366,8 @@ class _Said:
         return self.params.name + (f", line {line}" if line else "")
 
     def _explain(self, name: str, kind: type[Section], error: ValidationError) -> str:
-        first = error.errors()[0]
+        # a key that is misspelled is unknown, and its right name missing: the first is what to mend
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         loc = [str(part) for part in first["loc"]]
         section: Any = kind
         path = [name]
