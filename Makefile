@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)# dvc and mlflow start the first `python`
 LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help env ray postgres server demo test lint docs ui lock bench compare
+.PHONY: help env ray postgres server database demo test lint docs ui lock bench compare
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -50,3 +50,6 @@ compare: env ## do commit A and the working tree (or B) compute the same, to the
 
 ui: env ## MLflow's UI on this project's runs, at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --workers 1
+
+database: postgres ## a throw-away PostgreSQL for a search's trials, until Ctrl-C (Debian: apt-get install postgresql)
+	python tools/postgres.py

@@ -40,6 +40,7 @@ LESS: dict[str, dict[str, Any]] = {
     "data": {"limit": 12},
     "pretrain": {"epochs": 2, "final_epochs": 1, "flip": True},
     "run": {"workspace": ".", "log_model": "none"},
+    "search": {"fresh_seeds": 0},
 }
 FEW = {"epochs": 3, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.01, "share": 0.01}
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from unlearning.errors import BadInput, Failed
+from unlearning.journal import clean
 
 try:
     from unlearning import config, under_dvc
@@ -29,10 +30,10 @@ def main(stage: str, work: Callable[[Config], None], argv: Sequence[str] | None 
     try:
         work(config.load(said, overlay=overlay))
     except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {clean(str(error))}", file=sys.stderr)
         return 2
     except Failed as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed: {clean(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

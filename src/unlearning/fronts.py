@@ -58,6 +58,39 @@ class Stop:
         return ""
 
 
+def nested(title: str, names: tuple[str, str], grown: Sequence[Sequence[Point]], areas: Sequence[float], first: int = 10) -> bytes:
+    """PNG: the front behind 10, 20, 40, ... and all trials; and how the area that it dominates grew. `grown[n]`: points behind n."""
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    trials = len(grown) - 1
+    budgets = [first * 2**k for k in range(trials.bit_length()) if first * 2**k < trials] + [trials]
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    colours = colormaps["viridis_r"]
+    for n, budget in enumerate(budgets):
+        best = [grown[budget][k] for k in front(grown[budget])]
+        colour = colours((n + 1) / len(budgets))
+        if best:
+            left.plot(*zip(*best, strict=True), "o-", color=colour, markersize=4, drawstyle="steps-post", label=f"{budget} trials")
+        right.plot(budget, areas[budget], "o", color=colour)
+    right.plot(range(len(areas)), areas, color="#999999", linewidth=1, zorder=0, drawstyle="steps-post")
+    left.set_xlabel(f"{names[0]} (less is better)")
+    left.set_ylabel(f"{names[1]} (more is better)")
+    right.set_xlabel("trials")
+    right.set_ylabel("hypervolume (more is better)")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    if left.lines:
+        left.legend(loc="lower right", frameon=False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    return drawn.getvalue()
+
+
 def picture(
     title: str, names: tuple[str, str], points: Sequence[Point], named: Iterable[tuple[str, Point, str, str]], least: float | None
 ) -> bytes:

@@ -173,7 +173,8 @@ def clean(text: str) -> str:
     """`text` without the user and password of any address in it, and without MLflow's own secrets."""
     text = re.sub(r"(?<=://)[^\s/]*@", "", text)
     text = re.sub(r"(?<=://)[^:/@\s]*:[^@\s]*@", "", text)  # a password with a slash in it
-    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+    text = re.sub(r"([?&]password=)[^&\s]*", r"\1***", text)
+    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD"):
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")
     return text

@@ -125,7 +125,14 @@ class Search(Section):
     )
     sampler: Literal["tpe", "random", "gp", "nsga2"] = Field(description="Optuna's; tpe is its default")
     seed: int = Field(ge=0, description="of the sampler")
-    storage: str | None = Field(description="Optuna's storage as a URL; null: SQLite in .lethe/trials of the workspace")
+    workers: int = Field(ge=1, description="trials at once, each in a process of its own; run.threads is each one's")
+    gpus: float | None = Field(ge=0, description="share of a GPU that a worker takes on a cluster; null: a whole one, if there is any")
+    storage: str | None = Field(
+        description="Optuna's storage as a URL (postgresql://user@host/db; its password is better in PGPASSWORD or ~/.pgpass); "
+        "null: SQLite in .lethe/trials of the workspace"
+    )
+    heartbeat: int = Field(ge=1, description="seconds between a trial's signs of life; it is tried again once four are missing")
+    fresh_seeds: int = Field(ge=0, description="seeds with which the winner is run once more: the price of having been chosen; 0: none")
     timeout: float | None = Field(gt=0, description="seconds behind which no further trial begins")
     prune: bool = Field(description="stop trials that can't become good any more")
     prune_margin: float = Field(gt=0, description="points of utility by which a trial must lie behind to be stopped")

@@ -1,12 +1,15 @@
-"""Search of a method's arguments: ask, spell the recipe, tell. The only file that imports optuna, and it names no method.
+"""Search of a method's arguments: ask, spell the recipe, tell. It names no method.
 
 A search is found again by a hash of all that its trials depend on. The sampler is seeded anew for each trial, by the trial's place:
-a search that was killed and goes on proposes what it would have proposed without the kill.
+a search that was killed and goes on proposes what it would have proposed without the kill (with several workers what is proposed
+depends on who is first). A trial is a unit of work: its process may die, and another tries it again.
 """
 
+import contextlib
 import csv
 import io
 import json
+import math
 import re
 import time
 import warnings
@@ -21,19 +24,24 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
-from unlearning import checkpoint, engine, journal, observers, references, rows, tracking
+from unlearning import checkpoint, delivery, engine, journal, observers, references, rows, tracking
+from unlearning import storage as storages
 from unlearning.checkout import root
 from unlearning.config import Config, load
 from unlearning.engine import Evaluate
 from unlearning.errors import BadInput, Diverged, Failed
 from unlearning.files import digest, short, whole, write_json, write_text
 from unlearning.follow import held
-from unlearning.fronts import Place, Point, Stop, front, hypervolume, picture
+from unlearning.fronts import Place, Point, Stop, front, hypervolume, nested, picture
+from unlearning.intervals import over_seeds
 from unlearning.keys import Space
-from unlearning.objectives import OBJECTIVES, Measured, Objective, evaluator, without_test
+from unlearning.objectives import OBJECTIVES, Measured, evaluator, without_test
+from unlearning.observers import MEASURED
 from unlearning.prefix import Prefix
 from unlearning.recipe import Phase, Recipe, epochs
 from unlearning.spaces import spaces, suggest, values_of
+from unlearning.spread import spread
+from unlearning.storage import TRIES, Storage, again, interrupted, patiently, running
 from unlearning.unlearn import check
 from unlearning.variants import with_variant
 from unlearning.workspace import Prepared, prepare, say
@@ -41,17 +49,15 @@ from unlearning.workspace import Prepared, prepare, say
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "nsga2": "NSGAIISampler"}  # with Optuna's defaults
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 ROW = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
-WITHIN = 1.0  # points of validation accuracy below the original: the winner's condition
+WITHIN = 1.0  # points of validation accuracy, the winner's condition: Search.least
 ENOUGH = 4  # complete trials, for pictures of arguments
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 def search(config: Config) -> None:
-    """Trials until there are search.trials of them, those of earlier runs counted; ends with the front on stdout."""
+    """Trials until there are search.trials of them, those of earlier runs counted; then the winner with seeds that the search
+    did not have; ends with the front on stdout."""
     if config.search.storage:  # refused before anything is written
-        _opened(config, optuna.storages.get_storage)
+        opened(config)
     prepared = prepare(config)
     objective = OBJECTIVES[config.search.objective]
     wide, first = spaces(config)
@@ -59,25 +65,34 @@ def search(config: Config) -> None:
         for value in space.choices or (space.low, space.high):
             check(prepared, config.changed({word: value}).recipe())
     start = references.weights(prepared, "original")
-    reference = references.weights(prepared, "retrained") if objective.oracle else None
+    reference = _reference(prepared, objective.oracle)
     blind = without_test(prepared)
     del prepared
-    evaluate = evaluator(blind.data, objective.splits, blind.compute.autocast)
-    original, retrained = (_measured(blind, evaluate, tensors) for tensors in (start, reference))
-    name = _name(blind, wide, [checkpoint.weights_hash(start), retrained])
+    everything = evaluator(blind.data, MEASURED, blind.compute.autocast)
+    original, retrained = (_measured(blind, everything, tensors) for tensors in (start, reference))
+    name = _name(blind, wide, [checkpoint.weights_hash(start), retrained if objective.oracle else {}])
     with held(kept(config) / "locks" / f"search.{name}.lock", f"the search {name}"):
-        study = _opened(config, partial(optuna.create_study, study_name=name, directions=["minimize", "maximize"], load_if_exists=True))
-        run = Search(blind, objective, start, original, retrained, evaluate, wide, study, Prefix(config.run.cache, blind.compute.autocast))
+        study = opened(config, partial(optuna.create_study, study_name=name, directions=["minimize", "maximize"], load_if_exists=True))
+        asked = Asked(config, name, wide, original, retrained)
+        run = Search(blind, asked, start, study)
+        _here[name] = run
         run.go_on(first)
         with run.row() as row:
             study.set_user_attr("row", row.reference())
-            while len(run.finished()) < config.search.trials:
-                if config.search.timeout and time.monotonic() - run.began > config.search.timeout:
-                    say(f"search.timeout: {len(run.finished())} of {config.search.trials} trials; the same command goes on")
-                    break
-                run.step(row)
-                run.show(row)
+            run.trials_through(row)
+            run.freshly(row)
             run.end(row)
+        delivery.send([config.workspace])  # what a process that died left unsent
+
+
+def _reference(prepared: Prepared, needed: bool) -> dict[str, Tensor] | None:
+    """The retrained model: made where it is needed; else what is there and belongs, so that trials can be read both ways."""
+    if needed:
+        return references.weights(prepared, "retrained")
+    if (prepared.config.workspace / "models" / "retrained.safetensors").exists():
+        with contextlib.suppress(BadInput):
+            return references.weights(prepared, "retrained")
+    return None
 
 
 def _measured(blind: Prepared, evaluate: Evaluate, tensors: Mapping[str, Tensor] | None) -> Measured:
@@ -117,9 +132,15 @@ def storage(config: Config) -> str:
     return f"sqlite:///{folder.resolve() / 'search.db'}"
 
 
-def _opened(config: Config, call: Callable[..., Any]) -> Any:
+def _storage(config: Config) -> Storage:
+    return Storage(storage(config), config.search.heartbeat)
+
+
+def opened(config: Config, call: Callable[..., Any] | None = None) -> Any:
+    """What `call` makes of the storage, or nothing but that it can be opened."""
     try:
-        return call(storage=storage(config))
+        there = _storage(config)
+        return call(storage=there) if call else None
     except Exception as error:  # a driver that is missing, a server that is away: as many kinds as databases
         where = journal.clean(storage(config))
         raise BadInput(f"search.storage: Optuna can't work with {where}: {journal.said(error)}") from error
@@ -131,36 +152,92 @@ def sampler(config: Config, place: int) -> optuna.samplers.BaseSampler:
     return made
 
 
+# ---- units of work --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a process must know to run trials of a search: plain values. `original`, `retrained`: what they measure."""
+
+    config: Config
+    name: str
+    wide: dict[str, Space]
+    original: Measured
+    retrained: Measured
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial to ask for, unless `until` (a time) has passed; or one to run anew with another seed. `above`: the search's row."""
+
+    asked: Asked
+    above: Mapping[str, Any]
+    until: float | None = None
+    number: int | None = None
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return "a trial" if self.number is None else f"trial {self.number} with seed {self.seed}"
+
+
+_here: dict[str, "Search"] = {}  # images, networks and features are made once a process
+
+
+def _unit(task: Task) -> None:
+    asked = task.asked
+    if asked.name not in _here:
+        prepared = prepare(asked.config)
+        start = references.weights(prepared, "original")
+        study = patiently(lambda: optuna.load_study(study_name=asked.name, storage=_storage(asked.config)))
+        _here[asked.name] = Search(without_test(prepared), asked, start, study)
+    run = _here[asked.name]
+    if task.number is None:
+        run.step(task)
+    else:
+        run.fresh(task, task.number)
+
+
+class _Ended(Exception):
+    """A trial failed by itself; its reason stands on it."""
+
+
 # ---- one search -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
+class Ran:
+    """What became of a run: the last epoch, (phase, epoch, point) of each measured one, the measurement at the end, or why none."""
+
+    number: int = 0
+    curve: list[Place] = field(default_factory=list)
+    measured: Measured = field(default_factory=dict)
+    pruned: str = ""
+    failed: str = ""
+
+
 class Search:
-    """A search under way. `blind`: the workspace without the test split; `original`, `retrained`: what they measure there."""
+    """A search under way. `blind`: the workspace without the test split; `start`: the original's weights."""
 
-    blind: Prepared
-    objective: Objective
-    start: dict[str, Tensor]
-    original: Measured
-    retrained: Measured
-    evaluate: Evaluate
-    wide: dict[str, Space]
-    study: optuna.Study
-    view: Prefix
-    began: float = field(default_factory=time.monotonic)
-    ran: int = 0
-
-    @property
-    def config(self) -> Config:
-        return self.blind.config
+    def __init__(self, blind: Prepared, asked: Asked, start: dict[str, Tensor], study: optuna.Study) -> None:
+        self.blind, self.asked, self.start, self.study = blind, asked, start, study
+        self.config, self.wide, self.original, self.retrained = asked.config, asked.wide, asked.original, asked.retrained
+        self.objective = OBJECTIVES[self.config.search.objective]
+        cast = blind.compute.autocast
+        self.evaluate = evaluator(blind.data, self.objective.splits, cast)
+        self.everything = evaluator(blind.data, MEASURED, cast)
+        self.view = Prefix(self.config.run.cache, cast)
+        self.locks, self.home = kept(self.config) / "locks", delivery.place(self.config.workspace)
+        self.began, self.before, self.shown = time.monotonic(), 0, set[int]()
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         found: list[FrozenTrial] = self.study.get_trials(deepcopy=False, states=states or None)
         return found
 
     def finished(self) -> list[FrozenTrial]:
-        """Those that count: failed ones only when they failed by themselves."""
-        return [trial for trial in self.trials(*ENDED) if trial.state is not TrialState.FAIL or "reason" in trial.user_attrs]
+        """Those that count, as they ended: a failed one unless it was or will be tried again."""
+        over = interrupted(self.study)
+        found = [trial for trial in self.trials(*ENDED) if trial.number not in over]
+        return sorted(found, key=lambda trial: (trial.datetime_complete, trial.number))
 
     def complete(self) -> list[FrozenTrial]:
         return self.trials(TrialState.COMPLETE)
@@ -169,94 +246,234 @@ class Search:
         done = self.complete()
         return [done[n] for n in front([_point(trial) for trial in done])]
 
-    def winner(self) -> FrozenTrial | None:
-        """The least `unlearning` among those within a point of the original's validation accuracy."""
-        good = [trial for trial in self.complete() if trial.user_attrs["measured"]["utility"] >= self.original["utility"] - WITHIN]
-        return min(good, key=lambda trial: (trial.values[0], -trial.values[1], trial.number), default=None)
+    def readings(self) -> list[str]:
+        """The objectives by which its trials can be read: its own first, oracle where the retrained model is known."""
+        wanted = [self.config.search.objective, "oracle_free", *(["oracle"] if self.retrained else [])]
+        return list(dict.fromkeys(wanted))
+
+    def point(self, trial: FrozenTrial, reading: str) -> Point | None:
+        """None where the trial did not measure what the reading needs."""
+        measured = trial.user_attrs["measured"]
+        if reading == self.config.search.objective:
+            return _point(trial)
+        known = all(f"{split}.accuracy" in measured for split in OBJECTIVES[reading].splits)
+        return OBJECTIVES[reading].point(measured, self.retrained) if known else None
+
+    def least(self, reading: str) -> float:
+        """Validation accuracy that a winner has at least: a point below the original's. With the retrained model known, below the
+        lower of the two: a trial that is like it must be able to win."""
+        known = [self.original["utility"], *([self.retrained["utility"]] if OBJECTIVES[reading].oracle else [])]
+        return min(known) - WITHIN
+
+    def winner(self, reading: str | None = None) -> FrozenTrial | None:
+        """The least `unlearning` among those with at least that validation accuracy."""
+        reading = reading or self.config.search.objective
+        good = [(self.point(trial, reading), trial) for trial in self.complete()]
+        kept_ = [(point, trial) for point, trial in good if point and trial.user_attrs["measured"]["utility"] >= self.least(reading)]
+        best = min(kept_, key=lambda pair: (pair[0][0], -pair[0][1], pair[1].number), default=None)
+        return best and best[1]
 
     def go_on(self, first: Mapping[str, Any]) -> None:
-        """The first trial, or what an earlier run left: the search's lock is held, so what is RUNNING runs no more."""
+        """The first trial, or what an earlier run left."""
         if not self.trials():
             self.study.set_user_attr("about", about(self.config))
             self.study.set_metric_names(list(self.objective.names))
             if first:
                 self.study.enqueue_trial(dict(first))
             return
-        for trial in self.trials(TrialState.RUNNING):
-            self.again(trial.number, trial.params)
-        say(f"search {self.study.study_name}: going on behind {len(self.finished())} trials")
+        self.revive(alone=self.config.search.storage is None)
+        self.shown, self.before = {trial.number for trial in self.finished()}, len(self.finished())
+        say(f"search {self.study.study_name}: going on behind {self.before} trials")
 
-    def again(self, number: int, params: Mapping[str, Any]) -> None:
-        """An interrupted trial fails without a reason, so that it does not count, and its arguments wait to be tried again."""
-        if params:
-            self.study.enqueue_trial(dict(params), user_attrs={"again": number})
-        self.study.tell(number, state=TrialState.FAIL)
+    def revive(self, alone: bool = False) -> None:
+        storages.revive(self.study, self.locks, self.home, alone)
 
-    def step(self, above: tracking.Row) -> None:
-        """One trial, from asking to telling, with a row of its own."""
-        self.study.sampler = sampler(self.config, len(self.finished()))
-        trial = self.study.ask()
+    def trials_through(self, row: tracking.Row) -> None:
+        """All of them, search.workers at once. What another machine still runs is waited for."""
+        said, waits = self.config.search, False
+        until = time.time() + said.timeout if said.timeout else None
+        while (left := said.trials - len(self.finished())) > 0:
+            if until and time.time() > until:
+                say(f"search.timeout: {said.trials - left} of {said.trials} trials; the same command goes on")
+                return
+            self.revive()
+            elsewhere = self.trials(TrialState.RUNNING)
+            tasks = [Task(self.asked, row.reference(), until)] * max(0, left - len(elsewhere))
+            if not tasks and not waits:
+                numbers = ", ".join(str(trial.number) for trial in elsewhere)
+                say(f"waiting for what runs elsewhere (or is tried again once its heartbeat has stopped): trial {numbers}")
+                waits = True
+            for _ in spread(_unit, tasks, workers=said.workers, gpus=said.gpus, fail_fast=True):
+                self.show(row)
+            if not tasks:
+                time.sleep(min(said.heartbeat, 5))
+
+    def step(self, task: Task) -> None:
+        """One trial, from asking to telling, with a row of its own; none where enough are under way."""
+        self.revive()
+        if task.until and time.time() > task.until:
+            return
+        if len(self.finished()) + len(self.trials(TrialState.RUNNING)) >= self.config.search.trials:
+            return
+        with contextlib.ExitStack() as stack:
+            rows_: list[tracking.Row] = []
+
+            def objective(trial: optuna.Trial) -> Point:
+                stack.enter_context(running(self.study, trial, self.locks, self.home))
+                try:
+                    self.study.sampler = sampler(self.config, trial.number - sum(n < trial.number for n in interrupted(self.study)))
+                    config = self.config.changed(suggest(trial, self.config, self.wide))
+                    rows_.append(stack.enter_context(self._trial_row(config, trial.number, task.above)))
+                    return self._spell(config, trial, rows_[0])
+                except (optuna.TrialPruned, _Ended):
+                    raise
+                except BaseException:  # interrupted, or a fault of ours: it does not count
+                    again(self.study, self.study.get_trials()[trial.number], None)
+                    raise
+
+            def told(study: optuna.Study, trial: FrozenTrial) -> None:
+                rows_[0].tags({"trial.state": trial.state.name.lower(), "trial.reason": trial.user_attrs.get("reason")})
+                rows_[0].close(ROW[trial.state])  # type: ignore[arg-type]
+
+            self.study.optimize(objective, n_trials=1, catch=(_Ended,), callbacks=[told])
+
+    def _spell(self, config: Config, trial: optuna.Trial, row: tracking.Row) -> Point:
+        """Run it, note what came out. What goes wrong with the trial alone is its result."""
+        ran = self._run(config, row, self._stop())
+        told = {"arguments": values_of(config), "ran": ran.number, "curve": ran.curve, "measured": ran.measured}
+        if reason := ran.failed or ran.pruned:
+            told["reason"] = reason
+        for key, value in told.items():
+            trial.set_user_attr(key, value)
+        if ran.failed:
+            raise _Ended
+        if ran.pruned:
+            raise optuna.TrialPruned
+        for reading in self.readings():
+            point = OBJECTIVES[reading].point(ran.measured, self.retrained)
+            trial.set_user_attr(reading, point)
+            row.metrics({f"search.{reading}.unlearning": point[0], f"search.{reading}.utility": point[1]}, step=ran.number)
+        return self.objective.point(ran.measured, self.retrained)
+
+    def _run(self, config: Config, row: tracking.Row, stop: Stop | None = None) -> Ran:
+        """Spell the recipe while everything watches, to its end or where it is hopeless."""
+        ran = Ran()
         try:
-            config = self.config.changed(suggest(trial, self.config, self.wide))
-            with self._trial_row(config, trial.number, above) as row:
-                state, reason = self._spell(config, trial, row)
-                row.tags({"trial.state": state.name.lower(), "trial.reason": reason or None})
-                row.close(ROW[state])  # type: ignore[arg-type]
-        except BaseException:
-            self.again(trial.number, trial.params)
-            raise
-        self.ran += 1
-
-    def _spell(self, config: Config, trial: optuna.Trial, row: tracking.Row) -> tuple[TrialState, str]:
-        """Spell the recipe while everything watches, then tell. What goes wrong with the trial alone is its result."""
-        network, recipe = self.blind.network(config.run.seed), config.recipe()
-        network.load_state_dict(self.start)
-        spelled = engine.run(
-            recipe,
-            network,
-            self.blind.data,
-            evaluate=self.evaluate,
-            evaluate_every=config.run.evaluate_every,
-            seed=config.run.seed,
-            autocast=self.blind.compute.autocast,
-            view=self.view,
-            blank=self.blind.network(config.run.seed),
-        )
-        state, reason, ran, curve = TrialState.COMPLETE, "", 0, list[Place]()
-        point: Point | None = None
-        measured: Measured = {}
-        stop, others = self._stop(), [each.user_attrs["curve"] for each in self.complete()]
-        try:
-            for epoch in spelled:
-                ran = epoch.number
-                row.metrics(observers.metrics(observers.flat(epoch) | observers.timing(epoch)), step=ran)
+            network, recipe = self.blind.network(config.run.seed), config.recipe()
+            network.load_state_dict(self.start)
+            others = [each.user_attrs["curve"] for each in self.complete()] if stop else []
+            for epoch in engine.run(
+                recipe,
+                network,
+                self.blind.data,
+                evaluate=self.evaluate,
+                evaluate_every=config.run.evaluate_every,
+                seed=config.run.seed,
+                autocast=self.blind.compute.autocast,
+                view=self.view,
+                blank=self.blind.network(config.run.seed),
+            ):
+                ran.number = epoch.number
+                row.metrics(observers.metrics(observers.flat(epoch) | observers.timing(epoch)), step=epoch.number)
                 if not epoch.metrics:
                     continue
                 point = self.objective.point(epoch.metrics, self.retrained)
                 row.metrics({"search.unlearning": point[0], "search.utility": point[1]}, step=epoch.number)
-                curve.append((epoch.phase, epoch.epoch, *point))
+                ran.curve.append((epoch.phase, epoch.epoch, *point))
                 if stop and epoch.number < epochs(recipe):
-                    reason = stop.reason(curve, _resting(epoch, recipe), others)
-                if reason:
-                    state, point = TrialState.PRUNED, None
-                    break
+                    ran.pruned = stop.reason(ran.curve, _resting(epoch, recipe), others)
+                if ran.pruned:
+                    return ran
+            measured = self.everything(network, self.blind.data)  # anew: a phase may end on its best epoch
+            if all(map(math.isfinite, measured.values())):
+                ran.measured = measured
             else:
-                measured = self.evaluate(network, self.blind.data)  # anew: a phase may end on its best epoch
-                point = self.objective.point(measured, self.retrained)
+                ran.failed = "diverged: the loss at the end is not finite"
         except Diverged as error:
-            state, reason, point = TrialState.FAIL, f"diverged: {error}", None
-        except torch.OutOfMemoryError as error:
-            state, reason, point = TrialState.FAIL, f"out of memory: {str(error).splitlines()[0]}", None
-        told = {"arguments": values_of(config), "ran": ran, "curve": curve, "measured": measured}
-        for key, value in (told | ({"reason": reason} if reason else {})).items():
-            trial.set_user_attr(key, value)
-        self.study.tell(trial, point, state)
-        return state, reason
+            ran.failed = f"diverged: {error}"
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            ran.failed = f"out of memory: {journal.said(error)}"
+        if ran.failed and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return ran
 
     def _stop(self) -> Stop | None:
         guess, original = 100.0 / len(self.blind.images.classes), self.objective.point(self.original, self.retrained)[1]
         chance = guess + (original - guess) / 8
         return Stop(original, self.config.search.prune_margin, chance) if self.config.search.prune else None
+
+    # ---- the price of having been chosen
+
+    def winners(self) -> dict[str, FrozenTrial]:
+        """By reading, those that there are."""
+        found = {reading: self.winner(reading) for reading in self.readings()}
+        return {reading: trial for reading, trial in found.items() if trial}
+
+    def freshly(self, row: tracking.Row) -> None:
+        """The winners once more with seeds that the search did not have; what was run before counts."""
+        seeds = [self.config.run.seed + n for n in range(1, self.config.search.fresh_seeds + 1)]
+        chosen = sorted({trial.number for trial in self.winners().values()})
+        known = self.study.user_attrs
+        tasks = [
+            Task(self.asked, row.reference(), None, number, seed)
+            for number in chosen
+            for seed in seeds
+            if _fresh(number, seed) not in known
+        ]
+        if tasks:
+            say(f"trial {', '.join(map(str, chosen))} once more, with {len(seeds)} seeds that the search did not have")
+        for task, _ in spread(_unit, tasks, workers=self.config.search.workers, gpus=self.config.search.gpus, fail_fast=True):
+            say(f"{task} is done")
+
+    def fresh(self, task: Task, number: int) -> None:
+        arguments = self.study.get_trials(deepcopy=False)[number].user_attrs["arguments"]
+        config = self.config.changed(arguments)
+        config = replace(config, run=config.run.model_copy(update={"seed": task.seed}))
+        with self._trial_row(config, number, task.above, task.seed) as row:
+            ran = self._run(config, row)
+            row.tag("trial.reason", ran.failed or None)
+            row.close("FAILED" if ran.failed else "FINISHED")
+        said = {"measured": ran.measured} | ({"reason": ran.failed} if ran.failed else {})
+        self.study.set_user_attr(_fresh(number, task.seed), said)
+
+    def chosen(self) -> dict[str, dict[str, Any]]:
+        """By reading: its winner, what it scored in the search and with fresh seeds, and how far the first is from the second."""
+        found: dict[str, dict[str, Any]] = {}
+        known = self.study.user_attrs
+        for reading, trial in self.winners().items():
+            point = self.point(trial, reading)
+            assert point
+            of = {"trial": trial.number, "unlearning": point[0], "utility": point[1]}
+            again_ = [known.get(_fresh(trial.number, self.config.run.seed + n)) for n in range(1, self.config.search.fresh_seeds + 1)]
+            measured = [each["measured"] for each in again_ if each and each["measured"]]
+            if measured:
+                points = [OBJECTIVES[reading].point(each, self.retrained) for each in measured]
+                for n, key in enumerate(("unlearning", "utility")):
+                    fresh = over_seeds([each[n] for each in points])
+                    low, high = fresh.ends()
+                    of |= {f"fresh.{key}": fresh.value, f"fresh.{key}.low": low, f"fresh.{key}.high": high}
+                    of |= {f"bias.{key}": point[n] - fresh.value, f"bias.{key}.low": point[n] - high, f"bias.{key}.high": point[n] - low}
+                of["fresh.seeds"] = len(measured)
+            found[reading] = of
+        return found
+
+    def freshly_table(self) -> str:
+        """CSV: every fresh run of the winners, by each reading."""
+        written = io.StringIO()
+        lines = csv.writer(written, lineterminator="\n")
+        readings = self.readings()
+        read = [key for key in self.original if key != "utility"]
+        lines.writerow(["trial", "seed", *readings, "utility", *read, "reason"])
+        for key, said in self.study.user_attrs.items():
+            if key.startswith("fresh."):
+                _, number, seed = key.split(".")
+                measured = said["measured"]
+                points = [OBJECTIVES[each].point(measured, self.retrained)[0] if measured else "" for each in readings]
+                cells = [*points, measured.get("utility", ""), *(measured.get(each, "") for each in read)]
+                lines.writerow([number, seed, *map(_cell, cells), said.get("reason", "")])
+        return written.getvalue()
 
     # ---- its rows
 
@@ -275,82 +492,124 @@ class Search:
             previous=self.study.user_attrs.get("row"),
         )
 
-    def _trial_row(self, config: Config, number: int, above: tracking.Row) -> tracking.Row:
+    def _trial_row(self, config: Config, number: int, above: Mapping[str, Any], seed: int | None = None) -> tracking.Row:
         own = {f"methods.{config.method}.{word}": value for word, value in values_of(config).items()}
+        again_ = "" if seed is None else f" Run anew with seed {seed}, which the search did not have."
         return tracking.Row.open(
             config.workspace,
-            name=f"search/{config.method}/{number}",
-            tags=self.tags() | {"trial": str(number)},
-            params=own | {"recipe": repr(config.recipe())},
-            description=f"Trial {number} of a search. {self.objective.note}",
-            parent=above.reference(),
+            name=f"search/{config.method}/{number}" + ("" if seed is None else f"/seed{seed}"),
+            tags=self.tags() | {"trial": str(number)} | ({} if seed is None else {"fresh": str(seed)}),
+            params=own | {"recipe": repr(config.recipe()), "run.seed": config.run.seed},
+            description=f"Trial {number} of a search. {self.objective.note}{again_}",
+            parent=above,
             launched=False,
         )
 
     def show(self, row: tracking.Row) -> None:
-        """A line on stderr; numbers, tables and pictures on the search's row."""
+        """A line on stderr for what is new; numbers, tables and pictures on the search's row."""
         ended, done, winner, count = self.finished(), self.complete(), self.winner(), self.counts()
-        newest = max(ended, key=lambda trial: trial.datetime_complete)
-        left = (time.monotonic() - self.began) / self.ran * (self.config.search.trials - len(ended))
-        said = [f"trial {newest.number} {newest.state.name.lower()}: {_pair(newest.values) or newest.user_attrs['reason']}"]
-        running = len(self.trials(TrialState.RUNNING))
-        said += [f"{len(ended)} of {self.config.search.trials} done, {running} running, {count['pruned']} pruned, {count['failed']} failed"]
-        said += [f"best {winner.number}: {_pair(winner.values)}" if winner else "none yet within a point of the original"]
+        new = [trial for trial in ended if trial.number not in self.shown]
+        if not new:
+            return
+        self.shown |= {trial.number for trial in new}
+        left = (time.monotonic() - self.began) / max(1, len(ended) - self.before) * (self.config.search.trials - len(ended))
+        said = [f"trial {trial.number} {trial.state.name.lower()}: {_pair(trial.values) or _reason(trial)}" for trial in new]
+        alive = len(self.trials(TrialState.RUNNING))
+        said += [f"{len(ended)} of {self.config.search.trials} done, {alive} running, {count['pruned']} pruned, {count['failed']} failed"]
+        said += [f"best {winner.number}: {_pair(winner.values)}" if winner else f"none yet with {self._floor()}"]
         say(" | ".join([*said, f"left {time.strftime('%H:%M:%S', time.gmtime(max(left, 0)))}"]))
         best = {"search.best.unlearning": winner.values[0], "search.best.utility": winner.values[1]} if winner else {}
         row.metrics({f"search.{name}": value for name, value in count.items()} | best, step=len(ended))
         row.refresh(lambda: self.table(self.finished()).encode(), "trials.csv")
         row.refresh(lambda: self.table(self.front()).encode(), "front.csv")
         row.refresh(self.picture, "front.png")
+        row.refresh(self.budgets, "budgets.png")
         if len(done) >= ENOUGH:
             for name, draw in self._optunas().items():
                 row.refresh(partial(_drawn, draw), f"{name}.png")
+
+    def _floor(self) -> str:
+        reading = self.config.search.objective
+        lower = OBJECTIVES[reading].oracle and self.retrained["utility"] < self.original["utility"]
+        return f"a validation accuracy of {self.least(reading):.2f} (a point below the {'retrained model' if lower else 'original'}'s)"
+
+    def worst(self) -> Point:
+        first = self.objective.point(self.original, self.retrained)[0] if self.objective.worst is None else self.objective.worst
+        return first, 0.0
 
     def counts(self) -> dict[str, float]:
         """How many trials counted, were stopped and failed; the area that the complete ones dominate."""
         ended = self.finished()
         stopped, failed = (sum(trial.state is state for trial in ended) for state in (TrialState.PRUNED, TrialState.FAIL))
-        worst = self.objective.point(self.original, self.retrained)[0] if self.objective.worst is None else self.objective.worst
-        area = hypervolume([_point(trial) for trial in self.complete()], (worst, 0.0))
+        area = hypervolume([_point(trial) for trial in self.complete()], self.worst())
         return {"done": len(ended), "pruned": stopped, "failed": failed, "hypervolume": area}
+
+    def grown(self) -> list[list[Point]]:
+        """The points that were known when 0, 1, 2, ... trials had ended."""
+        known: list[list[Point]] = [[]]
+        for trial in self.finished():
+            known.append([*known[-1], *([_point(trial)] if trial.state is TrialState.COMPLETE else [])])
+        return known
+
+    def budgets(self) -> bytes:
+        grown = self.grown()
+        title = f"{self.config.method}, {self.config.search.objective}: would more trials help?"
+        return nested(title, self.objective.names, grown, [hypervolume(points, self.worst()) for points in grown])
+
+    def budgets_table(self) -> str:
+        lines = [f"{n},{len(front(points))},{hypervolume(points, self.worst()):.6g}" for n, points in enumerate(self.grown()) if n]
+        return "\n".join(["trials,front,hypervolume", *lines]) + "\n"
 
     def write(self) -> None:
         """search/<method>/ in the workspace: what the row shows, for those who read files."""
         folder, winner = self.config.workspace / "search" / self.config.method, self.winner()
         best = {"trial": winner.number, "unlearning": winner.values[0], "utility": winner.values[1]} if winner else {}
-        with whole(folder / "front.png") as beside:
-            beside.write_bytes(self.picture())
+        for name, draw in (("front.png", self.picture), ("budgets.png", self.budgets)):
+            with whole(folder / name) as beside:
+                beside.write_bytes(draw())
         write_text(folder / "trials.csv", self.table(self.finished()))
         write_text(folder / "front.csv", self.table(self.front()))
-        write_json(folder / "best.json", self.counts() | best)
+        write_text(folder / "budgets.csv", self.budgets_table())
+        write_text(folder / "fresh.csv", self.freshly_table())
+        write_json(folder / "best.json", self.counts() | best | {"chosen": self.chosen()})
 
     def end(self, row: tracking.Row) -> None:
-        """The front on stdout and in files; how to take the winner on stderr."""
+        """The front on stdout and in files; what the winner is worth with fresh seeds and how to take it on stderr."""
         if not self.complete():
-            ended = [trial.user_attrs["reason"] for trial in self.finished()] or ["none was begun"]
+            ended = [_reason(trial) for trial in self.finished()] or ["none was begun"]
             raise Failed(f"no trial of {self.study.study_name} came to its end; the last: {ended[-1]}")
         self.write()
         print(self.table(self.front()), end="", flush=True)
+        chosen, step = self.chosen(), len(self.finished())
+        for reading, of in chosen.items():
+            row.metrics({f"search.{reading}.{key}": value for key, value in of.items() if key != "trial"}, step=step)
+            row.tag(f"winner.{reading}", of["trial"])
+            say(_price(reading, of))
+        row.text("fresh.csv", self.freshly_table())
+        row.text("best.json", json.dumps({"chosen": chosen}, indent=2) + "\n")
         winner = self.winner()
         if winner is None:
-            return say("no trial is within a point of the original's validation accuracy: choose one from the front")
+            return say(f"no trial has {self._floor()}: choose one from the front")
         row.tag("winner", winner.number)
         about_it = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
         keys = "".join(f" --{key} {journal.clean(self.config.given[key])}" for key in about_it if key in self.config.given)
         say(f"take the best as a variant: python src/search.py adopt {winner.number}{keys}")
 
     def table(self, trials: Iterable[FrozenTrial]) -> str:
-        """CSV: both objectives, what was measured, epochs that ran, arguments."""
+        """CSV: both objectives, the first by each other reading, what was measured, epochs that ran, arguments."""
         written = io.StringIO()
         lines = csv.writer(written, lineterminator="\n")
         words, read = list(self.wide), [key for key in self.original if key != "utility"]
-        lines.writerow(["trial", "state", "unlearning", "utility", *read, "ran", *words, "reason"])
+        others = self.readings()[1:]
+        lines.writerow(["trial", "state", "unlearning", "utility", *others, *read, "ran", *words, "reason"])
         for trial in trials:
             said = trial.user_attrs
-            cells = [*(trial.values or ("", "")), *(said["measured"].get(key, "") for key in read), said["ran"]]
-            cells += [said["arguments"][word] for word in words]
-            shown = [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells]
-            lines.writerow([trial.number, trial.state.name.lower(), *shown, said.get("reason", "")])
+            measured, own = said.get("measured", {}), said.get("arguments", trial.params)
+            points = [self.point(trial, reading) if measured else None for reading in others]
+            cells = [*(trial.values or ("", "")), *(point[0] if point else "" for point in points)]
+            cells += [*(measured.get(key, "") for key in read), said.get("ran", ""), *(own.get(word, "") for word in words)]
+            reason = "" if trial.state is TrialState.COMPLETE else _reason(trial)
+            lines.writerow([trial.number, trial.state.name.lower(), *map(_cell, cells), reason])
         return written.getvalue()
 
     def picture(self) -> bytes:
@@ -359,7 +618,7 @@ class Search:
         own = [trial for trial in done if trial.user_attrs["arguments"] == values_of(self.config)]
         named += [("own values", _point(trial), "#222222", "D") for trial in own[:1]]
         named += [(f"best: {winner.number}", _point(winner), "#009E73", "*")] if winner else []
-        least = self.original["utility"] - WITHIN if self.objective.names[1] == "validation accuracy" else None
+        least = self.least(self.config.search.objective) if self.objective.names[1] == "validation accuracy" else None
         title = f"{self.config.method}, {self.config.search.objective}"
         return picture(title, self.objective.names, [_point(trial) for trial in done], named, least)
 
@@ -387,6 +646,39 @@ def _resting(epoch: engine.Epoch, recipe: Recipe) -> float | None:
     """The share of the last phase that is behind us; None before it, or where it still climbs."""
     last = recipe[-1]
     return (epoch.epoch + 1) / last.epochs if isinstance(last, Phase) and epoch.phase == last.name and epoch.scale is None else None
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Torch says it of a GPU by a class of its own, of the CPU by a text."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error) or "t allocate memory" in str(error)
+
+
+def _reason(trial: FrozenTrial) -> str:
+    reason: str = trial.user_attrs.get("reason", f"its process died, {TRIES} times")
+    return reason
+
+
+def _fresh(number: int, seed: int) -> str:
+    """Where the study keeps a fresh run."""
+    return f"fresh.{number}.{seed}"
+
+
+def _cell(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _price(reading: str, of: Mapping[str, Any]) -> str:
+    """One line on what a winner's score is worth."""
+    said = f"best by {reading}: trial {of['trial']}, {_pair((of['unlearning'], of['utility']))} in the search"
+    if "fresh.seeds" not in of:
+        return said
+    biases = (f"{key} {_signed(of, f'bias.{key}')}" for key in ("unlearning", "utility"))
+    fresh = _pair((of["fresh.unlearning"], of["fresh.utility"]))
+    return f"{said}; {fresh} with {of['fresh.seeds']} fresh seeds; selection bias (search minus fresh): {', '.join(biases)}"
+
+
+def _signed(of: Mapping[str, Any], key: str) -> str:
+    return f"{of[key]:+.3g} [{of[key + '.low']:+.3g}, {of[key + '.high']:+.3g}]"
 
 
 def _pair(values: Sequence[float] | None) -> str:
@@ -444,11 +736,10 @@ def adopt(config: Config, number: int, name: str = "") -> None:
 
 def _newest(config: Config) -> optuna.Study:
     there = config.search.storage or (kept(config) / "trials" / "search.db").exists()
-    known = _opened(config, optuna.get_all_study_summaries) if there else []
+    known = opened(config, optuna.get_all_study_summaries) if there else []
     found = [study for study in known if study.user_attrs.get("about") == about(config) and study.datetime_start]
     if not found:
         raise BadInput(f"there is no search by {about(config)} in {config.workspace}; python src/search.py makes one")
-    newest: optuna.Study = optuna.load_study(
-        study_name=max(found, key=lambda study: study.datetime_start).study_name, storage=storage(config)
-    )
+    name = max(found, key=lambda study: study.datetime_start).study_name
+    newest: optuna.Study = opened(config, partial(optuna.load_study, study_name=name))
     return newest

@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def spread(
-    fn: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 1, gpus: float | None = None
+    fn: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 1, gpus: float | None = None, fail_fast: bool = False
 ) -> Iterator[tuple[Item, Result]]:
     """Pairs of an item and `fn(item)`, as they are finished.
 
@@ -46,22 +46,26 @@ def spread(
     whole one, if there is any), and the machines have this checkout and the workspace at the same place. In both cases `fn` is
     a function of a module, and it and the items can be pickled.
     A process or machine that dies costs its own unit, which is tried again. A unit that raises does not stop the others: the first
-    such error is raised behind them all, naming its item. Whoever stops, stops them all (KeyboardInterrupt in `fn`)."""
+    such error is raised behind them all, naming its item; with `fail_fast` at once, and the others are stopped.
+    Whoever stops, stops them all (KeyboardInterrupt in `fn`)."""
     units = list(items)
     workers = min(workers, len(units))
     first: Exception | None = None
-    for item, result, error in _outcomes(fn, units, workers, gpus):
-        if error is None:
-            yield item, result  # type: ignore[misc]
-            continue
-        if len(units) > 1:
-            log.warning("%s failed (%s); the others go on", _named(item), error)
-        first = first or _naming(item, error)
+    with contextlib.closing(_outcomes(fn, units, workers, gpus)) as outcomes:
+        for item, result, error in outcomes:
+            if error is None:
+                yield item, result  # type: ignore[misc]
+                continue
+            if fail_fast:
+                raise _naming(item, error)
+            if len(units) > 1:
+                log.warning("%s failed (%s); the others go on", _named(item), error)
+            first = first or _naming(item, error)
     if first:
         raise first
 
 
-def _outcomes(fn: Callable[[Item], Result], items: list[Item], workers: int, gpus: float | None) -> "Iterator[Outcome[Item, Result]]":
+def _outcomes(fn: Callable[[Item], Result], items: list[Item], workers: int, gpus: float | None) -> "Generator[Outcome[Item, Result]]":
     if items and os.environ.get("RAY_ADDRESS"):
         return _tasks(fn, items, workers, gpus)
     return _processes(fn, items, workers, gpus) if workers > 1 else _loop(fn, items)
@@ -80,7 +84,7 @@ def _naming(item: Any, error: Exception) -> Exception:
     return error
 
 
-def _loop(fn: Callable[[Item], Result], items: Iterable[Item]) -> "Iterator[Outcome[Item, Result]]":
+def _loop(fn: Callable[[Item], Result], items: Iterable[Item]) -> "Generator[Outcome[Item, Result]]":
     for item in items:
         try:
             result = fn(item)
@@ -123,7 +127,7 @@ class _Worker:
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
 
-def _processes(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float | None) -> "Iterator[Outcome[Any, Any]]":
+def _processes(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float | None) -> "Generator[Outcome[Any, Any]]":
     waiting = deque((item, 1) for item in items)
     crew: dict[int, _Worker] = {}
     places = _places(workers, gpus)
@@ -207,7 +211,7 @@ def _set(environment: dict[str, str]) -> Iterator[None]:
 # ---- Ray ------------------------------------------------------------------------------------------------------------
 
 
-def _tasks(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float | None) -> "Iterator[Outcome[Any, Any]]":
+def _tasks(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float | None) -> "Generator[Outcome[Any, Any]]":
     ray = _cluster()
     share = gpus if gpus is not None else float("GPU" in ray.cluster_resources())
     task = ray.remote(num_gpus=share, max_retries=TRIES - 1)(_task)
