@@ -9,12 +9,13 @@ PATH, whose first `python` runs the program. We must not import mlflow, which is
 import atexit
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 
 STAND_IN = Path(__file__).with_name("conda_home")
@@ -24,6 +25,7 @@ class Plugin:
     """A run context provider in name only: it is never in context and adds no tag; being made is all it is for."""
 
     def __init__(self) -> None:
+        _keep_passwords(sys.argv)
         with contextlib.suppress(OSError):  # a convenience must never be what breaks `import mlflow`
             prepare(os.environ)
 
@@ -41,6 +43,14 @@ def prepare(environ: MutableMapping[str, str]) -> None:
     _put_own_python_first(environ)
     if os.name == "posix" and not environ.get("MLFLOW_CONDA_HOME"):  # on Windows: --env-manager local
         environ["MLFLOW_CONDA_HOME"] = str(real_conda(environ) or stand_in())
+
+
+def _keep_passwords(argv: Sequence[str]) -> None:
+    """MLflow writes what is given with -P on the run's row before the program starts."""
+    program = Path(argv[0]) if argv else Path()
+    password = re.compile(r"search\.storage=\S+(://[^@/\s]*:\S*@|[?&]password=)")
+    if "mlflow" in (program.name, program.parent.name) and any(map(password.search, argv)):
+        sys.exit("error: search.storage has a password, which mlflow run would write on its row: leave it to PGPASSWORD or ~/.pgpass")
 
 
 def _put_own_python_first(environ: MutableMapping[str, str]) -> None:

@@ -1,0 +1,155 @@
+"""A search by two workers on a real PostgreSQL: what a killed worker, database and search cost; and where its password stands."""
+
+import importlib.util
+import re
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from conftest import ROOT, Project, Started
+from sqlalchemy.exc import OperationalError
+from test_search import SMALL, read
+
+from unlearning import launch, storage
+from unlearning.errors import BadInput
+from unlearning.journal import clean
+
+
+def tool() -> Any:
+    """tools/postgres.py"""
+    spec = importlib.util.spec_from_file_location("postgres", ROOT / "tools" / "postgres.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Any]:
+    pytest.importorskip("psycopg", reason="psycopg is not installed: make postgres")
+    if tool().programs() is None:
+        pytest.skip("there is no PostgreSQL here: apt-get install postgresql")
+    with tool().server() as server:
+        yield server
+
+
+def workers(search: Started) -> list[psutil.Process]:
+    return [child for child in psutil.Process(search.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def done(least: int) -> Callable[[str], bool]:
+    return lambda said: any(int(n) >= least for n in re.findall(r"(\d+) of \d+ done", said))
+
+
+@pytest.mark.slow
+def test_killed_workers_database_and_search_cost_what_was_running(database: Any, project: Project) -> None:
+    keys = ("--search.storage", database.url, "--search.workers", "2", "--search.trials", "8")
+    search = project.start("search", *SMALL, *keys)
+    search.until(done(1), 300)
+    workers(search)[0].kill()
+    search.until(lambda said: "died by SIGKILL; it is tried again" in said)
+    database.kill()
+    time.sleep(2)
+    database.start()
+    search.until(done(4), 300)
+    for process in [psutil.Process(search.pid), *workers(search)]:
+        process.kill()
+    first = search.wait()
+    again = project.ran("search", *SMALL, *keys)
+    trials = read(database.url.replace("://", "+psycopg://"))
+    over = {number for trial in trials for number in trial["history"]}
+    assert over, "nothing was running when it was killed"
+    assert {trial["state"] for trial in trials} == {"COMPLETE", "FAIL"}
+    assert {trial["number"] for trial in trials if trial["state"] == "FAIL"} == over
+    assert sum(trial["state"] == "COMPLETE" for trial in trials) == 8
+    for trial in trials:
+        for number in trial["history"]:
+            assert trials[number]["params"].items() <= trial["params"].items()
+    rows = [row for row in project.rows() if "trial" in row["tags"]]
+    assert "RUNNING" not in {row["status"] for row in project.rows()}
+    finished = [int(row["tags"]["trial"]) for row in rows if row["status"] == "FINISHED"]
+    assert len(set(finished)) == len(finished)
+    assert {trial["number"] for trial in trials if trial["state"] == "COMPLETE"} >= set(finished)
+    assert "going on behind" in again.stderr
+    assert not list(project.root.glob(".lethe/outbox/*/"))
+    for said in (first.stdout, first.stderr, again.stdout, again.stderr):
+        assert database.password not in said
+    for path in project.root.rglob("*"):
+        assert not path.is_file() or database.password.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.slow
+def test_two_workers_on_sqlite(project: Project) -> None:
+    project.ran("search", *SMALL, "--search.workers", "2", "--search.trials", "4", "--search.fresh_seeds", "1")
+    (url,) = (f"sqlite:///{path}" for path in project.root.glob(".lethe/trials/search.db"))
+    trials = read(url)
+    assert [trial["state"] for trial in trials] == ["COMPLETE"] * 4
+    assert len({str(trial["arguments"]) for trial in trials}) == 4
+    rows = [row for row in project.rows() if row["name"].startswith("search/")]
+    assert {row["status"] for row in rows} == {"FINISHED"}
+    for trial, row in zip(trials, sorted((r for r in rows if "trial" in r["tags"] and "fresh" not in r["tags"]), key=number), strict=True):
+        assert [step for step, _ in row["metrics"]["search.utility"]] == list(range(trial["ran"] + 1))
+
+
+def number(row: dict[str, Any]) -> int:
+    return int(row["tags"]["trial"])
+
+
+def test_a_wrong_password_is_said_at_once_and_shown_nowhere(database: Any, project: Project) -> None:
+    before = project.files()
+    wrong = database.url.replace(database.password, "wr0ng/pass")
+    refused = project.run("search", "--search.storage", wrong)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: search.storage: Optuna can't work with postgresql://127.0.0.1")
+    assert "password authentication failed" in refused.stderr
+    assert "wr0ng" not in refused.stderr
+    assert project.files() == before
+
+
+def test_a_password_is_cleaned_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "s3cret")
+    for text in ("postgresql://me:s3cret@db/x", "postgresql:///x?host=db&user=me&password=s3cret&a=1", "it said s3cret"):
+        assert "s3cret" not in clean(text)
+
+
+def test_a_password_is_not_handed_to_mlflow() -> None:
+    """Which would write it on the row before the program starts."""
+    argv = ["/x/bin/mlflow", "run", ".", "-e", "search", "-P"]
+    with pytest.raises(SystemExit, match="PGPASSWORD"):
+        launch._keep_passwords([*argv, "search.storage=postgresql://me:secret@host:5432/db"])
+    launch._keep_passwords([*argv, "search.storage=postgresql://me@host:5432/db"])
+    launch._keep_passwords([*argv, "search.storage=sqlite:///x:y.db"])
+    launch._keep_passwords(["src/search.py", "--search.storage=postgresql://me:secret@host/db"])
+
+
+@pytest.mark.parametrize("url", ["postgresql://u@h/d", "postgres://u@h/d", "postgresql+psycopg://u@h/d"])
+def test_an_address_takes_the_driver_that_is_there(url: str) -> None:
+    assert storage.address(url) == "postgresql+psycopg://u@h/d"
+
+
+def test_a_database_that_is_away_is_waited_for_and_what_got_through_is_not_said_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    away, finished = OperationalError("select", {}, Exception("gone")), UpdateFinishedTrialError()
+    answers: list[Any] = [away, away, 7]
+
+    def call() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=lambda seconds: None))
+    assert storage.patiently(call) == 7
+    answers[:] = [away, finished]
+    assert storage.patiently(call) is True
+    answers[:] = [finished]
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.patiently(call)
+    answers[:] = [BadInput("no")]
+    with pytest.raises(BadInput):
+        storage.patiently(call)
