@@ -2,10 +2,11 @@
 
 import json
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Project, at_step
+from conftest import Project, Warm, at_step, copied
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
@@ -103,6 +104,18 @@ def test_killed_gone_on_with_extended_and_scored_again(project: Project) -> None
     assert refused.returncode == 2
     assert "model_1.seed1.safetensors does not exist, and model_1 is of seeds 0 to 2; `python src/unlearn.py" in refused.stderr
     assert "--run.seeds 3` makes it" in refused.stderr
+
+
+@pytest.mark.slow
+def test_at_once_they_are_what_they_are_one_by_one(project: Project, built: Path, warm: Warm, tmp_path: Path) -> None:
+    """In processes of their own, which read the images again."""
+    said = project.ran("unlearn", "--method", "model_1", "--run.seeds", "2", "--run.workers", "2")
+    assert "model_1: mean over 2 seeds (0, 1) ±" in said.stdout
+    (row,) = project.rows(method="model_1", seeds="2")
+    assert row["status"] == "FINISHED" and above(project.rows(), row["run_id"]) == ["0", "1"]
+    alone = copied(built, tmp_path / "alone", warm)
+    alone.ran("unlearn", "--method", "model_1", "--run.seeds", "2")
+    assert [model(alone, f"model_1.seed{k}") for k in (0, 1)] == [model(project, f"model_1.seed{k}") for k in (0, 1)]
 
 
 @pytest.mark.slow

@@ -161,7 +161,8 @@ def _several(prepared: Prepared, recipe: Recipe, start: dict[str, Tensor]) -> No
                 say(f"{name}: seeds {seeds.said(numbers)}, of which {known} {'is' if len(there) == 1 else 'are'} there")
             for unit in there:
                 rows.below(unit.prepared, unit.name, recipe, unit.parent)
-            for _ in spread(_seed, [unit for unit in units if unit not in there]):
+            missing = [unit for unit in units if unit not in there]
+            for _ in spread(_seed, missing, workers=config.run.workers, gpus=config.run.gpus):
                 pass
             weights = {
                 unit.prepared.config.run.seed: checkpoint.weights_hash(checkpoint.load(_files(config, unit.name)[0])[0]) for unit in units
