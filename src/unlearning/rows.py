@@ -161,8 +161,8 @@ def _below(parent: Mapping[str, Any] | None) -> dict[str, str]:
     return {"lethe.above": parent["row"]} if parent else {}
 
 
-def below(prepared: Prepared, name: str, recipe: Recipe, parent: Mapping[str, Any]) -> None:
-    """A seed that was there has a row below its method's too: made from its files where it lacks."""
+def below(prepared: Prepared, name: str, recipe: Recipe, parent: Mapping[str, Any], scored: Prepared) -> None:
+    """A seed that was there has a row below its method's too: made from its files where it lacks. `scored`: as which it is scored."""
     path = prepared.config.workspace / "models" / f"{name}.safetensors"
     tensors, made = checkpoint.load(path)
     known = tags(prepared, name) | _below(parent) | {"start": short(made["original"])}
@@ -181,7 +181,7 @@ def below(prepared: Prepared, name: str, recipe: Recipe, parent: Mapping[str, An
         _inputs(row, prepared)
         last = _epochs(row, prepared, name) or 0
         if prepared.config.run.evaluate:
-            finished(row, prepared, name, last)
+            finished(row, scored, name, last)
 
 
 def several(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: Mapping[int, str]) -> None:

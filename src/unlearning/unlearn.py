@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,14 @@ def _chain(prepared: Prepared, recipes: Mapping[str, Recipe], start: dict[str, T
 
 
 def _one(
-    prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor], parent: Mapping[str, Any] | None = None
+    prepared: Prepared,
+    name: str,
+    recipe: Recipe,
+    start: dict[str, Tensor],
+    parent: Mapping[str, Any] | None = None,
+    scored: Prepared | None = None,
 ) -> dict[str, Tensor]:
+    """`parent`: of the row above; `scored`: as which it is scored, where that is not as it is run."""
     config = prepared.config
     network = prepared.network(config.run.seed)
     network.load_state_dict(start)
@@ -78,7 +85,7 @@ def _one(
         run.follow()
         run.save(path, result_metadata(prepared, name, recipe, start))
         if config.run.evaluate:
-            rows.finished(run.row, prepared, name, run.state.number)
+            rows.finished(run.row, scored or prepared, name, run.state.number)
         rows.export(run.row, prepared, network, path)
     return network.state_dict()
 
@@ -90,25 +97,29 @@ def _one(
 class Unit:
     """A seed of a method, to be run wherever there is room."""
 
-    prepared: Prepared  # of this seed
+    prepared: Prepared  # of the first seed: what all are scored beside
+    seed: int
     recipe: Recipe
     start: dict[str, Tensor]
     parent: Mapping[str, Any]  # the reference of the row above
 
+    @cached_property
+    def own(self) -> Prepared:
+        return self.prepared.seeded(self.seed)
+
     @property
     def name(self) -> str:
-        return seeds.named(self.prepared.config.method, self.prepared.config.run.seed)
+        return seeds.named(self.prepared.config.method, self.seed)
 
     def __str__(self) -> str:
         return self.name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        config = self.prepared.config
-        return _elsewhere, (config, self.recipe, self.start, self.parent)
+        return _elsewhere, (self.prepared.config, self.seed, self.recipe, self.start, self.parent)
 
     @property
     def made(self) -> dict[str, str]:
-        return result_metadata(self.prepared, self.name, self.recipe, self.start)
+        return result_metadata(self.own, self.name, self.recipe, self.start)
 
     def there(self) -> bool:
         """Whether its files are there and belong. Those of a run of this seed that was alone are taken over."""
@@ -123,9 +134,9 @@ class Unit:
         return False
 
 
-def _elsewhere(config: Config, recipe: Recipe, start: dict[str, Tensor], parent: Mapping[str, Any]) -> Unit:
+def _elsewhere(config: Config, seed: int, recipe: Recipe, start: dict[str, Tensor], parent: Mapping[str, Any]) -> Unit:
     """In another process, which reads the images by itself."""
-    return Unit(prepare(config), recipe, start, parent)
+    return Unit(prepare(config), seed, recipe, start, parent)
 
 
 def _files(config: Config, name: str) -> tuple[Path, Path]:
@@ -140,8 +151,8 @@ def _copy(config: Config, name: str, to: str, metadata: Mapping[str, str]) -> No
 
 
 def _seed(unit: Unit) -> None:
-    say(f"{unit.name}: unlearning by seed {unit.prepared.config.run.seed}")
-    _one(unit.prepared, unit.name, unit.recipe, unit.start, unit.parent)
+    say(f"{unit.name}: unlearning by seed {unit.seed}")
+    _one(unit.own, unit.name, unit.recipe, unit.start, unit.parent, unit.prepared)
 
 
 def _several(prepared: Prepared, recipe: Recipe, start: dict[str, Tensor]) -> None:
@@ -154,19 +165,17 @@ def _several(prepared: Prepared, recipe: Recipe, start: dict[str, Tensor]) -> No
     with held(config.workspace / ".lethe" / "locks" / f"{name}.lock", name):
         with rows.parent(prepared, read_json(state)["row"] if state.exists() else None) as parent:
             write_json(state, {"row": parent.reference()})
-            units = [Unit(prepared.seeded(number), recipe, start, parent.reference()) for number in numbers]
+            units = [Unit(prepared, number, recipe, start, parent.reference()) for number in numbers]
             there = [unit for unit in units if unit.there()]
             if there:
-                known = seeds.said([unit.prepared.config.run.seed for unit in there])
+                known = seeds.said([unit.seed for unit in there])
                 say(f"{name}: seeds {seeds.said(numbers)}, of which {known} {'is' if len(there) == 1 else 'are'} there")
             for unit in there:
-                rows.below(unit.prepared, unit.name, recipe, unit.parent)
+                rows.below(unit.own, unit.name, recipe, unit.parent, unit.prepared)
             missing = [unit for unit in units if unit not in there]
             for _ in spread(_seed, missing, workers=config.run.workers, gpus=config.run.gpus):
                 pass
-            weights = {
-                unit.prepared.config.run.seed: checkpoint.weights_hash(checkpoint.load(_files(config, unit.name)[0])[0]) for unit in units
-            }
+            weights = {unit.seed: checkpoint.weights_hash(checkpoint.load(_files(config, unit.name)[0])[0]) for unit in units}
             _copy(config, units[0].name, name, units[0].made | seeds.noted(weights))
             if config.run.evaluate:
                 results.scores(prepared, name)
