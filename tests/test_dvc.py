@@ -263,6 +263,15 @@ def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: 
     small.dvc("checkout")
     assert small.read(*kinds) == made
 
+    # A queued one runs in a copy of the checkout, and says so in the checkout's store
+    small.dvc("exp", "run", "--queue", "-S", "data.forget.count=50", "-S", "data.forget.fraction=null", "retrain")
+    small.dvc("exp", "run", "--run-all")
+    (queued,) = set(small.dvc("exp", "list", "--name-only").split()) - set(experiments)
+    (row,) = Project(small.root, warm).rows(**{"dvc.experiment": queued})
+    assert (row["name"], row["params"]["data.forget.count"]) == ("retrained", "50")
+    assert small.read(*kinds) == made
+    assert small.git("status", "--porcelain") == ""
+
     # Other code that scores reads no model again
     with (small.root / "src/unlearning/attacks.py").open("a") as file:
         file.write("\n# a comment\n")
@@ -287,15 +296,6 @@ def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: 
         for k in (0, 1)
         for kind, suffix in (("models", "safetensors"), ("epochs", "csv"), ("logits", "safetensors"), ("scores", "json"))
     }
-
-    # A queued one runs in a copy of the checkout, and says so in the checkout's store
-    small.dvc("exp", "run", "--queue", "-S", "data.forget.count=50", "-S", "data.forget.fraction=null", "retrain")
-    small.dvc("exp", "run", "--run-all")
-    (queued,) = set(small.dvc("exp", "list", "--name-only").split()) - set(experiments)
-    (row,) = Project(small.root, warm).rows(**{"dvc.experiment": queued})
-    assert (row["name"], row["params"]["data.forget.count"]) == ("retrained", "50")
-    assert small.read(*kinds) == made
-    assert small.git("status", "--porcelain") == ""
 
 
 def test_a_search_is_run_only_when_asked_for(small: Checkout) -> None:
