@@ -235,7 +235,7 @@ class Search:
 
     def finished(self) -> list[FrozenTrial]:
         """Those that count, as they ended: a failed one unless it was or will be tried again."""
-        over = interrupted(self.study)
+        over = interrupted(self.study) | {trial.number for trial in storages.lost(self.study)}
         found = [trial for trial in self.trials(*ENDED) if trial.number not in over]
         return sorted(found, key=lambda trial: (trial.datetime_complete, trial.number))
 
@@ -282,6 +282,8 @@ class Search:
                 self.study.enqueue_trial(dict(first))
             return
         self.revive(alone=self.config.search.storage is None)
+        for trial in storages.lost(self.study):
+            again(self.study, trial)
         self.shown, self.before = {trial.number for trial in self.finished()}, len(self.finished())
         say(f"search {self.study.study_name}: going on behind {self.before} trials")
 

@@ -298,6 +298,7 @@ def _packed(answer: tuple[Any, Exception | None]) -> bytes:
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # who is told twice must still be able to end what it does
     raise KeyboardInterrupt
 
 

@@ -114,6 +114,13 @@ def interrupted(study: optuna.Study) -> set[int]:
     return {number for trial in found for number in RetryHeartbeatStaleTrialCallback.retry_history(trial)}
 
 
+def lost(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were interrupted before it was noted that they wait to be tried again."""
+    over, found = interrupted(study), study.get_trials(states=(TrialState.FAIL,))
+    alone = [trial for trial in found if "reason" not in trial.user_attrs and trial.number not in over]
+    return [trial for trial in alone if len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) < TRIES - 1]
+
+
 @contextlib.contextmanager
 def running(study: optuna.Study, trial: optuna.Trial, locks: Path, home: str) -> Iterator[None]:
     """Others see that the trial is alive. `home`: this workspace on this machine, whose `locks` they look at."""
