@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from unlearning.journal import said
@@ -77,7 +77,7 @@ def patiently(call: Callable[[], Any]) -> Any:
 
 def _away(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    return isinstance(cause, OperationalError | InterfaceError)
+    return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError)  # the last: Optuna goes on in a broken session
 
 
 def _tell(state: RetryCallState) -> None:
