@@ -5,9 +5,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)# dvc and mlflow start the first `python`
 LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help env ray postgres server database demo test lint docs ui lock bench compare
+.PHONY: help env ray postgres server database demo demo-full test lint docs ui lock bench compare
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: .venv/.ready ## the environment, .venv (a minute, about 3 GB of downloads the first time)
 .venv/.ready: requirements-uv.txt requirements.txt requirements-dev.txt pyproject.toml
@@ -30,6 +30,9 @@ lock: env ## the hashed locks from pyproject.toml (UPGRADE=--upgrade for newer v
 
 demo: env ## the main job on bundled digits: original, retrained and hybrid side by side (under 3 minutes)
 	python src/demo.py
+
+demo-full: env ## the demo beside a bank of 64, all ten methods by 8 or 64 seeds, every measure, the report (an hour)
+	python src/demo.py --full
 
 test: env lint ## lint, types, every test (what can not run here is skipped and said)
 	python -m pytest -n 2 --dist worksteal

@@ -209,7 +209,7 @@ def test_no_number_takes_nan_or_what_lies_beyond_its_bounds() -> None:
             -1,
             "methods.hybrid_4.scael is unknown (params.yaml, line {}); nearest: methods.hybrid_4.shape",
         ),
-        ("rnu", {"seed": 1}, "rnu is unknown (params.yaml, line {}); nearest: run."),
+        ("rnu", {"seed": 1}, "rnu is unknown (params.yaml, line {}); nearest: run"),
         ("methods.hybrid_5", {"lr": 1}, "methods.hybrid_5 (params.yaml, line {}) is unknown; nearest: methods.hybrid_"),
         ("methods.hybrid_4", 3, "methods.hybrid_4 is 3 (params.yaml, line {}); it takes a section"),
         ("data.forget", 3, "data.forget is 3 (params.yaml, line {}); it takes a section"),
@@ -306,6 +306,12 @@ def test_params_yaml_is_right_with_and_without_its_overlay() -> None:
         name: real.methods[name] for name in METHODS if name != "hybrid_4"
     }
     assert set(real.methods) >= {*METHODS, "as_run"}
+
+
+def test_the_full_demo_is_laid_over_the_demo() -> None:
+    demo, full = config.load(params=PARAMS, overlay="demo"), config.load(params=PARAMS, overlay="full")
+    assert (full.data, full.model, full.methods["hybrid_4"]) == (demo.data, demo.model, demo.methods["hybrid_4"])
+    assert (full.retrain.seeds, full.pretrain.seeds, full.run.workspace.name) == (64, 64, "demo-full")
 
 
 def test_the_command_line_wins_over_the_overlay_and_that_over_the_file(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ RUN = ["hybrid_3", "hybrid_4"]  # what the small pipeline runs of the ten
 ALL_UNLEARN, ALL_EVALUATE = ({f"{stage}@{name}" for name in RUN} for stage in ("unlearn", "evaluate"))
 EVALUATED = {"evaluate_reference@original", "evaluate_reference@retrained", *ALL_EVALUATE, "report"}
 TAKEN = ("src", "search", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "MLproject", "conda.yaml")
-EVERYTHING = {"fingerprint", "prepare", "pretrain", "retrain", *ALL_UNLEARN, *EVALUATED}
+EVERYTHING = {"fingerprint", "prepare", "pretrain", "retrain", "bank", *ALL_UNLEARN, *EVALUATED}
 
 PYTHON = """#!{python} -SE
 import json, os, socket, sys, uuid
@@ -45,7 +45,7 @@ if how == "real" or stage == "fingerprint":
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 if how == "sketched" and stage != "prepare":
     name = {{"pretrain": "original", "retrain": "retrained"}}.get(stage) or "".join(sys.argv[3:4])
-    for kind in {{"evaluate": ("logits", "scores"), "report": ("report",)}}.get(stage, ("models", "epochs")):
+    for kind in {{"evaluate": ("logits", "scores"), "report": ("report",), "bank": ("bank",)}}.get(stage, ("models", "epochs")):
         path = Path(kind, name + {{"scores": ".json", "epochs": ".csv"}}.get(kind, ".safetensors"))
         path.parent.mkdir(exist_ok=True)
         path.write_text(uuid.uuid4().hex)
@@ -209,7 +209,10 @@ def test_an_edit_runs_what_it_touches_and_nothing_else(small: Checkout, monkeypa
     assert repro() == EVERYTHING - {"pretrain"}
 
     small.put(retrain__epochs=3)  # every distance moves with it, and no method
-    assert repro() == {"fingerprint", "retrain", *EVALUATED}
+    assert repro() == {"fingerprint", "retrain", "bank", *EVALUATED}
+
+    small.put(retrain__seeds=2)  # the bank grows: what is measured beside it is measured again
+    assert repro() == {"fingerprint", "bank", *EVALUATED}
 
     small.put(run__seeds=2)
     assert repro() == {"fingerprint", *ALL_UNLEARN, *ALL_EVALUATE, "report"}
@@ -296,6 +299,24 @@ def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: 
         for k in (0, 1)
         for kind, suffix in (("models", "safetensors"), ("epochs", "csv"), ("logits", "safetensors"), ("scores", "json"))
     }
+
+
+def test_a_bank_is_kept_when_it_grows_and_comes_back(small: Checkout, tmp_path: Path) -> None:
+    small.put(retrain__seeds=1)
+    assert small.repro("bank") == {"fingerprint", "prepare", "bank"}
+    small.commit()
+    (folder,) = (small.root / "bank").iterdir()
+    first = small.read("bank")
+    assert [path.name for path in folder.iterdir()] == ["retrained.seed1.safetensors"]
+    small.put(retrain__seeds=2)
+    said = small.dvc("repro", "bank")
+    assert stages(said) == {"fingerprint", "bank"}
+    assert f"bank {folder.name}: 2 retrained asked for, 1 of them there" in said
+    grown = small.read("bank")
+    assert first.items() <= grown.items() and len(grown) == 2
+    small.git("checkout", "-q", "dvc.lock", "params.yaml")
+    small.dvc("checkout", "bank")
+    assert small.read("bank") == first
 
 
 def test_a_search_is_run_only_when_asked_for(small: Checkout) -> None:

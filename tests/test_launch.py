@@ -249,13 +249,13 @@ def test_the_plugin_is_registered_and_imports_no_mlflow():
 
 def test_the_entries_are_those_promised():
     project = yaml.safe_load((ROOT / "MLproject").read_text())
-    names = ["main", "hybrid", "unlearn", "prepare", "pretrain", "retrain", "evaluate", "demo", "search", "report", "card"]
+    names = ["main", "hybrid", "unlearn", "prepare", "pretrain", "retrain", "bank", "evaluate", "demo", "search", "report", "card"]
     methods = [f"model_{i}" for i in range(1, 7)] + [f"hybrid_{i}" for i in range(1, 5)]
     assert sorted(project["entry_points"]) == sorted(names + methods)
     commands = {name: entry["command"] for name, entry in project["entry_points"].items()}
     assert all(commands[name] == f"python src/unlearn.py --method {name}" for name in methods)
     assert commands["main"] == commands["hybrid"] == commands["hybrid_4"]
-    stages = {"unlearn", "prepare", "pretrain", "retrain", "evaluate", "demo", "search", "report"}
+    stages = {"unlearn", "prepare", "pretrain", "retrain", "bank", "evaluate", "demo", "search", "report"}
     assert all(commands[name] == f"python src/{name}.py" for name in stages)
     assert commands["card"] == "python src/report.py card"
 

@@ -327,7 +327,9 @@ def test_what_the_references_score_one_and_several() -> None:
     assert 0.4 < several["rmia.gamma_1.auc"].value < 0.6
     assert 0 < several["kl_to_reference.forget"].value < value(measure(case(LEAK)), "kl_to_reference.forget")
     assert {"iam.mean", "iam.below_half", "probe.excess"} <= set(several)
-    assert not [id_ for id_ in several if id_.startswith(("distance", "seconds", "cka", "klom"))]
+    assert not [id_ for id_ in several if id_.startswith(("distance", "seconds", "cka"))]
+    halves = measure(Case(bank(6)[0], bank(6)[3:], unlearned=bank(6)[:3]), [replace(BY_ID["klom"], tier=2)])
+    assert several["klom.forget"] == halves["klom.forget"]
 
 
 def test_each_reference_is_held_out_of_its_own_bank() -> None:

@@ -87,6 +87,10 @@ STEPS: dict[str, list[Step]] = {
         ),
     ],
     "How to read the result": [Step("mlflow run . -e evaluate -P method=all", r"\nretrained .*\nmodel_1 ", first=ran)],
+    "Beside many retrained models": [
+        Step("python src/bank.py --retrain.seeds 8 --pretrain.seeds 8", r"bank/\w+: 2 original, 2 retrained", {"seeds 8": "seeds 2"}),
+        Step("python src/unlearn.py --method hybrid_4 --run.seeds 8", r"\nhybrid_4 .*mean over 2 seeds", {"seeds 8": "seeds 2"}),
+    ],
     "The search, the report, the card, the notebook": [
         Step("mlflow run . -e search -P search.method=hybrid_4 -P search.trials=40", r"2 of 2 done", {"trials=40": "trials=2"}),
         Step("python src/search.py adopt 17 gentle", r"methods.gentle is trial 1 of", {"17": "1"}),

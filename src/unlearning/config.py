@@ -34,7 +34,8 @@ from unlearning.keys import (
 from unlearning.methods import METHODS, Training, as_run
 from unlearning.recipe import Recipe
 
-OVERLAYS = ("demo",)  # sections of params.yaml that can be laid over the others
+OVERLAYS = ("demo",)  # sections of params.yaml that a stage of that name lays over the others
+UPON = {"full": ("demo",)}  # those that are laid over another first: python src/demo.py --full
 BASES = (*METHODS, "as_run")  # what a section of `methods` can be without saying what it is like
 
 S = TypeVar("S", bound=Section)
@@ -96,6 +97,8 @@ class Config:
         flat: dict[str, Any] = {}
         for section in sections.get(name or "", ("data", "model", "run")):
             flat |= flatten(getattr(self, section).model_dump(mode="json"), section)
+        for section in ("pretrain", "retrain"):  # how many others there are makes no difference to a model, and may grow
+            flat.pop(f"{section}.seeds", None)
         if name not in sections:
             own = self.methods[self.method].model_dump(mode="json")
             flat |= {"method": self.method} | flatten(own, f"methods.{self.method}")
@@ -115,8 +118,8 @@ class Config:
 def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path | None = None) -> Config:
     """params.yaml, then its section `overlay`, then `--key value` pairs. Raises BadInput: one line, naming key, value and source."""
     said = _Said(params or here() / "params.yaml")
-    if overlay:
-        said.overlay(overlay)
+    for name in (*UPON.get(overlay, ()), overlay) if overlay else ():
+        said.overlay(name)
     said.command_line(argv)
     methods, like = said.methods()
     spaces = _spaces(said, methods)
@@ -239,7 +242,7 @@ class _Said:
 
     def __init__(self, params: Path) -> None:
         self.params, self.tree = params, _tree(params)
-        self.overlays = {name: self.tree.pop(name, None) or {} for name in OVERLAYS}
+        self.overlays = {name: self.tree.pop(name, None) or {} for name in (*OVERLAYS, *UPON)}
         self.given: dict[str, str] = {}
         self.laid: dict[str, str] = {}
         self.prefix: dict[str, str] = {}

@@ -22,12 +22,13 @@ MEASURING = ("run.evaluate_every", "run.evaluate_retain")  # and a method's epoc
 
 
 def fingerprint(config: Config) -> None:
-    """data/fingerprint.json, and recipes/<name>.txt of every method, the two references and the engine; under the workspace."""
+    """data/fingerprint.json, and recipes/<name>.txt of every method, the two references, the bank and the engine; under the workspace."""
     data = config.data
     root = config.path(data.root) if data.root else None
     images = sources.listing(data.source, root=root, image_size=data.image_size, limit=data.limit)
     found = {"images": images, "seed": data.seed, "request": request(config)}
     recipes = {name: recipe(config, name) for name in (*STAGE, *config.methods)}
+    recipes["bank"] = "".join(f"{getattr(config, stage).seeds} {kind}\n{recipe(config, kind)}" for kind, stage in STAGE.items())
     recipes["engine.py"] = "".join(f"{name}.py {_sha256(Path(__file__).with_name(f'{name}.py'))}\n" for name in ENGINE)
     write_json(config.workspace / "data" / "fingerprint.json", found)
     for name, text in recipes.items():

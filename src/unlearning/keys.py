@@ -88,12 +88,14 @@ class Pretrain(Section):
     batch_size: int = Field(ge=2, description="images a step")
     crop: int = Field(ge=0, description="pixels of zero padding for the random crop")
     flip: bool = Field(description="random horizontal flips")
+    seeds: int = Field(ge=0, description="originals in the reference bank, of the seeds behind run.seed; models/original is held out of it")
 
 
 class Retrain(Section):
     checkpoint: str | None = Field(description="take this file or URL as the retrained reference instead of training")
     epochs: Epochs | None = Field(description="null: as pretrain.epochs")
     final_epochs: Epochs | None = Field(description="null: as pretrain.final_epochs")
+    seeds: int = Field(ge=0, description="retrained models in the bank, of the seeds behind run.seed; models/retrained is held out of it")
 
 
 class Run(Section):

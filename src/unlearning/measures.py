@@ -86,9 +86,15 @@ def of_machine(measure: Measure) -> bool:
     return bool({"clock", "retrain_clock", "memory"} & {*measure.needs})
 
 
-def tier(references: int) -> int:
-    """The highest that so many retrained models meet."""
-    return max(tier for tier, fewest in TIERS.items() if references >= fewest)
+def tier(references: int, unlearned: int | None = None) -> int:
+    """The highest that so many retrained models meet; and so many unlearned ones, where measures are about several (T3)."""
+    met = max(tier for tier, fewest in TIERS.items() if references >= fewest)
+    return min(met, 2) if met == 3 and unlearned is not None and unlearned < TIERS[3] else met
+
+
+def of_several() -> list[Measure]:
+    """Measures of N models of a method, not of one."""
+    return [each for each in MEASURES if "unlearned" in each.needs]
 
 
 def measure(case: Case, only: Iterable[Measure] | None = None) -> dict[str, Estimate | str]:
@@ -106,7 +112,31 @@ def _id(measure: Measure, part: str) -> str:
 
 def of_references(case: Case) -> dict[str, Estimate]:
     """What retrained models themselves score where the aim is theirs: of one its bootstrap interval, of several Student's t over them,
-    each held out of the bank in turn. Measures that take a reference have no such value where there is but one."""
+    each held out of the bank in turn. Measures that take a reference have no such value where there is but one. What is about several
+    models is asked of two halves of the bank: they are half as many, so what chance alone gives is more than for all."""
+    if not case.references:
+        return {}
+    beside = (*case.references, *([case.original] if case.original else []))
+    known, which = case.references[0].known, f"{[table.hash for table in beside]} {sorted(case.model.columns)} {case.resample}"
+    if which not in known:  # asked again for every method and seed
+        known[which] = _of_references(case) | _of_halves(case)
+    found: dict[str, Estimate] = known[which]
+    return found
+
+
+def _of_halves(case: Case) -> dict[str, Estimate]:
+    half = len(case.references) // 2
+    if len(case.references) < TIERS[3]:
+        return {}
+    halves = Case(case.references[0], case.references[half:], case.original, case.references[:half])
+    found: dict[str, Estimate] = {}
+    for each in MEASURES:
+        got = each.numbers(halves) if each.aim == HALVES else ""
+        found |= {} if isinstance(got, str) else {_id(each, part): value for part, value in got.items()}
+    return found
+
+
+def _of_references(case: Case) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {}
     alone = case.held_out()
     for each in MEASURES:

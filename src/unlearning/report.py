@@ -25,7 +25,7 @@ TITLE = "Machine unlearning: ten methods beside a model that never saw the forgo
 TABLES = {"table_7": ("Table 7: the six models", published.TABLE_7), "table_8": ("Table 8: the four hybrids", published.TABLE_8)}
 PANELS = {"model": "six models", "hybrid": "four hybrids", "other": "others"}
 # not in every report
-DRAWN = (*(f"figure_{n}" for n in (1, 2, 3, 4)), "table_others", *(f"table_{of}_neighbours" for of in ("7", "8", "others")))
+DRAWN = ("measures", *(f"figure_{n}" for n in (1, 2, 3, 4)), "table_others", *(f"table_{of}_neighbours" for of in ("7", "8", "others")))
 HOW = (
     "Read every row beside *retrained*, the same training without the forget set: in brackets is the signed distance from it, in points, "
     "and perfect unlearning is 0 everywhere. Low forget accuracy is no success in itself: the retrained model still gets most of a "
@@ -246,6 +246,29 @@ def console(measured: Measured) -> str:
     return "\n".join(lines)
 
 
+def scored(home: Path) -> Record:
+    """Every measure of every row, a line each, as the score files have it: the number, its interval, beside it the retrained models'.
+
+    `power`: whether it tells the original, which forgot nothing, from them by more than their intervals; or else what is `missing`."""
+    scores = {name: read_json(home / "scores" / f"{name}.json").get("measures", {}) for name in _names(home / "scores")}
+    lines: Record = []
+    for name, each in scores.items():
+        for id_, got in each.items():
+            beside, began = got.get("reference", {}), scores.get("original", {}).get(id_, {})
+            line: dict[str, Any] = {"measure": id_, "method": name}
+            line |= {key: got.get(key) for key in ("value", "low", "high", "interval", "models")}
+            line |= {f"retrained.{key}": beside.get(key) for key in ("value", "low", "high")}
+            known = "value" in began and "value" in beside
+            line["power"] = not intervals.no_power(_estimate(began), _estimate(beside)) if known else None
+            lines.append(line | {"missing": got.get("missing")})
+    order = {id_: number for number, id_ in enumerate(dict.fromkeys(id_ for each in scores.values() for id_ in each))}
+    return sorted(lines, key=lambda line: order[line["measure"]])
+
+
+def _estimate(got: Mapping[str, Any]) -> intervals.Estimate:
+    return intervals.Estimate(got["value"], got.get("low"), got.get("high"))
+
+
 def _csv(rows: Record) -> bytes:
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
@@ -350,9 +373,10 @@ def _curves(measured: Measured, y: str, measure: str) -> Record:
 
 
 def report(config: Config) -> None:
-    """report/report.md, table_*.csv, figure_*.csv and .png in the workspace; all are made before the first is written."""
+    """report/report.md, measures.csv, table_*.csv, figure_*.csv and .png in the workspace; all are made before the first is written."""
     measured = read(config)
-    made = page(measured)
+    lines = scored(config.workspace)
+    made = ({"measures.csv": _csv(lines)} if lines else {}) | page(measured)
     folder = config.workspace / "report"
     for name, content in made.items():
         with whole(folder / name) as beside:

@@ -1,17 +1,18 @@
 """What a model scores: its logits table, read once in float32, and every measure of it. The only reader of the test split."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from unlearning import checkpoint, measures, metrics, reading, seeds, table
+from unlearning import bank, checkpoint, measures, metrics, reading, seeds, table
 from unlearning.case import Case
 from unlearning.errors import BadInput
-from unlearning.files import read_json, short, write_json
+from unlearning.files import digest, read_json, short, write_json
 from unlearning.scratch import STAGE
 from unlearning.splits import SPLITS
 from unlearning.table import LogitsTable
@@ -30,12 +31,12 @@ def scores(prepared: Prepared, name: str, anew: bool = False) -> Scores:
     model = logits(prepared, name)
     if several := seeds.listed(model.about):
         return _several(prepared, name, several, anew)
-    tables = _beside(prepared, model)
-    path, of = _file(prepared, name), _of(tables)
+    beside = _beside(prepared, model)
+    path, of = _file(prepared, name), beside.of
     known = read_json(path) if path.exists() else {}
     if not anew and known.get("of") == of:
         return known
-    measured = measure(tables["model"], [made for which, made in tables.items() if which == "retrained"], tables.get("original"))
+    measured = measure(beside.model, beside.references, beside.original, beside.unlearned)
     measured["of"] = of
     if measured != known:  # else the file keeps its time
         write_json(path, measured)
@@ -57,6 +58,10 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
     if not anew and known.get("of") == of:
         return known
     measured = seeds.together(each, beside, over_forgotten)
+    all_ = _beside(prepared, logits(prepared, name), [logits(prepared, seeds.named(name, seed)) for seed in several])
+    case = Case(all_.unlearned[0], all_.references, all_.original, all_.unlearned)
+    measured["measures"] |= _measured(case, measures.of_several())
+    measured["tier"] = measures.tier(len(case.references), len(case.unlearned))
     measured["of"] = of
     if measured != known:
         write_json(path, measured)
@@ -71,7 +76,11 @@ def seeds_of(prepared: Prepared, name: str) -> dict[int, str]:
 
 
 def retrained(prepared: Prepared, seed: int | None = None) -> dict[str, float] | None:
-    """Accuracies by split of the retrained model that a result of this seed is paired with; None where there is none."""
+    """Accuracies by split of the retrained model that a result of this seed is paired with: the bank's of that seed, else the one there
+    is; None where there is none."""
+    for made in bank.tables(prepared, "retrained") if seed is not None else ():
+        if made.about["seed"] == str(seed):
+            return by_split(made)[0]
     if not there(prepared, "retrained"):
         return None
     accuracy: dict[str, float] = scores(prepared, "retrained")["accuracy"]
@@ -81,7 +90,7 @@ def retrained(prepared: Prepared, seed: int | None = None) -> dict[str, float] |
 def fresh(prepared: Prepared, name: str) -> bool:
     """Whether the score file is there, and of the tables that are there now."""
     path = _file(prepared, name)
-    return path.exists() and read_json(path).get("of") == _of(_beside(prepared, logits(prepared, name)))
+    return path.exists() and read_json(path).get("of") == _beside(prepared, logits(prepared, name)).of
 
 
 def weights(prepared: Prepared, name: str) -> str:
@@ -94,17 +103,47 @@ def _file(prepared: Prepared, name: str) -> Path:
     return prepared.config.workspace / "scores" / f"{name}.json"
 
 
-def _of(tables: Mapping[str, LogitsTable]) -> dict[str, str]:
-    return {which: short(made.about.get("model", made.hash)) for which, made in tables.items()}
+@dataclass(frozen=True)
+class Beside:
+    """A model's table and those that it is measured beside, as far as they are there.
+
+    `references`: the bank where there is one, else the retrained model, which is none of its own: it takes a second one to say how far
+    apart two of them are. `unlearned`: of several seeds those of all, of the original the bank's."""
+
+    model: LogitsTable
+    references: Sequence[LogitsTable]
+    original: LogitsTable | None
+    unlearned: Sequence[LogitsTable]
+
+    @property
+    def of(self) -> dict[str, Any]:
+        """Which tables, by short hashes of the weights they were read from."""
+        found: dict[str, Any] = {"model": _short(self.model)}
+        if self.original:
+            found["original"] = _short(self.original)
+        if len(self.references) == 1:
+            found["retrained"] = _short(self.references[0])
+        elif self.references:
+            found["bank"] = {"models": len(self.references), "hash": short(digest(map(_short, self.references)))}
+        if self.unlearned:
+            found["unlearned"] = {"models": len(self.unlearned), "hash": short(digest(map(_short, self.unlearned)))}
+        return found
 
 
-def _beside(prepared: Prepared, model: LogitsTable) -> dict[str, LogitsTable]:
-    """The table and those that it is measured beside, as far as they are there. The retrained model is none of its own: it takes a
-    second one to say how far apart two of them are."""
-    if model.name == "retrained":
-        return {"model": model}
-    beside = {kind: logits(prepared, kind) for kind in STAGE if kind != model.name and there(prepared, kind)}
-    return {"model": model, "original": model, **beside} if model.name == "original" else {"model": model, **beside}
+def _short(made: LogitsTable) -> str:
+    return short(made.about.get("model", made.hash))
+
+
+def _beside(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTable] = ()) -> Beside:
+    own = model.name
+    references = bank.tables(prepared, "retrained")
+    if own != "retrained" and not references and there(prepared, "retrained"):
+        references = [logits(prepared, "retrained")]
+    if own == "original":
+        others = bank.tables(prepared, "original")
+        return Beside(model, references, model, [model, *others] if others else [])
+    original = logits(prepared, "original") if there(prepared, "original") and (own != "retrained" or references) else None
+    return Beside(model, references, original, unlearned)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -164,23 +203,40 @@ def _read(path: Path, changed: int, name: str) -> LogitsTable:
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
-def measure(model: LogitsTable, references: Sequence[LogitsTable] = (), original: LogitsTable | None = None) -> Scores:
+def measure(
+    model: LogitsTable,
+    references: Sequence[LogitsTable] = (),
+    original: LogitsTable | None = None,
+    unlearned: Sequence[LogitsTable] = (),
+) -> Scores:
     """All that can be said of one logits table beside others: what stands in its score file."""
-    measured: Scores = {"accuracy": {}, "loss": {}}
+    accuracy, loss = by_split(model)
+    measured: Scores = {"accuracy": accuracy, "loss": loss, "gap": round(accuracy["retain"] - accuracy["forget"], 6)}
+    case = Case(model, references, original, unlearned)
+    found = _measured(case, [each for each in measures.MEASURES if not measures.of_machine(each)])
+    tier = measures.tier(len(references), len(unlearned) or 1)
+    return measured | {"measures": found, "tier": tier, "references": len(references)}
+
+
+def by_split(model: LogitsTable) -> tuple[dict[str, float], dict[str, float]]:
+    """Accuracy in percent and loss in nats, by split."""
+    accuracy, loss = {}, {}
     for split in SPLITS:
         rows = model.rows(split)
         if len(rows):
             said = torch.from_numpy(model.logits[rows]), torch.from_numpy(model.labels[rows])
-            measured["accuracy"][split] = round(metrics.accuracy(*said), 6)
-            measured["loss"][split] = round(metrics.cross_entropy(*said), 6)
-    measured["gap"] = round(measured["accuracy"]["retain"] - measured["accuracy"]["forget"], 6)
-    case = Case(model, references, original)
-    theirs = measures.of_references(case)
-    found: Scores = {}
-    for id_, got in measures.measure(case, [each for each in measures.MEASURES if not measures.of_machine(each)]).items():
+            accuracy[split] = round(metrics.accuracy(*said), 6)
+            loss[split] = round(metrics.cross_entropy(*said), 6)
+    return accuracy, loss
+
+
+def _measured(case: Case, only: Iterable[measures.Measure]) -> Scores:
+    """By id, with the retrained models' own number where the aim is theirs."""
+    theirs, found = measures.of_references(case), {}
+    for id_, got in measures.measure(case, only).items():
         reference = {"reference": seeds.numbers(theirs[id_])} if id_ in theirs else {}
         found[id_] = {"missing": got} if isinstance(got, str) else seeds.numbers(got) | reference
-    return measured | {"measures": found, "tier": measures.tier(len(references)), "references": len(references)}
+    return found
 
 
 def over_forgotten(measured: Scores) -> str:
@@ -192,12 +248,21 @@ def over_forgotten(measured: Scores) -> str:
         ours = measured.get("measures", {}).get(id_, {})
         theirs = ours.get("reference", {})
         if "low" in theirs and "value" in ours:
-            beyond = ours["value"] < theirs["low"] if below else ours["value"] > theirs["high"]
+            low, high = _spread(ours, theirs)
+            beyond = ours["value"] < low if below else ours["value"] > high
             if beyond:
-                where = f"below {theirs['low']:.4g}" if below else f"above {theirs['high']:.4g}"
+                where = f"below {low:.4g}" if below else f"above {high:.4g}"
                 said.append(f"{what} {ours['value']:.4g} is {where}")
     of = f" (so are {sum(bool(one['over_forgetting']) for one in known.values())} of {len(known)} seeds)" if said and known else ""
     return " and ".join(said) + of
+
+
+def _spread(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[float, float]:
+    """Within which a model, or the mean of several, lies by chance: the reference's own interval; where that is one of the mean of n
+    models, so much wider as m more models' mean varies, sqrt(1 + n / m) times (Student's t prediction interval)."""
+    models = theirs.get("models", 1)
+    wider = math.sqrt(1 + models / ours.get("models", 1)) if models > 1 else 1.0
+    return theirs["value"] - wider * (theirs["value"] - theirs["low"]), theirs["value"] + wider * (theirs["high"] - theirs["value"])
 
 
 def alarm(measured: Scores) -> str | None:
@@ -207,7 +272,11 @@ def alarm(measured: Scores) -> str | None:
 
 
 def distances(measured: Scores, reference: Scores) -> dict[str, float]:
-    """`<split>.distance`: accuracy minus the retrained model's, in points, signed; of several seeds the mean, paired by seed."""
+    """`<split>.distance`: accuracy minus the retrained model's, in points, signed; of several seeds the mean, paired by seed. Where there
+    is a bank, minus its mean."""
+    if measured["references"] > 1:
+        found = {id_: got["value"] for id_, got in measured["measures"].items() if id_.startswith("distance.") and "value" in got}
+        return {metric(id_): value for id_, value in found.items()}
     if "distance" in measured:
         return {f"{name}.distance": got["value"] for name, got in measured["distance"].items()}
     there = reference["accuracy"]

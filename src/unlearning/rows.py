@@ -18,6 +18,7 @@ from unlearning.methods import METHODS, as_run
 from unlearning.recipe import Recipe
 from unlearning.scratch import STAGE
 from unlearning.splits import SPLITS
+from unlearning.table import LogitsTable
 from unlearning.workspace import Prepared
 
 COLOUR = {"original": "#8c8c8c", "retrained": "#111111"}  # else the UI may give both the same
@@ -25,6 +26,7 @@ ABOUT = {
     "original": "The model before unlearning, trained on retain and forget.",
     "retrained": "The reference: the same training on retain alone. What perfect unlearning would look like.",
 }
+ABOUT_BANK = "Originals and retrained models that differ in their seed alone; beside them everything is measured."
 READING = (
     "Read every number against the row *retrained*: `<split>.distance` is accuracy minus the retrained model's, and 0 is the aim. "
     "Forget accuracy far *below* retrained is over-forgetting, and shows what was forgotten as surely as remembering does."
@@ -247,6 +249,39 @@ def _epochs(row: tracking.Row, prepared: Prepared, name: str) -> int | None:
         row.metrics(observers.metrics(past), step=past["step"])
     row.file(table)
     return int(history[-1]["step"])
+
+
+def bank(prepared: Prepared, key: str, previous: Mapping[str, Any] | None) -> tracking.Row:
+    """The row above those of a reference bank; the same one when the bank grows."""
+    config = prepared.config
+    about = f"**bank {key}**: {ABOUT_BANK}"
+    known = tags(prepared, "bank") | {"bank": key}
+    row = tracking.Row.open(
+        config.workspace, name="bank", tags=known, params=config.resolved("retrained"), description=about, previous=previous
+    )
+    _inputs(row, prepared)
+    return row
+
+
+def of_bank(
+    prepared: Prepared, made: LogitsTable, parent: Mapping[str, Any], previous: Mapping[str, Any] | None, step: int
+) -> tracking.Row:
+    """One model of a bank: what its table says of it. Its method is bank/<kind>, so that it is taken for no other retrained model."""
+    kind, seed = made.about["kind"], int(made.about["seed"])
+    row = tracking.Row.open(
+        prepared.config.workspace,
+        name=made.name,
+        tags=tags(prepared, f"bank/{kind}") | {"seed": str(seed), "result": short(made.about["model"])},
+        params=prepared.seeded(seed).config.resolved(kind) | {"recipe": made.about["recipe"]},
+        description=describe(prepared.config, made.name),
+        previous=previous,
+        parent=parent,
+    )
+    accuracy, loss = results.by_split(made)
+    row.metrics({f"{split}.accuracy": value for split, value in accuracy.items()}, step)
+    row.metrics({f"{split}.loss": value for split, value in loss.items()}, step)
+    row.metrics({"gap": accuracy["retain"] - accuracy["forget"]}, step)
+    return row
 
 
 def export(row: tracking.Row, prepared: Prepared, network: Module, path: Path) -> None:

@@ -5,7 +5,8 @@ that its own seed draws. Equal to training them one after another but for the or
 M models, B batch."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -81,7 +82,10 @@ class AtOnce(Module):
         return logits
 
 
-def refusal(recipe: Recipe, models: Sequence[Module], data: Data) -> str:
+Autocast = Callable[[], AbstractContextManager[None]]
+
+
+def refusal(recipe: Recipe, models: Sequence[Module], data: Data, autocast: Autocast = nullcontext) -> str:
     """Why networks can't be trained at once; "" when the first step of a recipe moves two of them as it moves each alone."""
     first = next((phase for phase in recipe if isinstance(phase, Phase) and phase.epochs), None)
     if first is None:
@@ -91,12 +95,12 @@ def refusal(recipe: Recipe, models: Sequence[Module], data: Data) -> str:
     two = [copy.deepcopy(model) for model in (models[0], models[-1])]
     stack = stacked(two)
     try:
-        list(engine.run(step, stack, data, view=Stack(seeds)))
+        list(engine.run(step, stack, data, autocast=autocast, view=Stack(seeds)))
     except Exception as error:  # what can't be one call for several: steps that look at values, and whatever else a model does
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     for number, (seed, alone) in enumerate(zip(seeds, two, strict=True)):
         start = copy.deepcopy(alone.state_dict())
-        list(engine.run(step, alone, data, seed=seed))
+        list(engine.run(step, alone, data, seed=seed, autocast=autocast))
         for (name, value), found in zip(alone.state_dict().items(), unstacked(stack, number).values(), strict=True):
             moved, expected = ((one - start[name]).float() for one in (found, value))
             if not torch.allclose(moved, expected, atol=0.01 * float(expected.abs().max())):

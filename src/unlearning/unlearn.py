@@ -191,8 +191,9 @@ def result_metadata(prepared: Prepared, name: str, recipe: Recipe, start: dict[s
     return known | prepared.hashes | {"recipe": repr(recipe), "seed": str(prepared.config.run.seed)}
 
 
-def evaluate(config: Config, names: Sequence[str] = ()) -> None:
-    """Scores made anew from logits tables, which are read from models first where they are missing; they join the rows of the runs.
+def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> None:
+    """Scores made anew (without `anew` only those that lack or are of other tables) from logits tables, which are read from models
+    first where they are missing; they join the rows of the runs.
 
     `names`: methods whose results are there, "original", "retrained", "all" that have a table; without any the configuration's method."""
     prepared = prepare(config)
@@ -214,7 +215,7 @@ def evaluate(config: Config, names: Sequence[str] = ()) -> None:
         if not results.there(prepared, kind) or (config.workspace / "models" / f"{kind}.safetensors").exists():
             references.weights(prepared, kind)
     for name in names:
-        results.scores(prepared, name, anew=True)
+        results.scores(prepared, name, anew=anew)
     for name in results_:
         for each in _each(prepared, name):
             rows.evaluated(prepared, each)

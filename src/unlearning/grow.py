@@ -1,0 +1,172 @@
+"""The reference bank is made and grows: what lacks is trained, many small models at once where that is right and faster."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+from unlearning import bank, checkpoint, engine, observers, reading, rows, scratch, seeds, stack, table, tracking
+from unlearning.config import Config
+from unlearning.files import read_json, write_json
+from unlearning.follow import held
+from unlearning.recipe import Recipe
+from unlearning.scratch import STAGE
+from unlearning.spread import spread
+from unlearning.workspace import Prepared, prepare, say
+
+AT_ONCE = 16  # models of one stack: more are hardly faster (docs/log.md), and a kill costs more of them
+FEWEST = 4
+SMALL = 1_000_000  # weights of a network whose steps take their time for calls more than for sums
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Models that are trained at once: several as one stack, or one alone."""
+
+    prepared: Prepared
+    kind: str
+    seeds: tuple[int, ...]
+    parent: tracking.Row | dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.kind}, seed{'s' if len(self.seeds) > 1 else ''} {seeds.said(self.seeds)}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _elsewhere, (self.prepared.config, self.kind, self.seeds, self.above())
+
+    def above(self) -> dict[str, Any]:
+        return self.parent.reference() if isinstance(self.parent, tracking.Row) else self.parent
+
+    @property
+    def folder(self) -> Path:
+        """Where its resume state stands, and which seeds are its."""
+        return _states(self.prepared) / f"{self.kind}.seed{self.seeds[0]}"
+
+    @property
+    def recipe(self) -> Recipe:
+        return scratch.recipe(self.prepared.config, self.kind)
+
+
+def _elsewhere(config: Config, kind: str, seeds_: tuple[int, ...], parent: dict[str, Any]) -> Unit:
+    """In another process, which reads the images by itself."""
+    return Unit(prepare(config), kind, seeds_, parent)
+
+
+def _states(prepared: Prepared) -> Path:
+    chosen = prepared.compute
+    return prepared.config.workspace / ".lethe" / "bank" / f"{bank.key(prepared)}-{chosen.precision}-{chosen.device.type}"
+
+
+def grow(config: Config) -> None:
+    """As many originals and retrained models as pretrain.seeds and retrain.seeds ask for: those that are there stay.
+
+    One row for the bank, one below it for each model. Killed, it goes on with the models that it was at."""
+    prepared = prepare(config)
+    folder = bank.home(prepared)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    wanted = {kind: getattr(config, stage).seeds for kind, stage in STAGE.items()}
+    lacking = {kind: _lacking(prepared, kind, number) for kind, number in wanted.items()}
+    for kind, number in wanted.items():
+        say(f"bank {folder.name}: {number} {kind} asked for, {number - len(lacking[kind])} of them there")
+    for kind in STAGE:
+        bank.tables(prepared, kind)  # what does not belong is said before anything is trained
+    if any(lacking.values()):
+        with held(config.workspace / ".lethe" / "locks" / "bank.lock", "bank"):
+            _fill(prepared, lacking)
+    print(f"{folder}: {', '.join(f'{number} {kind}' for kind, number in _there(prepared).items())}", flush=True)
+
+
+def _fill(prepared: Prepared, lacking: Mapping[str, Sequence[int]]) -> None:
+    note = _states(prepared) / "row.json"
+    with rows.bank(prepared, bank.key(prepared), read_json(note) if note.exists() else None) as parent:
+        write_json(note, parent.reference())
+        units = [unit for kind, numbers in lacking.items() for unit in _units(prepared, kind, numbers, parent)]
+        for _ in spread(_train, units):
+            pass
+        parent.tags({f"bank.{kind}": number for kind, number in _there(prepared).items()})
+    write_json(note, parent.reference())
+
+
+def _there(prepared: Prepared) -> dict[str, int]:
+    return {kind: len(list(bank.home(prepared).glob(f"{kind}.seed*.safetensors"))) for kind in STAGE}
+
+
+def _lacking(prepared: Prepared, kind: str, number: int) -> list[int]:
+    first = prepared.config.run.seed + 1
+    return [seed for seed in range(first, first + number) if not bank.path(prepared, kind, seed).exists()]
+
+
+def _units(prepared: Prepared, kind: str, lacking: Sequence[int], parent: tracking.Row) -> list[Unit]:
+    """First those that were stopped, with the seeds that they had then; the others in stacks, where that is right and faster."""
+    known = [read_json(path) for path in sorted(_states(prepared).glob(f"{kind}.seed*/seeds.json"))]
+    stopped = [tuple(numbers) for numbers in known if set(numbers) & set(lacking)]
+    rest = [seed for seed in lacking if not any(seed in numbers for numbers in stopped)]
+    size = _at_once(prepared, kind, rest)
+    parts = [tuple(rest[start : start + size]) for start in range(0, len(rest), size)]
+    return [Unit(prepared, kind, numbers, parent) for numbers in (*stopped, *parts)]
+
+
+def _at_once(prepared: Prepared, kind: str, lacking: Sequence[int]) -> int:
+    """How many models are trained at once. A rule, no stopwatch: equal commands give equal bytes on a busy machine too."""
+    number = min(AT_ONCE, len(lacking))
+    if number < FEWEST:
+        return 1
+    networks = [prepared.network(seed) for seed in lacking[:number]]
+    weights = sum(parameter.numel() for parameter in networks[0].parameters())
+    why = f"{weights:,} weights" if weights > SMALL else ""
+    why = why or stack.refusal(scratch.recipe(prepared.config, kind), networks, prepared.data, prepared.compute.autocast)
+    say(f"{kind}: {f'one after another ({why})' if why else f'{number} at once'}")
+    return 1 if why else number
+
+
+def _train(unit: Unit) -> None:
+    """Train, read into tables, tell their rows; then the resume state has had its use."""
+    prepared, kind = unit.prepared, unit.kind
+    write_json(unit.folder / "seeds.json", list(unit.seeds))
+    resume = observers.Resume(unit.folder)
+    networks = [prepared.network(seed) for seed in unit.seeds]
+    network, view = (stack.stacked(networks), stack.Stack(unit.seeds)) if len(networks) > 1 else (networks[0], engine.whole)
+    for seed, tensors in zip(unit.seeds, trained(prepared, unit.recipe, network, resume, str(unit), view, unit.seeds), strict=True):
+        path = bank.path(prepared, kind, seed)
+        if path.exists():  # it was stopped between two tables
+            continue
+        name = seeds.named(kind, seed)
+        known = bank.asked(prepared, kind, seed) | {"model": checkpoint.weights_hash(tensors), "reading": reading.way(prepared)}
+        made = reading.read(prepared, name, tensors, known)
+        note = unit.folder / f"{seed}.row.json"
+        previous = read_json(note) if note.exists() else None
+        with rows.of_bank(prepared, made, unit.above(), previous, resume.history[-1]["step"]) as row:
+            write_json(note, row.reference())
+        table.write(made, path)
+    resume.done()
+
+
+def trained(
+    prepared: Prepared,
+    recipe: Recipe,
+    network: Module,
+    resume: observers.Resume,
+    label: str,
+    view: engine.View = engine.whole,
+    seeds_: Sequence[int] = (0,),
+) -> Iterator[dict[str, Tensor]]:
+    """State dicts of models, one a seed, that a network or a stack of several ends at; it goes on behind the last epoch kept."""
+    state = resume.load(prepared.compute.device) or engine.State()
+    if resume.history:
+        say(f"{label}: going on behind epoch {state.number}")
+    epochs = engine.run(
+        recipe,
+        network,
+        prepared.data,
+        seed=seeds_[0],
+        autocast=prepared.compute.autocast,
+        view=view,
+        state=state,
+    )
+    for _ in observers.progress(observers.kept(epochs, resume, state, network), recipe, prepared.data, label):
+        pass
+    for number in range(len(seeds_)):
+        yield stack.unstacked(network, number) if len(seeds_) > 1 else network.state_dict()
