@@ -84,7 +84,7 @@ def _fill(prepared: Prepared, lacking: Mapping[str, Sequence[int]]) -> None:
     with rows.bank(prepared, bank.key(prepared), read_json(note) if note.exists() else None) as parent:
         write_json(note, parent.reference())
         units = [unit for kind, numbers in lacking.items() for unit in _units(prepared, kind, numbers, parent)]
-        for _ in spread(_train, units):
+        for _ in spread(_train, units, workers=prepared.config.run.workers, gpus=prepared.config.run.gpus):
             pass
         parent.tags({f"bank.{kind}": number for kind, number in _there(prepared).items()})
     write_json(note, parent.reference())

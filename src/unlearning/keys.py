@@ -110,7 +110,9 @@ class Run(Section):
     )
     cache: int = Field(ge=0, description="MiB that what frozen layers give may take, computed once unless batchnorm is train; 0: never")
     threads: int | None = Field(ge=1, description="CPU threads; null: torch's own choice")
-    workers: int = Field(ge=1, description="seeds at once: so many processes, or tasks of the Ray cluster that RAY_ADDRESS names")
+    workers: int = Field(
+        ge=1, description="seeds, or parts of a bank, at once: processes, or tasks of the Ray cluster that RAY_ADDRESS names"
+    )
     gpus: float | None = Field(ge=0, description="share of a GPU that each of several at once takes; null: a whole one, if there is any")
     log_model: Literal["pt2", "safetensors", "none"] = Field(description="how the result is exported to MLflow")
     checkpoint_every: int = Field(ge=0, description="log a checkpoint every so many epochs; 0: never")
