@@ -328,7 +328,7 @@ def test_a_search_is_run_only_when_asked_for(small: Checkout) -> None:
     assert "WARNING" not in said
     assert small.git("status", "--porcelain", "search").split() == ["??", "search/dvc.lock", "??", "search/hybrid_4/"]
     found = sorted(path.name for path in (small.root / "search" / "hybrid_4").iterdir())
-    assert found == ["best.json", "front.csv", "front.png", "trials.csv"]
+    assert found == ["best.json", "budgets.csv", "budgets.png", "fresh.csv", "front.csv", "front.png", "trials.csv"]
     (measured,) = json.loads(small.dvc("metrics", "show", "--json", "search/hybrid_4/best.json")).values()
     assert measured["data"]["search/hybrid_4/best.json"]["data"]["done"] == 2
     command = ("plots", "show", "--json", "search/hybrid_4/front.csv", "-t", "scatter", "-x", "unlearning", "-y", "utility")

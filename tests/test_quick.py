@@ -56,6 +56,22 @@ def test_a_gradient_lies_in_memory_as_its_weight() -> None:
     assert quick.weight.grad.stride() == quick.weight.stride()
 
 
+def test_under_autocast_as_the_library() -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 8, 3, padding=1)
+    quick = quicken(copy.deepcopy(plain))
+    images = torch.randn(4, 8, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, found = plain(images), quick(images)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+    expected.float().square().sum().backward()
+    found.float().square().sum().backward()
+    for own, parameter in zip(quick.parameters(), plain.parameters(), strict=True):
+        assert own.grad is not None and own.grad.dtype == torch.float32
+        torch.testing.assert_close(own.grad, parameter.grad, rtol=0.05, atol=0.05 * float(parameter.grad.abs().max()))
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_several_models_at_once(size: int) -> None:
     assert size * size <= MOST

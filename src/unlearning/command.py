@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from unlearning.errors import BadInput, Failed
-from unlearning.journal import clean
 
 try:
     from unlearning import config, under_dvc
     from unlearning.config import Config
+    from unlearning.journal import clean
 except ModuleNotFoundError as error:
     if str(error.name).startswith("unlearning"):
         raise

@@ -10,13 +10,14 @@ from torch.nn import Module
 
 from unlearning import bank, checkpoint, engine, observers, reading, rows, scratch, seeds, stack, table, tracking
 from unlearning.config import Config
-from unlearning.files import read_json, write_json
+from unlearning.files import read_json, write_json, write_text
 from unlearning.follow import held
 from unlearning.recipe import Recipe
 from unlearning.scratch import STAGE
 from unlearning.spread import spread
 from unlearning.workspace import Prepared, prepare, say
 
+ABOUT = "The reference bank: <key>/<kind>.seed<k>.safetensors, one logits table a model (pretrain.seeds, retrain.seeds).\n"
 AT_ONCE = 16  # models of one stack: more are hardly faster (docs/log.md), and a kill costs more of them
 FEWEST = 4
 SMALL = 1_000_000  # weights of a network whose steps take their time for calls more than for sums
@@ -66,7 +67,8 @@ def grow(config: Config) -> None:
     One row for the bank, one below it for each model. Killed, it goes on with the models that it was at."""
     prepared = prepare(config)
     folder = bank.home(prepared)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not (about := folder.parent / "README.txt").exists():  # DVC warns of an empty folder
+        write_text(about, ABOUT)
     wanted = {kind: getattr(config, stage).seeds for kind, stage in STAGE.items()}
     lacking = {kind: _lacking(prepared, kind, number) for kind, number in wanted.items()}
     for kind, number in wanted.items():

@@ -24,6 +24,9 @@ class SmallConv2d(nn.Conv2d):
         height, width = _size(input, weight, self.stride, self.padding)
         if not 0 < height * width <= MOST:
             return functional.conv2d(input, weight, bias, self.stride, self.padding)
+        if torch.is_autocast_enabled(input.device.type):  # as it does with the library's, and back in the gradient
+            kind = torch.get_autocast_dtype(input.device.type)
+            input, weight, bias = input.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
         out: Tensor = _Products.apply(input, weight, self.stride, self.padding)
         return out if bias is None else out + bias.view(-1, 1, 1)
 

@@ -317,6 +317,8 @@ def _decode_all(chunks: list[list[str]], image_size: int, workers: int) -> Gener
             worker.stdin.flush()
             answer: Part = pickle.load(worker.stdout)
         except (OSError, EOFError):
+            with suppress(OSError):  # else what it was not sent breaks the pipe anew when it is let go
+                worker.stdin.close()
             raise Failed(f"a process that reads images ended, near {paths[0]}: out of memory?") from None
         finally:
             idle.put(worker)
