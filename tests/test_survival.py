@@ -46,16 +46,10 @@ def done(least: int) -> Callable[[str], bool]:
 
 
 @pytest.mark.slow
-def test_killed_workers_database_and_search_cost_what_was_running(database: Any, project: Project) -> None:
+def test_a_killed_database_and_search_cost_what_was_running(database: Any, project: Project) -> None:
     keys = ("--search.storage", database.url, "--search.workers", "2", "--search.trials", "8")
     search = project.start("search", *SMALL, *keys)
     search.until(done(1), 300)
-    for _ in range(5):  # one that is between two trials costs nothing and is no proof
-        workers(search)[0].kill()
-        time.sleep(1)
-        if "died by SIGKILL; it is tried again" in search.err.read_text():
-            break
-    assert "died by SIGKILL; it is tried again" in search.err.read_text()
     database.kill()
     time.sleep(2)
     database.start()
