@@ -136,7 +136,8 @@ def speed() -> str:
     watching = [line["watching_share"] for case in found["cases"] for line in case["lines"] if "watching_share" in line]
     if watching and "start_up" in found:
         lines.append(
-            f"What watches a run takes {' and '.join(f'{share:.1%}' for share in watching)} of these runs of three short epochs behind their start; "
+            f"What watches a run takes {' and '.join(f'{share:.1%}' for share in watching)} of these runs "
+            "of three short epochs behind their start; "
             f"from the command line to the first step it is {found['start_up']['seconds']:.1f} s.\n"
         )
     return "\n".join(lines)
