@@ -9,8 +9,7 @@ from dataclasses import replace
 from unlearning.command import main
 from unlearning.config import Config
 
-SEEDS = {"hybrid_4": 64, "model_1": 64}
-OTHERS = 8
+AS_MANY = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrained models; the others by run.seeds
 
 
 def work(config: Config) -> None:
@@ -26,7 +25,7 @@ def full(config: Config) -> None:
     from unlearning.unlearn import evaluate, unlearn
 
     for method in TEN:
-        run = config.run.model_copy(update={"seeds": SEEDS.get(method, OTHERS), "evaluate": False})
+        run = config.run.model_copy(update={"seeds": config.retrain.seeds if method in AS_MANY else config.run.seeds, "evaluate": False})
         unlearn(replace(config, method=method, run=run))
     grow(config)
     evaluate(config, ["original", "retrained", *TEN], anew=False)

@@ -14,6 +14,7 @@ from conftest import Project, at, at_file
 from unlearning import bank, checkpoint, config, engine, measures, results, scratch, table, workspace
 from unlearning.errors import BadInput
 from unlearning.intervals import EXAMPLES, SEEDS
+from unlearning.published import TEN
 from unlearning.table import LogitsTable
 from unlearning.workspace import Prepared
 
@@ -219,3 +220,18 @@ def test_chance_between_models_rings_no_alarm() -> None:
     rung = sum(bool(results.over_forgotten(results.measure(tables.drawn(1000 + n, 0.0, "u"), references))) for n in range(10))
     assert rung <= 2
     assert results.over_forgotten(results.measure(tables.drawn(1, -3.0, "wrecked"), references))
+
+
+@pytest.mark.slow
+def test_the_full_demo_from_bank_to_report(project: Project) -> None:
+    """Two methods by as many seeds as the bank has retrained models, the others by run.seeds; all of it measured beside the bank."""
+    short = [word for name in TEN for word in (f"--methods.{name}.epochs", "1")]
+    done = project.ran(
+        "demo", "--full", "--pretrain.epochs", "1", "--pretrain.seeds", "1", "--retrain.seeds", "2", "--run.seeds", "1", *short
+    )
+    home = project.root / "demo-full"
+    assert {path.stem for path in home.glob("bank/*/*")} == {"original.seed1", "retrained.seed1", "retrained.seed2"}
+    assert {path.stem for path in home.glob("models/*.seed1.*")} == {"hybrid_4.seed1", "model_1.seed1"}
+    assert {path.stem for path in home.glob("scores/*.json")} >= {*TEN, "original", "retrained"}
+    assert json.loads((home / "scores" / "model_2.json").read_text())["references"] == 2
+    assert "Hybrid-4" in done.stdout and (home / "report" / "measures.csv").exists()

@@ -4,10 +4,14 @@ import contextlib
 import importlib.util
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import psutil
 import pytest
 from conftest import ROOT, Project, Started
@@ -169,3 +173,20 @@ def test_a_database_that_is_away_is_waited_for_and_what_got_through_is_not_said_
     answers[:] = [BadInput("no")]
     with pytest.raises(BadInput):
         storage.patiently(call)
+
+
+def test_on_sqlite_too_a_waiting_trial_is_taken_once(tmp_path: Path) -> None:
+    """Which Optuna leaves to the database's row locks, and SQLite has none."""
+    url, number = f"sqlite:///{tmp_path / 's.db'}", 30
+    study = optuna.create_study(study_name="s", storage=storage.Storage(url, 30))
+    for _ in range(2 * number):
+        study.enqueue_trial({}, skip_if_exists=False)
+
+    def take(_: int) -> list[int]:
+        own = optuna.load_study(study_name="s", storage=storage.Storage(url, 30))
+        return [own.ask().number for _ in range(number)]
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("ignore")  # a heartbeat is for optimize
+        taken = [n for each in pool.map(take, range(2)) for n in each]
+    assert sorted(taken) == list(range(2 * number))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from unlearning import bank, checkpoint, engine, observers, reading, rows, scratch, seeds, stack, table, tracking
+from unlearning import bank, checkpoint, engine, observers, reading, rows, scratch, seeds, stack, table
 from unlearning.config import Config
 from unlearning.files import read_json, write_json, write_text
 from unlearning.follow import held
@@ -30,16 +30,13 @@ class Unit:
     prepared: Prepared
     kind: str
     seeds: tuple[int, ...]
-    parent: tracking.Row | dict[str, Any]
+    parent: Mapping[str, Any]  # the reference of the bank's row
 
     def __str__(self) -> str:
         return f"{self.kind}, seed{'s' if len(self.seeds) > 1 else ''} {seeds.said(self.seeds)}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _elsewhere, (self.prepared.config, self.kind, self.seeds, self.above())
-
-    def above(self) -> dict[str, Any]:
-        return self.parent.reference() if isinstance(self.parent, tracking.Row) else self.parent
+        return _elsewhere, (self.prepared.config, self.kind, self.seeds, self.parent)
 
     @property
     def folder(self) -> Path:
@@ -51,7 +48,7 @@ class Unit:
         return scratch.recipe(self.prepared.config, self.kind)
 
 
-def _elsewhere(config: Config, kind: str, seeds_: tuple[int, ...], parent: dict[str, Any]) -> Unit:
+def _elsewhere(config: Config, kind: str, seeds_: tuple[int, ...], parent: Mapping[str, Any]) -> Unit:
     """In another process, which reads the images by itself."""
     return Unit(prepare(config), kind, seeds_, parent)
 
@@ -85,7 +82,7 @@ def _fill(prepared: Prepared, lacking: Mapping[str, Sequence[int]]) -> None:
     note = _states(prepared) / "row.json"
     with rows.bank(prepared, bank.key(prepared), read_json(note) if note.exists() else None) as parent:
         write_json(note, parent.reference())
-        units = [unit for kind, numbers in lacking.items() for unit in _units(prepared, kind, numbers, parent)]
+        units = [unit for kind, numbers in lacking.items() for unit in _units(prepared, kind, numbers, parent.reference())]
         for _ in spread(_train, units, workers=prepared.config.run.workers, gpus=prepared.config.run.gpus):
             pass
         parent.tags({f"bank.{kind}": number for kind, number in _there(prepared).items()})
@@ -101,7 +98,7 @@ def _lacking(prepared: Prepared, kind: str, number: int) -> list[int]:
     return [seed for seed in range(first, first + number) if not bank.path(prepared, kind, seed).exists()]
 
 
-def _units(prepared: Prepared, kind: str, lacking: Sequence[int], parent: tracking.Row) -> list[Unit]:
+def _units(prepared: Prepared, kind: str, lacking: Sequence[int], parent: Mapping[str, Any]) -> list[Unit]:
     """First those that were stopped, with the seeds that they had then; the others in stacks, where that is right and faster."""
     known = [read_json(path) for path in sorted(_states(prepared).glob(f"{kind}.seed*/seeds.json"))]
     stopped = [tuple(numbers) for numbers in known if set(numbers) & set(lacking)]
@@ -140,7 +137,7 @@ def _train(unit: Unit) -> None:
         made = reading.read(prepared, name, tensors, known)
         note = unit.folder / f"{seed}.row.json"
         previous = read_json(note) if note.exists() else None
-        with rows.of_bank(prepared, made, unit.above(), previous, resume.history[-1]["step"]) as row:
+        with rows.of_bank(prepared, made, unit.parent, previous, resume.history[-1]["step"]) as row:
             write_json(note, row.reference())
         table.write(made, path)
     resume.done()

@@ -48,7 +48,7 @@ from unlearning.workspace import Prepared, prepare, say
 
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "nsga2": "NSGAIISampler"}  # with Optuna's defaults
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-ROW = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+ROW: dict[TrialState, tracking.Status] = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 WITHIN = 1.0  # points of validation accuracy, the winner's condition: Search.least
 ENOUGH = 4  # complete trials, for pictures of arguments
 
@@ -335,7 +335,7 @@ class Search:
 
             def told(study: optuna.Study, trial: FrozenTrial) -> None:
                 rows_[0].tags({"trial.state": trial.state.name.lower(), "trial.reason": trial.user_attrs.get("reason")})
-                rows_[0].close(ROW[trial.state])  # type: ignore[arg-type]
+                rows_[0].close(ROW[trial.state])
 
             self.study.optimize(objective, n_trials=1, catch=(_Ended,), callbacks=[told])
 

@@ -26,7 +26,7 @@ from unlearning.journal import clean, said
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Outcome = tuple[Item, Result | None, Exception | None]
+Outcome = tuple[Item, Any, Exception | None]
 
 TRIES = 3  # of a unit whose process dies
 STOPPING = 60.0  # seconds that a unit which is told to stop may take
@@ -54,7 +54,7 @@ def spread(
     with contextlib.closing(_outcomes(fn, units, workers, gpus)) as outcomes:
         for item, result, error in outcomes:
             if error is None:
-                yield item, result  # type: ignore[misc]
+                yield item, result
                 continue
             if fail_fast:
                 raise _naming(item, error)
@@ -65,7 +65,7 @@ def spread(
         raise first
 
 
-def _outcomes(fn: Callable[[Item], Result], items: list[Item], workers: int, gpus: float | None) -> "Generator[Outcome[Item, Result]]":
+def _outcomes(fn: Callable[[Item], Result], items: list[Item], workers: int, gpus: float | None) -> "Generator[Outcome[Item]]":
     if items and os.environ.get("RAY_ADDRESS"):
         return _tasks(fn, items, workers, gpus)
     return _processes(fn, items, workers, gpus) if workers > 1 else _loop(fn, items)
@@ -84,7 +84,7 @@ def _naming(item: Any, error: Exception) -> Exception:
     return error
 
 
-def _loop(fn: Callable[[Item], Result], items: Iterable[Item]) -> "Generator[Outcome[Item, Result]]":
+def _loop(fn: Callable[[Item], Result], items: Iterable[Item]) -> "Generator[Outcome[Item]]":
     for item in items:
         try:
             result = fn(item)
@@ -127,7 +127,7 @@ class _Worker:
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
 
-def _processes(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float | None) -> "Generator[Outcome[Any, Any]]":
+def _processes(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float | None) -> "Generator[Outcome[Any]]":
     waiting = deque((item, 1) for item in items)
     crew: dict[int, _Worker] = {}
     places = _places(workers, gpus)
@@ -137,17 +137,16 @@ def _processes(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: f
                 if waiting and (place not in crew or not crew[place].unit):
                     if place not in crew or not crew[place].process.is_alive():
                         crew[place] = _Worker.start(fn, places[place])
-                    crew[place].unit = waiting.popleft()
+                    crew[place].unit = unit = waiting.popleft()
                     with contextlib.suppress(OSError):  # it died in this moment: seen below
-                        crew[place].pipe.send(crew[place].unit[0])  # type: ignore[index]
-            busy = {place: worker for place, worker in crew.items() if worker.unit}
+                        crew[place].pipe.send(unit[0])
+            busy = [(place, worker, worker.unit) for place, worker in crew.items() if worker.unit]
             if not busy:
                 return
-            ready = wait([end for worker in busy.values() for end in (worker.pipe, worker.process.sentinel)])
-            for place, worker in busy.items():
+            ready = wait([end for _, worker, _ in busy for end in (worker.pipe, worker.process.sentinel)])
+            for place, worker, (item, tried) in busy:
                 if worker.pipe not in ready and worker.process.sentinel not in ready:
                     continue
-                item, tried = worker.unit  # type: ignore[misc]
                 answer = worker.answer()
                 worker.unit = None
                 if answer:
@@ -211,7 +210,7 @@ def _set(environment: dict[str, str]) -> Iterator[None]:
 # ---- Ray ------------------------------------------------------------------------------------------------------------
 
 
-def _tasks(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float | None) -> "Generator[Outcome[Any, Any]]":
+def _tasks(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float | None) -> "Generator[Outcome[Any]]":
     ray = _cluster()
     share = gpus if gpus is not None else float("GPU" in ray.cluster_resources())
     task = ray.remote(num_gpus=share, max_retries=TRIES - 1)(_task)
