@@ -34,7 +34,7 @@ EITHER_SIDE = ("distance", "residual")  # a model can miss their aim on both sid
 
 CANNOT = {
     0: "No retrained model stands beside this one. The page says how the model behaves, and can't say whether that is forgetting.",
-    1: "One retrained model is one draw of chance: how far two retrained models lie apart is not known here, so a distance may be noise, "
+    1: "Fewer than eight retrained models hardly show how far two of them lie apart (one shows nothing of it), so a distance may be noise, "
     "and a small one is no proof. The stronger attacks, which learn from many models, were not tried.",
     2: "At least eight retrained models show how far such models lie apart. Whether a single image stands out takes at least 64 of them "
     "and as many unlearned ones, and was not looked at.",
@@ -43,7 +43,7 @@ CANNOT = {
 }
 BEYOND = (
     "Averages over the request say nothing of its single images: one may be remembered while the others are forgotten.",
-    "Looked at was one model. Its copies, older checkpoints, backups, and models trained from it, stand outside of this page.",
+    "Looked at was this result alone. Its copies, older checkpoints, backups, and models trained from it, stand outside of this page.",
     "Retraining is imitated, not done. Where the law or a contract asks for retraining, this page does not replace it.",
 )
 
