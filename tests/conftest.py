@@ -8,6 +8,7 @@ environment, working folder and exit code, and `kill -9` kills it. It draws no c
 import atexit
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import resource
@@ -243,6 +244,28 @@ def copied(built: Path, root: Path, warm: Warm, *without: str) -> Project:
     with sqlite3.connect(root / "mlflow.db") as db:
         db.execute("update experiments set artifact_location = ?", [str(root / "mlruns" / "0")])
     return Project(root, warm)
+
+
+# --- a database -----------------------------------------------------------------------------------------------------
+
+
+def tool() -> Any:
+    """tools/postgres.py"""
+    spec = importlib.util.spec_from_file_location("postgres", ROOT / "tools" / "postgres.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Any]:
+    pytest.importorskip("psycopg", reason="psycopg is not installed: make postgres")
+    if tool().programs() is None:
+        pytest.skip("there is no PostgreSQL here: apt-get install postgresql")
+    with tool().server() as server:
+        yield server
 
 
 # --- the parent -----------------------------------------------------------------------------------------------------

@@ -1,11 +1,10 @@
 """A search by two workers on a real PostgreSQL: what a killed worker, database and search cost; and where its password stands."""
 
 import contextlib
-import importlib.util
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,32 +13,13 @@ from typing import Any
 import optuna
 import psutil
 import pytest
-from conftest import ROOT, Project, Started
+from conftest import Project, Started
 from sqlalchemy.exc import OperationalError
 from test_search import SMALL, read
 
 from unlearning import launch, storage
 from unlearning.errors import BadInput
 from unlearning.journal import clean
-
-
-def tool() -> Any:
-    """tools/postgres.py"""
-    spec = importlib.util.spec_from_file_location("postgres", ROOT / "tools" / "postgres.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Any]:
-    pytest.importorskip("psycopg", reason="psycopg is not installed: make postgres")
-    if tool().programs() is None:
-        pytest.skip("there is no PostgreSQL here: apt-get install postgresql")
-    with tool().server() as server:
-        yield server
 
 
 def workers(search: Started) -> list[psutil.Process]:

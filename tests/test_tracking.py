@@ -428,9 +428,10 @@ class Server:
 
     def start(self):
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.store}", "--artifacts-destination", str(self.folder / "artifacts")]
+        command += ["--backend-store-uri", self.store, "--artifacts-destination", str(self.folder / "artifacts")]
         with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
+            environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # a dozen processes that nobody asks for
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment, start_new_session=True)
 
     def answers(self):
         try:
@@ -453,7 +454,7 @@ def server(tmp_path_factory, migrated, request):
     shutil.copy(migrated, folder / "mlflow.db")
     with sqlite3.connect(folder / "mlflow.db") as db:
         db.execute("update experiments set artifact_location = 'mlflow-artifacts:/0'")
-    server = Server(folder, folder / "mlflow.db")
+    server = Server(folder, f"sqlite:///{folder}/mlflow.db")
     server.start()
     yield server
     server.stop()
