@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from test_search import SMALL, read
 
 from unlearning import launch, storage
-from unlearning.errors import BadInput
+from unlearning.errors import BadInput, Failed
 from unlearning.journal import clean
 
 
@@ -152,6 +152,10 @@ def test_a_database_that_is_away_is_waited_for_and_what_got_through_is_not_said_
         storage.patiently(call)
     answers[:] = [BadInput("no")]
     with pytest.raises(BadInput):
+        storage.patiently(call)
+    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    answers[:] = [away]
+    with pytest.raises(Failed, match=r"search.storage did not answer for 0 s .*gone.*; the same command goes on"):
         storage.patiently(call)
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import optuna
 from filelock import FileLock, Timeout
@@ -22,6 +22,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
+from unlearning.errors import Failed
 from unlearning.journal import said
 
 PATIENCE = 600.0  # seconds that a database may be away
@@ -64,13 +65,13 @@ class Storage(optuna.storages.RDBStorage):  # type: ignore[misc]
 
 
 def patiently(call: Callable[[], Any]) -> Any:
-    """Its result, tried until the database answers; raises what it raised last once that takes too long."""
+    """Its result, tried until the database answers. Raises Failed once that takes too long."""
     for attempt in Retrying(
         retry=retry_if_exception(_away),
         wait=wait_exponential(max=5),
         stop=stop_after_delay(PATIENCE),
         before_sleep=_tell,
-        reraise=True,
+        retry_error_callback=_gave_up,
     ):
         with attempt:
             try:
@@ -85,6 +86,12 @@ def patiently(call: Callable[[], Any]) -> Any:
 def _away(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError)  # the last: Optuna goes on in a broken session
+
+
+def _gave_up(state: RetryCallState) -> NoReturn:
+    error = state.outcome.exception() if state.outcome else None
+    reason = said(error.__cause__ or error) if error else ""
+    raise Failed(f"search.storage did not answer for {PATIENCE:g} s ({reason}); the same command goes on") from error
 
 
 def _tell(state: RetryCallState) -> None:
