@@ -6,6 +6,7 @@ environment, working folder and exit code, and `kill -9` kills it. It draws no c
 """
 
 import atexit
+import faulthandler
 import gc
 import importlib
 import importlib.util
@@ -311,6 +312,7 @@ def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: 
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = argv
+    faulthandler.enable()  # where an interpreter crashed stands on stderr
     if environment.get("CURVES") == "none":  # drawing them takes longer than the rest of a small run
         sys.modules["unlearning.plots"].curves = lambda *_: b""  # type: ignore[attr-defined]
     if "HIT" in environment:

@@ -54,8 +54,14 @@ def test_killed_workers_database_and_search_cost_what_was_running(database: Any,
     database.start()
     search.until(done(4), 300)
     everyone = [psutil.Process(search.pid), *workers(search)]
+    for process in everyone:
+        process.suspend()
     while not any(trial["state"] == "RUNNING" for trial in read(there)):  # between two trials a kill costs nothing
-        time.sleep(0.05)
+        for process in everyone:
+            process.resume()
+        time.sleep(0.1)
+        for process in everyone:
+            process.suspend()
     for process in everyone:
         process.kill()
     first = search.wait()
