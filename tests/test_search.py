@@ -382,6 +382,40 @@ def test_a_trial_that_diverges_is_a_failed_one_with_its_reason(project: Project)
     assert [(trial["state"], bool(trial["values"])) for trial in trials(project)] == [("FAIL", False), ("COMPLETE", True)]
 
 
+GREEDY = """
+import torch
+from unlearning.model import ConvNet
+
+class Greedy(ConvNet):
+    def forward(self, images):
+        if len(images) > 30 and self.training:
+            torch.empty(2**56)
+        return super().forward(images)
+
+def net(num_classes):
+    return Greedy(num_classes)
+"""
+
+
+@pytest.mark.slow
+def test_a_trial_without_enough_memory_is_a_failed_one_with_its_reason(project: Project) -> None:
+    (project.root / "greedy.py").write_text(GREEDY)
+    original = ["--model.architecture", "greedy:net", "--pretrain.epochs", "1"]
+    project.ran("pretrain", *original)
+    space = "--search.spaces.model_1"
+    keys = ["--search.method", "model_1", "--methods.model_1.batch_size", "40", "--search.trials", "3", "--search.sampler", "random"]
+    keys += [f"{space}.epochs", "null", f"{space}.lr", "null", f"{space}.batch_size.choices", "40,8"]
+    went_on = project.ran("search", *original, *keys)
+    found = trials(project)
+    assert found[0]["state"] == "FAIL"
+    assert len(found) == 3
+    assert all((trial["state"] == "FAIL") == (trial["params"]["batch_size"] == 40) for trial in found)
+    assert "trial 0 fail: out of memory: " in went_on.stderr
+    row = project.rows(trial="0")[0]
+    assert row["status"] == "FAILED"
+    assert row["tags"]["trial.reason"].startswith("out of memory: ")
+
+
 @pytest.mark.slow
 def test_bad_input_is_one_line_and_nothing_is_written(project: Project) -> None:
     before = project.files()

@@ -6,14 +6,13 @@ depends on who is first). A trial is a unit of work: its process may die, and an
 """
 
 import contextlib
-import csv
 import io
 import json
 import math
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,10 +29,10 @@ from unlearning.checkout import root
 from unlearning.config import Config, load
 from unlearning.engine import Evaluate
 from unlearning.errors import BadInput, Diverged, Failed
-from unlearning.files import digest, short, whole, write_json, write_text
+from unlearning.files import digest, short, write_text
 from unlearning.follow import held
-from unlearning.fronts import Place, Point, Stop, front, hypervolume, nested, picture
-from unlearning.intervals import over_seeds
+from unlearning.found import Found, Trial, pair, price
+from unlearning.fronts import Place, Point, Stop
 from unlearning.keys import Space
 from unlearning.objectives import OBJECTIVES, Measured, evaluator, without_test
 from unlearning.observers import MEASURED
@@ -49,7 +48,6 @@ from unlearning.workspace import Prepared, prepare, say
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "nsga2": "NSGAIISampler"}  # with Optuna's defaults
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 ROW: dict[TrialState, tracking.Status] = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
-WITHIN = 1.0  # points of validation accuracy, the winner's condition: Search.least
 ENOUGH = 4  # complete trials, for pictures of arguments
 
 
@@ -239,39 +237,15 @@ class Search:
         found = [trial for trial in self.trials(*ENDED) if trial.number not in over]
         return sorted(found, key=lambda trial: (trial.datetime_complete, trial.number))
 
-    def complete(self) -> list[FrozenTrial]:
-        return self.trials(TrialState.COMPLETE)
-
-    def front(self) -> list[FrozenTrial]:
-        done = self.complete()
-        return [done[n] for n in front([_point(trial) for trial in done])]
-
-    def readings(self) -> list[str]:
-        """The objectives by which its trials can be read: its own first, oracle where the retrained model is known."""
-        wanted = [self.config.search.objective, "oracle_free", *(["oracle"] if self.retrained else [])]
-        return list(dict.fromkeys(wanted))
-
-    def point(self, trial: FrozenTrial, reading: str) -> Point | None:
-        """None where the trial did not measure what the reading needs."""
-        measured = trial.user_attrs["measured"]
-        if reading == self.config.search.objective:
-            return _point(trial)
-        known = all(f"{split}.accuracy" in measured for split in OBJECTIVES[reading].splits)
-        return OBJECTIVES[reading].point(measured, self.retrained) if known else None
-
-    def least(self, reading: str) -> float:
-        """Validation accuracy that a winner has at least: a point below the original's. With the retrained model known, below the
-        lower of the two: a trial that is like it must be able to win."""
-        known = [self.original["utility"], *([self.retrained["utility"]] if OBJECTIVES[reading].oracle else [])]
-        return min(known) - WITHIN
-
-    def winner(self, reading: str | None = None) -> FrozenTrial | None:
-        """The least `unlearning` among those with at least that validation accuracy."""
-        reading = reading or self.config.search.objective
-        good = [(self.point(trial, reading), trial) for trial in self.complete()]
-        kept_ = [(point, trial) for point, trial in good if point and trial.user_attrs["measured"]["utility"] >= self.least(reading)]
-        best = min(kept_, key=lambda pair: (pair[0][0], -pair[0][1], pair[1].number), default=None)
-        return best and best[1]
+    def found(self) -> Found:
+        """What can be read from the trials that there are."""
+        fresh = {}
+        for key, said in self.study.user_attrs.items():
+            if key.startswith("fresh."):
+                _, number, seed = key.split(".")
+                fresh[int(number), int(seed)] = said
+        ended = [_plain(trial) for trial in self.finished()]
+        return Found(self.config, list(self.wide), self.original, self.retrained, ended, fresh)
 
     def go_on(self, first: Mapping[str, Any]) -> None:
         """The first trial, or what an earlier run left."""
@@ -351,7 +325,7 @@ class Search:
             raise _Ended
         if ran.pruned:
             raise optuna.TrialPruned
-        for reading in self.readings():
+        for reading in self.found().readings():
             point = OBJECTIVES[reading].point(ran.measured, self.retrained)
             trial.set_user_attr(reading, point)
             row.metrics({f"search.{reading}.unlearning": point[0], f"search.{reading}.utility": point[1]}, step=ran.number)
@@ -363,7 +337,7 @@ class Search:
         try:
             network, recipe = self.blind.network(config.run.seed), config.recipe()
             network.load_state_dict(self.start)
-            others = [each.user_attrs["curve"] for each in self.complete()] if stop else []
+            others = [each.user_attrs["curve"] for each in self.trials(TrialState.COMPLETE)] if stop else []
             for epoch in engine.run(
                 recipe,
                 network,
@@ -408,21 +382,15 @@ class Search:
 
     # ---- the price of having been chosen
 
-    def winners(self) -> dict[str, FrozenTrial]:
-        """By reading, those that there are."""
-        found = {reading: self.winner(reading) for reading in self.readings()}
-        return {reading: trial for reading, trial in found.items() if trial}
-
     def freshly(self, row: tracking.Row) -> None:
         """The winners once more with seeds that the search did not have; what was run before counts."""
-        seeds = [self.config.run.seed + n for n in range(1, self.config.search.fresh_seeds + 1)]
-        chosen = sorted({trial.number for trial in self.winners().values()})
-        known = self.study.user_attrs
+        found = self.found()
+        seeds, chosen = found.seeds(), sorted({trial.number for trial in found.winners().values()})
         tasks = [
             Task(self.asked, row.reference(), None, number, seed)
             for number in chosen
             for seed in seeds
-            if _fresh(number, seed) not in known
+            if (number, seed) not in found.fresh
         ]
         if tasks:
             say(f"trial {', '.join(map(str, chosen))} once more, with {len(seeds)} seeds that the search did not have")
@@ -438,44 +406,7 @@ class Search:
             row.tag("trial.reason", ran.failed or None)
             row.close("FAILED" if ran.failed else "FINISHED")
         said = {"measured": ran.measured} | ({"reason": ran.failed} if ran.failed else {})
-        self.study.set_user_attr(_fresh(number, task.seed), said)
-
-    def chosen(self) -> dict[str, dict[str, Any]]:
-        """By reading: its winner, what it scored in the search and with fresh seeds, and how far the first is from the second."""
-        found: dict[str, dict[str, Any]] = {}
-        known = self.study.user_attrs
-        for reading, trial in self.winners().items():
-            point = self.point(trial, reading)
-            assert point
-            of = {"trial": trial.number, "unlearning": point[0], "utility": point[1]}
-            again_ = [known.get(_fresh(trial.number, self.config.run.seed + n)) for n in range(1, self.config.search.fresh_seeds + 1)]
-            measured = [each["measured"] for each in again_ if each and each["measured"]]
-            if measured:
-                points = [OBJECTIVES[reading].point(each, self.retrained) for each in measured]
-                for n, key in enumerate(("unlearning", "utility")):
-                    fresh = over_seeds([each[n] for each in points])
-                    low, high = fresh.ends()
-                    of |= {f"fresh.{key}": fresh.value, f"fresh.{key}.low": low, f"fresh.{key}.high": high}
-                    of |= {f"bias.{key}": point[n] - fresh.value, f"bias.{key}.low": point[n] - high, f"bias.{key}.high": point[n] - low}
-                of["fresh.seeds"] = len(measured)
-            found[reading] = of
-        return found
-
-    def freshly_table(self) -> str:
-        """CSV: every fresh run of the winners, by each reading."""
-        written = io.StringIO()
-        lines = csv.writer(written, lineterminator="\n")
-        readings = self.readings()
-        read = [key for key in self.original if key != "utility"]
-        lines.writerow(["trial", "seed", *readings, "utility", *read, "reason"])
-        for key, said in self.study.user_attrs.items():
-            if key.startswith("fresh."):
-                _, number, seed = key.split(".")
-                measured = said["measured"]
-                points = [OBJECTIVES[each].point(measured, self.retrained)[0] if measured else "" for each in readings]
-                cells = [*points, measured.get("utility", ""), *(measured.get(each, "") for each in read)]
-                lines.writerow([number, seed, *map(_cell, cells), said.get("reason", "")])
-        return written.getvalue()
+        self.study.set_user_attr(f"fresh.{number}.{task.seed}", said)
 
     # ---- its rows
 
@@ -509,120 +440,50 @@ class Search:
 
     def show(self, row: tracking.Row) -> None:
         """A line on stderr for what is new; numbers, tables and pictures on the search's row."""
-        ended, done, winner, count = self.finished(), self.complete(), self.winner(), self.counts()
-        new = [trial for trial in ended if trial.number not in self.shown]
+        found = self.found()
+        new = [trial for trial in found.ended if trial.number not in self.shown]
         if not new:
             return
         self.shown |= {trial.number for trial in new}
-        left = (time.monotonic() - self.began) / max(1, len(ended) - self.before) * (self.config.search.trials - len(ended))
-        said = [f"trial {trial.number} {trial.state.name.lower()}: {_pair(trial.values) or _reason(trial)}" for trial in new]
+        ended, wanted, count, winner = len(found.ended), self.config.search.trials, found.counts(), found.winner()
+        left = (time.monotonic() - self.began) / max(1, ended - self.before) * (wanted - ended)
+        said = [f"trial {trial.number} {trial.state}: {pair(trial.values) or trial.reason}" for trial in new]
         alive = len(self.trials(TrialState.RUNNING))
-        said += [f"{len(ended)} of {self.config.search.trials} done, {alive} running, {count['pruned']} pruned, {count['failed']} failed"]
-        said += [f"best {winner.number}: {_pair(winner.values)}" if winner else f"none yet with {self._floor()}"]
+        said += [f"{ended} of {wanted} done, {alive} running, {count['pruned']} pruned, {count['failed']} failed"]
+        said += [f"best {winner.number}: {pair(winner.values)}" if winner else f"none yet with {found.floor()}"]
         say(" | ".join([*said, f"left {time.strftime('%H:%M:%S', time.gmtime(max(left, 0)))}"]))
-        best = {"search.best.unlearning": winner.values[0], "search.best.utility": winner.values[1]} if winner else {}
-        row.metrics({f"search.{name}": value for name, value in count.items()} | best, step=len(ended))
-        row.refresh(lambda: self.table(self.finished()).encode(), "trials.csv")
-        row.refresh(lambda: self.table(self.front()).encode(), "front.csv")
-        row.refresh(self.picture, "front.png")
-        row.refresh(self.budgets, "budgets.png")
-        if len(done) >= ENOUGH:
+        best = {"search.best.unlearning": winner.point[0], "search.best.utility": winner.point[1]} if winner else {}
+        row.metrics({f"search.{name}": value for name, value in count.items()} | best, step=ended)
+        row.refresh(lambda: found.table(found.ended).encode(), "trials.csv")
+        row.refresh(lambda: found.table(found.front()).encode(), "front.csv")
+        row.refresh(found.picture, "front.png")
+        row.refresh(found.budgets, "budgets.png")
+        if len(found.complete) >= ENOUGH:
             for name, draw in self._optunas().items():
                 row.refresh(partial(_drawn, draw), f"{name}.png")
 
-    def _floor(self) -> str:
-        reading = self.config.search.objective
-        lower = OBJECTIVES[reading].oracle and self.retrained["utility"] < self.original["utility"]
-        return f"a validation accuracy of {self.least(reading):.2f} (a point below the {'retrained model' if lower else 'original'}'s)"
-
-    def worst(self) -> Point:
-        first = self.objective.point(self.original, self.retrained)[0] if self.objective.worst is None else self.objective.worst
-        return first, 0.0
-
-    def counts(self) -> dict[str, float]:
-        """How many trials counted, were stopped and failed; the area that the complete ones dominate."""
-        ended = self.finished()
-        stopped, failed = (sum(trial.state is state for trial in ended) for state in (TrialState.PRUNED, TrialState.FAIL))
-        area = hypervolume([_point(trial) for trial in self.complete()], self.worst())
-        return {"done": len(ended), "pruned": stopped, "failed": failed, "hypervolume": area}
-
-    def grown(self) -> list[list[Point]]:
-        """The points that were known when 0, 1, 2, ... trials had ended."""
-        known: list[list[Point]] = [[]]
-        for trial in self.finished():
-            known.append([*known[-1], *([_point(trial)] if trial.state is TrialState.COMPLETE else [])])
-        return known
-
-    def budgets(self) -> bytes:
-        grown = self.grown()
-        title = f"{self.config.method}, {self.config.search.objective}: would more trials help?"
-        return nested(title, self.objective.names, grown, [hypervolume(points, self.worst()) for points in grown])
-
-    def budgets_table(self) -> str:
-        lines = [f"{n},{len(front(points))},{hypervolume(points, self.worst()):.6g}" for n, points in enumerate(self.grown()) if n]
-        return "\n".join(["trials,front,hypervolume", *lines]) + "\n"
-
-    def write(self) -> None:
-        """search/<method>/ in the workspace: what the row shows, for those who read files."""
-        folder, winner = self.config.workspace / "search" / self.config.method, self.winner()
-        best = {"trial": winner.number, "unlearning": winner.values[0], "utility": winner.values[1]} if winner else {}
-        for name, draw in (("front.png", self.picture), ("budgets.png", self.budgets)):
-            with whole(folder / name) as beside:
-                beside.write_bytes(draw())
-        write_text(folder / "trials.csv", self.table(self.finished()))
-        write_text(folder / "front.csv", self.table(self.front()))
-        write_text(folder / "budgets.csv", self.budgets_table())
-        write_text(folder / "fresh.csv", self.freshly_table())
-        write_json(folder / "best.json", self.counts() | best | {"chosen": self.chosen()})
-
     def end(self, row: tracking.Row) -> None:
         """The front on stdout and in files; what the winner is worth with fresh seeds and how to take it on stderr."""
-        if not self.complete():
-            ended = [_reason(trial) for trial in self.finished()] or ["none was begun"]
-            raise Failed(f"no trial of {self.study.study_name} came to its end; the last: {ended[-1]}")
-        self.write()
-        print(self.table(self.front()), end="", flush=True)
-        chosen, step = self.chosen(), len(self.finished())
+        found = self.found()
+        if not found.complete:
+            reason = found.ended[-1].reason if found.ended else "none was begun"
+            raise Failed(f"no trial of {self.study.study_name} came to its end; the last: {reason}")
+        found.write(self.config.workspace / "search" / self.config.method)
+        print(found.table(found.front()), end="", flush=True)
+        chosen = found.chosen()
         for reading, of in chosen.items():
-            row.metrics({f"search.{reading}.{key}": value for key, value in of.items() if key != "trial"}, step=step)
+            row.metrics({f"search.{reading}.{key}": value for key, value in of.items() if key != "trial"}, step=len(found.ended))
             row.tag(f"winner.{reading}", of["trial"])
-            say(_price(reading, of))
-        row.text("fresh.csv", self.freshly_table())
+            say(price(reading, of))
+        row.text("fresh.csv", found.fresh_table())
         row.text("best.json", json.dumps({"chosen": chosen}, indent=2) + "\n")
-        winner = self.winner()
+        winner = found.winner()
         if winner is None:
-            return say(f"no trial has {self._floor()}: choose one from the front")
+            return say(f"no trial has {found.floor()}: choose one from the front")
         row.tag("winner", winner.number)
         about_it = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
         keys = "".join(f" --{key} {journal.clean(self.config.given[key])}" for key in about_it if key in self.config.given)
         say(f"take the best as a variant: python src/search.py adopt {winner.number}{keys}")
-
-    def table(self, trials: Iterable[FrozenTrial]) -> str:
-        """CSV: both objectives, the first by each other reading, what was measured, epochs that ran, arguments."""
-        written = io.StringIO()
-        lines = csv.writer(written, lineterminator="\n")
-        words, read = list(self.wide), [key for key in self.original if key != "utility"]
-        others = self.readings()[1:]
-        lines.writerow(["trial", "state", "unlearning", "utility", *others, *read, "ran", *words, "reason"])
-        for trial in trials:
-            said = trial.user_attrs
-            measured, own = said.get("measured", {}), said.get("arguments", trial.params)
-            points = [self.point(trial, reading) if measured else None for reading in others]
-            cells = [*(trial.values or ("", "")), *(point[0] if point else "" for point in points)]
-            cells += [*(measured.get(key, "") for key in read), said.get("ran", ""), *(own.get(word, "") for word in words)]
-            reason = "" if trial.state is TrialState.COMPLETE else _reason(trial)
-            lines.writerow([trial.number, trial.state.name.lower(), *map(_cell, cells), reason])
-        return written.getvalue()
-
-    def picture(self) -> bytes:
-        done, winner = self.complete(), self.winner()
-        named = [("original", self.objective.point(self.original, self.retrained), "#D55E00", "s")]
-        own = [trial for trial in done if trial.user_attrs["arguments"] == values_of(self.config)]
-        named += [("own values", _point(trial), "#222222", "D") for trial in own[:1]]
-        named += [(f"best: {winner.number}", _point(winner), "#009E73", "*")] if winner else []
-        least = self.least(self.config.search.objective) if self.objective.names[1] == "validation accuracy" else None
-        title = f"{self.config.method}, {self.config.search.objective}"
-        return picture(title, self.objective.names, [_point(trial) for trial in done], named, least)
 
     def _optunas(self) -> dict[str, Callable[[], Any]]:
         """Optuna's own pictures, by name."""
@@ -644,6 +505,13 @@ class Search:
         return {"importances": partial(pictures.plot_param_importances, self.study), **slices, "contour": contour}
 
 
+def _plain(trial: FrozenTrial) -> Trial:
+    said = trial.user_attrs
+    values = (trial.values[0], trial.values[1]) if trial.state is TrialState.COMPLETE else None
+    reason = said.get("reason", f"its process died, {TRIES} times")
+    return Trial(trial.number, trial.state.name.lower(), values, said.get("arguments", trial.params), said, reason)
+
+
 def _resting(epoch: engine.Epoch, recipe: Recipe) -> float | None:
     """The share of the last phase that is behind us; None before it, or where it still climbs."""
     last = recipe[-1]
@@ -653,42 +521,6 @@ def _resting(epoch: engine.Epoch, recipe: Recipe) -> float | None:
 def _out_of_memory(error: BaseException) -> bool:
     """Torch says it of a GPU by a class of its own, of the CPU by a text."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error) or "t allocate memory" in str(error)
-
-
-def _reason(trial: FrozenTrial) -> str:
-    reason: str = trial.user_attrs.get("reason", f"its process died, {TRIES} times")
-    return reason
-
-
-def _fresh(number: int, seed: int) -> str:
-    """Where the study keeps a fresh run."""
-    return f"fresh.{number}.{seed}"
-
-
-def _cell(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def _price(reading: str, of: Mapping[str, Any]) -> str:
-    """One line on what a winner's score is worth."""
-    said = f"best by {reading}: trial {of['trial']}, {_pair((of['unlearning'], of['utility']))} in the search"
-    if "fresh.seeds" not in of:
-        return said
-    biases = (f"{key} {_signed(of, f'bias.{key}')}" for key in ("unlearning", "utility"))
-    fresh = _pair((of["fresh.unlearning"], of["fresh.utility"]))
-    return f"{said}; {fresh} with {of['fresh.seeds']} fresh seeds; selection bias (search minus fresh): {', '.join(biases)}"
-
-
-def _signed(of: Mapping[str, Any], key: str) -> str:
-    return f"{of[key]:+.3g} [{of[key + '.low']:+.3g}, {of[key + '.high']:+.3g}]"
-
-
-def _pair(values: Sequence[float] | None) -> str:
-    return ", ".join(f"{value:.4g}" for value in values or ())
-
-
-def _point(trial: FrozenTrial) -> Point:
-    return trial.values[0], trial.values[1]
 
 
 def _drawn(draw: Callable[[], Any]) -> bytes:
