@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from unlearning import checkout
-from unlearning.errors import Failed
 from unlearning.files import digest, short
 from unlearning.journal import OUTBOX, Journal, Records, callers_store, clean, default_store, leftovers, now, plain, said
 
@@ -131,6 +130,10 @@ def send(homes: Iterable[Path]) -> int:
 # --- what is sent -----------------------------------------------------------------------------------------------------
 
 
+class _Waits(Exception):
+    """The row above is not there yet: another process is about to send it."""
+
+
 class Delivery:
     """A journal on its way into its row, as far as this process knows of both."""
 
@@ -156,6 +159,8 @@ class Delivery:
         """Send what is unsent, if it can be. What keeps it is said once: the store is "away", or it takes everything but this."""
         try:
             self.deliver()
+        except _Waits:
+            return "stuck"
         except Exception as error:
             with contextlib.suppress(Exception):
                 connect(self.store).search_experiments(max_results=1)
@@ -368,7 +373,7 @@ class Delivery:
             if above := _lookup(client, parent):
                 tags["mlflow.parentRunId"] = above.info.run_id
             elif any(self.journal.folder.parent.glob(f"{parent['row']}.*/")):
-                raise Failed("the row above this one is not there yet")
+                raise _Waits
         experiment = _experiment(client, header) or _new_experiment(client, header)
         with contextlib.suppress(Exception):  # a courtesy to the table, no more
             if VIEW not in client.get_experiment(experiment).tags:
