@@ -275,8 +275,9 @@ class _Said:
                 raise BadInput(f"{key} is given twice (command line): {self.given[key]} and {value}")
             self.given[key] = value
         named = [key for key in self.given if key.startswith("data.forget.")]
-        if len(named) > 1:
-            raise BadInput(f"{' and '.join(named)} are both given (command line); it takes one of them")
+        wanted = [key for key in named if self.given[key] != "null"]
+        if len(wanted) > 1:
+            raise BadInput(f"{' and '.join(wanted)} are both given (command line); it takes one of them")
         if named:
             self._clear_forget()
             self.laid = {key: value for key, value in self.laid.items() if not key.startswith("data.forget.")}
