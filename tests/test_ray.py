@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 import units
-from conftest import ROOT, clean
+from conftest import ROOT, Project, clean
+from test_search import SMALL, trials
 from test_spread import alive, until
 
 from unlearning.errors import BadInput
@@ -106,8 +107,22 @@ def tries(folder: Path) -> dict[int, list[int]]:
 
 
 @pytest.mark.slow
-def test_a_cluster_on_which_everything_dies(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_cluster_on_which_everything_dies(cluster: Cluster, project: Project, tmp_path: Path) -> None:
     """One cluster for it all, for it takes Ray long to start."""
+    # A search: trials and the winner's fresh seeds are tasks, each with a row of its own below the search's
+    more = cluster.environment() | {"RAY_ADDRESS": cluster.address}
+    keys = [*SMALL, "--search.trials", "4", "--search.workers", "2", "--search.fresh_seeds", "2", "--search.gpus", "0"]
+    searched = project.lethe("search", *keys, **more)
+    assert searched.returncode == 0, searched.stderr
+    found = trials(project)
+    assert [trial["state"] for trial in found] == ["COMPLETE"] * 4
+    above, *below = project.rows()
+    assert above["name"] == "search/hybrid_4"
+    assert {row["status"] for row in (above, *below)} == {"FINISHED"}
+    assert {row["tags"]["mlflow.parentRunId"] for row in below} == {above["run_id"]}
+    assert sorted(row["tags"]["trial"] for row in below if "fresh" not in row["tags"]) == ["0", "1", "2", "3"]
+    assert len([row for row in below if "fresh" in row["tags"]]) >= 2
+
     # Placed, with shares of GPUs; what says where rows are kept goes along, and is in nobody's log
     secret = secrets.token_hex(8)
     said = cluster.driven("told", "-", 0.5, 0, 1, 2, 3, 4, 5, 6, 7, MLFLOW_TRACKING_PASSWORD=secret)
