@@ -1,12 +1,17 @@
 """What is read of a model beside its logits: the features under its head, and what it says of perturbed images."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import kstest
 from torch import Tensor, nn
 
-from unlearning import model, predict
+from unlearning import model, predict, reading
 from unlearning.data import Data
+from unlearning.order import First, InTurn
+from unlearning.recipe import SGD, Phase, Term
+from unlearning.schedule import Constant
 
 EVERY = torch.arange(40)
 IDS = [f"train/{number}" for number in range(40)]
@@ -68,6 +73,28 @@ def test_a_perturbation_depends_on_the_image_alone() -> None:
     assert not torch.equal(predict.perturbed(student, data(), EVERY, [f"other/{row}" for row in EVERY], TAUS), whole)
     right = predict.logits(student, data(), EVERY).argmax(1) == data().labels_N
     assert torch.equal(predict.perturbed(student, data(), EVERY, IDS, (0.0,))[:, 0], right * 16)
+
+
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_relearning_by_a_plain_loop(batch_size: int) -> None:
+    images = replace(data(), splits={"forget": EVERY[5:25]})
+    student = network()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    recipe = (Phase("relearn", 6, (Term("forget"),), batch_size, Constant(0.1), First(1, InTurn()), optimizer=SGD(0.0, 0.0)),)
+    found = reading.relearned(student, images, recipe)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    said = []
+    for step in range(7):
+        said.append(predict.logits(student, images, EVERY[5:25]).argmax(1) == EVERY[5:25] % 3)
+        batch = next(images.batches("forget", batch_size, 0, step))
+        loss = nn.functional.cross_entropy(student.train()(batch.images_BCHW), batch.labels_B)
+        student.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in student.parameters():
+                parameter -= 0.1 * parameter.grad  # type: ignore[operator]
+    assert (found == torch.stack(said, 1).numpy()).all()
+    assert found[:, -1].mean() > found[:, 0].mean()
 
 
 @pytest.mark.parametrize("size", [2, 12, 3072])

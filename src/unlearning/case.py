@@ -1,6 +1,6 @@
 """A model and what it is measured beside: all that a measure may look at."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,8 @@ class Case:
     """A model, and all that it is measured beside. What is left out, the measures that want it name as missing.
 
     `references`: retrained models without this one; `original`: what unlearning began with; `unlearned`: models of the method, one a
-    seed, this one among them; `swapped`: the model that forgot other images F', from an original that had learned those (SWAP);
-    `features`: split -> this model's [n, D] and each reference's; `relearned`: optimizer steps. `resample`: whether with intervals.
+    seed, this one among them; `swapped`: the model that forgot other images F', from an original that had learned those (SWAP).
+    `resample`: whether with intervals.
     Raises BadInput, naming both tables, when they are not of the same images, labels, classes and splits."""
 
     model: LogitsTable
@@ -49,8 +49,6 @@ class Case:
     unlearned: Sequence[LogitsTable] = ()
     swapped: LogitsTable | None = None
     shadows: Shadows | None = None
-    features: Mapping[str, tuple[Array, Sequence[Array]]] | None = None
-    relearned: int | None = None
     clock: Clock | None = None
     resample: bool = True
 

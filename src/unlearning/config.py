@@ -17,6 +17,7 @@ from unlearning.keys import (
     Arguments,
     CardSection,
     DataSection,
+    Evaluate,
     Forget,
     ModelSection,
     Pretrain,
@@ -53,6 +54,7 @@ class Config:
     method: str
     methods: Mapping[str, Section]
     like: Mapping[str, str]
+    evaluate: Evaluate
     search: Search
     card: CardSection
     spaces: Mapping[str, Mapping[str, Space]]

@@ -144,6 +144,19 @@ class Search(Section):
     prune_margin: float = Field(gt=0, description="points of utility by which a trial must lie behind to be stopped")
 
 
+class Evaluate(Section):
+    features: bool = Field(
+        description="logits tables keep the last linear layer's input of forget and test images, for cka: "
+        "4 bytes x features x images each; a bank's only where it was made with this"
+    )
+    relearn: int = Field(
+        ge=0,
+        description="optimizer steps of fine-tuning a copy on forget that logits tables keep the outcome of, for relearn; 0: none",
+    )
+    relearn_lr: float = Field(gt=0, description="learning rate of that fine-tuning, plain SGD")
+    relearn_batch_size: int = Field(ge=1, description="forget images a step of it")
+
+
 class CardSection(Section):
     thumbnails: int = Field(ge=0, le=24, description="of forgotten images on the unlearning card, at most; 0: none")
 
@@ -207,6 +220,7 @@ SECTIONS: dict[str, type[Section]] = {
     "pretrain": Pretrain,
     "retrain": Retrain,
     "run": Run,
+    "evaluate": Evaluate,
     "search": Search,
     "card": CardSection,
 }

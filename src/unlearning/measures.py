@@ -71,13 +71,13 @@ NEEDS: dict[str, tuple[str, Callable[[Case], bool]]] = {
     "original": ("the original's logits table", lambda case: case.original is not None),
     "swapped": ("a second original and the model that forgot other images from it", lambda case: case.swapped is not None),
     "shadows": ("models unlearned on other requests", lambda case: case.shadows is not None),
-    "features": ("the features of this and of the retrained models", lambda case: case.features is not None),
-    "relearned": ("a fine-tuning on forget, which counts steps", lambda case: case.relearned is not None),
     "clock": ("the wall clock of the unlearning", lambda case: case.clock is not None),
     "retrain_clock": ("the wall clock of retraining", lambda case: case.clock is not None and case.clock.share_of_retrain is not None),
     "memory": ("a device that says its peak memory", lambda case: case.clock is not None and case.clock.peak_bytes is not None),
     "probe": ("tables with the column probe, of models that end in a linear layer", _column("probe")),
     "residual": ("tables with the column residual", _column("residual")),
+    "features": ("tables with the column features (evaluate.features)", _column("features")),
+    "relearn": ("tables with the column relearn (evaluate.relearn)", _column("relearn")),
 }
 
 
@@ -145,6 +145,8 @@ def _of_references(case: Case) -> dict[str, Estimate]:
         if any(need not in NEEDS or not NEEDS[need][1](one) for one in alone for need in each.needs):  # what the model alone has
             continue
         parts = [got for got in map(each.numbers, alone) if not isinstance(got, str)]
+        if len(parts) < len(alone):  # of those alone that have a number (relearn: the quick ones) a mean would lie
+            continue
         for part, value in parts[0].items() if parts else ():
             values = [got[part].value for got in parts]
             found[_id(each, part)] = value if len(values) == 1 else intervals.over_seeds(values)
@@ -282,7 +284,7 @@ MEASURES: tuple[Measure, ...] = (
         "optimizer steps of fine-tuning on forget until its accuracy is within a point of the original's",
         REFERENCE,
         measuring.relearn,
-        needs=("relearned",),
+        needs=("relearn", "original"),
         interval="",
     ),
     Measure(

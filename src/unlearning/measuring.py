@@ -240,14 +240,17 @@ def residual(case: Case) -> Estimates:
 
 
 def cka(case: Case) -> Estimates:
-    assert case.features
-    return {split: intervals.over_seeds([features.cka(ours, one) for one in theirs]) for split, (ours, theirs) in case.features.items()}
+    def alike(rows: Ints) -> Estimate:
+        ours, *theirs = (table.columns["features"][rows] for table in (case.model, *case.references))
+        return intervals.over_seeds([features.cka(ours, one) for one in theirs])
+
+    return {split: alike(case.rows(split)) for split in ("forget", "test")}
 
 
 # --- the cost -----------------------------------------------------------------------------------------------------------
 
 
-def relearn_steps(forget_accuracies: Sequence[float], original: float) -> int:
+def relearn_steps(forget_accuracies: Sequence[float] | Floats, original: float) -> int:
     """Optimizer steps of a fine-tuning on forget until its accuracy (percent, one value a step, the first before any) is within a
     point of the original's, or above. Raises TooFew when it never is."""
     step = next((step for step, accuracy in enumerate(forget_accuracies) if accuracy >= original - 1.0), None)
@@ -257,8 +260,10 @@ def relearn_steps(forget_accuracies: Sequence[float], original: float) -> int:
 
 
 def relearn(case: Case) -> Estimate:
-    assert case.relearned is not None
-    return Estimate(float(case.relearned))
+    assert case.original
+    forget = case.rows("forget")
+    accuracies = 100 * case.model.columns["relearn"][forget].mean(axis=0)
+    return Estimate(float(relearn_steps(accuracies, float(_percent_correct(case.original)[forget].mean()))))
 
 
 def clock(value: Callable[[Clock], float | None]) -> Callable[[Case], Estimate]:

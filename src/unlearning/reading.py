@@ -1,16 +1,23 @@
 """A model, read once into its logits table, in float32; and what that depends on beside the weights."""
 
+import copy
 from collections.abc import Mapping
 from hashlib import file_digest
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from unlearning import features, predict
+from unlearning import engine, features, predict
+from unlearning.config import Config
+from unlearning.data import Data
 from unlearning.errors import BadInput
 from unlearning.files import digest, short
 from unlearning.measuring import TAUS
+from unlearning.order import First, InTurn
+from unlearning.recipe import SGD, Phase, Recipe, Term
+from unlearning.schedule import Constant
 from unlearning.splits import SPLITS
 from unlearning.table import LogitsTable
 from unlearning.workspace import Prepared, say
@@ -20,8 +27,9 @@ CODE = ("data", "features", "model", "predict", "quick", "reading")
 
 def way(prepared: Prepared) -> str:
     """A hash of how models are read: a table that was read in another way is no longer what its model says."""
-    said = prepared.config.data
-    return short(digest([*map(_sha256, CODE), f"{said.mean} {said.std} {TAUS}"]))
+    said, more = prepared.config.data, prepared.config.evaluate
+    code = (*CODE, "engine") if more.relearn else CODE
+    return short(digest([*map(_sha256, code), f"{said.mean} {said.std} {TAUS} {more.features} {relearning(prepared.config)}"]))
 
 
 def _sha256(name: str) -> str:
@@ -48,4 +56,35 @@ def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], mad
     counts = predict.perturbed(network, prepared.data, torch.from_numpy(forget).to(device), [ids[i] for i in forget], TAUS)
     columns["residual"] = np.zeros((len(ids), len(TAUS)), np.uint8)  # of forget images alone
     columns["residual"][forget] = counts.numpy()
+    more = prepared.config.evaluate
+    if more.features and features_ND is not None:
+        shown = np.concatenate([forget, prepared.splits["test"]])
+        columns["features"] = np.zeros(features_ND.shape, np.float32)
+        columns["features"][shown] = features_ND.numpy()[shown]
+    if more.relearn:
+        say(f"{name}: relearning {len(forget):,} images for {more.relearn} steps")
+        columns["relearn"] = np.zeros((len(ids), 1 + more.relearn), np.uint8)
+        columns["relearn"][forget] = relearned(network, prepared.data, relearning(prepared.config))
     return LogitsTable(name, tuple(ids), labels, split, logits_NC.cpu().numpy(), columns, made_of)
+
+
+def relearning(config: Config) -> Recipe:
+    """Fine-tuning on forget, each step an epoch of its own, so that it can be looked at behind every one."""
+    said = config.evaluate
+    one = First(1, InTurn())
+    lr, sgd = Constant(said.relearn_lr), SGD(0.0, 0.0)
+    return (Phase("relearn", said.relearn, (Term("forget"),), said.relearn_batch_size, lr, one, optimizer=sgd),)
+
+
+def relearned(network: torch.nn.Module, data: Data, recipe: Recipe) -> npt.NDArray[np.uint8]:
+    """[forget, 1 + steps], 1 where the model says the label: before the first step of the recipe and behind each. The network stays as
+    it is. Always by seed 0: a table is the same whoever reads the model."""
+    forget, said = data.splits["forget"], []
+
+    def look(model: torch.nn.Module, seen: Data) -> dict[str, float]:
+        said.append((predict.logits(model, seen, forget).argmax(dim=1) == data.labels_N[forget]).cpu().numpy())
+        return {}
+
+    for _ in engine.run(recipe, copy.deepcopy(network), data, evaluate=look):
+        pass
+    return np.stack(said, axis=1).astype(np.uint8)
