@@ -258,6 +258,15 @@ def test_every_trial_can_be_read_both_ways(searched: Project) -> None:
 
 
 @pytest.mark.slow
+def test_a_retrained_model_that_is_given_is_read_too(project: Project) -> None:
+    theirs = project.root / "theirs.safetensors"
+    (project.root / "models" / "retrained.safetensors").rename(theirs)
+    project.ran("search", *SMALL, "--search.trials", "1", "--retrain.checkpoint", str(theirs))
+    (trial,) = trials(project)
+    assert {"oracle", "oracle_free"} <= trial.keys()
+
+
+@pytest.mark.slow
 def test_the_winner_is_run_anew_and_what_choosing_cost_is_said(searched: Project) -> None:
     best = json.loads((searched.root / "search/hybrid_4/best.json").read_text())["chosen"]
     original = json.loads((searched.root / "scores/original.json").read_text())["accuracy"]["validation"]

@@ -84,8 +84,8 @@ def search(config: Config) -> None:
 
 
 def _reference(prepared: Prepared, needed: bool) -> dict[str, Tensor] | None:
-    """The retrained model: made where it is needed; else what is there and belongs, so that trials can be read both ways."""
-    if needed:
+    """The retrained model: made where it is needed; else what is there and belongs, or was given, so that trials can be read both ways."""
+    if needed or prepared.config.retrain.checkpoint:
         return references.weights(prepared, "retrained")
     if (prepared.config.workspace / "models" / "retrained.safetensors").exists():
         with contextlib.suppress(BadInput):
