@@ -290,7 +290,9 @@ def test_a_measure_whose_tier_is_not_met_says_what_is_missing(monkeypatch: pytes
     assert beside["rmia.gamma_1"] == beside["avg_gap.rmia"] == "takes at least 8 retrained models; there is 1"
     assert beside["klom"] == "takes at least 64 retrained and 64 unlearned models; there are 1 and 1"
     assert beside["probe.excess"] == "takes tables with the column probe, of models that end in a linear layer; there is none"
-    assert beside["swap.advantage"] == "takes a second original and the model that forgot other images from it; there is none"
+    assert (
+        beside["swap.advantage"] == "takes a second original and the model that forgot other images from it (evaluate.swap); there is none"
+    )
     for found in (alone, beside):
         for id_, said in found.items():
             assert isinstance(said, Estimate) or id_ in BY_ID

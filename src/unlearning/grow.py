@@ -163,6 +163,7 @@ def trained(
         seed=seeds_[0],
         autocast=prepared.compute.autocast,
         view=view,
+        blank=prepared.network(seeds_[0]),
         state=state,
     )
     for _ in observers.progress(observers.kept(epochs, resume, state, network), recipe, prepared.data, label):

@@ -155,6 +155,9 @@ class Evaluate(Section):
     )
     relearn_lr: float = Field(gt=0, description="learning rate of that fine-tuning, plain SGD")
     relearn_batch_size: int = Field(ge=1, description="forget images a step of it")
+    swap: bool = Field(
+        description="evaluate trains a second original, on validation images in place of forget, and unlearns those too: for swap.advantage"
+    )
 
 
 class CardSection(Section):

@@ -69,7 +69,7 @@ def _column(name: str) -> Callable[[Case], bool]:
 # need -> what it is in words, whether a case has it
 NEEDS: dict[str, tuple[str, Callable[[Case], bool]]] = {
     "original": ("the original's logits table", lambda case: case.original is not None),
-    "swapped": ("a second original and the model that forgot other images from it", lambda case: case.swapped is not None),
+    "swapped": ("a second original and the model that forgot other images from it (evaluate.swap)", lambda case: case.swapped is not None),
     "shadows": ("models unlearned on other requests", lambda case: case.shadows is not None),
     "clock": ("the wall clock of the unlearning", lambda case: case.clock is not None),
     "retrain_clock": ("the wall clock of retraining", lambda case: case.clock is not None and case.clock.share_of_retrain is not None),

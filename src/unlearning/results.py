@@ -7,15 +7,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from unlearning import bank, checkpoint, measures, metrics, reading, seeds, table
+from unlearning import bank, checkpoint, measures, metrics, reading, seeds, splits, table
 from unlearning.case import Case
 from unlearning.errors import BadInput
 from unlearning.files import digest, read_json, short, write_json
 from unlearning.scratch import STAGE
 from unlearning.splits import SPLITS
-from unlearning.table import LogitsTable
+from unlearning.table import Array, LogitsTable
 from unlearning.workspace import Prepared, mend
 
 Scores = dict[str, Any]
@@ -36,7 +37,7 @@ def scores(prepared: Prepared, name: str, anew: bool = False) -> Scores:
     known = read_json(path) if path.exists() else {}
     if not anew and known.get("of") == of:
         return known
-    measured = measure(beside.model, beside.references, beside.original, beside.unlearned)
+    measured = measure(beside.model, beside.references, beside.original, beside.unlearned, beside.swapped)
     measured["of"] = of
     if measured != known:  # else the file keeps its time
         write_json(path, measured)
@@ -114,6 +115,7 @@ class Beside:
     references: Sequence[LogitsTable]
     original: LogitsTable | None
     unlearned: Sequence[LogitsTable]
+    swapped: LogitsTable | None = None
 
     @property
     def of(self) -> dict[str, Any]:
@@ -127,6 +129,8 @@ class Beside:
             found["bank"] = {"models": len(self.references), "hash": short(digest(map(_short, self.references)))}
         if self.unlearned:
             found["unlearned"] = {"models": len(self.unlearned), "hash": short(digest(map(_short, self.unlearned)))}
+        if self.swapped:
+            found["swapped"] = _short(self.swapped)
         return found
 
 
@@ -141,9 +145,32 @@ def _beside(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTa
         references = [logits(prepared, "retrained")]
     if own == "original":
         others = bank.tables(prepared, "original")
-        return Beside(model, references, model, [model, *others] if others else [])
+        return Beside(model, references, model, [model, *others] if others else [], swapped(prepared, model))
     original = logits(prepared, "original") if there(prepared, "original") and (own != "retrained" or references) else None
-    return Beside(model, references, original, unlearned)
+    return Beside(model, references, original, unlearned, swapped(prepared, model))
+
+
+def swapped(prepared: Prepared, model: LogitsTable) -> LogitsTable | None:
+    """Of the model that forgot other images F' as this one forgot forget, as far as evaluate.swap has made one (swap.py). Beside the
+    retrained model that is the bank's first, which saw neither."""
+    if model.name == "retrained":
+        first = next(iter(bank.tables(prepared, "retrained")), None)
+        return replace(first, split=_other_split(prepared, first)) if first and prepared.config.evaluate.swap else None
+    path = swapped_path(prepared, model.name)
+    if not path.exists():
+        return None
+    found = _read(path, path.stat().st_mtime_ns, f"{model.name}, swapped")
+    return found if found.about["beside"] == weights(prepared, model.name) else None
+
+
+def swapped_path(prepared: Prepared, name: str) -> Path:
+    return prepared.config.workspace / "swapped" / "logits" / f"{name}.safetensors"
+
+
+def _other_split(prepared: Prepared, like: LogitsTable) -> Array:
+    images = prepared.images
+    found = {images.ids[i]: SPLITS.index(name) for name, rows in splits.swapped(prepared.splits, images).items() for i in rows}
+    return np.array([found[id_] for id_ in like.ids], np.uint8)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -208,11 +235,12 @@ def measure(
     references: Sequence[LogitsTable] = (),
     original: LogitsTable | None = None,
     unlearned: Sequence[LogitsTable] = (),
+    swapped: LogitsTable | None = None,
 ) -> Scores:
     """All that can be said of one logits table beside others: what stands in its score file."""
     accuracy, loss = by_split(model)
     measured: Scores = {"accuracy": accuracy, "loss": loss, "gap": round(accuracy["retain"] - accuracy["forget"], 6)}
-    case = Case(model, references, original, unlearned)
+    case = Case(model, references, original, unlearned, swapped)
     found = _measured(case, [each for each in measures.MEASURES if not measures.of_machine(each)])
     tier = measures.tier(len(references), len(unlearned) or 1)
     return measured | {"measures": found, "tier": tier, "references": len(references)}

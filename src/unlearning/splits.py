@@ -219,6 +219,18 @@ def _column(path: Path) -> list[str]:
         raise BadInput(f"{path} can't be read as a list of ids: {error}") from None
 
 
+def swapped(splits: Mapping[str, Indices], images: Images) -> Splits:
+    """As many validation images in forget's place, which are held out instead; always the same draw. BadInput where they are too few."""
+    forget, validation = splits["forget"], splits["validation"]
+    if len(validation) < len(forget):
+        raise BadInput(
+            f"evaluate.swap is true; it takes as many validation images as forget images, {len(forget)}; there are {len(validation)}"
+        )
+    by_id = np.array(sorted(validation, key=lambda i: images.ids[i]), np.int64)
+    drawn = np.random.default_rng(0).permutation(by_id)
+    return {**splits, "forget": drawn[: len(forget)], "validation": np.concatenate([drawn[len(forget) :], forget])}
+
+
 def split_hash(splits: Mapping[str, Indices], images: Images) -> str:
     """SHA-256 over the ids of all four splits, whatever their order."""
     return digest(part for split in SPLITS for part in (split, *sorted(images.ids[i] for i in splits[split]), ""))
