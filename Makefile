@@ -7,7 +7,7 @@ LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3
 
 .PHONY: help env ray postgres server database demo demo-full test lint docs ui lock bench compare
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: .venv/.ready ## the environment, .venv (a minute, about 3 GB of downloads the first time)
 .venv/.ready: requirements-uv.txt requirements.txt requirements-dev.txt pyproject.toml
@@ -51,8 +51,11 @@ bench: env ## how fast it is beside the ways of today: a table here, every run i
 compare: env ## do commit A and the working tree (or B) compute the same, to the last digit: make compare A=<commit>
 	python bench/compare.py $(A) $(B)
 
-ui: env ## MLflow's UI on this project's runs, at http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --workers 1
+PORT ?= 5000
+ui: env ## MLflow's UI on this project's runs, at http://127.0.0.1:5000 (PORT=5001 for another port)
+	@python -c 'import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("127.0.0.1", $(PORT)))' \
+	    2>/dev/null || { echo "port $(PORT) is taken: make ui PORT=5001"; exit 2; }
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --workers 1 --port $(PORT)
 
 database: postgres ## a throw-away PostgreSQL for a search's trials, until Ctrl-C (Debian: apt-get install postgresql)
 	python tools/postgres.py

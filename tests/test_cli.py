@@ -15,7 +15,7 @@ from conftest import ROOT, Project, at_step, no_larger
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from unlearning import checkpoint, plots
+from unlearning import checkpoint, plots, results
 from unlearning.methods import METHODS
 from unlearning.published import TEN
 
@@ -281,6 +281,23 @@ def test_measures_stand_on_the_rows(project: Project) -> None:
 
 
 # --- what is written ------------------------------------------------------------------------------------------------
+
+
+def test_git_sees_nothing_of_a_workspace_in_the_checkout(bare: Project) -> None:
+    bare.ran("prepare", "--run.workspace", "photos")
+    assert (bare.root / "photos" / ".gitignore").read_text() == "*\n"
+    bare.ran("prepare")
+    assert not (bare.root / ".gitignore").exists()
+
+
+def test_a_retrained_model_far_below_the_original_is_called_no_yardstick() -> None:
+    def scores(validation: float) -> dict[str, object]:
+        accuracy = dict.fromkeys(SPLITS, 50.0) | {"validation": validation}
+        return {"accuracy": accuracy, "gap": 0.0, "measures": {}, "references": 1}
+
+    said = results.show([("original", scores(83.4)), ("retrained", scores(22.1))])
+    assert "\nretrained is 61.3 points below original on validation, so it is no yardstick" in said
+    assert "yardstick" not in results.show([("original", scores(83.4)), ("retrained", scores(80.2))])
 
 
 def test_the_logits_table(project: Project) -> None:

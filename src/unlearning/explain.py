@@ -24,6 +24,9 @@ def explain(config: Config, measure: bool = False) -> str:
     network = chosen.place(model.build(config.model.architecture, classes, 0))
     weights = sum(parameter.numel() for parameter in network.parameters())
     lines = [f"{config.model.architecture}, {weights:,} weights; retain {retain:,}, forget {forget:,} images; {chosen}"]
+    lines.append("R: an optimizer step on a batch of retain; F: one on a batch of forget, its gradient times the scale")
+    if config.data.forget.ids is not None:
+        lines.append("the list's ids are counted, not looked for among the images")
     recipes = config.chain_recipes() if config.chain else {config.method: config.recipe()}
     if (number := config.run.seeds) > 1:
         first, name = config.run.seed, config.method
@@ -111,7 +114,8 @@ def _sizes(config: Config) -> tuple[int, int, int]:
         assert forget.ids is not None  # one of the four is set
         wanted = splits.count_ids(config.path(forget.ids))
     if not 0 < wanted < train:
-        raise BadInput(f"data.forget asks for {wanted} of {train} train images; it takes 1 to {train - 1}")
+        by = f".ids ({config.path(forget.ids)})" if forget.ids is not None else ""
+        raise BadInput(f"data.forget{by} asks for {wanted} of {train} train images; it takes 1 to {train - 1}")
     return train - wanted, wanted, classes
 
 

@@ -187,6 +187,7 @@ def there(prepared: Prepared, name: str) -> bool:
 
 
 # what a model must have been made from: an original knows no forget list, a retrained model what it retained
+WEAK = 10.0  # points of validation accuracy below the original: more than unlearning any request costs
 BELONGS = {"original": ("data",), "retrained": ("data", "retain")}
 
 
@@ -346,6 +347,12 @@ def show(table: Sequence[tuple[str, Scores]]) -> str:
             cells.append(f"{value:.2f}{spread}{apart}".rjust(wide) if value is not None else " " * wide)
         lines.append(f"{name:<22}" + "".join(cells) + f"{measured['gap']:9.2f}")
     if reference:
+        below = dict(table).get("original", reference)["accuracy"]["validation"] - reference["accuracy"]["validation"]
+        if below > WEAK:
+            lines.append(
+                f"retrained is {below:.1f} points below original on validation, so it is no yardstick for it: it was made by pretrain.*, "
+                "retrain.*; set these to what made the original, or give --retrain.checkpoint"
+            )
         lines.append("in brackets: minus retrained, in points; perfect unlearning is 0 everywhere. gap: retain minus forget")
     lines += [
         f"{name}: mean over {len(each)} seeds ({seeds.said(each)}) ± half the 95 % interval (Student's t over seeds)"

@@ -573,7 +573,8 @@ def _newest(config: Config) -> optuna.Study:
     known = opened(config, optuna.get_all_study_summaries) if there else []
     found = [study for study in known if study.user_attrs.get("about") == about(config) and study.datetime_start]
     if not found:
-        raise BadInput(f"there is no search by {about(config)} in {config.workspace}; python src/search.py makes one")
+        by = ", ".join(f"{key} {value}" for key, value in about(config).items())
+        raise BadInput(f"there is no search by {by} in {config.workspace}; python src/search.py makes one")
     name = max(found, key=lambda study: study.datetime_start).study_name
     newest: optuna.Study = opened(config, partial(optuna.load_study, study_name=name))
     return newest

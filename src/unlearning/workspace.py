@@ -10,11 +10,12 @@ import torch
 from torch.nn import Module
 
 from unlearning import compute, model, sources, splits
+from unlearning.checkout import root
 from unlearning.compute import Compute
 from unlearning.config import Config
 from unlearning.data import Data
 from unlearning.errors import BadInput
-from unlearning.files import digest, read_json, write_json
+from unlearning.files import digest, read_json, write_json, write_text
 from unlearning.sources import Images
 from unlearning.splits import Splits
 
@@ -103,6 +104,9 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
             write_json(file, said)
     if anew or not (folder / "splits").exists():
         splits.write(prepared.splits, images, folder / "splits")
+    unseen = config.workspace / ".gitignore"
+    if config.workspace.resolve() != root().resolve() and not unseen.exists():
+        write_text(unseen, "*\n")  # no `git add -A` takes someone's images, nor the request to forget them
     return prepared
 
 
