@@ -1,5 +1,6 @@
 """What the benches compare is comparable: the same steps in every row, and a difference is seen."""
 
+import csv
 import importlib.util
 import shutil
 import sys
@@ -68,3 +69,20 @@ def test_compare_names_the_first_number_that_differs(tmp_path: Path) -> None:
     assert compare.difference(one, other, "m") == "epoch 1, gap: 1.5 and 1.5000001"
     (other / "epochs" / "m.csv").write_text("step,forget.accuracy,gap\n0,50.0,\n")
     assert compare.difference(one, other, "m") == "1 and 0 epochs"
+
+
+def test_fronts_and_rows_of_the_tables_in_one_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the files that stand under results/: the numbers drawn are theirs."""
+    results = BENCH.parent / "results"
+    tables, trials = results / "cifar10_jpeg", results / "cifar10_jpeg_search" / "trials.csv"
+    words = ["--trials", f"cheap={trials}", "--tables", str(tables), "--found", f"again={tables / 'scores' / 'hybrid_4.json'}"]
+    monkeypatch.setattr(sys, "argv", ["fronts.py", *words, "--write", str(tmp_path / "fronts")])
+    bench("fronts").main()
+    assert (tmp_path / "fronts.png").stat().st_size > 10_000
+    with (tmp_path / "fronts.csv").open() as file:
+        points = {(row["kind"], row["name"]): row for row in csv.DictReader(file)}
+    assert sum(kind == "trial, cheap" for kind, _ in points) == 60
+    ours, again, published = points["independent", "hybrid_4"], points["found", "again"], points["published", "hybrid_4"]
+    assert float(ours["distance"]) == pytest.approx((1.226667 + 17.78 + 1.88) / 3, abs=1e-4)
+    assert float(again["distance"]) == pytest.approx(float(ours["distance"]), abs=1e-4)
+    assert (published["over"], published["test"]) == ("retain+forget", "78.02")
