@@ -107,8 +107,8 @@ def looked(built: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (line,) = re.findall(r"^ui: .*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    command = f"exec env {line} --port {port}".replace("$(CURDIR)", str(project.root))
+    (line,) = re.findall(r"^\t(.* mlflow ui .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    command = f"exec env {line}".replace("$(CURDIR)", str(project.root)).replace("$(PORT)", str(port))
     path = {"PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     log = (project.root / "ui.log").open("w")
     ui = subprocess.Popen(["bash", "-c", command], cwd=project.root, env=clean() | path, stdout=log, stderr=log, start_new_session=True)
