@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,7 +63,8 @@ class Cluster:
         if self.nodes[node].poll() is None:
             above = psutil.Process(self.nodes[node].pid)
             for process in [above, *above.children(recursive=True)]:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):  # by itself, in between
+                    process.kill()
             self.nodes[node].wait()
 
     def holds(self, node: int, pid: int) -> bool:
