@@ -54,7 +54,7 @@ compare: env ## do commit A and the working tree (or B) compute the same, to the
 PORT ?= 5000
 ui: env ## MLflow's UI on this project's runs, at http://127.0.0.1:5000 (PORT=5001 for another port)
 	@python -c 'import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("127.0.0.1", $(PORT)))' \
-	    2>/dev/null || { echo "port $(PORT) is taken: make ui PORT=5001"; exit 2; }
+	    2>/dev/null || { echo "port $(PORT) can not be had: make ui PORT=<another>"; exit 2; }
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --workers 1 --port $(PORT)
 
 database: postgres ## a throw-away PostgreSQL for a search's trials, until Ctrl-C (Debian: apt-get install postgresql)

@@ -58,9 +58,7 @@ class Found:
     # ---- who wins, and what that is worth
 
     def readings(self) -> list[str]:
-        """The objectives by which its trials can be read: its own first, oracle where the retrained model is known."""
-        wanted = [self.config.search.objective, "oracle_free", *(["oracle"] if self.retrained else [])]
-        return list(dict.fromkeys(wanted))
+        return readings(self.config.search.objective, self.retrained)
 
     def point(self, trial: Trial, reading: str) -> Point | None:
         """None where the trial did not measure what the reading needs."""
@@ -201,6 +199,15 @@ class Found:
         write_text(folder / "budgets.csv", self.budgets_table())
         write_text(folder / "fresh.csv", self.fresh_table())
         write_json(folder / "best.json", self.counts() | best | {"chosen": self.chosen()})
+
+
+def readings(own: str, retrained: Measured) -> list[str]:
+    """The objectives by which trials can be read: their search's own first, oracle where the retrained model is known.
+
+    >>> readings("oracle_free", {}), readings("report", {"utility": 83.4})
+    (['oracle_free'], ['report', 'oracle_free', 'oracle'])
+    """
+    return list(dict.fromkeys([own, "oracle_free", *(["oracle"] if retrained else [])]))
 
 
 def price(reading: str, of: Mapping[str, Any]) -> str:

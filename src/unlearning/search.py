@@ -31,7 +31,7 @@ from unlearning.engine import Evaluate
 from unlearning.errors import BadInput, Diverged, Failed
 from unlearning.files import digest, short, write_text
 from unlearning.follow import held
-from unlearning.found import Found, Trial, pair, price
+from unlearning.found import Found, Trial, pair, price, readings
 from unlearning.fronts import Place, Point, Stop
 from unlearning.keys import Space
 from unlearning.objectives import OBJECTIVES, Measured, evaluator, without_test
@@ -325,7 +325,7 @@ class Search:
             raise _Ended
         if ran.pruned:
             raise optuna.TrialPruned
-        for reading in self.found().readings():
+        for reading in readings(self.config.search.objective, self.retrained):
             point = OBJECTIVES[reading].point(ran.measured, self.retrained)
             trial.set_user_attr(reading, point)
             row.metrics({f"search.{reading}.unlearning": point[0], f"search.{reading}.utility": point[1]}, step=ran.number)

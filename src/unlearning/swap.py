@@ -3,8 +3,11 @@
 F' is drawn from validation. Weights of the second original stand in swapped/original.safetensors, logits tables in swapped/logits/;
 weights of what forgot F' are not kept, as in the bank. None of it has a row: it is measured with, not measured."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from unlearning import checkpoint, reading, results, scratch, splits, table
@@ -25,7 +28,7 @@ def make(prepared: Prepared, name: str, recipe: Recipe, seed: int) -> None:
         known = _made(other, recipe) | {"kind": name, "seed": str(seed), "original": checkpoint.weights_hash(start)}
         known |= {"reading": reading.way(other), "beside": results.weights(prepared, name)}
         path = results.swapped_path(prepared, name)
-        if path.exists() and all(checkpoint.metadata(path).get(key) == value for key, value in known.items()):
+        if _lies(path, known):
             return
         tensors = _trained(other, f"{name}, swapped", recipe, seed, start)
         known |= {"model": checkpoint.weights_hash(tensors)}
@@ -34,14 +37,11 @@ def make(prepared: Prepared, name: str, recipe: Recipe, seed: int) -> None:
 
 def _other(prepared: Prepared) -> Prepared:
     """The same images, F' in forget's place: what an original is trained on is retain and F'."""
-    import torch
-
     mine = splits.swapped(prepared.splits, prepared.images)
     other = replace(prepared, splits=mine)
     index = {name: torch.from_numpy(rows).to(prepared.data.device) for name, rows in mine.items()}
     index["train"] = torch.cat([index["retain"], index["forget"]]).sort().values
-    object.__setattr__(other, "compute", prepared.compute)
-    object.__setattr__(other, "data", replace(prepared.data, splits=index))
+    vars(other).update(compute=prepared.compute, data=replace(prepared.data, splits=index))  # cached properties
     return other
 
 
@@ -50,11 +50,16 @@ def _made(other: Prepared, recipe: Recipe) -> dict[str, str]:
     return {"architecture": config.model.architecture, "recipe": repr(recipe)} | other.hashes
 
 
+def _lies(path: Path, known: Mapping[str, str]) -> bool:
+    """Whether the file is there and was made of these."""
+    return path.exists() and known.items() <= checkpoint.metadata(path).items()
+
+
 def _original(other: Prepared) -> dict[str, Tensor]:
     path = other.config.workspace / "swapped" / "original.safetensors"
     recipe, seed = scratch.recipe(other.config, "original"), other.config.run.seed
     known = _made(other, recipe) | {"seed": str(seed)}
-    if path.exists() and all(checkpoint.metadata(path).get(key) == value for key, value in known.items()):
+    if _lies(path, known):
         return checkpoint.load(path)[0]
     say("original, swapped: training on retain and as many validation images as are forgotten")
     tensors = _trained(other, "original, swapped", recipe, seed)
