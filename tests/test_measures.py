@@ -12,11 +12,12 @@ from scipy.stats import norm
 from tables import SIZES, bank, drawn, of_phi
 
 from unlearning import measures, measuring
-from unlearning.case import Case, Clock, Shadows
+from unlearning.case import Case, Clock
 from unlearning.errors import BadInput, TooFew
 from unlearning.intervals import EXAMPLES, Estimate
 from unlearning.measures import MEASURES, Measure, measure, of_references
-from unlearning.table import LogitsTable
+from unlearning.splits import beside
+from unlearning.table import FORGOT, NEVER_SAW, SHADOWS, Array, LogitsTable
 
 BY_ID = {each.id: each for each in MEASURES}
 LEAK = 3.0  # what phi gains where an image is remembered
@@ -33,12 +34,12 @@ def case(leak: float, models: int = 6, table: LogitsTable | None = None, **more:
     known = {
         "original": drawn(50, LEAK, "original"),
         "unlearned": [model, *bank(models - 1, leak, 300, "unlearned")],
-        "swapped": swapped(leak),
-        "shadows": shadows(leak),
         "clock": Clock(2.0, 20.0, 1000),
     }
-    beside = [with_columns(each, 0.0, number) for number, each in enumerate(bank(models))]
-    return Case(with_columns(model, leak, models), beside, **(known | more))  # type: ignore[arg-type]
+    theirs = [with_columns(each, 0.0, number) for number, each in enumerate(bank(models))]
+    own = with_columns(model, leak, models)
+    own = replace(own, columns={**own.columns, **of_others(own, leak)})
+    return Case(own, theirs, **(known | more))  # type: ignore[arg-type]
 
 
 def with_columns(table: LogitsTable, leak: float, own: int = 0) -> LogitsTable:
@@ -56,22 +57,19 @@ def with_columns(table: LogitsTable, leak: float, own: int = 0) -> LogitsTable:
     return replace(table, columns={name: column.astype(np.uint8) for name, column in columns.items()} | features)
 
 
-def shadows(leak: float) -> Shadows:
-    """Each of 24 models forgot half of the images, never saw a quarter and retained the rest."""
+def of_others(table: LogitsTable, leak: float) -> dict[str, Array]:
+    """What models say that forgot other images: SWAP's has never seen forget and remembers F'; each of 24 shadows forgot half of the pool,
+    never saw a quarter and has nothing to do with the rest."""
     generator = np.random.default_rng(2)
-    state = generator.permuted(np.tile(np.repeat([0, 0, 1, 2], 6)[:, None], 150), axis=0)
-    phi = generator.normal(0, 2, 150) + generator.normal(0, 1, (24, 150)) + leak * (state == 0)
-    return Shadows(phi, state == 0, state == 1)
-
-
-def swapped(leak: float) -> LogitsTable:
-    """m2: its forget set is of validation images, and what was m1's forget set it never saw."""
-    table = drawn(90)
-    split, phi = table.split.copy(), table.phi.copy()
-    theirs = table.rows("validation")[: SIZES[1]]
-    split[theirs], split[table.rows("forget")] = 1, 2
-    phi[theirs] += leak
-    return replace(of_phi(phi, "swapped"), split=split)
+    other = beside(table.rows("forget"), table.rows("validation"), table.labels)
+    pool = np.concatenate([table.rows("forget"), other])
+    phi = drawn(90).phi.copy()
+    phi[other] += leak
+    role = np.zeros((len(table.ids), 24), np.uint8)
+    role[pool] = generator.permuted(np.tile(np.repeat([FORGOT, FORGOT, NEVER_SAW, 0], 6), (len(pool), 1)), axis=1)
+    hard = generator.normal(0, 2, (len(table.ids), 1))
+    said = hard + generator.normal(0, 1, role.shape) + leak * (role == FORGOT)
+    return {"swapped": of_phi(phi).logits, SHADOWS[0]: said.astype(np.float32), SHADOWS[1]: role}
 
 
 # measure -> the parts that must move when forget is remembered, and which way
@@ -274,8 +272,6 @@ def test_tables_of_other_images_are_refused() -> None:
     other = replace(drawn(3, name="other"), ids=tuple(f"x{n}" for n in range(sum(SIZES))))
     with pytest.raises(BadInput, match="unlearned and other do not belong together: 1680 images"):
         Case(drawn(1, name="unlearned"), [other])
-    with pytest.raises(BadInput, match="unlearned and other"):
-        Case(drawn(1, name="unlearned"), [], swapped=other)
 
 
 # --- tiers -----------------------------------------------------------------------------------------------------------------
@@ -283,17 +279,22 @@ def test_tables_of_other_images_are_refused() -> None:
 
 def test_a_measure_whose_tier_is_not_met_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    alone, beside = measure(Case(drawn(1), resample=False)), measure(Case(drawn(1), [drawn(100)], resample=False))
+    alone, one = measure(Case(drawn(1), resample=False)), measure(Case(drawn(1), [drawn(100)], resample=False))
     assert alone["distance"] == "takes at least 1 retrained model; there are 0"
     assert alone["iam"] == "takes at least 1 retrained model; there are 0"
-    assert beside["iam"] == "takes the original's logits table; there is none"
-    assert beside["rmia.gamma_1"] == beside["avg_gap.rmia"] == "takes at least 8 retrained models; there is 1"
-    assert beside["klom"] == "takes at least 64 retrained and 64 unlearned models; there are 1 and 1"
-    assert beside["probe.excess"] == "takes tables with the column probe, of models that end in a linear layer; there is none"
+    assert one["iam"] == "takes the original's logits table; there is none"
+    assert one["rmia.gamma_1"] == one["avg_gap.rmia"] == "takes at least 8 retrained models; there is 1"
+    assert one["klom"] == "takes at least 64 retrained and 64 unlearned models; there are 1 and 1"
+    assert one["probe.excess"] == "takes tables with the column probe, of models that end in a linear layer; there is none"
+    assert one["swap.advantage"] == "takes a second original and the model that forgot other images from it (evaluate.swap); there is none"
+    assert one["ulira"] == "takes at least 64 models unlearned on other requests (evaluate.shadows); there are 0"
+    few = drawn(1)
+    few = replace(few, columns=of_others(few, 0.0))
     assert (
-        beside["swap.advantage"] == "takes a second original and the model that forgot other images from it (evaluate.swap); there is none"
+        measure(Case(few, resample=False))["ulira"]
+        == "takes at least 64 models unlearned on other requests (evaluate.shadows); there are 24"
     )
-    for found in (alone, beside):
+    for found in (alone, one):
         for id_, said in found.items():
             assert isinstance(said, Estimate) or id_ in BY_ID
 

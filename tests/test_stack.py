@@ -9,7 +9,8 @@ from test_prefix import data, final, phase
 from torch import Tensor, nn
 
 from unlearning import engine, model
-from unlearning.data import Data
+from unlearning.data import Batch, Data
+from unlearning.edits import Reinitialise
 from unlearning.recipe import SGD, Augment, Phase, Recipe, Term
 from unlearning.schedule import Cosine, OneCycle
 from unlearning.stack import Stack, refusal, stacked, unstacked
@@ -48,9 +49,9 @@ def network(seed: int) -> nn.Module:
     return Double(model.build("convnet", 3, seed)).eval()
 
 
-def at_once(recipe: Recipe, source: Data) -> nn.Module:
+def at_once(recipe: Recipe, source: Data, splits: tuple[dict[str, Tensor], ...] = ()) -> nn.Module:
     stack = stacked([network(seed) for seed in SEEDS])
-    list(engine.run(recipe, stack, source, view=Stack(SEEDS)))
+    list(engine.run(recipe, stack, source, view=Stack(SEEDS, splits)))
     return stack
 
 
@@ -68,6 +69,26 @@ def test_at_once_is_one_after_another(recipe: Recipe) -> None:
             moves = recipe == SCRATCH or name.startswith(("layer4", "fc"))
             assert torch.equal(found[name], start[name]) != moves, name
     assert not any(module.training for module in stack.modules())
+
+
+def test_each_of_a_stack_may_learn_and_forget_its_own_images() -> None:
+    source = data()
+    draws = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    splits = []
+    for draw in draws:
+        order = torch.randperm(len(source.labels_N), generator=draw)
+        sizes = [len(index) for index in source.splits.values()]
+        splits.append(dict(zip(source.splits, order.split(sizes), strict=True)))
+    stack = at_once((phase(), final()), replace(source, splits=splits[0]), (*splits,))
+    ends = []
+    for number, seed in enumerate(SEEDS):
+        alone = network(seed)
+        list(engine.run((phase(), final()), alone, replace(source, splits=splits[number]), seed=seed))
+        ends.append(alone.state_dict())
+        for name, value in unstacked(stack, number).items():
+            torch.testing.assert_close(value, ends[-1][name], rtol=1e-7, atol=1e-7, msg=f"seed {seed}: {name}")
+    same = at_once((phase(), final()), replace(source, splits=splits[0]))
+    assert not torch.allclose(unstacked(same, 1)["fc.weight"], ends[1]["fc.weight"])
 
 
 def test_the_losses_told_are_means_over_the_models() -> None:
@@ -127,12 +148,22 @@ class Hides(Tied):
         return self.scale * super().forward(images_BCHW)
 
 
+class Distils:
+    """A loss that asks the original."""
+
+    def __call__(self, logits_BC: Tensor, batch: Batch, refs: engine.Refs) -> Tensor:
+        return (logits_BC - refs.original(batch.images_BCHW)).square().mean()  # type: ignore[no-any-return]
+
+
 def test_what_can_not_be_stacked_says_why() -> None:
     source = data(32)
     assert refusal(SCRATCH, [model.build("convnet", 3, seed) for seed in SEEDS], source) == ""
     assert refusal(SCRATCH, [Tied() for _ in SEEDS], source) == ""
     assert "data-dependent" in refusal(SCRATCH, [Looks() for _ in SEEDS], source)
     assert refusal(SCRATCH, [Hides(1.0), Hides(2.0)], source).endswith("moves otherwise than alone")
+    assert refusal((Reinitialise(),), [Tied() for _ in SEEDS], source) == "reinitialise writes to one model"
+    assert refusal((phase(keep="best"),), [Tied() for _ in SEEDS], source) == "keep is best, of one model"
+    assert refusal((phase(terms=(Term("retain", Distils()),)),), [Tied() for _ in SEEDS], source) == "Distils looks at other models"
     counting = [model.build("convnet", 3, seed) for seed in SEEDS]
     for one in counting:
         one.get_submodule("layer2.1").momentum = None  # type: ignore[assignment]

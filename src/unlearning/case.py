@@ -7,18 +7,9 @@ from typing import Any
 from unlearning import intervals
 from unlearning.errors import TooFew
 from unlearning.intervals import Estimate
-from unlearning.table import Array, Bools, Floats, Ints, LogitsTable, like, together
+from unlearning.table import Array, Floats, Ints, LogitsTable, like, together
 
 Estimates = dict[str, Estimate]  # part -> its number; "" where a measure is one number
-
-
-@dataclass(frozen=True)
-class Shadows:
-    """K models of the same unlearning run on different requests: phi [K, N], and which images each forgot and which it never saw."""
-
-    phi_KN: Floats
-    forgotten_KN: Bools
-    unseen_KN: Bools
 
 
 @dataclass(frozen=True)
@@ -39,23 +30,18 @@ class Case:
     """A model, and all that it is measured beside. What is left out, the measures that want it name as missing.
 
     `references`: retrained models without this one; `original`: what unlearning began with; `unlearned`: models of the method, one a
-    seed, this one among them; `swapped`: the model that forgot other images F', from an original that had learned those (SWAP).
-    `resample`: whether with intervals.
+    seed, this one among them. `resample`: whether with intervals.
     Raises BadInput, naming both tables, when they are not of the same images, labels, classes and splits."""
 
     model: LogitsTable
     references: Sequence[LogitsTable] = ()
     original: LogitsTable | None = None
     unlearned: Sequence[LogitsTable] = ()
-    swapped: LogitsTable | None = None
-    shadows: Shadows | None = None
     clock: Clock | None = None
     resample: bool = True
 
     def __post_init__(self) -> None:
         together(self.model, *self.references, *([self.original] if self.original else []), *self.unlearned)
-        if self.swapped:
-            together(self.model, self.swapped, split=False)
 
     def rows(self, split: str) -> Ints:
         """Raises TooFew where the split has no images."""

@@ -4,7 +4,7 @@ N images, B batch, C classes, H x W pixels.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -64,14 +64,19 @@ class Data:
 
         A batch of one image holds it twice, and counts as two: BatchNorm can't train on one value a channel, and the mean loss
         is the same."""
-        return self._passes(stream, batch_size, (seed,), number, augment)
+        return self._passes(stream, batch_size, [(seed, self.splits[stream])], number, augment)
 
-    def _passes(self, stream: str, batch_size: int, seeds: tuple[int, ...], number: int, augment: Augment | None) -> Iterator[Batch]:
-        """The passes of several seeds side by side: each batch holds one of every seed, in the order of `seeds`."""
-        index_N = self.splits[stream]
-        generators = [torch.Generator().manual_seed(_mix(seed, number, STREAM_SEEDS[stream])) for seed in seeds]
-        order_SN = torch.stack([index_N[torch.randperm(len(index_N), generator=own).to(self.device)] for own in generators])
-        draws_SN3 = torch.stack([_draws(augment, len(index_N), own, self.device) for own in generators]) if augment else None
+    def _passes(
+        self, stream: str, batch_size: int, each: Sequence[tuple[int, Tensor]], number: int, augment: Augment | None
+    ) -> Iterator[Batch]:
+        """Several passes side by side, each of a seed and the images of its split, as many as the others': a batch holds one of every
+        pass, in their order."""
+        size = len(each[0][1])
+        generators = [torch.Generator().manual_seed(_mix(seed, number, STREAM_SEEDS[stream])) for seed, _ in each]
+        order_SN = torch.stack(
+            [index_N[torch.randperm(size, generator=own).to(self.device)] for (_, index_N), own in zip(each, generators, strict=True)]
+        )
+        draws_SN3 = torch.stack([_draws(augment, size, own, self.device) for own in generators]) if augment else None
         where_SN = order_SN.to(self.images_NCHW.device)
 
         def batch(cut: tuple[int, int]) -> Batch:
@@ -83,7 +88,7 @@ class Data:
                 pixels = _augmented(pixels, augment.crop, draws_SN3[:, part].flatten(0, 1))
             return Batch(self._normalise(pixels), self.labels_N[index_B], index_B)
 
-        cuts = _cuts(len(index_N), batch_size)
+        cuts = _cuts(size, batch_size)
         yield from _prefetched(batch, cuts, self.ahead) if self.ahead else map(batch, cuts)
 
     def length(self, stream: str, batch_size: int) -> int:

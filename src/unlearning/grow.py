@@ -1,14 +1,11 @@
 """The reference bank is made and grows: what lacks is trained, many small models at once where that is right and faster."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from torch.nn import Module
-
-from unlearning import bank, checkpoint, engine, observers, reading, rows, scratch, seeds, stack, table
+from unlearning import bank, checkpoint, observers, reading, rows, scratch, seeds, table, training
 from unlearning.config import Config
 from unlearning.files import read_json, write_json, write_text
 from unlearning.follow import held
@@ -18,9 +15,6 @@ from unlearning.spread import spread
 from unlearning.workspace import Prepared, prepare, say
 
 ABOUT = "The reference bank: <key>/<kind>.seed<k>.safetensors, one logits table a model (pretrain.seeds, retrain.seeds).\n"
-AT_ONCE = 16  # models of one stack: more are hardly faster (docs/log.md), and a kill costs more of them
-FEWEST = 4
-SMALL = 1_000_000  # weights of a network whose steps take their time for calls more than for sums
 
 
 @dataclass(frozen=True)
@@ -103,22 +97,9 @@ def _units(prepared: Prepared, kind: str, lacking: Sequence[int], parent: Mappin
     known = [read_json(path) for path in sorted(_states(prepared).glob(f"{kind}.seed*/seeds.json"))]
     stopped = [tuple(numbers) for numbers in known if set(numbers) & set(lacking)]
     rest = [seed for seed in lacking if not any(seed in numbers for numbers in stopped)]
-    size = _at_once(prepared, kind, rest)
+    size = training.at_once(prepared, scratch.recipe(prepared.config, kind), len(rest), kind)
     parts = [tuple(rest[start : start + size]) for start in range(0, len(rest), size)]
     return [Unit(prepared, kind, numbers, parent) for numbers in (*stopped, *parts)]
-
-
-def _at_once(prepared: Prepared, kind: str, lacking: Sequence[int]) -> int:
-    """How many models are trained at once. A rule, no stopwatch: equal commands give equal bytes on a busy machine too."""
-    number = min(AT_ONCE, len(lacking))
-    if number < FEWEST:
-        return 1
-    networks = [prepared.network(seed) for seed in lacking[:number]]
-    weights = sum(parameter.numel() for parameter in networks[0].parameters())
-    why = f"{weights:,} weights" if weights > SMALL else ""
-    why = why or stack.refusal(scratch.recipe(prepared.config, kind), networks, prepared.data, prepared.compute.autocast)
-    say(f"{kind}: {f'one after another ({why})' if why else f'{number} at once'}")
-    return 1 if why else number
 
 
 def _train(unit: Unit) -> None:
@@ -126,9 +107,8 @@ def _train(unit: Unit) -> None:
     prepared, kind = unit.prepared, unit.kind
     write_json(unit.folder / "seeds.json", list(unit.seeds))
     resume = observers.Resume(unit.folder)
-    networks = [prepared.network(seed) for seed in unit.seeds]
-    network, view = (stack.stacked(networks), stack.Stack(unit.seeds)) if len(networks) > 1 else (networks[0], engine.whole)
-    for seed, tensors in zip(unit.seeds, trained(prepared, unit.recipe, network, resume, str(unit), view, unit.seeds), strict=True):
+    models = [training.Model(seed, prepared.splits) for seed in unit.seeds]
+    for seed, tensors in zip(unit.seeds, training.trained(prepared, unit.recipe, models, resume, str(unit)), strict=True):
         path = bank.path(prepared, kind, seed)
         if path.exists():  # it was stopped between two tables
             continue
@@ -141,32 +121,3 @@ def _train(unit: Unit) -> None:
             write_json(note, row.reference())
         table.write(made, path)
     resume.done()
-
-
-def trained(
-    prepared: Prepared,
-    recipe: Recipe,
-    network: Module,
-    resume: observers.Resume,
-    label: str,
-    view: engine.View = engine.whole,
-    seeds_: Sequence[int] = (0,),
-) -> Iterator[dict[str, Tensor]]:
-    """State dicts of models, one a seed, that a network or a stack of several ends at; it goes on behind the last epoch kept."""
-    state = resume.load(prepared.compute.device) or engine.State()
-    if resume.history:
-        say(f"{label}: going on behind epoch {state.number}")
-    epochs = engine.run(
-        recipe,
-        network,
-        prepared.data,
-        seed=seeds_[0],
-        autocast=prepared.compute.autocast,
-        view=view,
-        blank=prepared.network(seeds_[0]),
-        state=state,
-    )
-    for _ in observers.progress(observers.kept(epochs, resume, state, network), recipe, prepared.data, label):
-        pass
-    for number in range(len(seeds_)):
-        yield stack.unstacked(network, number) if len(seeds_) > 1 else network.state_dict()

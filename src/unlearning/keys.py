@@ -158,6 +158,11 @@ class Evaluate(Section):
     swap: bool = Field(
         description="evaluate trains a second original, on validation images in place of forget, and unlearns those too: for swap.advantage"
     )
+    shadows: int = Field(
+        ge=0,
+        description="evaluate trains so many originals, each on retain and half of forget and as many validation images, and unlearns that "
+        "half again: for ulira, which takes 64; 0: none",
+    )
 
 
 class CardSection(Section):

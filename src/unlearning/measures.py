@@ -11,6 +11,7 @@ from unlearning.case import Case, Estimates
 from unlearning.errors import TooFew
 from unlearning.intervals import Estimate
 from unlearning.splits import SPLITS
+from unlearning.table import SHADOWS
 
 TIERS = {0: 0, 1: 1, 2: 8, 3: 64}  # tier -> the fewest retrained models, and unlearned ones where a measure is about several
 LARGEST_SHARE = 0.2  # of the retraining time: the NeurIPS 2023 competition's limit
@@ -25,7 +26,8 @@ class Measure:
     """One line of the list. `of` gives the number, or numbers by part; the id of a part is `<id>.<part>`.
 
     `aim`: a number, or whose value; `tier`: how many retrained models it takes (TIERS), and unlearned ones where `unlearned` is among
-    `needs`; `needs`: what else a case must have (NEEDS); `parts`: all that there may be; `interval`: what its interval is over, if any."""
+    `needs`; of `shadows` so many, and no retrained ones; `needs`: what else a case must have (NEEDS); `parts`: all that there may be;
+    `interval`: what its interval is over, if any."""
 
     id: str
     about: str
@@ -45,6 +47,10 @@ class Measure:
             number = len(case.unlearned) or 1
             if min(there, number) < fewest:
                 return f"takes at least {fewest} retrained and {fewest} unlearned {many}; there are {there} and {number}"
+        elif "shadows" in self.needs:
+            number = case.model.columns[SHADOWS[0]].shape[1] if NEEDS["shadows"][1](case) else 0
+            if number < fewest:
+                return f"takes at least {fewest} models unlearned on other requests (evaluate.shadows); there are {number}"
         elif there < fewest:
             return f"takes at least {fewest} retrained {many}; there {'is' if there == 1 else 'are'} {there}"
         wanted = [NEEDS[need][0] for need in self.needs if need in NEEDS and not NEEDS[need][1](case)]
@@ -66,11 +72,15 @@ def _column(name: str) -> Callable[[Case], bool]:
     return lambda case: all(name in table.columns for table in (case.model, *case.references))
 
 
+def _own_column(name: str) -> Callable[[Case], bool]:
+    return lambda case: name in case.model.columns
+
+
 # need -> what it is in words, whether a case has it
 NEEDS: dict[str, tuple[str, Callable[[Case], bool]]] = {
     "original": ("the original's logits table", lambda case: case.original is not None),
-    "swapped": ("a second original and the model that forgot other images from it (evaluate.swap)", lambda case: case.swapped is not None),
-    "shadows": ("models unlearned on other requests", lambda case: case.shadows is not None),
+    "swapped": ("a second original and the model that forgot other images from it (evaluate.swap)", _own_column("swapped")),
+    "shadows": ("models unlearned on other requests (evaluate.shadows)", _own_column(SHADOWS[0])),
     "clock": ("the wall clock of the unlearning", lambda case: case.clock is not None),
     "retrain_clock": ("the wall clock of retraining", lambda case: case.clock is not None and case.clock.share_of_retrain is not None),
     "memory": ("a device that says its peak memory", lambda case: case.clock is not None and case.clock.peak_bytes is not None),
@@ -94,7 +104,7 @@ def tier(references: int, unlearned: int | None = None) -> int:
 
 def of_several() -> list[Measure]:
     """Measures of N models of a method, not of one."""
-    return [each for each in MEASURES if "unlearned" in each.needs]
+    return [each for each in MEASURES if {"unlearned", "shadows"} & {*each.needs}]
 
 
 def measure(case: Case, only: Iterable[Measure] | None = None) -> dict[str, Estimate | str]:
@@ -350,7 +360,7 @@ MEASURES: tuple[Measure, ...] = (
         0.5,
         measuring.ulira,
         tier=3,
-        needs=("unlearned", "shadows"),
+        needs=("shadows",),
         source="arXiv:2403.01218",
         parts=("balanced_accuracy", *measuring.ROC_PARTS),
     ),

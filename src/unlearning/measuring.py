@@ -11,8 +11,8 @@ from unlearning import attacks, distributions, features, intervals
 from unlearning.case import Case, Clock, Estimates
 from unlearning.errors import TooFew
 from unlearning.intervals import Estimate
-from unlearning.splits import SPLITS
-from unlearning.table import Floats, Ints, LogitsTable
+from unlearning.splits import SPLITS, beside
+from unlearning.table import FORGOT, NEVER_SAW, SHADOWS, Floats, Ints, LogitsTable
 
 TAUS = (0.01, 0.03, 0.06)  # radii of `residual`, by the square root of the number of pixel values
 
@@ -139,11 +139,11 @@ def iam(case: Case) -> Estimates:
 
 
 def swap(case: Case) -> Estimate:
-    assert case.swapped
-    parts = [table.rows("forget") for table in (case.model, case.swapped)]
-    if len(parts[0]) != len(parts[1]) or min(map(len, parts)) < 4:
+    second = replace(case.model, logits=case.model.columns["swapped"], columns={})
+    parts = [case.rows("forget"), beside(case.rows("forget"), case.rows("validation"), case.model.labels)]
+    if len(parts[0]) != len(parts[1]) or len(parts[0]) < 4:
         raise TooFew(f"takes two requests of equal size, at least 4; they are of {len(parts[0])} and {len(parts[1])}")
-    (first_F, first_G), (second_F, second_G) = ([_signals(table, rows) for rows in parts] for table in (case.model, case.swapped))
+    (first_F, first_G), (second_F, second_G) = ([_signals(table, rows) for rows in parts] for table in (case.model, second))
     forget, other = attacks.swap(first_F, first_G, second_F, second_G)
     return case.bootstrap(lambda f, o: (np.abs(forget[f].mean(-1) - other[o].mean(-1)) / 2)[None], len(forget), len(other))[0]
 
@@ -310,9 +310,11 @@ def neurips(case: Case) -> Estimates:
 
 def ulira(case: Case) -> Estimates:
     """Intervals are over images, of what each contributes: its own hits, and its placements among the others' scores (DeLong 1988)."""
-    assert case.shadows
-    (forgotten, of_forgotten), (unseen, of_unseen) = attacks.ulira(case.shadows.phi_KN, case.shadows.forgotten_KN, case.shadows.unseen_KN)
-    number = case.shadows.phi_KN.shape[1]
+    phi_NK, role_NK = (case.model.columns[name] for name in SHADOWS)
+    pool = role_NK.any(axis=1)
+    phi_KN, role_KN = phi_NK[pool].T.astype(np.float64), role_NK[pool].T
+    (forgotten, of_forgotten), (unseen, of_unseen) = attacks.ulira(phi_KN, role_KN == FORGOT, role_KN == NEVER_SAW)
+    number = phi_KN.shape[1]
 
     def contributed(by_forgotten: Floats, by_unseen: Floats) -> Floats:
         """[N], whose mean is the sum of the two means."""

@@ -7,10 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from unlearning import bank, checkpoint, measures, metrics, reading, seeds, splits, table
+from unlearning import bank, checkpoint, measures, metrics, reading, seeds, table
 from unlearning.case import Case
 from unlearning.errors import BadInput
 from unlearning.files import digest, read_json, short, write_json
@@ -37,7 +36,7 @@ def scores(prepared: Prepared, name: str, anew: bool = False) -> Scores:
     known = read_json(path) if path.exists() else {}
     if not anew and known.get("of") == of:
         return known
-    measured = measure(beside.model, beside.references, beside.original, beside.unlearned, beside.swapped)
+    measured = measure(beside.model, beside.references, beside.original, beside.unlearned)
     measured["of"] = of
     if measured != known:  # else the file keeps its time
         write_json(path, measured)
@@ -52,15 +51,15 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
             raise BadInput(
                 f"{name}: the model of seed {seed} is {each[seed]['of']['model']}, and {weights_} belongs to the others; {again} mends it"
             )
-    first = next(iter(each.values()))
+    first, model = next(iter(each.values())), logits(prepared, name)
     beside = {seed: there_ for seed in several if (there_ := retrained(prepared, seed))}
-    path, of = _file(prepared, name), first["of"] | {"seeds": {str(seed): one["of"] for seed, one in each.items()}}
+    path, of = _file(prepared, name), first["of"] | _read_as(model) | {"seeds": {str(seed): one["of"] for seed, one in each.items()}}
     known = read_json(path) if path.exists() else {}
     if not anew and known.get("of") == of:
         return known
     measured = seeds.together(each, beside, over_forgotten)
-    all_ = _beside(prepared, logits(prepared, name), [logits(prepared, seeds.named(name, seed)) for seed in several])
-    case = Case(all_.unlearned[0], all_.references, all_.original, all_.unlearned)
+    all_ = _beside(prepared, model, [logits(prepared, seeds.named(name, seed)) for seed in several])
+    case = Case(all_.model, all_.references, all_.original, all_.unlearned)
     measured["measures"] |= _measured(case, measures.of_several())
     measured["tier"] = measures.tier(len(case.references), len(case.unlearned))
     measured["of"] = of
@@ -115,12 +114,11 @@ class Beside:
     references: Sequence[LogitsTable]
     original: LogitsTable | None
     unlearned: Sequence[LogitsTable]
-    swapped: LogitsTable | None = None
 
     @property
     def of(self) -> dict[str, Any]:
-        """Which tables, by short hashes of the weights they were read from."""
-        found: dict[str, Any] = {"model": _short(self.model)}
+        """Which tables, by short hashes of the weights they were read from; and how, for what they hold beside logits."""
+        found: dict[str, Any] = {"model": _short(self.model)} | _read_as(self.model)
         if self.original:
             found["original"] = _short(self.original)
         if len(self.references) == 1:
@@ -129,13 +127,15 @@ class Beside:
             found["bank"] = {"models": len(self.references), "hash": short(digest(map(_short, self.references)))}
         if self.unlearned:
             found["unlearned"] = {"models": len(self.unlearned), "hash": short(digest(map(_short, self.unlearned)))}
-        if self.swapped:
-            found["swapped"] = _short(self.swapped)
         return found
 
 
 def _short(made: LogitsTable) -> str:
     return short(made.about.get("model", made.hash))
+
+
+def _read_as(made: LogitsTable) -> dict[str, str]:
+    return {key: short(made.about[key]) for key in ("reading", "swapped", "shadows") if key in made.about}
 
 
 def _beside(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTable] = ()) -> Beside:
@@ -145,32 +145,9 @@ def _beside(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTa
         references = [logits(prepared, "retrained")]
     if own == "original":
         others = bank.tables(prepared, "original")
-        return Beside(model, references, model, [model, *others] if others else [], swapped(prepared, model))
+        return Beside(model, references, model, [model, *others] if others else [])
     original = logits(prepared, "original") if there(prepared, "original") and (own != "retrained" or references) else None
-    return Beside(model, references, original, unlearned, swapped(prepared, model))
-
-
-def swapped(prepared: Prepared, model: LogitsTable) -> LogitsTable | None:
-    """Of the model that forgot other images F' as this one forgot forget, as far as evaluate.swap has made one (swap.py). Beside the
-    retrained model that is the bank's first, which saw neither."""
-    if model.name == "retrained":
-        first = next(iter(bank.tables(prepared, "retrained")), None)
-        return replace(first, split=_other_split(prepared, first)) if first and prepared.config.evaluate.swap else None
-    path = swapped_path(prepared, model.name)
-    if not path.exists():
-        return None
-    found = _read(path, path.stat().st_mtime_ns, f"{model.name}, swapped")
-    return found if found.about["beside"] == weights(prepared, model.name) else None
-
-
-def swapped_path(prepared: Prepared, name: str) -> Path:
-    return prepared.config.workspace / "swapped" / "logits" / f"{name}.safetensors"
-
-
-def _other_split(prepared: Prepared, like: LogitsTable) -> Array:
-    images = prepared.images
-    found = {images.ids[i]: SPLITS.index(name) for name, rows in splits.swapped(prepared.splits, images).items() for i in rows}
-    return np.array([found[id_] for id_ in like.ids], np.uint8)
+    return Beside(model, references, original, unlearned)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -208,7 +185,7 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
     if name not in STAGE and known.get("split") != prepared.hashes["split"]:
         raise BadInput(f"{model} was made for other splits than {config.workspace / 'data' / 'splits'} holds")
     made_of = {"model": checkpoint.weights_hash(tensors), "split": prepared.hashes["split"], "reading": reading.way(prepared)}
-    made_of |= {seeds.KEY: known[seeds.KEY]} if seeds.KEY in known else {}
+    made_of |= {key: known[key] for key in ("recipe", seeds.KEY) if key in known}
     if path.exists():
         found = checkpoint.metadata(path)
         if all(found.get(key) == made_of.get(key) for key in (*made_of, seeds.KEY)):
@@ -220,6 +197,12 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
     else:
         table.write(reading.read(prepared, name, tensors, made_of), path)
     return _read(path, path.stat().st_mtime_ns, name)  # a score after training equals that after reading, to the last digit
+
+
+def widened(prepared: Prepared, name: str, columns: Mapping[str, Array], about: Mapping[str, str]) -> None:
+    """More columns in the model's table: what other models say of its images."""
+    made, path = logits(prepared, name), prepared.config.workspace / "logits" / f"{name}.safetensors"
+    table.write(replace(made, columns={**made.columns, **columns}, about={**made.about, **about}), path)
 
 
 @lru_cache(maxsize=4)
@@ -236,12 +219,11 @@ def measure(
     references: Sequence[LogitsTable] = (),
     original: LogitsTable | None = None,
     unlearned: Sequence[LogitsTable] = (),
-    swapped: LogitsTable | None = None,
 ) -> Scores:
     """All that can be said of one logits table beside others: what stands in its score file."""
     accuracy, loss = by_split(model)
     measured: Scores = {"accuracy": accuracy, "loss": loss, "gap": round(accuracy["retain"] - accuracy["forget"], 6)}
-    case = Case(model, references, original, unlearned, swapped)
+    case = Case(model, references, original, unlearned)
     found = _measured(case, [each for each in measures.MEASURES if not measures.of_machine(each)])
     tier = measures.tier(len(references), len(unlearned) or 1)
     return measured | {"measures": found, "tier": tier, "references": len(references)}

@@ -219,16 +219,38 @@ def _column(path: Path) -> list[str]:
         raise BadInput(f"{path} can't be read as a list of ids: {error}") from None
 
 
+# --- other requests ---------------------------------------------------------------------------------------------------
+
+
+def beside(forget: Indices, held_out: Indices, labels: Indices) -> Indices:
+    """F', held-out images that stand in forget's place, as many where there are so many: of its classes where it leaves one out. Always
+    the same of indices that come sorted by id."""
+    alike = np.isin(labels[held_out], labels[forget])
+    return np.random.default_rng(0).permutation(held_out[alike])[: len(forget)]
+
+
 def swapped(splits: Mapping[str, Indices], images: Images) -> Splits:
-    """As many validation images in forget's place, which are held out instead; always the same draw. BadInput where they are too few."""
-    forget, validation = splits["forget"], splits["validation"]
-    if len(validation) < len(forget):
+    """F' to forget, and forget held out in its place. BadInput where validation has too few images."""
+    forget, validation = splits["forget"], _by_id(splits["validation"], images)
+    other = beside(forget, validation, images.labels)
+    if len(other) < len(forget):
         raise BadInput(
-            f"evaluate.swap is true; it takes as many validation images as forget images, {len(forget)}; there are {len(validation)}"
+            "evaluate.swap and evaluate.shadows take as many validation images of the forgotten classes as forget images, "
+            f"{len(forget)}; there are {len(other)}"
         )
-    by_id = np.array(sorted(validation, key=lambda i: images.ids[i]), np.int64)
-    drawn = np.random.default_rng(0).permutation(by_id)
-    return {**splits, "forget": drawn[: len(forget)], "validation": np.concatenate([drawn[len(forget) :], forget])}
+    return {**splits, "forget": other, "validation": np.concatenate([np.setdiff1d(validation, other), forget])}
+
+
+def halved(splits: Mapping[str, Indices], images: Images, number: int) -> tuple[Indices, Indices]:
+    """One half of forget and F', at random, and the other; of numbers 2 n and 2 n + 1 one has the other's, so each image is as often in
+    the first."""
+    pool = _by_id(np.concatenate([splits["forget"], swapped(splits, images)["forget"]]), images)
+    first, second = np.split(np.random.default_rng(number // 2).permutation(pool), 2)
+    return (second, first) if number % 2 else (first, second)
+
+
+def _by_id(rows: Indices, images: Images) -> Indices:
+    return np.array(sorted(rows, key=lambda i: images.ids[i]), np.int64)
 
 
 def split_hash(splits: Mapping[str, Indices], images: Images) -> str:

@@ -5,7 +5,7 @@ that its own seed draws. Equal to training them one after another but for the or
 M models, B batch."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -16,8 +16,8 @@ from torch.nn import Module
 
 from unlearning import engine
 from unlearning.data import Batch, Data
-from unlearning.order import First
-from unlearning.recipe import Augment, Phase, Recipe
+from unlearning.order import First, InTurn
+from unlearning.recipe import SGD, Augment, Phase, Recipe
 from unlearning.schedule import Constant
 
 
@@ -39,23 +39,27 @@ def unstacked(stack: Module, model: int) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Stack:
-    """Handed to the engine as its view of a stack: `seeds`, one a model, say which batches each sees."""
+    """Handed to the engine as its view of a stack: `seeds`, one a model, say which batches each sees; `splits`, one a model and all of
+    the same sizes, from which images. Without them all learn and forget the same."""
 
     seeds: tuple[int, ...]
+    splits: tuple[Mapping[str, Tensor], ...] = ()
 
     def __call__(self, phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
         own = {name: value for name, value in vars(data).items() if name != "channels_last"}  # the library wants models x channels
-        return AtOnce(model, len(self.seeds)), Beside(**own, seeds=self.seeds)
+        return AtOnce(model, len(self.seeds)), Beside(**own, seeds=self.seeds, each=self.splits or (data.splits,) * len(self.seeds))
 
 
 @dataclass(frozen=True)
 class Beside(Data):
-    """The data as several models see them: each batch holds a batch of every seed's pass, in the order of `seeds`."""
+    """The data as several models see them: each batch holds a batch of every seed's pass, in the order of `seeds`; `each`: their splits."""
 
     seeds: tuple[int, ...] = ()
+    each: tuple[Mapping[str, Tensor], ...] = ()
 
     def batches(self, stream: str, batch_size: int, seed: int, number: int, augment: Augment | None = None) -> Iterator[Batch]:
-        return self._passes(stream, batch_size, self.seeds, number, augment)
+        own = [(seed_, splits[stream]) for seed_, splits in zip(self.seeds, self.each, strict=True)]
+        return self._passes(stream, batch_size, own, number, augment)
 
 
 class AtOnce(Module):
@@ -86,21 +90,35 @@ Autocast = Callable[[], AbstractContextManager[None]]
 
 
 def refusal(recipe: Recipe, models: Sequence[Module], data: Data, autocast: Autocast = nullcontext) -> str:
-    """Why networks can't be trained at once; "" when the first step of a recipe moves two of them as it moves each alone."""
-    first = next((phase for phase in recipe if isinstance(phase, Phase) and phase.epochs), None)
-    if first is None:
-        return ""
-    step = (replace(first, epochs=1, lr=Constant(0.1), order=First(1, first.order), keep="last"),)
+    """Why networks can't be trained at once; "" when a step on each term of a recipe moves two of them as it moves each alone."""
+    tried: set[tuple[str, str, bool]] = set()
+    for phase in recipe:
+        if not isinstance(phase, Phase):
+            return f"{phase.name} writes to one model"
+        if phase.keep == "best":
+            return "keep is best, of one model"
+        for term in phase.terms if phase.epochs else ():
+            if not getattr(term.loss, "of_logits", False):
+                return f"{type(term.loss).__name__} looks at other models"
+            if (kind := (term.stream, phase.batchnorm, phase.augment is not None)) not in tried:
+                tried.add(kind)
+                one = replace(phase, epochs=1, terms=(replace(term, weight=1.0),), lr=Constant(0.1), order=First(1, InTurn()))
+                if why := _moves(replace(one, optimizer=phase.optimizer or SGD(0.0, 0.0)), models, data, autocast):
+                    return why
+    return ""
+
+
+def _moves(step: Phase, models: Sequence[Module], data: Data, autocast: Autocast) -> str:
     seeds = (0, 1)
     two = [copy.deepcopy(model) for model in (models[0], models[-1])]
     stack = stacked(two)
     try:
-        list(engine.run(step, stack, data, autocast=autocast, view=Stack(seeds)))
+        list(engine.run((step,), stack, data, autocast=autocast, view=Stack(seeds)))
     except Exception as error:  # what can't be one call for several: steps that look at values, and whatever else a model does
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     for number, (seed, alone) in enumerate(zip(seeds, two, strict=True)):
         start = copy.deepcopy(alone.state_dict())
-        list(engine.run(step, alone, data, seed=seed, autocast=autocast))
+        list(engine.run((step,), alone, data, seed=seed, autocast=autocast))
         for (name, value), found in zip(alone.state_dict().items(), unstacked(stack, number).values(), strict=True):
             moved, expected = ((one - start[name]).float() for one in (found, value))
             if not torch.allclose(moved, expected, atol=0.01 * float(expected.abs().max())):

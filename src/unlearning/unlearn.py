@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from unlearning import checkpoint, compute, model, references, results, rows, seeds, swap
+from unlearning import checkpoint, compute, model, others, references, results, rows, seeds
 from unlearning.config import Config
 from unlearning.errors import BadInput
 from unlearning.files import read_json, write_json, write_text
@@ -214,8 +214,8 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
     for kind in beside:
         if not results.there(prepared, kind) or (config.workspace / "models" / f"{kind}.safetensors").exists():
             references.weights(prepared, kind)
-    if config.evaluate.swap:
-        _swap(prepared, names)
+    for name in names:
+        others.add(prepared, name)
     for name in names:
         results.scores(prepared, name, anew=anew)
     for name in results_:
@@ -225,15 +225,6 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
     print(results.show([(name, results.scores(prepared, name)) for name in (*beside, *results_)]))
     sys.stdout.flush()
     say(f"compare the runs: {rows.where_to_look()}")
-
-
-def _swap(prepared: Prepared, names: Sequence[str]) -> None:
-    """What SWAP takes beside each of these: a link of the notebook's chain has none, it began at another link's result."""
-    for each in (each for name in names if name != "retrained" for each in (_each(prepared, name)[:-1] or [name])):
-        method, seed = seeds.parted(each)
-        if method == "original" or method in prepared.config.methods:
-            recipe = () if method == "original" else replace(prepared.config, method=method).recipe()
-            swap.make(prepared, each, recipe, prepared.config.run.seed if seed is None else seed)
 
 
 def _each(prepared: Prepared, name: str) -> list[str]:

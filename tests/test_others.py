@@ -1,0 +1,184 @@
+"""Other requests: which images they forget, what is trained on them, and what a real run makes of it."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Project, at
+from hypothesis import given
+from hypothesis import strategies as st
+from test_bank import fake, prepared
+from torch import Tensor
+
+from unlearning import bank, checkpoint, engine, reading, results, scratch, splits, table
+from unlearning.errors import BadInput
+from unlearning.sources import Images
+from unlearning.splits import Splits
+from unlearning.table import FORGOT, NEVER_SAW, SHADOWS, Array
+from unlearning.workspace import Prepared
+
+
+def drawn(forget: int, validation: int, seed: int, classes: int = 1) -> tuple[Splits, Images]:
+    order = np.random.default_rng(seed).permutation(40)
+    cuts = np.split(order, [10, 10 + forget, 10 + forget + validation])
+    names = tuple(f"image/{i:02d}" for i in range(40))
+    images = Images(np.zeros((40, 3, 8, 8), np.uint8), np.arange(40) % classes, names, ("a", "b", "c")[:classes], 0)
+    return dict(zip(splits.SPLITS, cuts, strict=True)), images
+
+
+@given(forget=st.integers(1, 12), validation=st.integers(1, 12), seed=st.integers(0, 99))
+def test_as_many_validation_images_stand_in_forgets_place(forget: int, validation: int, seed: int) -> None:
+    mine, images = drawn(forget, validation, seed)
+    if validation < forget:
+        with pytest.raises(BadInput, match=f"as forget images, {forget}; there are {validation}"):
+            splits.swapped(mine, images)
+        return
+    other = splits.swapped(mine, images)
+    assert set(other["forget"]) <= set(mine["validation"]) and len(other["forget"]) == forget
+    assert set(other["validation"]) == {*mine["validation"], *mine["forget"]} - {*other["forget"]}
+    assert all((other[name] == mine[name]).all() for name in ("retain", "test"))
+    again = splits.swapped({name: rows[::-1] for name, rows in mine.items()}, images)
+    assert (again["forget"] == other["forget"]).all()
+
+
+@given(forget=st.integers(1, 10), seed=st.integers(0, 99), pairs=st.integers(1, 4))
+def test_halves_come_in_pairs(forget: int, seed: int, pairs: int) -> None:
+    mine, images = drawn(forget, 12, seed)
+    pool = {*mine["forget"], *splits.swapped(mine, images)["forget"]}
+    forgotten = np.zeros(40, int)
+    for number in range(2 * pairs):
+        first, second = splits.halved(mine, images, number)
+        assert len(first) == len(second) == forget and {*first, *second} == pool
+        forgotten[first] += 1
+    assert {*forgotten[[*pool]]} == {pairs}
+
+
+def test_a_request_that_leaves_classes_out_is_swapped_for_images_of_its_own() -> None:
+    mine, images = drawn(12, 12, 3, classes=3)
+    of_one = np.flatnonzero(images.labels[mine["forget"]] == 1)[:2]
+    mine = {**mine, "forget": mine["forget"][of_one]}
+    assert {*images.labels[splits.swapped(mine, images)["forget"]]} == {1}
+    few = {**mine, "validation": mine["validation"][images.labels[mine["validation"]] != 1]}
+    with pytest.raises(BadInput, match="of the forgotten classes as forget images, 2; there are 0"):
+        splits.swapped(few, images)
+
+
+# --- a real run -----------------------------------------------------------------------------------------------------------
+
+
+def by_hand(here: Prepared, mine: Splits, seeds: tuple[int, int], learned: Mapping[str, Tensor] | None = None) -> tuple[Array, Array]:
+    """phi [N], by id, of what learned retain and forget of these splits, and of what then forgot; one model after the other."""
+    index = {name: torch.from_numpy(rows) for name, rows in mine.items()}
+    index["train"] = torch.from_numpy(np.sort(np.concatenate([mine["retain"], mine["forget"]])))
+    data, network, phi = replace(here.data, splits=index), here.network(seeds[0]), []
+    if learned:
+        network.load_state_dict(dict(learned))
+    for recipe, seed in zip((() if learned else scratch.recipe(here.config, "original"), here.config.recipe()), seeds, strict=True):
+        list(engine.run(recipe, network, data, seed=seed))
+        phi.append(reading.read(here, "by hand", network.state_dict(), {}).phi)
+    return phi[0], phi[1]
+
+
+def score(project: Project, name: str, id_: str) -> Any:
+    return json.loads(project.files()[f"scores/{name}.json"])["measures"][id_]
+
+
+def same_files(project: Project, before: Mapping[str, bytes]) -> bool:
+    now = project.files()
+    return all(now[name] == text for name, text in before.items() if name.startswith(("scores", "logits", "others")))
+
+
+def test_a_real_run_has_the_second_side(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.ran("unlearn", "--method", "model_3")
+    asked = ("--method", "original,model_3", "--evaluate.swap", "true")
+    done = project.ran("evaluate", *asked)
+    assert done.stderr.count("train  ") == 2
+    before, rows = project.files(), project.rows()
+    for name in ("original", "model_3"):
+        got = score(project, name, "swap.advantage")
+        assert 0 <= got["low"] <= got["value"] <= got["high"] <= 1
+    again = project.ran("evaluate", *asked)
+    assert "train  " not in again.stderr and "into a logits table" not in again.stderr
+    assert same_files(project, before) and len(project.rows()) == len(rows)
+    here = prepared(project, monkeypatch, "--method", "model_3")
+    mine = splits.swapped(here.splits, here.images)
+    made = results.logits(here, "model_3")
+    there = replace(made, logits=made.columns["swapped"]).phi
+    pool = [made.ids.index(here.images.ids[i]) for i in (*here.splits["forget"], *mine["forget"])]
+    np.testing.assert_allclose(there[pool], by_hand(here, mine, (0, 0))[1][pool], atol=1e-3)
+    # from the table alone, and gone with the weights that it was read beside
+    shutil.rmtree(project.root / "others")
+    project.ran("evaluate", "--method", "model_3")
+    assert score(project, "model_3", "swap.advantage") == json.loads(before["scores/model_3.json"])["measures"]["swap.advantage"]
+    tensors, known = checkpoint.load(project.root / "models" / "model_3.safetensors")
+    name, value = next((name, value) for name, value in tensors.items() if value.is_floating_point())
+    checkpoint.save(tensors | {name: value + 1e-3}, project.root / "models" / "model_3.safetensors", known)
+    project.ran("evaluate", "--method", "model_3")
+    assert "missing" in score(project, "model_3", "swap.advantage")
+
+
+@pytest.mark.slow
+def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.ran("unlearn", "--method", "model_3")
+    asked = ("--method", "original,model_3", "--evaluate.shadows", "6")
+    killed = project.run("evaluate", *asked, **at("unlearning.observers:Resume.save", 7))  # in the second epoch of their unlearning
+    assert killed.returncode == -9 and len(list((project.root / "others" / "shadows" / "learned").glob("*"))) == 6
+    done = project.ran("evaluate", *asked)
+    assert "model_3, shadows 0 to 5: going on behind epoch 1" in done.stderr and "train  " not in done.stderr
+    assert not list((project.root / ".lethe" / "others").glob("*"))
+    said = score(project, "model_3", "ulira")["missing"]
+    assert said == "takes at least 64 models unlearned on other requests (evaluate.shadows); there are 6"
+    before = project.files()
+    again = project.ran("evaluate", *asked)
+    assert "into a logits table" not in again.stderr and "train  " not in again.stderr and same_files(project, before)
+
+    # Stepped at once or one after another; and what each half is to it
+    here = prepared(project, monkeypatch, "--method", "model_3")
+    made = results.logits(here, "model_3")
+    phi, role = (made.columns[name] for name in SHADOWS)
+    for number in (0, 3):
+        forgotten, unseen = splits.halved(here.splits, here.images, number)
+        mine = {**here.splits, "forget": forgotten, "validation": unseen}
+        for rows, what in ((forgotten, FORGOT), (unseen, NEVER_SAW)):
+            assert {*np.flatnonzero(role[:, number] == what)} == {made.ids.index(here.images.ids[i]) for i in rows}
+        pool = np.flatnonzero(role[:, number])
+        seed = here.config.run.seed + 1 + number
+        learned, _ = checkpoint.load(project.root / "others" / "shadows" / "learned" / f"{number}.safetensors")
+        began, ended = by_hand(here, mine, (seed, seed), learned)
+        np.testing.assert_allclose(phi[pool, number], ended[pool], atol=1e-3)
+        alone, _ = by_hand(here, mine, (seed, seed))  # from scratch, sums in another order grow apart: test_stack.py compares in float64
+        assert np.abs(began - alone).mean() < 0.1 * began.std()
+        assert not phi[role[:, number] == 0, number].any()
+
+    # Another method takes what is there, and trains its own alone; of several seeds all have the same shadows
+    project.ran("unlearn", "--method", "model_1", "--run.seeds", "2", "--run.evaluate", "false")
+    done = project.ran("evaluate", "--method", "model_1", "--evaluate.shadows", "8", "--evaluate.swap", "true")
+    assert "model_1, shadows" in done.stderr and "learned, shadows 6, 7" not in done.stderr
+    assert results.logits(here, "model_1").columns[SHADOWS[0]].shape[1] == 8
+    assert score(project, "model_1", "swap.advantage")["models"] == 2
+    assert SHADOWS[0] not in results.logits(here, "model_1.seed0").columns
+
+    # By another recipe than the model's they would be of another method
+    refused = project.run("evaluate", *asked, "--methods.model_3.lr", "0.5")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert "model_3 was made by another recipe than methods.model_3 asks for now" in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_retrained_model_has_the_bank_for_its_others(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = prepared(project, monkeypatch)
+    for seed in range(1, 7):
+        table.write(fake(here, seed), bank.path(here, "retrained", seed))
+    project.ran("evaluate", "--method", "retrained", "--evaluate.shadows", "6", "--evaluate.swap", "true")
+    made = results.logits(here, "retrained")
+    alike = bank.tables(here, "retrained")
+    role = made.columns[SHADOWS[1]]
+    expected = np.where(role > 0, np.stack([one.phi for one in alike], axis=1), 0)
+    np.testing.assert_allclose(made.columns[SHADOWS[0]], expected, atol=1e-5)
+    assert (made.columns["swapped"] == alike[0].logits).all()
+    assert score(project, "retrained", "swap.advantage")["value"] >= 0
