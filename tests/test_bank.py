@@ -11,7 +11,7 @@ import tables
 import torch
 from conftest import Project, at, at_file
 
-from unlearning import bank, checkpoint, config, engine, measures, results, scratch, table, workspace
+from unlearning import bank, checkpoint, config, engine, measures, reading, results, scratch, table, workspace
 from unlearning.errors import BadInput
 from unlearning.intervals import EXAMPLES, SEEDS
 from unlearning.published import TEN
@@ -118,6 +118,15 @@ def test_beside_it_all_is_measured_and_again_when_it_grows(project: Project, mon
     for name, before in scores.items():
         anew = json.loads((project.root / "scores" / f"{name}.json").read_text())
         assert anew["of"] != before["of"] and anew["references"] == 4
+
+
+def test_it_says_which_models_were_read_otherwise(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = prepared(project, monkeypatch)
+    made = fake(here, 1)
+    table.write(replace(made, about={**made.about, "reading": reading.way(here)}), bank.path(here, "retrained", 1))
+    table.write(fake(here, 2), bank.path(here, "retrained", 2))
+    assert "1 of the 2 retrained there were read in another way" in project.ran("bank", "--retrain.seeds", "2").stderr
+    assert "2 of the 2 retrained" in project.ran("bank", "--retrain.seeds", "2", "--evaluate.features", "true").stderr
 
 
 def cut(path: Path) -> None:

@@ -65,7 +65,12 @@ def grow(config: Config) -> None:
     for kind, number in wanted.items():
         say(f"bank {folder.name}: {number} {kind} asked for, {number - len(lacking[kind])} of them there")
     for kind in STAGE:
-        bank.tables(prepared, kind)  # what does not belong is said before anything is trained
+        found = bank.tables(prepared, kind)  # what does not belong is said before anything is trained
+        if other := sum(made.about.get("reading") != reading.way(prepared) for made in found):
+            say(
+                f"{other} of the {len(found)} {kind} there were read in another way than models are now (the code or evaluate.* has "
+                f"changed), and measures may miss columns in them; delete {folder}, and this command makes all anew"
+            )
     if any(lacking.values()):
         with held(config.workspace / ".lethe" / "locks" / "bank.lock", "bank"):
             _fill(prepared, lacking)

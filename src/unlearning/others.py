@@ -147,24 +147,24 @@ class Other:
 
 def _said(others: Sequence[Other]) -> list[Array]:
     """What each says, from its file; those that lack are made first, and before them what they began with."""
-    home = others[0].prepared.config.workspace
-    with held(home / ".lethe" / "locks" / "others.lock", "evaluate.swap or evaluate.shadows"):
-        lacking = [other for other in others if not other.lies()]
-        _fill([learned for learned in {other.learned.number: other.learned for other in lacking}.values() if not learned.lies()])
-        _fill(lacking)
+    lacking = [other for other in others if not other.lies()]
+    _fill([*{other.learned.number: other.learned for other in lacking}.values()])
+    _fill(lacking)
     return [checkpoint.load(other.path)[0]["said"].numpy() for other in others]
 
 
 def _fill(others: Sequence[Other]) -> None:
-    if not others:
+    if all(other.lies() for other in others):
         return
     first = others[0]
     run, label = first.prepared.config.run, f"{first.kind}, {'on the other request' if first.swap else 'shadows'}"
-    size = training.at_once(first.prepared, first.recipe, len(others), label) if first.recipe else len(others)
-    chunks = [Chunk(tuple(others[start : start + size]), label) for start in range(0, len(others), size)]
-    for _ in spread(_make, chunks, workers=run.workers, gpus=run.gpus):
-        pass
-    shutil.rmtree(_states(first), ignore_errors=True)  # also what a chunk left that was stopped between two of its files
+    with held(first.prepared.config.workspace / ".lethe" / "locks" / f"{_states(first).name}.lock", label):
+        lacking = [other for other in others if not other.lies()]
+        size = training.at_once(first.prepared, first.recipe, len(lacking), label) if first.recipe else len(lacking)
+        chunks = [Chunk(tuple(lacking[start : start + size]), label) for start in range(0, len(lacking), max(size, 1))]
+        for _ in spread(_make, chunks, workers=run.workers, gpus=run.gpus):
+            pass
+        shutil.rmtree(_states(first), ignore_errors=True)  # also what a chunk left that was stopped between two of its files
 
 
 def _states(other: Other) -> Path:
