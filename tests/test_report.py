@@ -358,6 +358,14 @@ def test_the_alarm_is_in_the_report(home, undrawn):
     assert said == [f"- **Alarm**: Hybrid-4 {beyond}", f"- **Alarm**: Model 1 {beyond}"]
 
 
+def test_a_retrained_model_that_is_no_yardstick_is_called_so(home, undrawn):
+    assert "yardstick" not in written(home)["report.md"].decode()
+    score(home, "retrained", (99.0, 60.0, 60.0, 60.0))
+    below = ORIGINAL[2] - 60.0
+    said = f"\n**No yardstick**: retrained is {below:.1f} points below original on validation, so it is no yardstick for it"
+    assert said in written(home)["report.md"].decode()
+
+
 def test_only_cifar10_proper_is_compared(home, undrawn, monkeypatch):
     assert "**Published numbers are of CIFAR-10" in written(home)["report.md"].decode()
     measured = report.read(config.load(["--run.workspace", str(home)]))

@@ -100,6 +100,7 @@ def make(prepared: Prepared, name: str) -> Card:
     tables, scores = _read(prepared, name)
     ours = scores["model"]
     reading = _reading(prepared, name, scores)
+    weak = results.no_yardstick(reading.rows)
     row = _row(name, tables["model"])
     return {
         "method": name,
@@ -116,7 +117,7 @@ def make(prepared: Prepared, name: str) -> Card:
         "loss": losses(tables),
         "tier": ours["tier"],
         "references": ours["references"],
-        "cannot": [CANNOT[ours["tier"]], *BEYOND],
+        "cannot": [*([f"{weak[0].upper()}{weak[1:]}."] if weak else []), CANNOT[ours["tier"]], *BEYOND],
         "reproduce": _reproduce(prepared.config, name, tables, row),
     }
 

@@ -391,7 +391,8 @@ def report(config: Config) -> None:
 def page(measured: Measured) -> dict[str, bytes]:
     """File name -> content; report.md is the last."""
     made: dict[str, bytes] = {}
-    parts = [f"# {TITLE}", _preface(measured)]
+    weak = results.no_yardstick(measured.readings["independent"].rows)
+    parts = [f"# {TITLE}", _preface(measured), *([f"**No yardstick**: {weak}."] if weak else [])]
     tables: list[tuple[str, str, Sequence[str], Sequence[str]]]
     tables = [(name, title, list(rows), list(measured.readings)) for name, (title, rows) in TABLES.items()]
     if measured.others:

@@ -312,6 +312,18 @@ def metric(id_: str) -> str:
     return ".".join([split, *(part for part in parts if part != split)]) if split else id_
 
 
+def no_yardstick(accuracy: Mapping[str, Mapping[str, float]]) -> str:
+    """In words, that the retrained model is far worse than the original, so hardly made by its recipe; "" where it is not."""
+    original, reference = (accuracy.get(name, {}).get("validation") for name in ("original", "retrained"))
+    below = original - reference if original is not None and reference is not None else 0.0
+    return (
+        f"retrained is {below:.1f} points below original on validation, so it is no yardstick for it: it was made by pretrain.*, "
+        "retrain.*; set these to what made the original, or give --retrain.checkpoint"
+        if below > WEAK
+        else ""
+    )
+
+
 def show(table: Sequence[tuple[str, Scores]]) -> str:
     """The result, side by side, with each row's distance to the retrained model in brackets; of several seeds means."""
     reference = dict(table).get("retrained")
@@ -329,12 +341,8 @@ def show(table: Sequence[tuple[str, Scores]]) -> str:
             cells.append(f"{value:.2f}{spread}{apart}".rjust(wide) if value is not None else " " * wide)
         lines.append(f"{name:<22}" + "".join(cells) + f"{measured['gap']:9.2f}")
     if reference:
-        below = dict(table).get("original", reference)["accuracy"]["validation"] - reference["accuracy"]["validation"]
-        if below > WEAK:
-            lines.append(
-                f"retrained is {below:.1f} points below original on validation, so it is no yardstick for it: it was made by pretrain.*, "
-                "retrain.*; set these to what made the original, or give --retrain.checkpoint"
-            )
+        if weak := no_yardstick({name: measured["accuracy"] for name, measured in table}):
+            lines.append(weak)
         lines.append("in brackets: minus retrained, in points; perfect unlearning is 0 everywhere. gap: retain minus forget")
     lines += [
         f"{name}: mean over {len(each)} seeds ({seeds.said(each)}) ± half the 95 % interval (Student's t over seeds)"

@@ -2,8 +2,10 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from unlearning.files import digest, read_json, write_json, write_text
 from unlearning.sources import Images
 from unlearning.splits import Splits
 
+TOLD = Path(".lethe", "given.json")
 AHEAD = 3  # batches that are cut while the device is busy, where it can't hold the images
 
 
@@ -84,6 +87,9 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
     path = kept / "images.safetensors"
     listing = sources.listing(asked.source, **where)
     images, was = sources.load(path) if path.exists() else (None, "")
+    others = f"{folder} holds other images than data.source {asked.source} asks for; {_or_give(config)}makes it anew"
+    if not anew and _told(config).get("data.source", asked.source) != asked.source:
+        raise BadInput(others)  # before they are fetched
     if images is None or was != listing:
         say(f"reading {asked.source} images")
         images, was = sources.read(asked.source, **where, cache=kept), ""
@@ -91,11 +97,11 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
     about = {folder / f"{part}.json": said for part, said in _about(prepared).items()}
     if not anew:
         if any(file.exists() and read_json(file) != said for file, said in about.items()):
-            raise BadInput(f"{folder} holds other images than data.source {asked.source} asks for; {mend('prepare', config)} makes it anew")
+            raise BadInput(others)
         there = splits.read(folder / "splits", images) if (folder / "splits").exists() else None
         if there and splits.split_hash(there, images) != prepared.hashes["split"]:
             raise BadInput(
-                f"{folder / 'splits'} holds other splits than data.forget and data.seed ask for; {mend('prepare', config)} draws them anew"
+                f"{folder / 'splits'} holds other splits than data.forget and data.seed ask for; {_or_give(config)}draws them anew"
             )
     if was != listing:
         sources.save(images, path, listing)
@@ -104,6 +110,9 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
             write_json(file, said)
     if anew or not (folder / "splits").exists():
         splits.write(prepared.splits, images, folder / "splits")
+    told = {key: value for key, value in config.given.items() if key.startswith(("data.", "model."))}
+    if told != _told(config):
+        write_json(config.workspace / TOLD, told)
     unseen = config.workspace / ".gitignore"
     if config.workspace.resolve() != root().resolve() and not unseen.exists():
         write_text(unseen, "*\n")  # no `git add -A` takes someone's images, nor the request to forget them
@@ -136,6 +145,24 @@ def _request(config: Config) -> splits.Request:
 
 
 def mend(stage: str, config: Config, **more: str) -> str:
-    """The command that makes what is missing or does not belong, with the keys that were given."""
+    """The command that makes what is missing or does not belong, with the keys that were given, now and when the workspace was made."""
     given = {k: v for k, v in config.given.items() if k != "method" and not k.startswith("methods.")} | more
-    return f"`{shlex.join(['python', f'src/{stage}.py', *(word for key, value in given.items() for word in (f'--{key}', value))])}`"
+    if stage != "prepare":
+        asks = any(key.startswith("data.forget.") for key in given)
+        given = {k: v for k, v in _told(config).items() if not (asks and k.startswith("data.forget."))} | given
+    return f"`{shlex.join(['python', f'src/{stage}.py', *_words(given)])}`"
+
+
+def _words(given: Mapping[str, str]) -> list[str]:
+    return [word for key, value in given.items() for word in (f"--{key}", value)]
+
+
+def _told(config: Config) -> dict[str, str]:
+    """The keys by which the workspace was made, beside params.yaml: who looks at it later need not know them by heart."""
+    path = config.workspace / TOLD
+    return read_json(path) if path.exists() else {}
+
+
+def _or_give(config: Config) -> str:
+    told = shlex.join(_words(_told(config)))
+    return f"{f'it was made with {told}, so give that, or ' if told else ''}{mend('prepare', config)} "
