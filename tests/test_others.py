@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_bank import fake, prepared
 from torch import Tensor
 
-from unlearning import bank, checkpoint, engine, reading, results, scratch, splits, table
+from unlearning import bank, checkpoint, engine, measures, reading, results, scratch, splits, table
 from unlearning.errors import BadInput
 from unlearning.sources import Images
 from unlearning.splits import Splits
@@ -162,6 +162,10 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
     assert results.logits(here, "model_1").columns[SHADOWS[0]].shape[1] == 8
     assert score(project, "model_1", "swap.advantage")["models"] == 2
     assert SHADOWS[0] not in results.logits(here, "model_1.seed0").columns
+    with monkeypatch.context() as patch:
+        patch.setattr(measures, "TIERS", {0: 0, 1: 1, 2: 2, 3: 8})
+        found = results.scores(here, "model_1", anew=True)["measures"]
+    assert 0 <= found["ulira.auc"]["value"] <= 1 and "ulira" not in found and "missing" in found["klom"]
 
     # By another recipe than the model's they would be of another method
     refused = project.run("evaluate", *asked, "--methods.model_3.lr", "0.5")

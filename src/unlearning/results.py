@@ -60,7 +60,9 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
     measured = seeds.together(each, beside, over_forgotten)
     all_ = _beside(prepared, model, [logits(prepared, seeds.named(name, seed)) for seed in several])
     case = Case(all_.model, all_.references, all_.original, all_.unlearned)
-    measured["measures"] |= _measured(case, measures.of_several())
+    together = measures.of_several()
+    alone = {each.id for each in together}  # of which a seed by itself only says what it lacks
+    measured["measures"] = {id_: got for id_, got in measured["measures"].items() if id_ not in alone} | _measured(case, together)
     measured["tier"] = measures.tier(len(case.references), len(case.unlearned))
     measured["of"] = of
     if measured != known:
