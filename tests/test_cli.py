@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, Project, at_step, no_larger
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from unlearning import checkpoint, plots, results
+from unlearning.files import write_json
 from unlearning.methods import METHODS
 from unlearning.published import TEN
 
@@ -290,14 +292,24 @@ def test_git_sees_nothing_of_a_workspace_in_the_checkout(bare: Project) -> None:
     assert not (bare.root / ".gitignore").exists()
 
 
-def test_a_retrained_model_far_below_the_original_is_called_no_yardstick() -> None:
-    def scores(validation: float) -> dict[str, object]:
-        accuracy = dict.fromkeys(SPLITS, 50.0) | {"validation": validation}
-        return {"accuracy": accuracy, "gap": 0.0, "measures": {}, "references": 1}
-
-    said = results.show([("original", scores(83.4)), ("retrained", scores(22.1))])
-    assert "\nretrained is 61.3 points below original on validation, so it is no yardstick" in said
-    assert "yardstick" not in results.show([("original", scores(83.4)), ("retrained", scores(80.2))])
+@pytest.mark.parametrize(
+    ("retrained", "provenance", "kept", "said"),
+    [
+        (22.1, ("unknown", "trained"), None, "retrained is 61.3 points below original on validation, so it is no yardstick"),
+        (80.2, ("unknown", "trained"), None, ""),
+        (22.1, ("trained", "trained"), None, ""),  # by one recipe, on so much less: that is what retraining costs
+        (22.1, ("unknown", "unknown"), None, ""),
+        (60.0, ("unknown", "trained"), 84.0, ""),  # of a whole class it can't know that class
+    ],
+)
+def test_a_retrained_model_far_below_the_original_is_called_no_yardstick(
+    tmp_path: Path, retrained: float, provenance: tuple[str, str], kept: float | None, said: str
+) -> None:
+    for name, value, where in (("original", 83.4, provenance[0]), ("retrained", retrained, provenance[1])):
+        measures = {} if kept is None else {"accuracy_of.retained_classes.validation": {"value": kept}}
+        write_json(tmp_path / "scores" / f"{name}.json", {"accuracy": {"validation": value}, "measures": measures})
+        checkpoint.save({"weight": torch.zeros(1)}, tmp_path / "models" / f"{name}.safetensors", {"provenance": where})
+    assert results.no_yardstick(tmp_path)[: len(said) or None] == said
 
 
 def test_the_logits_table(project: Project) -> None:
@@ -400,6 +412,12 @@ def test_a_workspace_says_what_it_was_made_with(project: Project) -> None:
     project.ran("prepare", "--data.limit", "11", "--data.forget.count", "9", *asked)
     done = project.run("report", *asked, "--data.forget.classes", "3")
     assert "`python src/unlearn.py --data.limit 11 --run.workspace other --data.forget.classes 3` makes some" in done.stderr
+    # what a command that is refused says is not believed; nor is what stands beside other images, or none
+    project.run("unlearn", *NONE, *asked, "--data.limit", "11", "--data.forget.count", "9", "--model.architecture", "resnet18")
+    assert "resnet18" not in project.run("report", *asked).stderr
+    shutil.rmtree(project.root / "other" / "data")
+    assert "--data.limit" not in project.run("report", *asked).stderr
+    project.ran("prepare", *asked)
 
 
 def test_a_result_of_other_splits_is_not_scored(project: Project) -> None:

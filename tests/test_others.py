@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Project, at
+from conftest import Project, at, at_file
 from hypothesis import given
 from hypothesis import strategies as st
 from test_bank import fake, prepared
@@ -19,7 +19,7 @@ from unlearning import bank, checkpoint, engine, measures, reading, results, scr
 from unlearning.errors import BadInput
 from unlearning.sources import Images
 from unlearning.splits import Splits
-from unlearning.table import FORGOT, NEVER_SAW, SHADOWS, Array
+from unlearning.table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array
 from unlearning.workspace import Prepared
 
 
@@ -126,8 +126,13 @@ def test_a_real_run_has_the_second_side(project: Project, monkeypatch: pytest.Mo
 def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.ran("unlearn", "--method", "model_3")
     asked = ("--method", "original,model_3", "--evaluate.shadows", "6")
-    killed = project.run("evaluate", *asked, **at("unlearning.observers:Resume.save", 7))  # in the second epoch of their unlearning
-    assert killed.returncode == -9 and len(list((project.root / "others" / "shadows" / "learned").glob("*"))) == 6
+    learned = project.root / "others" / "shadows" / "original.learned"
+    killed = project.run("evaluate", *asked, **at_file("3.safetensors"))  # between two files of what was made at once
+    first = {path.name: path.read_bytes() for path in learned.glob("[0-9]*")}
+    assert killed.returncode == -9 and sorted(first) == ["0.safetensors", "1.safetensors", "2.safetensors"]
+    killed = project.run("evaluate", *asked, **at("unlearning.observers:Resume.save", 3))  # in the second epoch of their unlearning
+    assert killed.returncode == -9 and "shadows 0 to 5: going on behind epoch 3" in killed.stderr
+    assert len([*learned.glob("[0-9]*")]) == 6 and all((learned / name).read_bytes() == was for name, was in first.items())
     done = project.ran("evaluate", *asked)
     assert "model_3, shadows 0 to 5: going on behind epoch 1" in done.stderr and "train  " not in done.stderr
     assert not list((project.root / ".lethe" / "others").glob("*"))
@@ -148,8 +153,8 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
             assert {*np.flatnonzero(role[:, number] == what)} == {made.ids.index(here.images.ids[i]) for i in rows}
         pool = np.flatnonzero(role[:, number])
         seed = here.config.run.seed + 1 + number
-        learned, _ = checkpoint.load(project.root / "others" / "shadows" / "learned" / f"{number}.safetensors")
-        began, ended = by_hand(here, mine, (seed, seed), learned)
+        weights, _ = checkpoint.load(project.root / "others" / "shadows" / "original.learned" / f"{number}.safetensors")
+        began, ended = by_hand(here, mine, (seed, seed), weights)
         np.testing.assert_allclose(phi[pool, number], ended[pool], atol=1e-3)
         alone, _ = by_hand(here, mine, (seed, seed))  # from scratch, sums in another order grow apart: test_stack.py compares in float64
         assert np.abs(began - alone).mean() < 0.1 * began.std()
@@ -158,7 +163,8 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
     # Another method takes what is there, and trains its own alone; of several seeds all have the same shadows
     project.ran("unlearn", "--method", "model_1", "--run.seeds", "2", "--run.evaluate", "false")
     done = project.ran("evaluate", "--method", "model_1", "--evaluate.shadows", "8", "--evaluate.swap", "true")
-    assert "model_1, shadows" in done.stderr and "learned, shadows 6, 7" not in done.stderr
+    assert "model_1, shadows: 8 at once" in done.stderr
+    assert {path.name: path.read_bytes() for path in learned.glob("[0-9]*") if path.name in first} == first
     assert results.logits(here, "model_1").columns[SHADOWS[0]].shape[1] == 8
     assert score(project, "model_1", "swap.advantage")["models"] == 2
     assert SHADOWS[0] not in results.logits(here, "model_1.seed0").columns
@@ -167,10 +173,38 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
         found = results.scores(here, "model_1", anew=True)["measures"]
     assert 0 <= found["ulira.auc"]["value"] <= 1 and "ulira" not in found and "missing" in found["klom"]
 
+    # Fewer keep what is there; another reading of the model keeps what others said
+    project.ran("evaluate", "--method", "model_1", "--evaluate.shadows", "6", "--evaluate.features", "true")
+    made = results.logits(prepared(project, monkeypatch, "--evaluate.features", "true"), "model_1")
+    assert "features" in made.columns and made.columns[SHADOWS[0]].shape[1] == 8 and SWAPPED not in made.columns
+
+    # One that diverges costs its own column
+    broken = ("--methods.model_5.lr", "1e18", "--methods.model_5.scale", "-100")
+    project.ran("unlearn", "--method", "model_5", "--run.evaluate", "false")
+    tensors, known = checkpoint.load(project.root / "models" / "model_5.safetensors")
+    recipe = prepared(project, monkeypatch, "--method", "model_5", *broken).config.recipe()
+    checkpoint.save(tensors, project.root / "models" / "model_5.safetensors", known | {"recipe": repr(recipe)})
+    done = project.run("evaluate", "--method", "model_5", "--evaluate.shadows", "6", *broken)
+    assert done.returncode == 1 and "failed: model_5 is scored without evaluate.swap or evaluate.shadows: model_5, shadows" in done.stderr
+    assert "missing" in score(project, "model_5", "ulira") and score(project, "model_5", "accuracy.forget")["value"] >= 0
+
     # By another recipe than the model's they would be of another method
-    refused = project.run("evaluate", *asked, "--methods.model_3.lr", "0.5")
+    refused = project.run("evaluate", "--method", "original,model_3", "--evaluate.shadows", "9", "--methods.model_3.lr", "0.5")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
-    assert "model_3 was made by another recipe than methods.model_3 asks for now" in refused.stderr.splitlines()[-1]
+    said = refused.stderr.splitlines()[-1]
+    assert "model_3 was made by another recipe than methods.model_3 asks for now" in said and "train  " not in refused.stderr
+    assert "--methods.model_3.lr 0.5 --method model_3` makes it by these" in said or "--method model_3 --methods.model_3.lr 0.5`" in said
+
+
+def test_of_someones_original_the_others_must_be_as_good(project: Project) -> None:
+    shutil.copy(project.root / "models" / "original.safetensors", project.root / "theirs.safetensors")
+    shutil.copy(project.root / "models" / "retrained.safetensors", project.root / "reference.safetensors")
+    given = ("--pretrain.checkpoint", "theirs.safetensors", "--retrain.checkpoint", "reference.safetensors")
+    project.ran("pretrain", *given)
+    project.ran("retrain", *given)
+    project.ran("evaluate", "--method", "original", "--evaluate.swap", "true", *given)
+    done = project.run("evaluate", "--method", "original", "--evaluate.swap", "true", "--pretrain.lr", "1e-6", *given)
+    assert done.returncode == 2 and "set it to what made that file" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from unlearning import checkpoint, config, judge, plots, published, report, sources, splits
 from unlearning.errors import BadInput
@@ -359,8 +360,13 @@ def test_the_alarm_is_in_the_report(home, undrawn):
 
 
 def test_a_retrained_model_that_is_no_yardstick_is_called_so(home, undrawn):
+    for name, provenance in (("original", "unknown"), ("retrained", "trained")):
+        path = home / "scores" / f"{name}.json"
+        write_json(path, json.loads(path.read_text()) | {"measures": {}})
+        checkpoint.save({"weight": torch.zeros(1)}, home / "models" / f"{name}.safetensors", {"provenance": provenance})
     assert "yardstick" not in written(home)["report.md"].decode()
     score(home, "retrained", (99.0, 60.0, 60.0, 60.0))
+    write_json(home / "scores" / "retrained.json", json.loads((home / "scores" / "retrained.json").read_text()) | {"measures": {}})
     below = ORIGINAL[2] - 60.0
     said = f"\n**No yardstick**: retrained is {below:.1f} points below original on validation, so it is no yardstick for it"
     assert said in written(home)["report.md"].decode()

@@ -100,7 +100,7 @@ def make(prepared: Prepared, name: str) -> Card:
     tables, scores = _read(prepared, name)
     ours = scores["model"]
     reading = _reading(prepared, name, scores)
-    weak = results.no_yardstick(reading.rows)
+    weak = results.no_yardstick(prepared.config.workspace)
     row = _row(name, tables["model"])
     return {
         "method": name,

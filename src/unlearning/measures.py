@@ -11,7 +11,7 @@ from unlearning.case import Case, Estimates
 from unlearning.errors import TooFew
 from unlearning.intervals import Estimate
 from unlearning.splits import SPLITS
-from unlearning.table import SHADOWS
+from unlearning.table import SHADOWS, SWAPPED
 
 TIERS = {0: 0, 1: 1, 2: 8, 3: 64}  # tier -> the fewest retrained models, and unlearned ones where a measure is about several
 LARGEST_SHARE = 0.2  # of the retraining time: the NeurIPS 2023 competition's limit
@@ -79,7 +79,7 @@ def _own_column(name: str) -> Callable[[Case], bool]:
 # need -> what it is in words, whether a case has it
 NEEDS: dict[str, tuple[str, Callable[[Case], bool]]] = {
     "original": ("the original's logits table", lambda case: case.original is not None),
-    "swapped": ("a second original and the model that forgot other images from it (evaluate.swap)", _own_column("swapped")),
+    "swapped": ("a second original and the model that forgot other images from it (evaluate.swap)", _own_column(SWAPPED)),
     "shadows": ("models unlearned on other requests (evaluate.shadows)", _own_column(SHADOWS[0])),
     "clock": ("the wall clock of the unlearning", lambda case: case.clock is not None),
     "retrain_clock": ("the wall clock of retraining", lambda case: case.clock is not None and case.clock.share_of_retrain is not None),

@@ -12,7 +12,7 @@ from unlearning.case import Case, Clock, Estimates
 from unlearning.errors import TooFew
 from unlearning.intervals import Estimate
 from unlearning.splits import SPLITS, beside
-from unlearning.table import FORGOT, NEVER_SAW, SHADOWS, Floats, Ints, LogitsTable
+from unlearning.table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Floats, Ints, LogitsTable
 
 TAUS = (0.01, 0.03, 0.06)  # radii of `residual`, by the square root of the number of pixel values
 
@@ -139,7 +139,7 @@ def iam(case: Case) -> Estimates:
 
 
 def swap(case: Case) -> Estimate:
-    second = replace(case.model, logits=case.model.columns["swapped"], columns={})
+    second = replace(case.model, logits=case.model.columns[SWAPPED], columns={})
     parts = [case.rows("forget"), beside(case.rows("forget"), case.rows("validation"), case.model.labels)]
     if len(parts[0]) != len(parts[1]) or len(parts[0]) < 4:
         raise TooFew(f"takes two requests of equal size, at least 4; they are of {len(parts[0])} and {len(parts[1])}")

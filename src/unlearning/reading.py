@@ -32,6 +32,11 @@ def way(prepared: Prepared) -> str:
     return short(digest([*map(_sha256, code), f"{said.mean} {said.std} {TAUS} {more.features} {relearning(prepared.config)}"]))
 
 
+def code() -> str:
+    """A hash of the code by which logits are read."""
+    return short(digest(map(_sha256, CODE)))
+
+
 def _sha256(name: str) -> str:
     with Path(__file__).with_name(f"{name}.py").open("rb") as file:
         return file_digest(file, "sha256").hexdigest()

@@ -23,6 +23,7 @@ Bools = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
 OWN = ("logits", "labels", "split")  # the other tensors of a file are columns
+SWAPPED = "swapped"  # column [N, C]: logits of the model that SWAP holds this one against
 SHADOWS = ("shadow_phi", "shadow_role")  # columns [N, K]: phi by K models unlearned on other requests; what each had to do with an image
 FORGOT, NEVER_SAW = 1, 2  # roles; 0: the image is no matter of theirs
 

@@ -13,7 +13,7 @@ from torch.nn import Module
 
 from unlearning import checkpoint, compute, model, others, references, results, rows, seeds
 from unlearning.config import Config
-from unlearning.errors import BadInput
+from unlearning.errors import BadInput, Failed
 from unlearning.files import read_json, write_json, write_text
 from unlearning.follow import held, resume_folder, started
 from unlearning.recipe import Phase, Recipe
@@ -215,16 +215,25 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
         if not results.there(prepared, kind) or (config.workspace / "models" / f"{kind}.safetensors").exists():
             references.weights(prepared, kind)
     for name in names:
-        others.add(prepared, name)
+        others.check(prepared, name)
+    failed: Failed | None = None
+    for name in names:
+        try:
+            others.add(prepared, name)
+        except Failed as error:  # what it would have been measured with; of the others and of all else there are scores
+            failed = failed or Failed(f"{name} is scored without evaluate.swap or evaluate.shadows: {error}")
     for name in names:
         results.scores(prepared, name, anew=anew)
     for name in results_:
         for each in _each(prepared, name):
             rows.evaluated(prepared, each)
     rows.references(prepared, beside, rescored=names)
-    print(results.show([(name, results.scores(prepared, name)) for name in (*beside, *results_)]))
+    table = [(name, results.scores(prepared, name)) for name in (*beside, *results_)]
+    print(results.show(table, results.no_yardstick(config.workspace)))
     sys.stdout.flush()
     say(f"compare the runs: {rows.where_to_look()}")
+    if failed:
+        raise failed
 
 
 def _each(prepared: Prepared, name: str) -> list[str]:
@@ -241,7 +250,8 @@ def _each(prepared: Prepared, name: str) -> list[str]:
 
 def show(prepared: Prepared, names: Iterable[str]) -> None:
     """The result table on stdout, the next command on stderr."""
-    print(results.show([(name, results.scores(prepared, name)) for name in ("original", "retrained", *names)]))
+    table = [(name, results.scores(prepared, name)) for name in ("original", "retrained", *names)]
+    print(results.show(table, results.no_yardstick(prepared.config.workspace)))
     sys.stdout.flush()
     say(f"compare the runs: {rows.where_to_look()}")
 

@@ -22,6 +22,7 @@ from unlearning.sources import Images
 from unlearning.splits import Splits
 
 TOLD = Path(".lethe", "given.json")
+FOUND = ("data.source", "data.root", "data.image_size", "data.limit", "data.seed", "data.forget.")  # what images and splits show
 AHEAD = 3  # batches that are cut while the device is busy, where it can't hold the images
 
 
@@ -110,9 +111,7 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
             write_json(file, said)
     if anew or not (folder / "splits").exists():
         splits.write(prepared.splits, images, folder / "splits")
-    told = {key: value for key, value in config.given.items() if key.startswith(("data.", "model."))}
-    if told != _told(config):
-        write_json(config.workspace / TOLD, told)
+    _tell(prepared, anew)
     unseen = config.workspace / ".gitignore"
     if config.workspace.resolve() != root().resolve() and not unseen.exists():
         write_text(unseen, "*\n")  # no `git add -A` takes someone's images, nor the request to forget them
@@ -158,9 +157,24 @@ def _words(given: Mapping[str, str]) -> list[str]:
 
 
 def _told(config: Config) -> dict[str, str]:
-    """The keys by which the workspace was made, beside params.yaml: who looks at it later need not know them by heart."""
-    path = config.workspace / TOLD
-    return read_json(path) if path.exists() else {}
+    """The keys by which the images that lie here were asked for, beside params.yaml: who looks at them later need not know by heart."""
+    path, train = config.workspace / TOLD, config.workspace / "data" / "train.json"
+    said: Any = read_json(path) if path.exists() and train.exists() else None
+    told: dict[str, str] = said["given"] if said and said["of"] == read_json(train)["hash"] else {}
+    return told
+
+
+def _tell(prepared: Prepared, anew: bool) -> None:
+    """Of a workspace that was there only what this call has found to be so may be said otherwise."""
+    config, told = prepared.config, _told(prepared.config)
+    given = {key: value for key, value in config.given.items() if key.startswith(("data.", "model."))}
+    if told:
+        kept = {key: value for key, value in told.items() if not anew or key.startswith("model.")}
+        if any(key.startswith("data.forget.") for key in given):
+            kept = {key: value for key, value in kept.items() if not key.startswith("data.forget.")}
+        given = kept | (given if anew else {key: value for key, value in given.items() if key.startswith(FOUND)})
+    if given != told:
+        write_json(config.workspace / TOLD, {"of": prepared.hashes["data"], "given": given})
 
 
 def _or_give(config: Config) -> str:
