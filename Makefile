@@ -31,7 +31,7 @@ lock: env ## the hashed locks from pyproject.toml (UPGRADE=--upgrade for newer v
 demo: env ## the main job on bundled digits: original, retrained and hybrid side by side (under 3 minutes)
 	python src/demo.py
 
-demo-full: env ## the demo beside a bank of 64, all ten methods by 8 or 64 seeds, every measure, the report (an hour)
+demo-full: env ## the demo beside a bank of 64, all ten methods by 8 or 64 seeds, every measure, the report (half an hour)
 	python src/demo.py --full
 
 test: env lint ## lint, types, every test (what can not run here is skipped and said)

@@ -250,12 +250,13 @@ def console(measured: Measured) -> str:
 def scored(home: Path) -> Record:
     """Every measure of every row, a line each, as the score files have it: the number, its interval, beside it the retrained models'.
 
-    `power`: whether it tells the original, which forgot nothing, from them by more than their intervals; or else what is `missing`."""
+    Where the aim is a number the retrained model of models/ stands for them. `power`: whether it tells the original, which forgot nothing,
+    from them by more than their intervals; or else what is `missing`."""
     scores = {name: read_json(home / "scores" / f"{name}.json").get("measures", {}) for name in _names(home / "scores")}
     lines: Record = []
     for name, each in scores.items():
         for id_, got in each.items():
-            beside, began = got.get("reference", {}), scores.get("original", {}).get(id_, {})
+            beside, began = got.get("reference") or scores.get("retrained", {}).get(id_, {}), scores.get("original", {}).get(id_, {})
             line: dict[str, Any] = {"measure": id_, "method": name}
             line |= {key: got.get(key) for key in ("value", "low", "high", "interval", "models")}
             line |= {f"retrained.{key}": beside.get(key) for key in ("value", "low", "high")}
