@@ -216,6 +216,15 @@ def test_a_retrained_model_that_is_no_yardstick_is_called_so(home, undrawn, monk
     assert first == "Retrained is no yardstick in workspace." and first in html and first in markdown
 
 
+def test_what_all_measures_come_to_stands_at_the_top(home, undrawn):
+    made, markdown, html = written(home, method="model_2")
+    able = {line["measure"] for line in made["measures"] if line["power"]}
+    differ = [line["measure"] for line in made["measures"] if line["power"] and line["apart"]]
+    assert made["tally"] == {"able": len(able), "differ": list(dict.fromkeys(differ))} and differ
+    said = f"By {len(set(differ))} of the {len(able)} measures that can tell here it differs from the retrained model: accuracy"
+    assert said in html and said in markdown
+
+
 def test_a_measure_that_does_not_tell_original_from_retrained_says_so(home, undrawn):
     made, _, html = written(home)
     power = {line["id"]: line["power"] for line in made["measures"]}

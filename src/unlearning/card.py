@@ -9,7 +9,7 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -102,6 +102,7 @@ def make(prepared: Prepared, name: str) -> Card:
     reading = _reading(prepared, name, scores)
     weak = results.no_yardstick(prepared.config.workspace)
     row = _row(name, tables["model"])
+    lines = _measures(scores, row)
     return {
         "method": name,
         "date": datetime.now(UTC).date().isoformat(),
@@ -112,7 +113,8 @@ def make(prepared: Prepared, name: str) -> Card:
         "data": {"hash": prepared.hashes["data"], "split": prepared.hashes["split"]}
         | {"images": {split: len(index) for split, index in prepared.splits.items() if split != "forget"}},
         "models": _models(prepared, name, tables),
-        "measures": _measures(scores, row),
+        "measures": lines,
+        "tally": _tally(lines),
         "missing": {id_: got["missing"] for id_, got in ours["measures"].items() if "missing" in got},
         "loss": losses(tables),
         "tier": ours["tier"],
@@ -264,6 +266,15 @@ def _measures(scores: Mapping[str, Scores], row: Mapping[str, Any] | None) -> li
             line = {"measure": each.id, "id": each.id, "about": each.about, "aim": each.aim, "interval": ""}
             lines.append(line | {"model": value, "reference": None, "original": None, "power": None, "apart": None})
     return lines
+
+
+def _tally(lines: Sequence[Card]) -> Card:
+    """How many measures tell the original from the retrained model here, and by which of these the model differs from it, in any part."""
+    able = dict.fromkeys(line["measure"] for line in lines if line["power"])
+    return {
+        "able": len(able),
+        "differ": [id_ for id_ in able if any(line["measure"] == id_ and line["power"] and line["apart"] for line in lines)],
+    }
 
 
 def _number(got: Mapping[str, Any] | None) -> dict[str, float] | None:

@@ -61,7 +61,23 @@ def _said(card: Card) -> dict[str, Any]:
     named = ", ".join(f"{name} {count:,}" for name, count in classes[:CLASSES])
     more = f" and {len(classes) - CLASSES} more classes" if len(classes) > CLASSES else ""
     groups = [(about, list(lines)) for about, lines in groupby(card["measures"], lambda line: line["about"])]
-    return {"card": card, "classes": named + more, "groups": groups, "curves": {what: CURVES[what] for what in card["loss"]["of"]}}
+    curves = {what: CURVES[what] for what in card["loss"]["of"]}
+    return {"card": card, "classes": named + more, "groups": groups, "curves": curves, "tally": tally(card["tally"])}
+
+
+def tally(found: Mapping[str, Any]) -> str:
+    """What all measures together come to.
+
+    >>> tally({"able": 12, "differ": ["mia.svc", "klom"]})
+    ' By 2 of the 12 measures that can tell here it differs from the retrained model: mia.svc, klom.'
+    """
+    if not found["able"] and not found["differ"]:
+        return " No measure below can tell the original from the retrained model here."
+    differ = found["differ"]
+    return (
+        f" By {len(differ) or 'none'} of the {number(found['able'])} measures that can tell here it differs from the retrained model"
+        f"{': ' if differ else ''}{', '.join(differ)}."
+    )
 
 
 def _series(card: Card) -> list[tuple[str, str, str, Sequence[float]]]:

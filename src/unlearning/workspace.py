@@ -160,7 +160,7 @@ def _told(config: Config) -> dict[str, str]:
     """The keys by which the images that lie here were asked for, beside params.yaml: who looks at them later need not know by heart."""
     path, train = config.workspace / TOLD, config.workspace / "data" / "train.json"
     said: Any = read_json(path) if path.exists() and train.exists() else None
-    told: dict[str, str] = said["given"] if said and said["of"] == read_json(train)["hash"] else {}
+    told: dict[str, str] = said["given"] if said and said.get("of") == read_json(train)["hash"] else {}
     return told
 
 
