@@ -34,8 +34,11 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
     network = prepared.network(config.run.seed)
     if asked["provenance"] == "unknown":
         spec = getattr(config, STAGE[kind]).checkpoint
-        tensors, sha = checkpoint.foreign(spec, config.path(Path()), config.workspace / ".lethe" / "downloads")
-        checkpoint.fit(network, tensors, spec)
+        try:
+            tensors, sha = checkpoint.foreign(spec, config.path(Path()), config.workspace / ".lethe" / "downloads")
+            checkpoint.fit(network, tensors, spec)
+        except BadInput as error:
+            raise BadInput(f"{STAGE[kind]}.checkpoint: {error}") from None
         say(f"{kind}: {spec}, SHA-256 {sha}, provenance unknown")
         start = Epoch(0, "start", 0, 0.0, metrics=predict.evaluator(prepared.data, observers.MEASURED)(network))
         write_text(config.workspace / "epochs" / f"{kind}.csv", observers.csv([observers.flat(start)]))
