@@ -13,9 +13,11 @@ AS_MANY = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrained 
 
 
 def work(config: Config) -> None:
-    from unlearning.unlearn import unlearn
+    from unlearning.unlearn import evaluate, unlearn
 
     unlearn(config)
+    if config.evaluate.swap or config.evaluate.shadows:
+        evaluate(config, ["original", config.method])
 
 
 def full(config: Config) -> None:

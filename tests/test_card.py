@@ -209,7 +209,7 @@ def test_the_alarm_is_on_the_card(home, undrawn):
 
 def test_a_retrained_model_that_is_no_yardstick_is_called_so(home, undrawn, monkeypatch):
     made, *_ = written(home)
-    assert made["cannot"] == [card.CANNOT[made["tier"]], *card.BEYOND]
+    assert made["cannot"] == [card.CANNOT[made["tier"]], card.UNTRIED, *card.BEYOND]
     monkeypatch.setattr(results, "no_yardstick", lambda where: f"retrained is no yardstick in {where.name}")
     made, markdown, html = written(home)
     first = made["cannot"][0]
@@ -218,6 +218,11 @@ def test_a_retrained_model_that_is_no_yardstick_is_called_so(home, undrawn, monk
 
 def test_what_all_measures_come_to_stands_at_the_top(home, undrawn):
     made, markdown, html = written(home, method="model_2")
+    others = [id_ for id_ in made["tally"]["differ"] if id_ != "accuracy"]
+    acquitted = {"kind": "as retrained", "head": "As", "meaning": "."}
+    assert card._weighed(acquitted, made["tally"])["head"] == "Not as the retrained model"
+    assert card._weighed(acquitted, {"able": 20, "differ": ["accuracy", others[0]]}) == acquitted
+    assert card._weighed({**acquitted, "kind": "over-forgets"}, made["tally"])["kind"] == "over-forgets"
     able = {line["measure"] for line in made["measures"] if line["power"]}
     differ = [line["measure"] for line in made["measures"] if line["power"] and line["apart"]]
     assert made["tally"] == {"able": len(able), "differ": list(dict.fromkeys(differ))} and differ

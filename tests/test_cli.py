@@ -418,6 +418,12 @@ def test_a_workspace_says_what_it_was_made_with(project: Project) -> None:
     shutil.rmtree(project.root / "other" / "data")
     assert "--data.limit" not in project.run("report", *asked).stderr
     project.ran("prepare", *asked)
+    # what made an original is told behind it, and recipes that differ by their numbers
+    project.ran("pretrain", *asked, "--pretrain.lr", "0.05")
+    assert "--pretrain.lr 0.05" in project.run("report", "card", "--method", "model_1", *asked).stderr
+    done = project.run("unlearn", *NONE, *asked)
+    assert done.returncode == 2 and "(other recipe: peak 0.05, here 0.1)" in done.stderr
+    assert "`python src/pretrain.py --run.workspace other` makes it anew" in done.stderr
 
 
 def test_a_result_of_other_splits_is_not_scored(project: Project) -> None:

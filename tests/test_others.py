@@ -99,6 +99,7 @@ def test_a_real_run_has_the_second_side(project: Project, monkeypatch: pytest.Mo
     done = project.ran("evaluate", *asked)
     assert done.stderr.count("train  ") == 2
     before, rows = project.files(), project.rows()
+    assert "\nmodel_3               ulira.auc: takes at least 64 models unlearned on other requests" in done.stdout
     for name in ("original", "model_3"):
         got = score(project, name, "swap.advantage")
         assert 0 <= got["low"] <= got["value"] <= got["high"] <= 1

@@ -30,17 +30,20 @@ Card = dict[str, Any]
 
 PIXELS = 64  # of a thumbnail's longer side, at most
 BINS, LEAST = 30, 1e-6  # of the loss histograms, on a logarithmic scale; losses below LEAST (nats) count as LEAST
+INTERVALS = ("ulira.balanced_accuracy", "ulira.auc")
+SEVERAL = 2  # one of some twenty intervals of 95 % misses by chance
 EITHER_SIDE = ("distance", "residual")  # a model can miss their aim on both sides, so the aim is what a retrained model scores
 
 CANNOT = {
     0: "No retrained model stands beside this one. The page says how the model behaves, and can't say whether that is forgetting.",
     1: "Fewer than eight retrained models hardly show how far two of them lie apart (one shows nothing of it), so a distance may be noise, "
-    "and a small one is no proof. The stronger attacks, which learn from many models, were not tried.",
+    "and a small one is no proof.",
     2: "At least eight retrained models show how far such models lie apart. Whether a single image stands out takes at least 64 of them "
     "and as many unlearned ones, and was not looked at.",
     3: "At least 64 retrained and unlearned models were compared, image by image. Even that bounds only the attacks that were tried; "
     "an attack that nobody has thought of yet is not among them.",
 }
+UNTRIED = "The strongest attack here, which learns from many models that forgot other images (U-LiRA, evaluate.shadows), was not tried."
 BEYOND = (
     "Averages over the request say nothing of its single images: one may be remembered while the others are forgotten.",
     "Looked at was this result alone. Its copies, older checkpoints, backups, and models trained from it, stand outside of this page.",
@@ -103,23 +106,29 @@ def make(prepared: Prepared, name: str) -> Card:
     weak = results.no_yardstick(prepared.config.workspace)
     row = _row(name, tables["model"])
     lines = _measures(scores, row)
+    tally = _tally(lines)
     return {
         "method": name,
         "date": datetime.now(UTC).date().isoformat(),
         "alarm": results.over_forgotten(ours),
         "seeds": [*map(int, ours.get("seeds", {}))],
-        "says": _says(reading, name),
+        "says": _weighed(_says(reading, name), tally),
         "request": _request(prepared),
         "data": {"hash": prepared.hashes["data"], "split": prepared.hashes["split"]}
         | {"images": {split: len(index) for split, index in prepared.splits.items() if split != "forget"}},
         "models": _models(prepared, name, tables),
         "measures": lines,
-        "tally": _tally(lines),
+        "tally": tally,
         "missing": {id_: got["missing"] for id_, got in ours["measures"].items() if "missing" in got},
         "loss": losses(tables),
         "tier": ours["tier"],
         "references": ours["references"],
-        "cannot": [*([f"{weak[0].upper()}{weak[1:]}."] if weak else []), CANNOT[ours["tier"]], *BEYOND],
+        "cannot": [
+            *([f"{weak[0].upper()}{weak[1:]}."] if weak else []),
+            CANNOT[ours["tier"]],
+            *([] if any(line["measure"] == "ulira" for line in lines) else [UNTRIED]),
+            *BEYOND,
+        ],
         "reproduce": _reproduce(prepared.config, name, tables, row),
     }
 
@@ -198,6 +207,15 @@ def _says(reading: Reading, name: str) -> dict[str, str]:
     return {"kind": found.kind, "head": head, "meaning": meaning}
 
 
+def _weighed(says: dict[str, str], tally: Card) -> dict[str, str]:
+    """Forget accuracy alone acquits nobody whom several other measures tell from a retrained model."""
+    others = [id_ for id_ in tally["differ"] if id_ != "accuracy"]
+    if says["kind"] not in ("as retrained", "undecided") or len(others) < SEVERAL:
+        return says
+    meaning = "Forget accuracy does not tell them apart by more than chance, and other measures do."
+    return {"kind": "differs", "head": "Not as the retrained model", "meaning": meaning}
+
+
 # --- the request ------------------------------------------------------------------------------------------------------
 
 
@@ -259,7 +277,7 @@ def _measures(scores: Mapping[str, Scores], row: Mapping[str, Any] | None) -> li
             began = _number(original.get(id_))
             line = {"measure": each.id, "id": id_, "about": each.about, "aim": each.aim, "interval": got.get("interval", "")}
             line |= {"model": _number(got), "reference": _number(reference), "original": began}
-            beside = _number(reference) or _aim(each)
+            beside = _number(reference) or _aim(each, id_)
             lines.append(line | {"power": _apart(began, beside), "apart": _apart(_number(got), beside)})
         if measures.of_machine(each) and row and each.id in row["metrics"]:
             value = {"value": row["metrics"][each.id]}
@@ -281,10 +299,12 @@ def _number(got: Mapping[str, Any] | None) -> dict[str, float] | None:
     return {key: got[key] for key in ("value", "low", "high") if key in got} if got and "value" in got else None
 
 
-def _aim(measure: measures.Measure) -> dict[str, float] | None:
+def _aim(measure: measures.Measure, id_: str) -> dict[str, float] | None:
     """What a retrained model scores, where that is known without one."""
-    known = measure.id in EITHER_SIDE and isinstance(measure.aim, int | float)
-    return {"value": float(measure.aim)} if known else None
+    if measure.id in EITHER_SIDE and isinstance(measure.aim, int | float):
+        return {"value": float(measure.aim)}
+    # a rate without an interval can't be told from another
+    return {"value": measures.BY_CHANCE[id_]} if id_ in INTERVALS else None
 
 
 def _apart(a: Mapping[str, float] | None, b: Mapping[str, float] | None) -> bool | None:

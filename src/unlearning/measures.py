@@ -19,6 +19,8 @@ LARGEST_SHARE = 0.2  # of the retraining time: the NeurIPS 2023 competition's li
 # aims that are another's value
 REFERENCE, HELD_OUT, BETWEEN = "the reference's", "the held-out retrained model's", "that between two retrained models"
 HALVES = "that between two halves of the bank"
+CHANCE = "what chance gives"
+BY_CHANCE = {"ulira.balanced_accuracy": 50.0, "ulira.auc": 0.5, "ulira.tpr_at_1": 0.01, "ulira.tpr_at_0.1": 0.001}
 
 
 @dataclass(frozen=True)
@@ -356,8 +358,8 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure(
         "ulira",
-        "U-LiRA: percent told rightly by likelihood ratio (balanced accuracy), AUC, TPR at 1 % and 0.1 % FPR",
-        0.5,
+        "U-LiRA: percent told rightly by likelihood ratio (balanced accuracy; by chance 50), AUC (0.5), TPR at 1 % and 0.1 % FPR",
+        CHANCE,
         measuring.ulira,
         tier=3,
         needs=("shadows",),

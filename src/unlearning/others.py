@@ -187,8 +187,12 @@ def _fill(others: Sequence[Other]) -> None:
     with held(first.prepared.config.workspace / ".lethe" / "locks" / f"{_states(first).name}.lock", label):
         size = training.at_once(first.prepared, first.recipe, len(others), label) if first.recipe else len(others)
         chunks = [Chunk(tuple(others[start : start + size]), label) for start in range(0, len(others), size)]
-        for _ in spread(_make, [chunk for chunk in chunks if not chunk.lies()], workers=run.workers, gpus=run.gpus):
-            pass
+        try:
+            for _ in spread(_make, [chunk for chunk in chunks if not chunk.lies()], workers=run.workers, gpus=run.gpus):
+                pass
+        except KeyboardInterrupt:
+            say(f"{label}: stopped; the same command goes on")
+            raise
         shutil.rmtree(_states(first), ignore_errors=True)
     if not all(other.lies() for other in others):
         raise Failed(f"{label}: what other processes made is not what this one asks for")

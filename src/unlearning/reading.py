@@ -29,7 +29,11 @@ def way(prepared: Prepared) -> str:
     """A hash of how models are read: a table that was read in another way is no longer what its model says."""
     said, more = prepared.config.data, prepared.config.evaluate
     code = (*CODE, "engine") if more.relearn else CODE
-    return short(digest([*map(_sha256, code), f"{said.mean} {said.std} {TAUS} {more.features} {relearning(prepared.config)}"]))
+    return short(
+        digest(
+            [*map(_sha256, code), f"{said.mean} {said.std} {TAUS} {more.features} {relearning(prepared.config) if more.relearn else ()}"]
+        )
+    )
 
 
 def code() -> str:

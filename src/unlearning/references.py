@@ -1,5 +1,6 @@
 """The original and the retrained reference: taken from a file or trained, and never mistaken for those of other data."""
 
+import re
 from pathlib import Path
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from unlearning.errors import BadInput
 from unlearning.files import write_text
 from unlearning.follow import started
 from unlearning.scratch import STAGE, recipe
-from unlearning.workspace import Prepared, mend, say
+from unlearning.workspace import Prepared, mend, remember, say
 
 DATA = {"original": "all train images", "retrained": "retain alone"}
 
@@ -28,8 +29,10 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
         if not wrong:
             return tensors
         if not anew:
+            how = f": {apart}" if "recipe" in wrong and (apart := _apart(found.get("recipe", ""), asked["recipe"])) else ""
             raise BadInput(
-                f"{path} does not belong to these settings (other {' and '.join(wrong)}); {mend(STAGE[kind], config)} makes it anew"
+                f"{path} does not belong to these settings (other {' and '.join(wrong)}{how}); give those that it was made with, or "
+                f"{mend(STAGE[kind], config)} makes it anew"
             )
     network = prepared.network(config.run.seed)
     if asked["provenance"] == "unknown":
@@ -45,11 +48,20 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
         checkpoint.save(network.state_dict(), path, {**asked, "sha256": sha})
         return network.state_dict()
     say(f"{kind}: training on {DATA[kind]}")
+    remember(prepared, "pretrain." if kind == "original" else "retrain.")
     with started(prepared, kind, recipe(config, kind), network, launched=launched) as run:
         run.follow()
         run.save(path, asked)
         rows.finished(run.row, prepared, kind, run.state.number)
     return network.state_dict()
+
+
+def _apart(there: str, here: str) -> str:
+    """In which of their numbers two recipes differ; "" where they are built otherwise."""
+    numbers = re.compile(r"(\w+)=(-?[\d.e-]+|True|False)")
+    pairs = list(zip(numbers.findall(there), numbers.findall(here), strict=False))
+    differ = dict.fromkeys(f"{name} {was}, here {now}" for (name, was), (other, now) in pairs if name == other and was != now)
+    return "; ".join([*differ][:4]) if numbers.sub("", there) == numbers.sub("", here) else ""
 
 
 def _asked(prepared: Prepared, kind: str) -> dict[str, str]:

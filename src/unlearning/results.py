@@ -332,6 +332,19 @@ def metric(id_: str) -> str:
     return ".".join([split, *(part for part in parts if part != split)]) if split else id_
 
 
+def show_attacks(table: Sequence[tuple[str, Scores]]) -> str:
+    """What the two attacks by models on other requests make of each, or what they lack."""
+    lines = []
+    for name, measured in table:
+        said = []
+        for id_ in ("ulira.auc", "swap.advantage"):
+            got = measured["measures"].get(id_) or measured["measures"].get(id_.partition(".")[0], {})
+            spread = f" ({got['low']:.3f} to {got['high']:.3f})" if "low" in got else ""
+            said.append(f"{id_} {got['value']:.3f}{spread}" if "value" in got else f"{id_}: {got.get('missing', 'not asked for')}")
+        lines.append(f"{name:<22}{'; '.join(said)}")
+    return "\n".join([*lines, "by chance: ulira.auc 0.5, swap.advantage 0; 95 % intervals in brackets"])
+
+
 def no_yardstick(home: Path) -> str:
     """In words, that the original is someone's file and the retrained model, trained here, is far worse, so hardly made by the same recipe;
     "" where nothing says so. Of whole-class requests the classes count that retain still holds."""

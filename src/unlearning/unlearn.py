@@ -19,7 +19,7 @@ from unlearning.follow import held, resume_folder, started
 from unlearning.recipe import Phase, Recipe
 from unlearning.scratch import STAGE
 from unlearning.spread import spread
-from unlearning.workspace import Prepared, mend, prepare, say
+from unlearning.workspace import Prepared, mend, prepare, remember, say
 
 
 def unlearn(config: Config) -> None:
@@ -84,6 +84,7 @@ def _one(
     with started(prepared, name, recipe, network, launched=parent is None, parent=parent) as run:
         run.follow()
         run.save(path, result_metadata(prepared, name, recipe, start))
+        remember(prepared, f"methods.{seeds.parted(name)[0]}.")
         if config.run.evaluate:
             rows.finished(run.row, scored or prepared, name, run.state.number)
         rows.export(run.row, prepared, network, path)
@@ -230,6 +231,8 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
     rows.references(prepared, beside, rescored=names)
     table = [(name, results.scores(prepared, name)) for name in (*beside, *results_)]
     print(results.show(table, results.no_yardstick(config.workspace)))
+    if config.evaluate.swap or config.evaluate.shadows:
+        print(results.show_attacks([row for row in table if row[0] in names]))
     sys.stdout.flush()
     say(f"compare the runs: {rows.where_to_look()}")
     if failed:

@@ -145,10 +145,14 @@ def _request(config: Config) -> splits.Request:
 
 def mend(stage: str, config: Config, **more: str) -> str:
     """The command that makes what is missing or does not belong, with the keys that were given, now and when the workspace was made."""
+    method = more.get("method", "")
     given = {k: v for k, v in config.given.items() if k != "method" and not k.startswith("methods.")} | more
     if stage != "prepare":
         asks = any(key.startswith("data.forget.") for key in given)
-        given = {k: v for k, v in _told(config).items() if not (asks and k.startswith("data.forget."))} | given
+        told = {k: v for k, v in _told(config).items() if not (asks and k.startswith("data.forget."))}
+        leave = ("pretrain.", "retrain.") if stage in ("pretrain", "retrain") else ()  # what makes anew does so by what is asked now
+        told = {k: v for k, v in told.items() if not k.startswith(("methods.", *leave)) or (method and k.startswith(f"methods.{method}."))}
+        given = told | given
     return f"`{shlex.join(['python', f'src/{stage}.py', *_words(given)])}`"
 
 
@@ -169,7 +173,7 @@ def _tell(prepared: Prepared, anew: bool) -> None:
     config, told = prepared.config, _told(prepared.config)
     given = {key: value for key, value in config.given.items() if key.startswith(("data.", "model."))}
     if told:
-        kept = {key: value for key, value in told.items() if not anew or key.startswith("model.")}
+        kept = {key: value for key, value in told.items() if not anew or not key.startswith("data.")}
         if any(key.startswith("data.forget.") for key in given):
             kept = {key: value for key, value in kept.items() if not key.startswith("data.forget.")}
         given = kept | (given if anew else {key: value for key, value in given.items() if key.startswith(FOUND)})
@@ -177,6 +181,15 @@ def _tell(prepared: Prepared, anew: bool) -> None:
         write_json(config.workspace / TOLD, {"of": prepared.hashes["data"], "given": given})
 
 
+def remember(prepared: Prepared, section: str) -> None:
+    """The keys of a section by which something was just made."""
+    told = _told(prepared.config)
+    given = {key: value for key, value in prepared.config.given.items() if key.startswith(section)}
+    now = {key: value for key, value in told.items() if not key.startswith(section)} | given
+    if now != told:
+        write_json(prepared.config.workspace / TOLD, {"of": prepared.hashes["data"], "given": now})
+
+
 def _or_give(config: Config) -> str:
-    told = shlex.join(_words(_told(config)))
+    told = shlex.join(_words({key: value for key, value in _told(config).items() if not key.startswith("methods.")}))
     return f"{f'it was made with {told}, so give that, or ' if told else ''}{mend('prepare', config)} "
