@@ -221,7 +221,9 @@ def test_what_all_measures_come_to_stands_at_the_top(home, undrawn):
     others = [id_ for id_ in made["tally"]["differ"] if id_ != "accuracy"]
     acquitted = {"kind": "as retrained", "head": "As", "meaning": "."}
     assert card._weighed(acquitted, made["tally"])["head"] == "Not as the retrained model"
-    assert card._weighed(acquitted, {"able": 20, "differ": ["accuracy", others[0]]}) == acquitted
+    assert card._weighed(acquitted, {"able": 20, "differ": ["accuracy"]}) == acquitted
+    by_one = card._weighed(acquitted, {"able": 20, "differ": ["accuracy", others[0]]})
+    assert by_one["head"] == "By forget accuracy as the retrained model, not by every measure" and by_one["kind"] == "as retrained"
     assert card._weighed({**acquitted, "kind": "over-forgets"}, made["tally"])["kind"] == "over-forgets"
     able = {line["measure"] for line in made["measures"] if line["power"]}
     differ = [line["measure"] for line in made["measures"] if line["power"] and line["apart"]]

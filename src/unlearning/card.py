@@ -210,8 +210,12 @@ def _says(reading: Reading, name: str) -> dict[str, str]:
 def _weighed(says: dict[str, str], tally: Card) -> dict[str, str]:
     """Forget accuracy alone acquits nobody whom several other measures tell from a retrained model."""
     others = [id_ for id_ in tally["differ"] if id_ != "accuracy"]
-    if says["kind"] not in ("as retrained", "undecided") or len(others) < SEVERAL:
+    if says["kind"] not in ("as retrained", "undecided") or not others:
         return says
+    if len(others) < SEVERAL:
+        return says | (
+            {"head": "By forget accuracy as the retrained model, not by every measure"} if says["kind"] == "as retrained" else {}
+        )
     meaning = "Forget accuracy does not tell them apart by more than chance, and other measures do."
     return {"kind": "differs", "head": "Not as the retrained model", "meaning": meaning}
 
