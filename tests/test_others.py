@@ -203,6 +203,7 @@ def test_of_someones_original_the_others_must_be_as_good(project: Project) -> No
     given = ("--pretrain.checkpoint", "theirs.safetensors", "--retrain.checkpoint", "reference.safetensors")
     project.ran("pretrain", *given)
     project.ran("retrain", *given)
+    assert "--pretrain.checkpoint theirs.safetensors" in project.run("report", "card", "--method", "model_1").stderr
     project.ran("evaluate", "--method", "original", "--evaluate.swap", "true", *given)
     done = project.run("evaluate", "--method", "original", "--evaluate.swap", "true", "--pretrain.lr", "1e-6", *given)
     assert done.returncode == 2 and "set it to what made that file" in done.stderr.splitlines()[-1]

@@ -30,7 +30,6 @@ Card = dict[str, Any]
 
 PIXELS = 64  # of a thumbnail's longer side, at most
 BINS, LEAST = 30, 1e-6  # of the loss histograms, on a logarithmic scale; losses below LEAST (nats) count as LEAST
-INTERVALS = ("ulira.balanced_accuracy", "ulira.auc")
 SEVERAL = 2  # one of some twenty intervals of 95 % misses by chance
 EITHER_SIDE = ("distance", "residual")  # a model can miss their aim on both sides, so the aim is what a retrained model scores
 
@@ -307,8 +306,7 @@ def _aim(measure: measures.Measure, id_: str) -> dict[str, float] | None:
     """What a retrained model scores, where that is known without one."""
     if measure.id in EITHER_SIDE and isinstance(measure.aim, int | float):
         return {"value": float(measure.aim)}
-    # a rate without an interval can't be told from another
-    return {"value": measures.BY_CHANCE[id_]} if id_ in INTERVALS else None
+    return {"value": measures.BY_CHANCE[id_]} if id_ in measures.BY_CHANCE else None
 
 
 def _apart(a: Mapping[str, float] | None, b: Mapping[str, float] | None) -> bool | None:

@@ -46,12 +46,13 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
         start = Epoch(0, "start", 0, 0.0, metrics=predict.evaluator(prepared.data, observers.MEASURED)(network))
         write_text(config.workspace / "epochs" / f"{kind}.csv", observers.csv([observers.flat(start)]))
         checkpoint.save(network.state_dict(), path, {**asked, "sha256": sha})
+        remember(prepared, f"{STAGE[kind]}.")
         return network.state_dict()
     say(f"{kind}: training on {DATA[kind]}")
-    remember(prepared, "pretrain." if kind == "original" else "retrain.")
     with started(prepared, kind, recipe(config, kind), network, launched=launched) as run:
         run.follow()
         run.save(path, asked)
+        remember(prepared, f"{STAGE[kind]}.")
         rows.finished(run.row, prepared, kind, run.state.number)
     return network.state_dict()
 

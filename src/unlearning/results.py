@@ -192,7 +192,7 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
         found = checkpoint.metadata(path)
         if all(found.get(key) == made_of.get(key) for key in (*made_of, seeds.KEY)):
             return _read(path, path.stat().st_mtime_ns, name)
-    of_others = _of_others(path, made_of)
+    columns, about = _of_others(path, made_of)
     several = seeds.listed(known)
     first = logits(prepared, seeds.named(name, min(several))) if several else None
     if first and first.about["model"] == made_of["model"]:  # as it is where files belong together
@@ -200,23 +200,18 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
         made = replace(first, name=name, columns=own, about=made_of)
     else:
         made = reading.read(prepared, name, tensors, made_of)
-    table.write(replace(made, columns={**made.columns, **of_others.columns}, about={**made.about, **of_others.about}), path)
+    table.write(replace(made, columns={**made.columns, **columns}, about={**made.about, **about}), path)
     return _read(path, path.stat().st_mtime_ns, name)  # a score after training equals that after reading, to the last digit
 
 
-@dataclass(frozen=True)
-class _Columns:
-    columns: Mapping[str, Array]
-    about: Mapping[str, str]
-
-
-def _of_others(path: Path, made_of: Mapping[str, str]) -> _Columns:
-    """What other models said of the images, which takes long to make, from a table that is about to be read anew of the same model."""
+def _of_others(path: Path, made_of: Mapping[str, str]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Columns, and what is known of them: what other models said of the images, which takes long to make, from a table that is about to
+    be read anew of the same model."""
     if not path.exists() or any(checkpoint.metadata(path).get(key) != made_of[key] for key in ("model", "split")):
-        return _Columns({}, {})
+        return {}, {}
     was = table.read(path)
     kept = {key: columns for key, columns in {"swapped": (SWAPPED,), "shadows": SHADOWS}.items() if key in was.about}
-    return _Columns({name: was.columns[name] for names in kept.values() for name in names}, {key: was.about[key] for key in kept})
+    return {name: was.columns[name] for names in kept.values() for name in names}, {key: was.about[key] for key in kept}
 
 
 def widened(prepared: Prepared, name: str, columns: Mapping[str, Array], about: Mapping[str, str]) -> None:
@@ -342,7 +337,7 @@ def show_attacks(table: Sequence[tuple[str, Scores]]) -> str:
             spread = f" ({got['low']:.3f} to {got['high']:.3f})" if "low" in got else ""
             said.append(f"{id_} {got['value']:.3f}{spread}" if "value" in got else f"{id_}: {got.get('missing', 'not asked for')}")
         lines.append(f"{name:<22}{'; '.join(said)}")
-    return "\n".join([*lines, "by chance: ulira.auc 0.5, swap.advantage 0; 95 % intervals in brackets"])
+    return "\n".join([*lines, f"by chance: ulira.auc {measures.BY_CHANCE['ulira.auc']:g}, swap.advantage 0; 95 % intervals in brackets"])
 
 
 def no_yardstick(home: Path) -> str:

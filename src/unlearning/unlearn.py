@@ -84,7 +84,7 @@ def _one(
     with started(prepared, name, recipe, network, launched=parent is None, parent=parent) as run:
         run.follow()
         run.save(path, result_metadata(prepared, name, recipe, start))
-        remember(prepared, f"methods.{seeds.parted(name)[0]}.")
+        remember(prepared, f"methods.{config.method}.")
         if config.run.evaluate:
             rows.finished(run.row, scored or prepared, name, run.state.number)
         rows.export(run.row, prepared, network, path)
