@@ -247,6 +247,12 @@ def test_a_measure_that_does_not_tell_original_from_retrained_says_so(home, undr
     assert made["says"]["head"] == "No power here"
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.19, ""), (0.21, "over 0.2")])
+def test_unlearning_that_takes_a_fifth_of_retraining_is_flagged(share, said):
+    line = {"id": "share_of_retrain", "model": {"value": share}, "power": None, "apart": None}
+    assert cardpage.says(line) == said
+
+
 def test_alike_is_by_the_facing_halves_of_the_intervals():
     a = {"value": 10.0, "low": 0.0, "high": 13.0}
     assert card.alike(a, {"value": 15.0, "low": 11.0, "high": 90.0})  # 5 <= hypot(3, 4)

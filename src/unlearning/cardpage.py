@@ -114,4 +114,6 @@ def says(line: Mapping[str, Any]) -> str:
     """What a measure's line comes to."""
     if line["power"] is False:
         return "no power here"
+    if line["id"] == "share_of_retrain" and line["model"]["value"] > measures.LARGEST_SHARE:
+        return f"over {measures.LARGEST_SHARE:g}"
     return {None: "", False: "as retrained", True: "differs from retrained"}[line["apart"]]
