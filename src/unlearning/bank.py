@@ -10,6 +10,7 @@ from pathlib import Path
 from unlearning import scratch, seeds, table
 from unlearning.errors import BadInput
 from unlearning.files import digest, short
+from unlearning.provenance import mismatch
 from unlearning.scratch import STAGE
 from unlearning.table import LogitsTable
 from unlearning.workspace import Prepared, mend
@@ -47,7 +48,7 @@ def tables(prepared: Prepared, kind: str) -> list[LogitsTable]:
         if seed is not None and seed != prepared.config.run.seed:
             found[seed] = _read(file, file.stat().st_mtime_ns)
             wanted = asked(prepared, kind, seed)
-            wrong = [name for name, value in wanted.items() if found[seed].about.get(name) != value]
+            wrong = mismatch(wanted, found[seed].about)
             if wrong:
                 there, here = (short(str(said.get(wrong[0]))) for said in (found[seed].about, wanted))
                 raise BadInput(

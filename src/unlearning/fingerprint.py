@@ -1,13 +1,13 @@
-"""What DVC can't see by itself, in small files that it can: which images there are, what is to be forgotten, every recipe, the engine.
+"""What DVC can't see by itself, in small files that it can: which images there are, what is to be forgotten, every recipe, the arithmetic.
 
-Runs at each `dvc repro`, so it imports no torch and takes a second. Recipes belong here and not into a stage that depends on
-methods.py: a comment there would re-run such a stage, and a repr knows no comments."""
+Runs at each `dvc repro`, so it imports no torch and takes a second. No stage depends on a source file: a recipe's text knows no comments,
+and the arithmetic is a declared number (numerics.py)."""
 
 from dataclasses import replace
 from hashlib import file_digest
 from pathlib import Path
 
-from unlearning import scratch, sources
+from unlearning import numerics, scratch, sources
 from unlearning.config import Config
 from unlearning.errors import BadInput
 from unlearning.files import digest, write_json, write_text
@@ -15,8 +15,6 @@ from unlearning.keys import flatten
 from unlearning.recipe import Recipe
 from unlearning.scratch import STAGE
 
-# The files that a step is made of. Not what measures (predict, metrics): a new measure must not train the original again
-ENGINE = ("compute", "data", "edits", "engine", "losses", "model", "order", "prefix", "quick", "recipe", "schedule", "select")
 SETTINGS = ("data.mean", "data.std", "model.architecture", "run.seed", "run.precision")  # whatever is trained depends on them
 MEASURING = ("run.evaluate_every", "run.evaluate_retain")  # and a method's epoch table on these
 
@@ -27,9 +25,12 @@ def fingerprint(config: Config) -> None:
     root = config.path(data.root) if data.root else None
     images = sources.listing(data.source, root=root, image_size=data.image_size, limit=data.limit)
     found = {"images": images, "seed": data.seed, "request": request(config)}
+    if numerics.SPLITS > 1:
+        found["splits"] = numerics.SPLITS
     recipes = {name: recipe(config, name) for name in (*STAGE, *config.methods)}
     recipes["bank"] = "".join(f"{getattr(config, stage).seeds} {kind}\n{recipe(config, kind)}" for kind, stage in STAGE.items())
-    recipes["engine.py"] = "".join(f"{name}.py {_sha256(Path(__file__).with_name(f'{name}.py'))}\n" for name in ENGINE)
+    recipes["engine.py"] = numerics.engine()
+    recipes |= {name: f"{number}\n" for name, number in numerics.raised().items()}
     write_json(config.workspace / "data" / "fingerprint.json", found)
     for name, text in recipes.items():
         write_text(config.workspace / "recipes" / f"{name}.txt", text)

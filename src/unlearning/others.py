@@ -20,7 +20,8 @@ from unlearning.errors import BadInput, Failed
 from unlearning.files import digest, short
 from unlearning.follow import held
 from unlearning.metrics import accuracy
-from unlearning.recipe import Recipe
+from unlearning.provenance import matches
+from unlearning.recipe import Recipe, same
 from unlearning.spread import spread
 from unlearning.table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array, LogitsTable
 from unlearning.workspace import Prepared, mend, prepare, say
@@ -91,7 +92,7 @@ def _recipe(prepared: Prepared, name: str) -> Recipe:
     if method == "original":
         return ()
     recipe = replace(config, method=method).recipe()
-    if results.logits(prepared, name).about.get("recipe", repr(recipe)) != repr(recipe):
+    if not same(results.logits(prepared, name).about.get("recipe", repr(recipe)), repr(recipe)):
         several = [*results.seeds_of(prepared, name)]
         given = {key: value for key, value in config.given.items() if key.startswith(f"methods.{method}.")}
         given |= {"run.seed": str(min(several)), "run.seeds": str(len(several))} if several else {}
@@ -157,7 +158,7 @@ class Other:
 
     def lies(self) -> bool:
         """Whether its file is there and was made of these."""
-        return self.path.exists() and self.known.items() <= checkpoint.metadata(self.path).items()
+        return self.path.exists() and matches(self.known, checkpoint.metadata(self.path))
 
     def model(self) -> training.Model:
         here = self.prepared

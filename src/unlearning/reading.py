@@ -2,14 +2,12 @@
 
 import copy
 from collections.abc import Mapping
-from hashlib import file_digest
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from unlearning import engine, features, predict
+from unlearning import engine, features, numerics, predict
 from unlearning.config import Config
 from unlearning.data import Data
 from unlearning.errors import BadInput
@@ -22,28 +20,17 @@ from unlearning.splits import SPLITS
 from unlearning.table import LogitsTable
 from unlearning.workspace import Prepared, say
 
-CODE = ("data", "features", "model", "predict", "quick", "reading")
-
 
 def way(prepared: Prepared) -> str:
     """A hash of how models are read: a table that was read in another way is no longer what its model says."""
     said, more = prepared.config.data, prepared.config.evaluate
-    code = (*CODE, "engine") if more.relearn else CODE
-    return short(
-        digest(
-            [*map(_sha256, code), f"{said.mean} {said.std} {TAUS} {more.features} {relearning(prepared.config) if more.relearn else ()}"]
-        )
-    )
+    settings = f"{said.mean} {said.std} {TAUS} {more.features} {relearning(prepared.config) if more.relearn else ()}"
+    return short(digest([*numerics.reading(bool(more.relearn)), settings]))
 
 
 def code() -> str:
-    """A hash of the code by which logits are read."""
-    return short(digest(map(_sha256, CODE)))
-
-
-def _sha256(name: str) -> str:
-    with Path(__file__).with_name(f"{name}.py").open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+    """A hash of the arithmetic by which logits are read."""
+    return short(digest(numerics.reading(False)))
 
 
 def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], made_of: Mapping[str, str]) -> LogitsTable:

@@ -1,9 +1,10 @@
 """The vocabulary. A method is a tuple of phases and edits: values that compare, print and hash.
 
-The repr of a recipe evaluates back to it (see `NAMES`) and is what a run *was*: it is logged, and the resume state and
-DVC depend on it.
+The repr of a recipe is what a run *was*: it is logged, stands in the metadata of every model, and the resume state and DVC depend on it.
+`parse` reads it back, so that two recipes are compared as values.
 """
 
+import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -116,7 +117,45 @@ def _values(*modules: Any) -> dict[str, Callable[..., Any]]:
     return {name: value for m in modules for name, value in vars(m).items() if hasattr(value, "__dataclass_fields__")}
 
 
+# Names that classes had in recipes written earlier -> their names now. A class that is renamed gets a line here, and keeps its results.
+ALIASES: dict[str, str] = {}
+
+
 def names() -> dict[str, Any]:
-    """What the repr of a recipe may name: `eval(repr(recipe), names()) == recipe`."""
+    """What the repr of a recipe may name: `parse(repr(recipe)) == recipe`."""
     own = {c.__name__: c for c in (Term, SGD, Augment, Phase)}
-    return {**_values(edits, losses, order, schedule, select), **own}
+    known = {**_values(edits, losses, order, schedule, select), **own}
+    return known | {old: known[new] for old, new in ALIASES.items()}
+
+
+def parse(text: str) -> Any:
+    """The recipe (or any value of the vocabulary) that a text describes. Nothing is executed but constructors of the vocabulary.
+
+    Args:
+        text: what `repr` gave, now or in an earlier version: classes by their old names, without fields that have come since.
+
+    Raises:
+        ValueError: the text is no such value.
+    """
+    try:
+        return _built(ast.parse(text, mode="eval").body, names())
+    except (SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
+        raise ValueError(f"no recipe: {error}") from None
+
+
+def _built(node: ast.expr, known: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Tuple):
+        return tuple(_built(each, known) for each in node.elts)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        return known[node.func.id](**{str(word.arg): _built(word.value, known) for word in node.keywords})
+    return ast.literal_eval(node)
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two texts describe the same recipe; texts that are no recipes are compared as they are."""
+    if one == other:
+        return True
+    try:
+        return bool(parse(one) == parse(other))
+    except ValueError:
+        return False

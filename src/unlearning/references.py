@@ -10,6 +10,7 @@ from unlearning.engine import Epoch
 from unlearning.errors import BadInput
 from unlearning.files import write_text
 from unlearning.follow import started
+from unlearning.provenance import mismatch
 from unlearning.scratch import STAGE, recipe
 from unlearning.workspace import Prepared, mend, remember, say
 
@@ -25,7 +26,7 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
     asked = _asked(prepared, kind)
     if path.exists():
         tensors, found = checkpoint.load(path)
-        wrong = [name for name, value in asked.items() if found.get(name) != value]
+        wrong = mismatch(asked, found)
         if not wrong:
             return tensors
         if not anew:

@@ -13,6 +13,7 @@ from unlearning import bank, checkpoint, measures, metrics, reading, seeds, tabl
 from unlearning.case import Case
 from unlearning.errors import BadInput
 from unlearning.files import digest, read_json, short, write_json
+from unlearning.provenance import matches
 from unlearning.scratch import STAGE
 from unlearning.splits import SPLITS
 from unlearning.table import SHADOWS, SWAPPED, Array, LogitsTable
@@ -190,7 +191,7 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
     made_of |= {key: known[key] for key in ("recipe", seeds.KEY) if key in known}
     if path.exists():
         found = checkpoint.metadata(path)
-        if all(found.get(key) == made_of.get(key) for key in (*made_of, seeds.KEY)):
+        if matches(made_of, found) and found.get(seeds.KEY) == made_of.get(seeds.KEY):
             return _read(path, path.stat().st_mtime_ns, name)
     columns, about = _of_others(path, made_of)
     several = seeds.listed(known)

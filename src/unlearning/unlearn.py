@@ -16,6 +16,7 @@ from unlearning.config import Config
 from unlearning.errors import BadInput, Failed
 from unlearning.files import read_json, write_json, write_text
 from unlearning.follow import held, resume_folder, started
+from unlearning.provenance import matches
 from unlearning.recipe import Phase, Recipe
 from unlearning.scratch import STAGE
 from unlearning.spread import spread
@@ -58,7 +59,7 @@ def _chain(prepared: Prepared, recipes: Mapping[str, Recipe], start: dict[str, T
             for part, recipe in recipes.items():
                 path = home / "models" / f"{part}.safetensors"
                 result = result_metadata(prepared, part, recipe, start)
-                if part in known["done"] and path.exists() and checkpoint.metadata(path) == result:
+                if part in known["done"] and path.exists() and matches(result, checkpoint.metadata(path)):
                     say(f"{part}: is done")
                     start = checkpoint.load(path)[0]
                 else:
@@ -128,7 +129,7 @@ class Unit:
         for name in (self.name, config.method):
             weights, epochs = _files(config, name)
             known = checkpoint.metadata(weights) if weights.exists() and epochs.exists() else {}
-            if {key: value for key, value in known.items() if key != seeds.KEY} == self.made:
+            if matches(self.made, known):
                 if name != self.name:
                     _copy(config, name, self.name, self.made)
                 return True
