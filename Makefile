@@ -37,10 +37,11 @@ demo-full: env ## the demo beside a bank of 64, all ten methods by 8 or 64 seeds
 test: env lint ## lint, types, every test (what can not run here is skipped and said)
 	python -m pytest -n 2 --dist worksteal
 
-lint: env ## ruff and mypy
+lint: env ## ruff, mypy, and who may import whom
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports --no-cache
 
 docs: env ## docs/keys.md, docs/methods.md and docs/measures.md from the code
 	python docs/generate.py

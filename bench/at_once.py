@@ -17,9 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import torch
 
-from unlearning import config, engine, scratch, workspace
-from unlearning.recipe import Phase
-from unlearning.stack import Stack, stacked
+from lethe.config import loader as config
+from lethe.engine import engine
+from lethe.engine.stacked_models import Stack, stacked
+from lethe.recipes.recipe import Phase
+from lethe.workspace import workspace
 
 MOST = 8  # models that are trained one after another: more tell nothing new
 
@@ -35,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         said = ["--run.workspace", folder, "--run.device", "cpu", "--model.architecture", asked.architecture]
         prepared = workspace.prepare(config.load(said, overlay="demo"))
-    recipe = tuple(replace(step, epochs=asked.epochs) for step in scratch.recipe(prepared.config, "retrained") if isinstance(step, Phase))
+    recipe = tuple(replace(step, epochs=asked.epochs) for step in prepared.config.reference_recipe("retrained") if isinstance(step, Phase))
 
     def alone(models: int) -> None:
         for seed in range(models):

@@ -21,9 +21,14 @@ ROOT = Path(__file__).parents[1]
 RUNS = """
 import sys
 sys.path.insert(0, "src")
-from unlearning.config import load
-from unlearning.methods import METHODS
-from unlearning.unlearn import unlearn
+try:
+    from lethe.config.loader import load
+    from lethe.pipeline.unlearn import unlearn
+    from lethe.recipes.paper_methods import METHODS
+except ImportError:  # a commit before the package was called lethe
+    from unlearning.config import load
+    from unlearning.methods import METHODS
+    from unlearning.unlearn import unlearn
 for method in METHODS:
     keys = {"method": method, "run.workspace": sys.argv[1], "run.evaluate": "false", "run.log_model": "none"}
     few = {"epochs": 3, "final_epochs": 1, "repair_every": 2, "batch_size": 16, "lr": 0.01}

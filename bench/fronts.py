@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from unlearning.fronts import front
+from lethe.search.pareto import front
 
 SPLITS = ("retain", "forget", "validation")
 COLOURS = ("#0072B2", "#009E73", "#CC79A7")

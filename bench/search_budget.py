@@ -25,8 +25,8 @@ def one(sampler: str, seed: int, trials: int, workspace: Path) -> tuple[list[Any
     """The trials of one search, and the original's utility."""
     import optuna
 
-    from unlearning import config
-    from unlearning.search import search, storage
+    from lethe.config import loader as config
+    from lethe.search.study import search, storage
 
     keys = {f"search.spaces.hybrid_4.{key}": value for key, value in SHORT.items()}
     keys |= {"search.sampler": sampler, "search.seed": str(seed), "search.trials": str(trials), "run.workspace": str(workspace)}
@@ -51,7 +51,7 @@ def within(trials: list[Any], budget: float) -> list[Any]:
 
 
 def measure(trials: list[Any], original: float) -> tuple[int, int, float, float | None]:
-    from unlearning.fronts import hypervolume
+    from lethe.search.pareto import hypervolume
 
     done = [trial for trial in trials if trial.values]
     good = [trial.values[0] for trial in done if trial.user_attrs["measured"]["utility"] >= original - 1]
@@ -79,7 +79,7 @@ def main() -> None:
             lines.writerow([sampler, seed, budget, count, stopped, f"{area:.3f}", "" if best is None else f"{best:.4f}"])
     print(table.getvalue(), end="")
     if said.write:
-        from unlearning.files import write_text
+        from lethe._util.files import write_text
 
         path = Path(__file__).resolve().parents[1] / "results" / "search_digits.csv"
         write_text(path, table.getvalue())

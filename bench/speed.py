@@ -32,12 +32,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from unlearning import engine, model, predict
-from unlearning.data import Data
-from unlearning.methods import Training, hybrid_4
-from unlearning.prefix import Cut, Prefix, split
-from unlearning.quick import quicken
-from unlearning.recipe import Phase, Recipe
+from lethe.data.device_data import Data
+from lethe.engine import engine
+from lethe.engine.frozen_prefix import Cut, Prefix, split
+from lethe.evaluation import inference as predict
+from lethe.models import architectures as model
+from lethe.models.small_conv import quicken
+from lethe.recipes.paper_methods import Training, hybrid_4
+from lethe.recipes.recipe import Phase, Recipe
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 SPLITS = ("retain", "forget", "validation", "test")
@@ -212,9 +214,11 @@ def ours(setting: Setting) -> dict[str, float]:
 
 def tracked(setting: Setting) -> dict[str, float]:
     """The same with all that watches a run; what it still sends when the run ends is in it."""
-    from unlearning import config, observers, workspace
-    from unlearning.follow import started
-    from unlearning.sources import Images
+    from lethe.config import loader as config
+    from lethe.data.sources import Images
+    from lethe.engine import observers
+    from lethe.pipeline.runner import started
+    from lethe.workspace import workspace
 
     n = len(setting.labels)
     train = len(setting.splits["retain"]) + len(setting.splits["forget"])

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unlearning import config, measures
-from unlearning.keys import SECTIONS, Arguments, accepts, flatten, leaves
-from unlearning.methods import METHODS, as_run
-from unlearning.order import short
-from unlearning.recipe import Phase
+from lethe.config import loader as config
+from lethe.config.schema import SECTIONS, Arguments, accepts, flatten, leaves
+from lethe.evaluation import catalogue as measures
+from lethe.recipes.ordering import short
+from lethe.recipes.paper_methods import METHODS, as_run
+from lethe.recipes.recipe import Phase
 
 HERE = Path(__file__).parent
 NOTE = "<!-- written by `make docs`; edit the code it comes from -->\n"

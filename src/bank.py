@@ -2,12 +2,12 @@
 
 import sys
 
-from unlearning.command import main
-from unlearning.config import Config
+from lethe.cli.main import main
+from lethe.config.loader import Config
 
 
 def work(config: Config) -> None:
-    from unlearning.grow import grow
+    from lethe.pipeline.bank_training import grow
 
     grow(config)
 

@@ -6,14 +6,14 @@ methods by 8; all of it measured beside the bank, and the report. What is there 
 import sys
 from dataclasses import replace
 
-from unlearning.command import main
-from unlearning.config import Config
+from lethe.cli.main import main
+from lethe.config.loader import Config
 
 AS_MANY = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrained models; the others by run.seeds
 
 
 def work(config: Config) -> None:
-    from unlearning.unlearn import evaluate, unlearn
+    from lethe.pipeline.unlearn import evaluate, unlearn
 
     unlearn(config)
     if config.evaluate.swap or config.evaluate.shadows:
@@ -21,10 +21,10 @@ def work(config: Config) -> None:
 
 
 def full(config: Config) -> None:
-    from unlearning.grow import grow
-    from unlearning.published import TEN
-    from unlearning.report import report
-    from unlearning.unlearn import evaluate, unlearn
+    from lethe.pipeline.bank_training import grow
+    from lethe.pipeline.unlearn import evaluate, unlearn
+    from lethe.recipes.paper_methods import TEN
+    from lethe.reporting.report import report
 
     for method in TEN:
         run = config.run.model_copy(update={"seeds": config.retrain.seeds if method in AS_MANY else config.run.seeds, "evaluate": False})

@@ -5,14 +5,13 @@ Scores are worked out anew from the tables that are there; a model is read only 
 import sys
 from functools import partial
 
-from unlearning.command import main
-from unlearning.config import Config
-from unlearning.scratch import STAGE
+from lethe.cli.main import main
+from lethe.config.loader import STAGE, Config
 
 
 def work(config: Config, names: list[str]) -> None:
-    from unlearning.errors import BadInput
-    from unlearning.unlearn import evaluate
+    from lethe._util.errors import BadInput
+    from lethe.pipeline.unlearn import evaluate
 
     for name in names:
         if name.partition("/")[0] not in {*config.methods, *STAGE, "all"}:

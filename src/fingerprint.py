@@ -2,12 +2,12 @@
 
 import sys
 
-from unlearning.command import main
-from unlearning.config import Config
+from lethe.cli.main import main
+from lethe.config.loader import Config
 
 
 def work(config: Config) -> None:
-    from unlearning.fingerprint import fingerprint
+    from lethe.workspace.fingerprint import fingerprint
 
     fingerprint(config)
 

@@ -2,12 +2,12 @@
 
 import sys
 
-from unlearning.command import main
-from unlearning.config import Config
+from lethe.cli.main import main
+from lethe.config.loader import Config
 
 
 def work(config: Config) -> None:
-    from unlearning.workspace import prepare
+    from lethe.workspace.workspace import prepare
 
     prepared = prepare(config, anew=True)
     counts = ", ".join(f"{name} {len(index):,}" for name, index in prepared.splits.items())

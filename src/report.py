@@ -4,19 +4,19 @@
 import sys
 from functools import partial
 
-from unlearning.command import main
-from unlearning.config import Config
-from unlearning.errors import BadInput
+from lethe._util.errors import BadInput
+from lethe.cli.main import main
+from lethe.config.loader import Config
 
 
 def work(config: Config) -> None:
-    from unlearning.report import report
+    from lethe.reporting.report import report
 
     report(config)
 
 
 def card(config: Config, ids: list[str]) -> None:
-    from unlearning.card import card, listed
+    from lethe.reporting.card import card, listed
 
     if len(ids) > 1 or "" in ids:
         raise BadInput(f"list is {' '.join(ids) or repr('')}; it takes the id of one image, e.g. --list train/5940")

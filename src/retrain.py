@@ -2,13 +2,14 @@
 
 import sys
 
-from unlearning.command import main
-from unlearning.config import Config
+from lethe.cli.main import main
+from lethe.config.loader import Config
 
 
 def work(config: Config) -> None:
-    from unlearning import references, results
-    from unlearning.workspace import prepare
+    from lethe.pipeline import references
+    from lethe.workspace import scores as results
+    from lethe.workspace.workspace import prepare
 
     prepared = prepare(config)
     references.weights(prepared, "retrained", anew=True, launched=True)

@@ -4,9 +4,9 @@ import sys
 from dataclasses import replace
 from functools import partial
 
-from unlearning.command import main
-from unlearning.config import Config
-from unlearning.errors import BadInput
+from lethe._util.errors import BadInput
+from lethe.cli.main import main
+from lethe.config.loader import Config
 
 
 def chosen(config: Config) -> Config:
@@ -16,13 +16,13 @@ def chosen(config: Config) -> Config:
 
 
 def work(config: Config) -> None:
-    from unlearning.search import search
+    from lethe.search.study import search
 
     search(chosen(config))
 
 
 def adopt(words: list[str], config: Config) -> None:
-    from unlearning.search import adopt
+    from lethe.search.study import adopt
 
     if not 1 <= len(words) <= 2 or not words[0].isdecimal():
         raise BadInput(f"adopt {' '.join(words)}: it takes the number of a trial and, if you like, a name: adopt 17 gentle")

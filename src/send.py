@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from unlearning.checkout import root
-from unlearning.delivery import send
-from unlearning.journal import OUTBOX
+from lethe._util.checkout import root
+from lethe.tracking.mlflow_delivery import send
+from lethe.tracking.outbox import OUTBOX
 
 
 def main() -> int:

@@ -2,18 +2,18 @@
 
 import sys
 
-from unlearning.command import main
-from unlearning.config import Config
+from lethe.cli.main import main
+from lethe.config.loader import Config
 
 
 def work(config: Config) -> None:
-    from unlearning.unlearn import unlearn
+    from lethe.pipeline.unlearn import unlearn
 
     unlearn(config)
 
 
 def explain(config: Config) -> None:
-    from unlearning.explain import explain
+    from lethe.pipeline.dry_run import explain
 
     print(explain(config, measure="--time" in sys.argv))
 

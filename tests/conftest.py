@@ -199,7 +199,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
             project.root.mkdir(exist_ok=True)
             write_params(project.root / "params.yaml")
             store = f"sqlite:///{shared}/rows.db"
-            project.script(f"from unlearning import delivery\ndelivery.connect({store!r}).search_experiments()")
+            project.script(f"from lethe.tracking import mlflow_delivery\nmlflow_delivery.connect({store!r}).search_experiments()")
             shutil.copy(shared / "rows.db", shared / "empty.db")
             project.ran("prepare")
             for stage in ("pretrain", "retrain"):
@@ -275,9 +275,9 @@ def database() -> Iterator[Any]:
 def serve() -> None:
     """A request is a line: a stage to start (the answer is its pid) or a pid to wait for (its exit code)."""
     sys.path[0] = str(ROOT / "src")
-    for name in ("explain", "unlearn", "plots", "tracking"):
-        importlib.import_module(f"unlearning.{name}")
-    os.environ.update(sys.modules["unlearning.delivery"].QUIET)
+    for name in ("pipeline.dry_run", "pipeline.unlearn", "plots.figures", "tracking.run_log"):
+        importlib.import_module(f"lethe.{name}")
+    os.environ.update(sys.modules["lethe.tracking.mlflow_delivery"].QUIET)
     for name in (
         "pandas",
         "matplotlib.backends.backend_agg",
@@ -291,7 +291,7 @@ def serve() -> None:
     ):
         importlib.import_module(name)
     sys.modules["torch"].set_num_threads(1)
-    sys.modules["unlearning.config"].load()  # slow the first time
+    sys.modules["lethe.config.loader"].load()  # slow the first time
     gc.freeze()  # else the first collection in every child copies a gigabyte
     answers = os.fdopen(os.dup(1), "w")
     for line in iter(sys.stdin.readline, ""):
@@ -314,7 +314,7 @@ def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: 
     sys.argv = argv
     faulthandler.enable()  # where an interpreter crashed stands on stderr
     if environment.get("CURVES") == "none":  # drawing them takes longer than the rest of a small run
-        sys.modules["unlearning.plots"].curves = lambda *_: b""  # type: ignore[attr-defined]
+        sys.modules["lethe.plots.figures"].curves = lambda *_: b""  # type: ignore[attr-defined]
     if "HIT" in environment:
         hit(**json.loads(environment["HIT"]))
     if "LARGEST" in environment:

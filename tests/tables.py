@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unlearning.splits import SPLITS
-from unlearning.table import Array, LogitsTable
+from lethe.data.splits import SPLITS
+from lethe.evaluation.logits_table import Array, LogitsTable
 
 CLASSES = 4
 SIZES = (240, 200, 200, 200)  # retain, forget, validation, test

@@ -13,9 +13,11 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from unlearning import attacks, distributions, features
-from unlearning.attacks import RATES, Floats, Roc
-from unlearning.errors import TooFew
+from lethe._util.errors import TooFew
+from lethe.evaluation import attacks
+from lethe.evaluation import model_distributions as distributions
+from lethe.evaluation import representations as features
+from lethe.evaluation.attacks import RATES, Floats, Roc
 
 M1, M2, S = 1.6, 0.7, 1.3
 D = (M1 - M2) / S

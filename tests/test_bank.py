@@ -11,12 +11,19 @@ import tables
 import torch
 from conftest import Project, at, at_file
 
-from unlearning import bank, checkpoint, config, engine, measures, reading, results, scratch, table, workspace
-from unlearning.errors import BadInput
-from unlearning.intervals import EXAMPLES, SEEDS
-from unlearning.published import TEN
-from unlearning.table import LogitsTable
-from unlearning.workspace import Prepared
+from lethe._util.errors import BadInput
+from lethe.config import loader as config
+from lethe.engine import engine
+from lethe.evaluation import catalogue as measures
+from lethe.evaluation import logits_table as table
+from lethe.evaluation.logits_table import LogitsTable
+from lethe.evaluation.uncertainty import EXAMPLES, SEEDS
+from lethe.models import checkpoint
+from lethe.recipes.paper_methods import TEN
+from lethe.workspace import bank, workspace
+from lethe.workspace import read_model as reading
+from lethe.workspace import scores as results
+from lethe.workspace.workspace import Prepared
 
 
 def models(project: Project, folder: str = "*") -> dict[str, int]:
@@ -41,7 +48,7 @@ def one_thread() -> Iterator[None]:
 def test_it_grows_is_kept_and_gone_on_with(project: Project, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     # Killed within a stack, then between two of its tables, which is cheap; each model has its row, and none has two
     four = ("--retrain.seeds", "4")
-    assert project.run("bank", *four, **at("unlearning.observers:Resume.save", 3)).returncode == -9
+    assert project.run("bank", *four, **at("lethe.engine.observers:Resume.save", 3)).returncode == -9
     assert not models(project)
     said = project.run("bank", *four, **at_file("retrained.seed3.safetensors"))
     assert said.returncode == -9 and "retrained, seeds 1 to 4: going on behind epoch 1" in said.stderr
@@ -75,7 +82,7 @@ def test_it_grows_is_kept_and_gone_on_with(project: Project, monkeypatch: pytest
     here = prepared(project, monkeypatch)
     for made in bank.tables(here, "retrained")[3:]:
         network = here.network(int(made.about["seed"]))
-        list(engine.run(scratch.recipe(here.config, "retrained"), network, here.data, seed=int(made.about["seed"])))
+        list(engine.run(here.config.reference_recipe("retrained"), network, here.data, seed=int(made.about["seed"])))
         alone = results.reading.read(here, "alone", network.state_dict(), {})
         np.testing.assert_allclose(made.logits, alone.logits, atol=1e-3)
         assert made.ids == alone.ids

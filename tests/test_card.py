@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 from tables import SIZES, bank, drawn
 
-from unlearning import card, cardpage, checkpoint, config, plots, results, sources, splits, table
-from unlearning.errors import BadInput
-from unlearning.files import digest, short, write_json
+from lethe._util.errors import BadInput
+from lethe._util.files import digest, short, write_json
+from lethe.config import loader as config
+from lethe.data import sources, splits
+from lethe.evaluation import logits_table as table
+from lethe.models import checkpoint
+from lethe.plots import figures as plots
+from lethe.reporting import card
+from lethe.reporting import card_page as cardpage
+from lethe.workspace import scores as results
 
 CLASSES = ("cat", "dog", "<ship>", "bird")
 

@@ -17,8 +17,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unlearning import checkpoint, model
-from unlearning.errors import BadInput, Failed
+from lethe._util.errors import BadInput, Failed
+from lethe.models import architectures as model
+from lethe.models import checkpoint
 
 torch.set_num_threads(1)
 
@@ -271,8 +272,10 @@ SHARED = ROOT.parent / "shared"
 @pytest.mark.skipif(not (SHARED / "checkpoints").is_dir() or not (SHARED / "cifar10-jpeg").is_dir(), reason="no ../shared/checkpoints")
 def test_the_provided_checkpoints_on_the_forget_images(tmp_path: Path) -> None:
     """On CIFAR-10 (JPEG), the seed-42 draw: what they were trained on, and not."""
-    from unlearning import metrics, quick, splits
-    from unlearning.sources import Images
+    from lethe.data import splits
+    from lethe.data.sources import Images
+    from lethe.evaluation import metrics
+    from lethe.models import small_conv as quick
 
     folder = SHARED / "cifar10-jpeg"
     classes = sorted(path.name for path in (folder / "train").iterdir())

@@ -16,10 +16,11 @@ from conftest import ROOT, Project, at_step, no_larger
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from unlearning import checkpoint, plots, results
-from unlearning.files import write_json
-from unlearning.methods import METHODS
-from unlearning.published import TEN
+from lethe._util.files import write_json
+from lethe.models import checkpoint
+from lethe.plots import figures as plots
+from lethe.recipes.paper_methods import METHODS, TEN
+from lethe.workspace import scores as results
 
 STAGES = ("prepare", "pretrain", "retrain", "unlearn", "evaluate", "demo")
 SPLITS = ("retain", "forget", "validation", "test")

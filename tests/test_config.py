@@ -14,12 +14,12 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from ruamel.yaml import YAML
 
-from unlearning import config
-from unlearning.checkout import CHECKOUT
-from unlearning.config import Config
-from unlearning.errors import BadInput
-from unlearning.keys import SECTIONS, Arguments, Forget, accepts, leaves, method_section
-from unlearning.methods import METHODS
+from lethe._util.checkout import CHECKOUT
+from lethe._util.errors import BadInput
+from lethe.config import loader as config
+from lethe.config.loader import Config
+from lethe.config.schema import SECTIONS, Arguments, Forget, accepts, leaves, method_section
+from lethe.recipes.paper_methods import METHODS
 
 PARAMS = CHECKOUT / "params.yaml"
 Tree = dict[str, Any]

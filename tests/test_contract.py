@@ -24,14 +24,18 @@ from ruamel.yaml import YAML
 from torch import Tensor
 from torch.nn import Module
 
-from unlearning import config, engine, model, observers, predict, recipe
-from unlearning.checkout import CHECKOUT
-from unlearning.data import Batch, Data
-from unlearning.engine import Epoch, Refs, State
-from unlearning.losses import CrossEntropy, Loss
-from unlearning.methods import METHODS, Training
-from unlearning.recipe import Phase, Recipe
-from unlearning.schedule import Constant, Cosine
+from lethe._util.checkout import CHECKOUT
+from lethe.config import loader as config
+from lethe.data.device_data import Batch, Data
+from lethe.engine import engine, observers
+from lethe.engine.engine import Epoch, Refs, State
+from lethe.evaluation import inference as predict
+from lethe.models import architectures as model
+from lethe.recipes import recipe
+from lethe.recipes.losses import CrossEntropy, Loss
+from lethe.recipes.paper_methods import METHODS, Training
+from lethe.recipes.recipe import Phase, Recipe
+from lethe.recipes.schedules import Constant, Cosine
 
 torch.set_num_threads(1)
 

@@ -108,9 +108,10 @@ def test_a_new_loss(copy: Path) -> None:
     (copy / "tests" / "script.py").write_text("""
 import torch
 import test_contract as contract
-from unlearning import engine, recipe
-from unlearning.losses import TowardsUniform
-from unlearning.recipe import SGD, Phase, Term
+from lethe.engine import engine
+from lethe.recipes import recipe
+from lethe.recipes.losses import TowardsUniform
+from lethe.recipes.recipe import SGD, Phase, Term
 
 term = Term("forget", loss=TowardsUniform())
 steps = (Phase("uniform", 3, (Term("retain"), term), 8, optimizer=SGD(0.9, 0.0)),)
@@ -132,7 +133,7 @@ def test_a_new_measure(copy: Path) -> None:
     (copy / "tests" / "script.py").write_text("""
 import numpy as np
 from tables import drawn
-from unlearning import results
+from lethe.workspace import scores as results
 
 table = drawn(1, name="ours")
 scores = results.measure(table, [drawn(100, name="retrained")])

@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
 
-from unlearning import sources, splits
-from unlearning.errors import BadInput, Failed
-from unlearning.sources import Images
-from unlearning.splits import SPLITS, Request
+from lethe._util.errors import BadInput, Failed
+from lethe.data import sources, splits
+from lethe.data.sources import Images
+from lethe.data.splits import SPLITS, Request
 
 REAL = Path(__file__).parents[2] / "shared" / "cifar10-jpeg"
 SRC = Path(sources.__file__).parents[1]
@@ -184,7 +184,7 @@ def test_processes_read_what_one_reads(root: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_process_that_dies_fails_the_run_and_does_not_hang_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_workers", lambda files: 2)
-    (package := root / "broken/unlearning").mkdir(parents=True)
+    (package := root / "broken/lethe").mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit(9)")
     monkeypatch.setattr(sources, "__file__", str(package / "sources.py"))  # what the processes import
     with pytest.raises(Failed, match=r"a process that reads images ended, near .*train/cat/0\.png"):
@@ -199,7 +199,7 @@ def test_ctrl_c_while_reading_is_quiet_and_leaves_no_process(tmp_path: Path) -> 
             for i in range(1, count):
                 (tmp_path / part / name / f"{i}.jpg").hardlink_to(tmp_path / part / name / "0.jpg")
     code = (
-        "import sys; from pathlib import Path; from unlearning import sources; sources._workers = lambda files: 2\n"
+        "import sys; from pathlib import Path; from lethe.data import sources; sources._workers = lambda files: 2\n"
         "print('reading', flush=True)\n"
         "try: sources.read('image_folder', root=Path(sys.argv[1]), image_size=32, limit=None, cache=Path('never'))\n"
         "except KeyboardInterrupt: print('stopped')"
@@ -417,7 +417,7 @@ def test_limited_digits_keep_their_ids_and_their_held_out_part() -> None:
 
 def test_without_a_network_one_line_names_the_ways_that_need_none(tmp_path: Path) -> None:
     code = (
-        "import sys, torchvision.datasets, time; from pathlib import Path; from unlearning import errors, sources\n"
+        "import sys, torchvision.datasets, time; from pathlib import Path; from lethe._util import errors; from lethe.data import sources\n"
         "started = time.monotonic()\n"
         "try: sources.read('cifar10', root=None, image_size=32, limit=None, cache=Path(sys.argv[1]))\n"
         "except errors.BadInput as error: print(error)\n"
@@ -539,7 +539,7 @@ def test_images_come_back_as_they_were_saved(root: Path, tmp_path: Path) -> None
 
 def test_the_file_of_images_is_the_same_in_every_process(root: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from unlearning import sources\n"
+        "import sys; from pathlib import Path; from lethe.data import sources\n"
         "i = sources.read('image_folder', root=Path(sys.argv[1]), image_size=32, limit=None, cache=Path('never'))\n"
         "sources.save(i, Path(sys.argv[2]), 'listing'); print(i.train_hash())"
     )

@@ -26,8 +26,8 @@ from conftest import ROOT, Project, Warm, write_params
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from unlearning import numerics
-from unlearning.published import TEN
+from lethe.recipes.paper_methods import TEN
+from lethe.workspace import numerics
 
 pytestmark = pytest.mark.slow
 
@@ -189,19 +189,19 @@ def test_an_edit_runs_what_it_touches_and_nothing_else(small: Checkout, monkeypa
     assert repro() == EVERYTHING
     assert repro() == {"fingerprint"}
 
-    for path in (small.root / "params.yaml", *(small.root / "src" / "unlearning").rglob("*.py")):
+    for path in (small.root / "params.yaml", *(small.root / "src" / "lethe").rglob("*.py")):
         with path.open("a") as file:
             file.write("\n# a comment\n")
     assert repro() == {"fingerprint"}
 
     hybrid_3 = {"fingerprint", "unlearn@hybrid_3", "evaluate@hybrid_3", "report"}
     body = "return _hybrid(training, Layers(training.trains), epochs, Ramp(peak, shape, power), repair_every, final_epochs)"
-    small.edit("src/unlearning/methods.py", body, body.replace("repair_every", "repair_every + 1"))
+    small.edit("src/lethe/recipes/paper_methods.py", body, body.replace("repair_every", "repair_every + 1"))
     assert repro() == hybrid_3
     small.put(methods__hybrid_3__lr=0.02)
     assert repro() == hybrid_3
 
-    small.edit("src/unlearning/numerics.py", "\nENGINE = 1\n", "\nENGINE = 2\n")  # other arithmetic of steps
+    small.edit("src/lethe/workspace/numerics.py", "\nENGINE = 1\n", "\nENGINE = 2\n")  # other arithmetic of steps
     assert repro() == EVERYTHING - {"prepare"}
 
     (small.root / "request.csv").write_text("id\ntrain/3\ntrain/4\n")
@@ -275,7 +275,7 @@ def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: 
     assert small.git("status", "--porcelain") == ""
 
     # Other arithmetic of scores reads no model again
-    small.edit("src/unlearning/numerics.py", "\nMEASURES = 1\n", "\nMEASURES = 2\n")
+    small.edit("src/lethe/workspace/numerics.py", "\nMEASURES = 1\n", "\nMEASURES = 2\n")
     scored = "- ${run.workspace}/models/${key}.safetensors\n"
     small.edit("dvc.yaml", scored, scored + " " * 8 + "- ${run.workspace}/recipes/measures.txt\n")
     said = small.dvc("repro")

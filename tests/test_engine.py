@@ -19,17 +19,19 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from unlearning import engine, model, predict
-from unlearning.compute import Compute
-from unlearning.data import Batch, Data
-from unlearning.edits import Reinitialise
-from unlearning.engine import Epoch, Refs, State
-from unlearning.errors import Diverged
-from unlearning.losses import CrossEntropy
-from unlearning.order import Alternate, Every, Together
-from unlearning.recipe import SGD, Augment, Phase, Recipe, Term
-from unlearning.schedule import Constant, Cosine, OneCycle, Ramp
-from unlearning.select import Layers
+from lethe._util.errors import Diverged
+from lethe.data.device_data import Batch, Data
+from lethe.engine import engine
+from lethe.engine.engine import Epoch, Refs, State
+from lethe.evaluation import inference as predict
+from lethe.models import architectures as model
+from lethe.models.device import Compute
+from lethe.recipes.losses import CrossEntropy
+from lethe.recipes.ordering import Alternate, Every, Together
+from lethe.recipes.recipe import SGD, Augment, Phase, Recipe, Term
+from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp
+from lethe.recipes.trainable import Layers
+from lethe.recipes.weight_edits import Reinitialise
 
 torch.set_num_threads(1)
 

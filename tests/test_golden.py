@@ -17,11 +17,20 @@ import tables
 import torch
 from test_contract import images, network, small
 
-from unlearning import engine, features, intervals, judge, numerics, predict, reading, results, sources, splits, stack
-from unlearning.methods import METHODS
-from unlearning.prefix import Prefix
-from unlearning.recipe import SGD, Augment, Phase, Recipe, Term
-from unlearning.schedule import Cosine, OneCycle
+from lethe.data import sources, splits
+from lethe.engine import engine
+from lethe.engine import stacked_models as stack
+from lethe.engine.frozen_prefix import Prefix
+from lethe.evaluation import inference as predict
+from lethe.evaluation import representations as features
+from lethe.evaluation import uncertainty as intervals
+from lethe.evaluation import verdict as judge
+from lethe.recipes.paper_methods import METHODS
+from lethe.recipes.recipe import SGD, Augment, Phase, Recipe, Term
+from lethe.recipes.schedules import Cosine, OneCycle
+from lethe.workspace import numerics
+from lethe.workspace import read_model as reading
+from lethe.workspace import scores as results
 
 GOLDEN = Path(__file__).parent / "golden"
 Numbers = dict[str, Any]
@@ -131,8 +140,8 @@ def _of_seed(row: dict[str, float], shift: int) -> dict[str, float]:
 
 
 def of_search() -> Numbers:
-    from unlearning.fronts import Stop, front, hypervolume
-    from unlearning.objectives import OBJECTIVES
+    from lethe.search.objectives import OBJECTIVES
+    from lethe.search.pareto import Stop, front, hypervolume
 
     points = [(0.3, 80.0), (0.1, 70.0), (0.2, 85.0), (0.4, 90.0)]
     measured = {"retain.accuracy": 95.0, "forget.accuracy": 70.0, "validation.accuracy": 81.0, "forget.auc": 0.6, "utility": 80.0}

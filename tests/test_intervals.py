@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlearning.intervals import EXAMPLES, SEEDS, Estimate, bootstrap, holm, no_power, over_seeds, paired
+from lethe.evaluation.uncertainty import EXAMPLES, SEEDS, Estimate, bootstrap, holm, no_power, over_seeds, paired
 
 
 def test_a_bootstrap_interval_of_a_mean_is_as_wide_as_theory_says() -> None:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from unlearning import launch
+from lethe.cli import mlflow_launch as launch
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="MLflow can't start a shell script in conda's place there")
 
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 SCRIPT = """
 import json, os, pathlib, sys
-import unlearning
-seen = dict(python=sys.executable, arguments=sys.argv[1:], package=unlearning.__file__, environ=dict(os.environ))
+import lethe
+seen = dict(python=sys.executable, arguments=sys.argv[1:], package=lethe.__file__, environ=dict(os.environ))
 pathlib.Path(os.environ["SEEN"]).write_text(json.dumps(seen))
 """
 
@@ -51,7 +51,7 @@ def project(tmp_path):
     write(folder / "MLproject", "conda_env: conda.yaml\nentry_points: {toy: {command: python src/toy.py}}\n")
     write(folder / "conda.yaml", "name: lethe\ndependencies: [python=3.12]\n")
     write(folder / "src" / "toy.py", SCRIPT)
-    write(folder / "src" / "unlearning" / "__init__.py", "")
+    write(folder / "src" / "lethe" / "__init__.py", "")
     return folder
 
 
@@ -134,7 +134,7 @@ def test_from_a_git_url_runs_the_clones_code(mlflow_run, project, tmp_path):
     assert uses_this_environment(seen)
     clone = Path(seen.environ["PWD"])
     assert clone.parent == tmp_path / "temporary"
-    assert Path(seen.package) == clone / "src" / "unlearning" / "__init__.py"
+    assert Path(seen.package) == clone / "src" / "lethe" / "__init__.py"
 
 
 @pytest.mark.slow
@@ -240,10 +240,10 @@ def test_the_stand_in_serves_no_other_project(tmp_path, name, code):
 
 
 def test_the_plugin_is_registered_and_imports_no_mlflow():
-    (entry,) = importlib.metadata.entry_points(group="mlflow.run_context_provider", name="unlearning")
+    (entry,) = importlib.metadata.entry_points(group="mlflow.run_context_provider", name="lethe")
     assert entry.load() is launch.Plugin
     assert launch.Plugin.in_context(None) is False and launch.Plugin.tags(None) == {}
-    code = "import sys, unlearning.launch; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, lethe.cli.mlflow_launch; sys.exit('mlflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from tables import SIZES, bank, drawn, of_phi
 
-from unlearning import measures, measuring
-from unlearning.case import Case, Clock
-from unlearning.errors import BadInput, TooFew
-from unlearning.intervals import EXAMPLES, Estimate
-from unlearning.measures import MEASURES, Measure, measure, of_references
-from unlearning.splits import beside
-from unlearning.table import FORGOT, NEVER_SAW, SHADOWS, Array, LogitsTable
+from lethe._util.errors import BadInput, TooFew
+from lethe.data.splits import beside
+from lethe.evaluation import catalogue as measures
+from lethe.evaluation import measures as measuring
+from lethe.evaluation.catalogue import MEASURES, Measure, measure, of_references
+from lethe.evaluation.context import Case, Clock
+from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, Array, LogitsTable
+from lethe.evaluation.uncertainty import EXAMPLES, Estimate
 
 BY_ID = {each.id: each for each in MEASURES}
 LEAK = 3.0  # what phi gains where an image is remembered

@@ -15,12 +15,19 @@ from hypothesis import strategies as st
 from test_bank import fake, prepared
 from torch import Tensor
 
-from unlearning import bank, checkpoint, engine, measures, reading, results, scratch, splits, table
-from unlearning.errors import BadInput
-from unlearning.sources import Images
-from unlearning.splits import Splits
-from unlearning.table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array
-from unlearning.workspace import Prepared
+from lethe._util.errors import BadInput
+from lethe.data import splits
+from lethe.data.sources import Images
+from lethe.data.splits import Splits
+from lethe.engine import engine
+from lethe.evaluation import catalogue as measures
+from lethe.evaluation import logits_table as table
+from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array
+from lethe.models import checkpoint
+from lethe.workspace import bank
+from lethe.workspace import read_model as reading
+from lethe.workspace import scores as results
+from lethe.workspace.workspace import Prepared
 
 
 def drawn(forget: int, validation: int, seed: int, classes: int = 1) -> tuple[Splits, Images]:
@@ -78,7 +85,7 @@ def by_hand(here: Prepared, mine: Splits, seeds: tuple[int, int], learned: Mappi
     data, network, phi = replace(here.data, splits=index), here.network(seeds[0]), []
     if learned:
         network.load_state_dict(dict(learned))
-    for recipe, seed in zip((() if learned else scratch.recipe(here.config, "original"), here.config.recipe()), seeds, strict=True):
+    for recipe, seed in zip((() if learned else here.config.reference_recipe("original"), here.config.recipe()), seeds, strict=True):
         list(engine.run(recipe, network, data, seed=seed))
         phi.append(reading.read(here, "by hand", network.state_dict(), {}).phi)
     return phi[0], phi[1]
@@ -131,7 +138,7 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
     killed = project.run("evaluate", *asked, **at_file("3.safetensors"))  # between two files of what was made at once
     first = {path.name: path.read_bytes() for path in learned.glob("[0-9]*")}
     assert killed.returncode == -9 and sorted(first) == ["0.safetensors", "1.safetensors", "2.safetensors"]
-    killed = project.run("evaluate", *asked, **at("unlearning.observers:Resume.save", 3))  # in the second epoch of their unlearning
+    killed = project.run("evaluate", *asked, **at("lethe.engine.observers:Resume.save", 3))  # in the second epoch of their unlearning
     assert killed.returncode == -9 and "shadows 0 to 5: going on behind epoch 3" in killed.stderr
     assert len([*learned.glob("[0-9]*")]) == 6 and all((learned / name).read_bytes() == was for name, was in first.items())
     done = project.ran("evaluate", *asked)

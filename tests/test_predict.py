@@ -7,11 +7,13 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor, nn
 
-from unlearning import model, predict, reading
-from unlearning.data import Data
-from unlearning.order import First, InTurn
-from unlearning.recipe import SGD, Phase, Term
-from unlearning.schedule import Constant
+from lethe.data.device_data import Data
+from lethe.evaluation import inference as predict
+from lethe.models import architectures as model
+from lethe.recipes.ordering import First, InTurn
+from lethe.recipes.recipe import SGD, Phase, Term
+from lethe.recipes.schedules import Constant
+from lethe.workspace import read_model as reading
 
 EVERY = torch.arange(40)
 IDS = [f"train/{number}" for number in range(40)]

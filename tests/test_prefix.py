@@ -8,15 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unlearning import engine, model, predict
-from unlearning.data import Batch, Data, Features
-from unlearning.engine import Epoch, Refs
-from unlearning.order import Alternate, InTurn
-from unlearning.prefix import Cut, Prefix, split
-from unlearning.quick import quicken
-from unlearning.recipe import SGD, Augment, Phase, Term
-from unlearning.schedule import Constant
-from unlearning.select import ALL, Layers, Stages
+from lethe.data.device_data import Batch, Data, Features
+from lethe.engine import engine
+from lethe.engine.engine import Epoch, Refs
+from lethe.engine.frozen_prefix import Cut, Prefix, split
+from lethe.evaluation import inference as predict
+from lethe.models import architectures as model
+from lethe.models.small_conv import quicken
+from lethe.recipes.ordering import Alternate, InTurn
+from lethe.recipes.recipe import SGD, Augment, Phase, Term
+from lethe.recipes.schedules import Constant
+from lethe.recipes.trainable import ALL, Layers, Stages
 
 HEAD = Layers(("layer4", "fc"))
 TERMS = (Term("retain"), Term("forget", weight=-0.1))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from unlearning.quick import MOST, SmallConv2d, quicken
+from lethe.models.small_conv import MOST, SmallConv2d, quicken
 
 
 @settings(max_examples=60, deadline=None)

@@ -21,12 +21,12 @@ from conftest import ROOT, Project, clean
 from test_search import SMALL, trials
 from test_spread import alive, until
 
-from unlearning.errors import BadInput
-from unlearning.spread import spread
+from lethe._util.errors import BadInput
+from lethe.parallel.pool import spread
 
 DRIVER = """
 import json, sys, units
-from unlearning.spread import spread
+from lethe.parallel.pool import spread
 name, folder, gpus, *numbers = sys.argv[1:]
 items = [(folder, int(n)) if name == "kept" else int(n) for n in numbers]
 for item, result in spread(getattr(units, name), items, workers=4, gpus=float(gpus)):
@@ -174,7 +174,7 @@ def test_a_cluster_on_which_everything_dies(cluster: Cluster, project: Project, 
 
 
 def test_without_a_cluster_ray_is_not_imported(tmp_path: Path) -> None:
-    code = "import sys, units; from unlearning.spread import spread; "
+    code = "import sys, units; from lethe.parallel.pool import spread; "
     code += f"print(len(list(spread(units.kept, [({str(tmp_path)!r}, n) for n in (0, 1)]))), 'ray' in sys.modules)"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT / 'tests'}"

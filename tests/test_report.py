@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from unlearning import checkpoint, config, judge, plots, published, report, sources, splits
-from unlearning.errors import BadInput
-from unlearning.files import write_json, write_text
-from unlearning.judge import Reading
+from lethe._util.errors import BadInput
+from lethe._util.files import write_json, write_text
+from lethe.config import loader as config
+from lethe.data import sources, splits
+from lethe.evaluation import verdict as judge
+from lethe.evaluation.verdict import Reading
+from lethe.models import checkpoint
+from lethe.plots import figures as plots
+from lethe.recipes.paper_methods import TEN
+from lethe.reporting import published, report
 
 SIZES = {"retain": 1500, "forget": 500, "validation": 500, "test": 500}
 ORIGINAL, RETRAINED = (99.4, 99.2, 88.0, 88.2), (99.6, 88.2, 88.4, 88.6)
@@ -342,7 +348,7 @@ def test_without_a_retrained_model_nothing_is_said():
 
 def test_the_published_hybrids_over_forget():
     everything = published.REFERENCES | published.TABLE_7 | published.TABLE_8
-    kinds = {name: judge.verdict(Reading("published", "", "", published.SIZES, everything), name) for name in published.TEN}
+    kinds = {name: judge.verdict(Reading("published", "", "", published.SIZES, everything), name) for name in TEN}
     assert [name for name, found in kinds.items() if found and found.kind == "over-forgets"] == [
         "model_5", "hybrid_1", "hybrid_2", "hybrid_3", "hybrid_4",
     ]  # fmt: skip
@@ -389,7 +395,7 @@ def test_the_stage(project):
     done = project.ran("report")
     assert done.stdout.startswith(f"{project.root}/report/report.md\n")
     page = (project.root / "report" / "report.md").read_bytes()
-    assert all(line(page, judge.label(name))[5] == "not run" for name in published.TEN)
+    assert all(line(page, judge.label(name))[5] == "not run" for name in TEN)
     shutil.rmtree(project.root / "scores")
     refused = project.run("report")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 from tables import drawn
 
-from unlearning import measures, results, seeds
-from unlearning.errors import BadInput
-from unlearning.measures import MEASURES
+from lethe._util.errors import BadInput
+from lethe.evaluation import catalogue as measures
+from lethe.evaluation import seed_aggregation as seeds
+from lethe.evaluation.catalogue import MEASURES
+from lethe.workspace import scores as results
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from conftest import Project, Warm, at, at_file, at_step, copied
 
-from unlearning import checkpoint, config
-from unlearning.methods import METHODS
-from unlearning.recipe import Phase, Recipe
+from lethe.config import loader as config
+from lethe.models import checkpoint
+from lethe.recipes.paper_methods import METHODS
+from lethe.recipes.recipe import Phase, Recipe
 
 BATCHES = 8  # of the project's 60 images each, in batches of 8
 KILLED = -signal.SIGKILL
@@ -119,10 +120,10 @@ def test_killed_between_two_files(project: Project) -> None:
     chain = [
         (None, at_file("state.safetensors", 1)),  # where it begins; where it is killed
         (None, at_file("state.safetensors", 3)),
-        (1, at("unlearning.tracking:Row.metrics", 3)),  # told of 0 and 1 again; 2 is saved, and MLflow has not heard of it
+        (1, at("lethe.tracking.run_log:Row.metrics", 3)),  # told of 0 and 1 again; 2 is saved, and MLflow has not heard of it
         (2, at_file("model_6.csv")),
         (5, at_file("model_6.safetensors")),
-        (5, at("unlearning.observers:Resume.done", 1)),
+        (5, at("lethe.engine.observers:Resume.done", 1)),
     ]
     for epoch, moment in chain:
         done = project.run("unlearn", *argv, **moment)
@@ -194,7 +195,7 @@ def test_only_the_same_run_goes_on(project: Project) -> None:
 
 
 LAUNCHED = """
-from unlearning import delivery, journal
+from lethe.tracking import mlflow_delivery as delivery, outbox as journal
 client = delivery.connect(journal.addressee()["uri"])
 tags = {"mlflow.project.entryPoint": "unlearn", "mlflow.source.type": "PROJECT"}
 print(client.create_run("0", tags=tags, run_name="launched").info.run_id)

@@ -16,12 +16,14 @@ import torch
 from conftest import ROOT, Project, Warm, at_step, copied
 from hypothesis import given
 
-from unlearning import checkpoint, config, sources
-from unlearning.errors import BadInput, Failed
-from unlearning.fronts import Stop, dominates, front, hypervolume
-from unlearning.methods import METHODS
-from unlearning.spaces import spaces, values_of
-from unlearning.variants import with_variant
+from lethe._util.errors import BadInput, Failed
+from lethe.config import loader as config
+from lethe.data import sources
+from lethe.models import checkpoint
+from lethe.recipes.paper_methods import METHODS
+from lethe.search.adopt import with_variant
+from lethe.search.pareto import Stop, dominates, front, hypervolume
+from lethe.search.spaces import spaces, values_of
 
 PARAMS = ROOT / "params.yaml"
 SPACE = "search.spaces.hybrid_4"
@@ -341,8 +343,9 @@ def test_the_test_split_changes_nothing(searched: Project, built: Path, warm: Wa
 @pytest.mark.slow
 def test_nothing_of_the_test_split_is_handed_to_a_trial(searched: Project) -> None:
     out = searched.script("""
-from unlearning import config, workspace
-from unlearning.objectives import without_test
+from lethe.config import loader as config
+from lethe.workspace import workspace
+from lethe.search.objectives import without_test
 whole = workspace.prepare(config.load())
 blind = without_test(whole)
 assert blind.hashes == whole.hashes
@@ -393,7 +396,7 @@ def test_a_trial_that_diverges_is_a_failed_one_with_its_reason(project: Project)
 
 GREEDY = """
 import torch
-from unlearning.model import ConvNet
+from lethe.models.architectures import ConvNet
 
 class Greedy(ConvNet):
     def forward(self, images):
@@ -507,8 +510,8 @@ class Fixed(torch.nn.Module):
 
 @pytest.mark.parametrize("classes", [(0, 1, 2), (1,)])
 def test_the_auc_is_the_chance_that_forgets_loss_is_lower(classes: tuple[int, ...]) -> None:
-    from unlearning.data import Data
-    from unlearning.objectives import evaluator
+    from lethe.data.device_data import Data
+    from lethe.search.objectives import evaluator
 
     draw = torch.Generator().manual_seed(0)
     labels = torch.arange(120) % 3

@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from unlearning import checkpoint, intervals, judge, seeds
-from unlearning.judge import Reading
-from unlearning.splits import SPLITS
+from lethe.data.splits import SPLITS
+from lethe.evaluation import seed_aggregation as seeds
+from lethe.evaluation import uncertainty as intervals
+from lethe.evaluation import verdict as judge
+from lethe.evaluation.verdict import Reading
+from lethe.models import checkpoint
 
 STEPS = 24  # of model_1: three epochs of eight batches
 

@@ -12,9 +12,9 @@ import pytest
 import units
 from conftest import ROOT, clean
 
-from unlearning import spread as spreading
-from unlearning.errors import BadInput, Failed
-from unlearning.spread import spread
+from lethe._util.errors import BadInput, Failed
+from lethe.parallel import pool as spreading
+from lethe.parallel.pool import spread
 
 
 def items(folder: Path, *numbers: int) -> list[tuple[str, int]]:

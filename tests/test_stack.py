@@ -8,12 +8,13 @@ import torch
 from test_prefix import data, final, phase
 from torch import Tensor, nn
 
-from unlearning import engine, model
-from unlearning.data import Batch, Data
-from unlearning.edits import Reinitialise
-from unlearning.recipe import SGD, Augment, Phase, Recipe, Term
-from unlearning.schedule import Cosine, OneCycle
-from unlearning.stack import Stack, refusal, stacked, unstacked
+from lethe.data.device_data import Batch, Data
+from lethe.engine import engine
+from lethe.engine.stacked_models import Stack, refusal, stacked, unstacked
+from lethe.models import architectures as model
+from lethe.recipes.recipe import SGD, Augment, Phase, Recipe, Term
+from lethe.recipes.schedules import Cosine, OneCycle
+from lethe.recipes.weight_edits import Reinitialise
 
 SEEDS = (3, 0, 7)
 SCRATCH = (

@@ -17,9 +17,10 @@ from conftest import Project, Started
 from sqlalchemy.exc import OperationalError
 from test_search import SMALL, read
 
-from unlearning import launch, storage
-from unlearning.errors import BadInput, Failed
-from unlearning.journal import clean
+from lethe._util.errors import BadInput, Failed
+from lethe._util.redact import clean
+from lethe.cli import mlflow_launch as launch
+from lethe.search import storage
 
 
 def workers(search: Started) -> list[psutil.Process]:

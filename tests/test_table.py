@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tables import drawn, of_phi
 
-from unlearning import checkpoint, table
-from unlearning.errors import BadInput
-from unlearning.table import LogitsTable, like, together
+from lethe._util.errors import BadInput
+from lethe.evaluation import logits_table as table
+from lethe.evaluation.logits_table import LogitsTable, like, together
+from lethe.models import checkpoint
 
 
 @given(st.lists(st.floats(-80, 80, width=32), min_size=3, max_size=6), st.data())

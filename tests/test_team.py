@@ -10,7 +10,7 @@ from test_search import SMALL, trials
 from test_survival import done
 from test_tracking import Server, wait_for
 
-from unlearning.delivery import connect
+from lethe.tracking.mlflow_delivery import connect
 
 
 @pytest.fixture

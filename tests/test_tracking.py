@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from unlearning import delivery
-from unlearning.delivery import connect, send, sweep
-from unlearning.errors import Failed
-from unlearning.journal import default_store, leftovers
-from unlearning.tracking import Row, find
+from lethe._util.errors import Failed
+from lethe.tracking import mlflow_delivery as delivery
+from lethe.tracking.mlflow_delivery import connect, send, sweep
+from lethe.tracking.outbox import default_store, leftovers
+from lethe.tracking.run_log import Row, find
 
 ROOT = Path(__file__).parents[1]
 EPOCH = {"retain.accuracy": 98.5, "forget.loss": 0.25}
@@ -130,7 +130,7 @@ def test_a_row_holds_what_it_was_told(home, capfd):
 
 def test_telling_needs_no_mlflow(tmp_path):
     """It takes seconds to import, and the first step must not wait for it."""
-    code = "import sys, unlearning.tracking; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'numpy')))"
+    code = "import sys, lethe.tracking.run_log; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'numpy')))"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -283,7 +283,7 @@ def wait_for(condition, seconds=60):
 KILLED = """
 import json, os, signal, sys, time
 from pathlib import Path
-from unlearning.tracking import Row
+from lethe.tracking.run_log import Row
 previous = json.loads(sys.argv[3])
 row = Row.open(Path(sys.argv[1]), name="killed", tags={"method": "model_1"}, params={"lr": 0.1}, previous=previous)
 while sys.argv[2] == "late" and row.run_id is None:
@@ -569,7 +569,7 @@ def test_a_safetensors_model(home):
 
 LOAD = """
 import json, sys
-sys.modules["unlearning"] = None
+sys.modules["lethe"] = None
 import mlflow, torch
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pytorch.load_model(f"models:/{sys.argv[2]}")

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearning import model, order, recipe, schedule
-from unlearning.errors import BadInput
-from unlearning.order import Alternate, Every, First, InTurn, Order, Together, short, spell
-from unlearning.recipe import SGD, Phase, Term
-from unlearning.schedule import Constant, Cosine, OneCycle, Ramp, Schedule
-from unlearning.select import ALL, Layers, Stages
+from lethe._util.errors import BadInput
+from lethe.models import architectures as model
+from lethe.recipes import ordering as order
+from lethe.recipes import recipe
+from lethe.recipes import schedules as schedule
+from lethe.recipes.ordering import Alternate, Every, First, InTurn, Order, Together, short, spell
+from lethe.recipes.recipe import SGD, Phase, Term
+from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp, Schedule
+from lethe.recipes.trainable import ALL, Layers, Stages
 
 # --- orders -----------------------------------------------------------------------------------------------------------
 

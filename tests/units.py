@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from unlearning.errors import BadInput
+from lethe._util.errors import BadInput
 
 
 def square(item: tuple[str, int]) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def told(n: int) -> tuple[str | None, str, str | None]:
 if __name__ == "__main__":
     import sys
 
-    from unlearning.spread import spread
+    from lethe.parallel.pool import spread
 
     for _ in spread(wait, [(sys.argv[1], n) for n in range(2)], workers=2):
         pass

@@ -1,0 +1,1 @@
+"""Lethe: machine unlearning you can trust, track and repeat."""

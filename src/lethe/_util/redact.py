@@ -1,0 +1,32 @@
+"""Texts as they are shown and written: without passwords, on one line."""
+
+import json
+import os
+import re
+from typing import Any
+
+
+def clean(text: str) -> str:
+    """`text` without the user and password of any address in it, and without MLflow's own secrets."""
+    text = re.sub(r"(?<=://)[^\s/]*@", "", text)
+    text = re.sub(r"(?<=://)[^:/@\s]*:[^@\s]*@", "", text)  # a password with a slash in it
+    text = re.sub(r"([?&]password=)[^&\s]*", r"\1***", text)
+    for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD"):
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+    return text
+
+
+def said(error: BaseException) -> str:
+    """The first line of what went wrong, fit to be shown."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return clean(line.partition(" with exception HTTP")[0])[:200]
+
+
+def plain(value: Any) -> str:
+    """A value as params.yaml and the command line write it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list | tuple):
+        return ",".join(map(plain, value))
+    return clean(str(value))

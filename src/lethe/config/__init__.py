@@ -1,0 +1,1 @@
+"""Every key, and how params.yaml and the command line become one configuration."""

@@ -1,0 +1,1 @@
+"""Where images come from, which are forgotten, and how they stand on the device."""

@@ -1,0 +1,150 @@
+"""Images and labels that live on the device: a split is an index tensor, a batch an index slice, normalised as it is cut.
+
+N images, B batch, C classes, H x W pixels.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lethe.recipes.recipe import Augment
+
+STREAM_SEEDS = {"retain": 1, "forget": 2, "train": 3, "validation": 4, "test": 5}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images_BCHW float32, normalised; labels_B int64; index_B int64 into the data's images."""
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    index_B: Tensor
+
+
+@dataclass(frozen=True)
+class Data:
+    """images_NCHW uint8, labels_N int64, `splits` name -> int64 indices, all on one device; or the images alone on the host.
+
+    `mean`, `std`: float32 [1, channels, 1, 1], of pixels scaled to [0, 1]. `channels_last`: the memory format of every batch.
+    `ahead`: so many batches are cut by a thread before they are asked for, the same in the same order; for images on the host."""
+
+    images_NCHW: Tensor
+    labels_N: Tensor
+    splits: Mapping[str, Tensor]
+    mean: Tensor
+    std: Tensor
+    channels_last: bool = False
+    ahead: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.labels_N.device
+
+    def normalised(self, index_B: Tensor) -> Tensor:
+        return self._normalise(self._pixels(index_B))
+
+    def _pixels(self, index_B: Tensor) -> Tensor:
+        """On the data's device, from wherever the images are."""
+        pixels_BCHW = self.images_NCHW[index_B.to(self.images_NCHW.device)]
+        if pixels_BCHW.device == self.device:
+            return pixels_BCHW
+        return pixels_BCHW.pin_memory().to(self.device, non_blocking=True)
+
+    def _normalise(self, pixels_BCHW: Tensor) -> Tensor:
+        form = torch.channels_last if self.channels_last else torch.contiguous_format
+        images = pixels_BCHW.to(dtype=torch.float32, memory_format=form)
+        return images.div_(255).sub_(self.mean).div_(self.std)
+
+    def batches(self, stream: str, batch_size: int, seed: int, number: int, augment: Augment | None = None) -> Iterator[Batch]:
+        """One shuffled pass over a split. The order (and augmentation) comes from (seed, number of the pass, split) alone.
+
+        A batch of one image holds it twice, and counts as two: BatchNorm can't train on one value a channel, and the mean loss
+        is the same."""
+        return self._passes(stream, batch_size, [(seed, self.splits[stream])], number, augment)
+
+    def _passes(
+        self, stream: str, batch_size: int, each: Sequence[tuple[int, Tensor]], number: int, augment: Augment | None
+    ) -> Iterator[Batch]:
+        """Several passes side by side, each of a seed and the images of its split, as many as the others': a batch holds one of every
+        pass, in their order."""
+        size = len(each[0][1])
+        generators = [torch.Generator().manual_seed(_mix(seed, number, STREAM_SEEDS[stream])) for seed, _ in each]
+        order_SN = torch.stack(
+            [index_N[torch.randperm(size, generator=own).to(self.device)] for (_, index_N), own in zip(each, generators, strict=True)]
+        )
+        draws_SN3 = torch.stack([_draws(augment, size, own, self.device) for own in generators]) if augment else None
+        where_SN = order_SN.to(self.images_NCHW.device)
+
+        def batch(cut: tuple[int, int]) -> Batch:
+            start, stop = cut
+            part = slice(start, stop) if stop - start > 1 else [start, start]
+            index_B = order_SN[:, part].flatten()
+            pixels = self._pixels(where_SN[:, part].flatten())
+            if augment and draws_SN3 is not None:
+                pixels = _augmented(pixels, augment.crop, draws_SN3[:, part].flatten(0, 1))
+            return Batch(self._normalise(pixels), self.labels_N[index_B], index_B)
+
+        cuts = _cuts(size, batch_size)
+        yield from _prefetched(batch, cuts, self.ahead) if self.ahead else map(batch, cuts)
+
+    def length(self, stream: str, batch_size: int) -> int:
+        """Number of batches in one pass."""
+        return len(_cuts(len(self.splits[stream]), batch_size))
+
+
+class Features(Data):
+    """What a network's frozen layers make of the images, in place of the images; `images_NCHW` float32 or bfloat16, any shape behind N."""
+
+    def _normalise(self, pixels_BCHW: Tensor) -> Tensor:
+        form = torch.channels_last if self.channels_last and pixels_BCHW.ndim == 4 else torch.contiguous_format
+        return pixels_BCHW.contiguous(memory_format=form)
+
+
+def _prefetched(batch: Callable[[tuple[int, int]], Batch], cuts: Iterable[tuple[int, int]], ahead: int) -> Iterator[Batch]:
+    """`map`, with the next results under way in a thread; what was begun is waited for when the caller stops early."""
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        under_way: deque[Future[Batch]] = deque()
+        for cut in cuts:
+            under_way.append(thread.submit(batch, cut))
+            if len(under_way) > ahead:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def _mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers (splitmix64's finaliser), so that neighbouring passes share nothing."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    return mixed >> 1
+
+
+def _cuts(n: int, batch_size: int) -> list[tuple[int, int]]:
+    starts = list(range(0, n, batch_size))
+    if len(starts) > 1 and n - starts[-1] == 1:
+        starts.pop()  # a last batch of one would weigh its image as much as a whole batch, and starve BatchNorm: it joins the one before
+    return [(start, stop) for start, stop in zip(starts, [*starts[1:], n], strict=True)]
+
+
+def _draws(augment: Augment, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """int64 [N, 3]: row and column of the crop, and whether to flip."""
+    corner = torch.randint(0, 2 * augment.crop + 1, (n, 2), generator=generator)
+    flip = torch.randint(0, 2, (n, 1), generator=generator) * int(augment.flip)
+    return torch.cat([corner, flip], dim=1).to(device)
+
+
+def _augmented(pixels_BCHW: Tensor, crop: int, draws_B3: Tensor) -> Tensor:
+    height, width = pixels_BCHW.shape[-2:]
+    padded = torch.nn.functional.pad(pixels_BCHW, (crop, crop, crop, crop))
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # every crop there is, as a view
+    image = torch.arange(len(draws_B3), device=pixels_BCHW.device)
+    cropped = windows[image, :, draws_B3[:, 0], draws_B3[:, 1]]
+    return torch.where(draws_B3[:, 2, None, None, None] == 1, cropped.flip(-1), cropped)

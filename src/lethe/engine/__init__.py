@@ -1,0 +1,1 @@
+"""The only place that steps a model."""

@@ -1,0 +1,299 @@
+"""The only place that steps a model: one short engine spells the words of a recipe.
+
+It imports no method, no metric, no tracker and no configuration. What watches a run is a `for` loop over what `run` yields.
+"""
+
+import copy
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lethe._util.errors import Diverged
+from lethe.data.device_data import Batch, Data
+from lethe.recipes.recipe import Phase, Recipe
+
+Evaluate = Callable[[Module, Data], Mapping[str, float]]
+View = Callable[[Phase, Module, Data, frozenset[str]], tuple[Module, Data]]
+
+
+def whole(phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
+    """The view that hides nothing: the network as it is, on the data as they are."""
+    return model, data
+
+
+@dataclass(frozen=True)
+class Refs:
+    """Frozen models that losses and edits may look at: the one unlearning began with, and one fresh from its initialiser."""
+
+    original: Module
+    blank: Module
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """All the engine ever says. Number 0 is the start, untrained; numbers count over all phases.
+
+    `losses`: mean training loss by stream; `metrics`: what `evaluate` gave; `seconds`: the steps alone, `evaluate_seconds`
+    the evaluation; `images`: seen by the steps; `trains`: number of weights that could move."""
+
+    number: int
+    phase: str
+    epoch: int
+    t: float
+    learning_rate: float | None = None
+    scale: float | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    steps: int = 0
+    images: int = 0
+    trains: int = 0
+    seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+
+
+@dataclass
+class State:
+    """Where a run stands: with the model, all that is needed to go on. `pending` holds tensors read from a file."""
+
+    step: int = 0
+    epoch: int = 0
+    number: int = -1
+    passes: dict[str, int] = field(default_factory=dict)
+    optimizer: torch.optim.Optimizer | None = None
+    optimizer_step: int = 0
+    best: dict[str, Tensor] | None = None
+    best_value: float = -math.inf
+    pending: dict[str, Tensor] | None = None
+
+    def tensors(self, model: Module) -> dict[str, Tensor]:
+        """Everything that is a tensor, by name: `model/...`, `best/...`, `optimizer/<what>/<parameter>`."""
+        named = {f"model/{name}": value for name, value in model.state_dict().items()}
+        named |= {f"best/{name}": value for name, value in (self.best or {}).items()}
+        if self.optimizer:
+            slots = self.optimizer.state
+            for name, parameter in model.named_parameters():
+                named |= {f"optimizer/{k}/{name}": v for k, v in slots.get(parameter, {}).items() if v is not None}
+        return named
+
+    def restore(self, model: Module, recipe: Recipe) -> None:
+        """Put `pending` back into the model and a new optimizer of the phase that made the running one."""
+        if self.pending is None:
+            return
+        groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, value in self.pending.items():
+            kind, _, rest = name.partition("/")
+            groups[kind][rest] = value
+        model.load_state_dict(groups["model"])
+        self.best = {k: v.clone() for k, v in groups["best"].items()} or None
+        maker = recipe[self.optimizer_step]
+        if isinstance(maker, Phase) and maker.optimizer and self.number > 0:
+            self.optimizer = maker.optimizer.build(list(model.parameters()))
+            parameters = dict(model.named_parameters())
+            for name, value in groups["optimizer"].items():
+                what, _, parameter = name.partition("/")
+                like = parameters[parameter]
+                own = torch.empty_like(like) if value.shape == like.shape else torch.empty_like(value, device=like.device)
+                self.optimizer.state[like][what] = own.copy_(value)
+        self.pending = None
+
+
+def run(
+    recipe: Recipe,
+    model: Module,
+    data: Data,
+    *,
+    evaluate: Evaluate = lambda model, data: {},
+    glance: Evaluate | None = None,
+    evaluate_every: int = 1,
+    seed: int = 0,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    view: View = whole,
+    blank: Module | None = None,
+    state: State | None = None,
+) -> Iterator[Epoch]:
+    """Spell `recipe` on `model`, in place, and yield an Epoch behind the start and behind every epoch and edit.
+
+    `state` is kept up to date at every yield; handed in with `pending` tensors, the run goes on from there. With
+    `evaluate_every=k` only every k-th epoch and the last of each phase are evaluated; `glance` stands in for `evaluate` in
+    those that are not the last. `view` says for each epoch which network steps on which data: shortcuts that give the same
+    (prefix.py) stand there. Raises Diverged when a loss is NaN or infinite.
+    """
+    state = State() if state is None else state
+    handed = _Handed(evaluate, glance or evaluate, evaluate_every, seed, autocast, view)
+    refs = Refs(_frozen(model), _frozen(blank or model))
+    state.restore(model, recipe)
+    if state.number < 0:
+        metrics, seconds = _timed(evaluate, model, model, data)
+        state.number = 0
+        for phase in (step for step in recipe if isinstance(step, Phase) and step.keep == "best"):
+            phase.rank(metrics)  # what can't be is said before the first step
+        yield Epoch(0, "start", 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
+    for step in recipe[state.step :]:
+        if isinstance(step, Phase):
+            yield from _phase(step, model, data, refs, state, handed)
+        elif state.epoch == 0:
+            step(model, data, refs)
+            metrics, seconds = _timed(evaluate, model, model, data)
+            state.number, state.epoch = state.number + 1, 1
+            yield Epoch(state.number, step.name, 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
+        state.step, state.epoch, state.best, state.best_value = state.step + 1, 0, None, -math.inf
+
+
+@dataclass(frozen=True)
+class _Handed:
+    """What `run` was given that no phase changes."""
+
+    evaluate: Evaluate
+    glance: Evaluate
+    evaluate_every: int
+    seed: int
+    autocast: Callable[[], AbstractContextManager[None]]
+    view: View
+
+
+def _phase(phase: Phase, model: Module, data: Data, refs: Refs, state: State, handed: _Handed) -> Iterator[Epoch]:
+    if phase.optimizer and state.epoch == 0:
+        state.optimizer, state.optimizer_step = phase.optimizer.build(list(model.parameters())), state.step
+    optimizer = state.optimizer
+    lengths = {letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}
+    for epoch in range(state.epoch, phase.epochs):
+        if optimizer is None:
+            raise ValueError(f"phase {phase.name!r} goes on with an optimizer, and none runs yet")
+        t = epoch / phase.epochs
+        trains = phase.trains(model, t)
+        word = phase.word(lengths, epoch)
+        losses: list[tuple[int, str, Tensor]] = []
+        images = 0
+        rate = phase.lr(t)
+        _wait(data.device)
+        began = time.perf_counter()
+        with _training(model, trains, phase.batchnorm), _seeded(handed.seed, state.number, data.device):
+            seen, source = handed.view(phase, model, data, trains)
+            streams = {letter: _passes(phase, stream, source, handed.seed, state.passes) for letter, stream in phase.streams.items()}
+            for number, letters in enumerate(word):
+                if phase.lr_steps == "batch":
+                    rate = phase.lr((epoch + number / len(word)) / phase.epochs)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                # set_to_none: SGD would move a frozen weight that still has a gradient (decay, momentum)
+                optimizer.zero_grad(set_to_none=True)
+                total: Tensor | float = 0.0
+                for letter in letters:
+                    batch = next(streams[letter])
+                    with handed.autocast():
+                        logits_BC = seen(batch.images_BCHW)
+                        for term in phase.terms:
+                            if term.letter == letter:
+                                loss = term.loss(logits_BC.float(), batch, refs)
+                                total = total + term.weight_at(t) * loss
+                                losses.append((number, term.stream, loss.detach()))
+                    images += len(batch.labels_B)
+                assert isinstance(total, Tensor)
+                total.backward()
+                optimizer.step()
+        means = _means(losses, phase.name, epoch)  # waits for the device
+        seconds = time.perf_counter() - began
+        optimizer.zero_grad(set_to_none=True)
+        metrics: Mapping[str, float] = {}
+        evaluating = 0.0
+        last = epoch + 1 == phase.epochs
+        if last or (epoch + 1) % handed.evaluate_every == 0 or phase.keep == "best":
+            metrics, evaluating = _timed(handed.evaluate if last else handed.glance, model, seen, source)
+            if not all(math.isfinite(value) for value in metrics.values()):
+                raise Diverged(f"phase {phase.name}, epoch {epoch}: after its {len(word)} steps the model's loss is not finite")
+        if phase.keep == "best" and phase.rank(metrics) > state.best_value:
+            state.best_value = phase.rank(metrics)
+            state.best = {name: value.clone() for name, value in model.state_dict().items()}
+        state.epoch, state.number = epoch + 1, state.number + 1
+        weights = sum(p.numel() for name, p in model.named_parameters() if name in trains)
+        yield Epoch(
+            state.number, phase.name, epoch, t, rate, phase.scale(t), means, metrics, len(word), images, weights, seconds, evaluating
+        )
+    if state.best is not None:
+        model.load_state_dict(state.best)
+
+
+def _passes(phase: Phase, stream: str, data: Data, seed: int, passes: dict[str, int]) -> Iterator[Batch]:
+    """Batches without end: one pass after another, each with its own number."""
+    while True:
+        number = passes.get(stream, 0)
+        passes[stream] = number + 1
+        yield from data.batches(stream, phase.batch_size, seed, number, phase.augment)
+
+
+@contextmanager
+def _training(model: Module, trains: frozenset[str], batchnorm: str) -> Iterator[None]:
+    """Train mode with only `trains` requiring a gradient; both undone on the way out."""
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    with modes_kept(model):
+        model.train()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trains)
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                frozen = not any(parameter.requires_grad for parameter in module.parameters())
+                if batchnorm == "eval" or (batchnorm == "eval_frozen" and frozen):
+                    module.eval()
+        try:
+            yield
+        finally:
+            for parameter, flag in flags.items():
+                parameter.requires_grad_(flag)
+
+
+@contextmanager
+def modes_kept(model: Module) -> Iterator[None]:
+    """Every module goes back to the mode, train or eval, that the caller had it in."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def _seeded(seed: int, number: int, device: torch.device) -> Iterator[None]:
+    """torch's global generator (dropout) follows from seed and epoch, so that a resumed run draws the same; the caller's is kept."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed * 1_000_003 + number)
+        yield
+
+
+def _means(losses: list[tuple[int, str, Tensor]], phase: str, epoch: int) -> dict[str, float]:
+    """Mean loss by stream, read from the device once an epoch."""
+    if not losses:
+        return {}
+    values = torch.stack([value.float() for _, _, value in losses]).tolist()
+    by_stream: dict[str, list[float]] = defaultdict(list)
+    for (step, stream, _), value in zip(losses, values, strict=True):
+        if not math.isfinite(value):
+            raise Diverged(f"phase {phase}, epoch {epoch}, step {step}: the {stream} loss is {value}")
+        by_stream[stream].append(value)
+    return {stream: sum(all_) / len(all_) for stream, all_ in by_stream.items()}
+
+
+def _frozen(model: Module) -> Module:
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _timed(evaluate: Evaluate, model: Module, seen: Module, source: Data) -> tuple[dict[str, float], float]:
+    began = time.perf_counter()
+    with modes_kept(model):
+        model.eval()
+        metrics = dict(evaluate(seen, source))
+    _wait(source.device)
+    return metrics, time.perf_counter() - began
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,186 @@
+"""What frozen layers give is computed once an image and becomes the data: the same sums, in batches of another size.
+
+A network is cut at the last value that frozen layers alone make and that everything behind goes through. N images, B batch.
+"""
+
+import operator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx
+from torch.nn import Module, MultiheadAttention, RReLU, functional
+from torch.nn.modules import activation, batchnorm, conv, flatten, linear, normalization, pooling
+from torch.utils.flop_counter import FlopCounterMode
+
+from lethe.data.device_data import Data, Features
+from lethe.engine.engine import modes_kept
+from lethe.recipes.recipe import Phase
+
+WORTH = 0.2  # share of a forward pass's multiplications that a cut must save
+BATCH = 512
+# What gives each image its own value, the same whenever it is asked. Any other step is taken for one that does not.
+LAYERS = tuple(f"{module.__name__}." for module in (activation, batchnorm, conv, flatten, linear, normalization, pooling))
+DRAWS = (RReLU, MultiheadAttention)
+CALLS = {operator.add, operator.mul, torch.add, torch.mul, torch.cat, torch.flatten, torch.relu, torch.transpose, functional.relu}
+CALLS |= {functional.adaptive_avg_pool2d, operator.getitem, operator.floordiv, getattr}
+METHODS = {"relu", "add", "mul", "flatten", "view", "reshape", "contiguous", "mean", "chunk", "transpose", "permute", "size"}
+
+
+class _Tracer(fx.Tracer):
+    """Every module without children is one step, those of other makers too."""
+
+    def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
+        return not any(m.children()) or super().is_leaf_module(m, module_qualified_name)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """`head` gives the features and `tail` the logits, both made of the network's own layers; `share`: the head's multiplications."""
+
+    name: str
+    head: fx.GraphModule
+    tail: fx.GraphModule
+    share: float
+
+
+@dataclass
+class Prefix:
+    """Handed to the engine: which network steps on which data. Keeps the features of one cut, at most `most_mib` of them.
+
+    Equal to the whole network but for the order of sums, and so only where a frozen layer sees each image by itself: BatchNorm
+    with kept statistics (`batchnorm: eval_frozen` or `eval`), nothing drawn, no augmentation, losses of logits alone."""
+
+    most_mib: int
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+    say: Callable[[str], None] = lambda text: None
+    _said: str = ""
+    _model: Module | None = None
+    _cuts: dict[tuple[frozenset[str], str], Cut | str] = field(default_factory=dict)
+    _made: tuple[str, Data, dict[str, Tensor], Features] | None = None
+
+    def __call__(self, phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
+        """What an epoch of `phase` steps: the network and the data as they are, or the tail and the features."""
+        if not self.most_mib:
+            return model, data
+        cut = self._cut(phase, model, data, trains)
+        if isinstance(cut, str):
+            said = f"frozen layers are computed in every step: {cut}"
+        else:
+            said = f"frozen layers are computed once: up to {cut.name}, {cut.share:.0%} of a forward pass"
+        if said != self._said and len(trains) < sum(1 for _ in model.parameters()):
+            self.say(said)
+            self._said = said
+        return (model, data) if isinstance(cut, str) else (cut.tail, self._features(cut, data))
+
+    def _cut(self, phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> Cut | str:
+        if phase.augment is not None:
+            return "images are augmented"
+        if not all(getattr(term.loss, "of_logits", False) for term in phase.terms):
+            return "a loss looks at more than logits"
+        if model is not self._model:
+            self._model, self._cuts = model, {}
+        key = trains, phase.batchnorm
+        if key not in self._cuts:
+            self._cuts[key] = self._found(model, data, trains)
+        return self._cuts[key]
+
+    def _found(self, model: Module, data: Data, trains: frozenset[str]) -> Cut | str:
+        cut = split(model, trains, data.normalised(data.splits["retain"][:2]))
+        if isinstance(cut, Cut):
+            with torch.no_grad(), self.autocast():
+                one = cut.head(data.normalised(data.splits["retain"][:1]))
+            mib = len(data.images_NCHW) * one.numel() * one.element_size() / 2**20
+            if mib > self.most_mib:
+                return f"up to {cut.name} they would take {mib:,.0f} MiB, run.cache is {self.most_mib}"
+        return cut
+
+    @torch.no_grad()
+    def _features(self, cut: Cut, data: Data) -> Features:
+        """Of all images but the test split's; made anew once the frozen layers are others."""
+        frozen = cut.head.state_dict()
+        if self._made is not None:
+            name, of, weights, made = self._made
+            if name == cut.name and of is data and all(torch.equal(value, weights[key]) for key, value in frozen.items()):
+                return made
+        self._made = None
+        index_N = torch.cat([index for name, index in data.splits.items() if name != "test"]).unique()
+        table: Tensor | None = None
+        for index_B in index_N.split(BATCH):
+            with self.autocast():
+                features = cut.head(data.normalised(index_B))
+            if table is None:
+                form = torch.channels_last if data.channels_last and features.ndim == 4 else torch.contiguous_format
+                table = features.new_empty((len(data.labels_N), *features.shape[1:])).to(memory_format=form)
+            table[index_B] = features
+        assert table is not None
+        splits = {name: index for name, index in data.splits.items() if name != "test"}
+        made = Features(table, data.labels_N, splits, data.mean, data.std, data.channels_last)
+        self._made = (cut.name, data, {key: value.clone() for key, value in frozen.items()}, made)
+        return made
+
+
+def split(model: Module, trains: frozenset[str], images_BCHW: Tensor) -> Cut | str:
+    """The model in its present modes, cut behind what `trains` leaves frozen, or why it can't be. `images_BCHW`: two to try it on."""
+    try:
+        graph = _Tracer().trace(model)
+    except Exception as error:  # control flow that looks at values, and whatever else a model does
+        return f"the network can't be traced ({type(error).__name__})"
+    layers, kept = dict(model.named_modules()), set[fx.Node]()
+    order = list(graph.nodes)
+    for node in order:
+        if all(source in kept for source in node.all_input_nodes) and _gives_the_same(node, layers, trains):
+            kept.add(node)
+    for at in reversed(range(len(order))):
+        last = order[at]
+        before = {*order[:at]} & kept
+        if last in kept and last.op == "call_module" and not any(before & {*node.all_input_nodes} for node in order[at + 1 :]):
+            break
+    else:
+        return "no layer is frozen before the first that trains (BatchNorm's statistics count, see batchnorm)"
+    head = _part(model, order[: at + 1], last)
+    tail = _part(model, order[at:], order[-1], start=last)
+    return _tried(model, Cut(str(last.target), head, tail, 0.0), images_BCHW)
+
+
+def _gives_the_same(node: fx.Node, layers: dict[str, Module], trains: frozenset[str]) -> bool:
+    if node.op == "call_module":
+        layer = layers[str(node.target)]
+        known = any(f"{kind.__module__}.".startswith(LAYERS) for kind in type(layer).__mro__) and not isinstance(layer, DRAWS)
+        moves = any(f"{node.target}.{name}" in trains for name, _ in layer.named_parameters())
+        return known and not moves and not (layer.training and any(True for _ in layer.buffers()))
+    if node.op == "get_attr":
+        return str(node.target) not in trains
+    return node.op == "placeholder" or node.target in (CALLS if node.op == "call_function" else METHODS)
+
+
+def _part(model: Module, nodes: list[fx.Node], end: fx.Node, start: fx.Node | None = None) -> fx.GraphModule:
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in nodes:
+        if node is start:
+            copies[node] = graph.placeholder("features")
+        else:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    if end.op != "output":
+        graph.output(copies[end])
+    with modes_kept(model):  # a part's layers are the model's, so that its own mode is all that may change
+        return fx.GraphModule(model, graph).eval()
+
+
+def _tried(model: Module, cut: Cut, images_BCHW: Tensor) -> Cut | str:
+    """The cut with its share, once it was seen to give what the whole network gives, image by image."""
+    with torch.no_grad(), modes_kept(model):
+        model.eval()
+        with FlopCounterMode(display=False) as before:
+            features = cut.head(images_BCHW)
+        with FlopCounterMode(display=False) as behind:
+            logits = cut.tail(features)
+        alone = cut.tail(cut.head(images_BCHW[:1]))
+        if not torch.allclose(logits, model(images_BCHW), 1e-3, 1e-4) or not torch.allclose(alone, logits[:1], 1e-3, 1e-4):
+            return "the network gives other logits when it is cut"
+    both = before.get_total_flops() + behind.get_total_flops()
+    share = before.get_total_flops() / both if both else 0.0
+    if share < WORTH:
+        return f"up to {cut.name} they are {share:.0%} of a forward pass, not worth the memory"
+    return Cut(cut.name, cut.head, cut.tail, share)

@@ -1,0 +1,126 @@
+"""Several small models stepped at once: one network whose weights are theirs, stacked, on batches that hold a batch of each.
+
+The engine trains it as any other network: handed `Stack` as its view, it steps M models in one pass of one recipe, each on the batches
+that its own seed draws. Equal to training them one after another but for the order of sums (and for what layers draw: dropout).
+M models, B batch."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn import Module
+
+from lethe.data.device_data import Batch, Data
+from lethe.engine import engine
+from lethe.recipes.ordering import First, InTurn
+from lethe.recipes.recipe import SGD, Augment, Phase, Recipe
+from lethe.recipes.schedules import Constant
+
+
+def stacked(models: Sequence[Module]) -> Module:
+    """A copy of the first whose parameters and buffers, by the same names, are all of theirs: [M, ...]. Only its view runs it."""
+    stack = copy.deepcopy(models[0])
+    parameters, buffers = stack_module_state(list(models))
+    for name, parameter in stack.named_parameters():
+        parameter.data = parameters[name].detach()  # in place: what two layers share stays shared
+    for name, buffer in stack.named_buffers():
+        buffer.data = buffers[name]
+    return stack
+
+
+def unstacked(stack: Module, model: int) -> dict[str, Tensor]:
+    """State dict of one of the models."""
+    return {name: value[model] for name, value in stack.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Handed to the engine as its view of a stack: `seeds`, one a model, say which batches each sees; `splits`, one a model and all of
+    the same sizes, from which images. Without them all learn and forget the same."""
+
+    seeds: tuple[int, ...]
+    splits: tuple[Mapping[str, Tensor], ...] = ()
+
+    def __call__(self, phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
+        own = {name: value for name, value in vars(data).items() if name != "channels_last"}  # the library wants models x channels
+        return AtOnce(model, len(self.seeds)), Beside(**own, seeds=self.seeds, each=self.splits or (data.splits,) * len(self.seeds))
+
+
+@dataclass(frozen=True)
+class Beside(Data):
+    """The data as several models see them: each batch holds a batch of every seed's pass, in the order of `seeds`; `each`: their splits."""
+
+    seeds: tuple[int, ...] = ()
+    each: tuple[Mapping[str, Tensor], ...] = ()
+
+    def batches(self, stream: str, batch_size: int, seed: int, number: int, augment: Augment | None = None) -> Iterator[Batch]:
+        own = [(seed_, splits[stream]) for seed_, splits in zip(self.seeds, self.each, strict=True)]
+        return self._passes(stream, batch_size, own, number, augment)
+
+
+class AtOnce(Module):
+    """The forward pass of every model of a stack on its own part of the batch, [M x B, ...].
+
+    A loss is a mean over the whole batch: gradients are multiplied by M, so that each model gets those of its own mean."""
+
+    def __init__(self, stack: Module, models: int) -> None:
+        super().__init__()
+        self.stack, self.models = (stack,), models  # in a tuple, as no child: its mode is the engine's to set
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        (stack,) = self.stack
+
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
+            return functional_call(stack, (parameters, buffers), (images,))  # type: ignore[no-any-return]
+
+        # buffers go through vmap with the weights: BatchNorm then moves each model's own statistics, in place
+        each = vmap(one, randomness="different")
+        images = images_BCHW.unflatten(0, (self.models, -1))
+        logits: Tensor = each(dict(stack.named_parameters()), dict(stack.named_buffers()), images).flatten(0, 1)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: gradient * self.models)
+        return logits
+
+
+Autocast = Callable[[], AbstractContextManager[None]]
+
+
+def refusal(recipe: Recipe, models: Sequence[Module], data: Data, autocast: Autocast = nullcontext) -> str:
+    """Why networks can't be trained at once; "" when a step on each term of a recipe moves two of them as it moves each alone."""
+    tried: set[tuple[str, str, bool]] = set()
+    for phase in recipe:
+        if not isinstance(phase, Phase):
+            return f"{phase.name} writes to one model"
+        if phase.keep == "best":
+            return "keep is best, of one model"
+        for term in phase.terms if phase.epochs else ():
+            if not getattr(term.loss, "of_logits", False):
+                return f"{type(term.loss).__name__} looks at other models"
+            if (kind := (term.stream, phase.batchnorm, phase.augment is not None)) not in tried:
+                tried.add(kind)
+                one = replace(phase, epochs=1, terms=(replace(term, weight=1.0),), lr=Constant(0.1), order=First(1, InTurn()))
+                if why := _moves(replace(one, optimizer=phase.optimizer or SGD(0.0, 0.0)), models, data, autocast):
+                    return why
+    return ""
+
+
+def _moves(step: Phase, models: Sequence[Module], data: Data, autocast: Autocast) -> str:
+    seeds = (0, 1)
+    two = [copy.deepcopy(model) for model in (models[0], models[-1])]
+    stack = stacked(two)
+    try:
+        list(engine.run((step,), stack, data, autocast=autocast, view=Stack(seeds)))
+    except Exception as error:  # what can't be one call for several: steps that look at values, and whatever else a model does
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    for number, (seed, alone) in enumerate(zip(seeds, two, strict=True)):
+        start = copy.deepcopy(alone.state_dict())
+        list(engine.run((step,), alone, data, seed=seed, autocast=autocast))
+        for (name, value), found in zip(alone.state_dict().items(), unstacked(stack, number).values(), strict=True):
+            moved, expected = ((one - start[name]).float() for one in (found, value))
+            if not torch.allclose(moved, expected, atol=0.01 * float(expected.abs().max())):
+                return f"{name} moves otherwise than alone"
+    return ""

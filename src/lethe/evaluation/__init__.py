@@ -1,0 +1,1 @@
+"""Arithmetic on logits tables: every measure, its uncertainty, and the verdict."""

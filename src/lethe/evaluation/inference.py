@@ -1,0 +1,106 @@
+"""A model is read into logits; everything else is arithmetic on them. N images, B batch, C classes, D features."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn import Linear, Module
+
+from lethe._util.files import digest
+from lethe.data.device_data import Data
+from lethe.evaluation.metrics import accuracy, cross_entropy
+
+BATCH = 512
+
+
+@torch.no_grad()
+def logits(model: Module, data: Data, index_N: Tensor, autocast: Callable[[], AbstractContextManager[None]] = nullcontext) -> Tensor:
+    """float32 [N, C] on the data's device, in the order of `index_N`; the model is read in eval mode."""
+    was_training = model.training
+    model.eval()
+    parts = []
+    for index_B in index_N.split(BATCH):
+        with autocast():
+            parts.append(model(data.normalised(index_B)).float())
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def logits_and_features(model: Module, data: Data, index_N: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The same logits, and float32 [N, D] on the CPU: what goes into the last linear layer. None where there is no such layer, or
+    where it takes no single vector an image."""
+    heads = [layer for layer in model.modules() if isinstance(layer, Linear)]
+    seen: list[Tensor] = []
+    hook = heads[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().float().cpu())) if heads else None
+    try:
+        found = logits(model, data, index_N)
+    finally:
+        if hook:
+            hook.remove()
+    features = torch.cat(seen) if seen and all(part.ndim == 2 for part in seen) else None
+    return found, features if features is not None and len(features) == len(index_N) else None
+
+
+@torch.no_grad()
+def perturbed(model: Module, data: Data, index_N: Tensor, ids: Sequence[str], taus: Sequence[float], draws: int = 16) -> Tensor:
+    """uint8 [N, taus]: of how many of `draws` perturbed copies the model (eval mode, float32) says the image's label.
+
+    Uniform in the L2 ball of radius tau x sqrt(number of pixel values), in [0, 1] pixels, not clipped; what is drawn depends on the
+    image's id alone, and is the same direction for every tau. Hsu et al., arXiv:2601.22359."""
+    was_training = model.training
+    model.eval()
+    counts = torch.zeros(len(index_N), len(taus), dtype=torch.uint8)
+    shape = data.images_NCHW.shape[1:]
+    size = shape.numel()
+    form = torch.channels_last if data.channels_last else torch.contiguous_format
+    for rows in torch.arange(len(index_N)).split(max(1, BATCH // draws)):
+        drawn = torch.stack([_in_the_unit_ball(draws, size, ids[row]) for row in rows.tolist()]).to(data.device)
+        index_B = index_N[rows.to(index_N.device)]
+        images, labels_B = data.normalised(index_B)[:, None], data.labels_N[index_B][:, None]
+        for number, tau in enumerate(taus):
+            noise = drawn.view(len(rows), draws, *shape) * (tau * size**0.5 / data.std)
+            batch = (images + noise).flatten(0, 1).contiguous(memory_format=form)
+            said = model(batch).argmax(dim=1).view(len(rows), draws)
+            counts[rows, number] = (said == labels_B).sum(dim=1).to("cpu", torch.uint8)
+    model.train(was_training)
+    return counts
+
+
+def _in_the_unit_ball(draws: int, size: int, id_: str) -> Tensor:
+    """[draws, size], uniform: a direction by normal draws, a radius by the root of a uniform one."""
+    generator = torch.Generator().manual_seed(int(digest([id_])[:15], 16))
+    direction = torch.randn(draws, size, generator=generator)
+    radius = torch.rand(draws, 1, generator=generator).pow(1 / size)
+    return direction.div(direction.norm(dim=1, keepdim=True)).mul(radius)
+
+
+def evaluator(
+    data: Data,
+    splits: Iterable[str],
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    retain: int | None = None,
+) -> Callable[..., dict[str, float]]:
+    """What the engine is handed: (model, the data it reads) -> `<split>.accuracy` (percent), `<split>.loss` (nats), `gap` (retain - forget
+    accuracy). `retain`: of that split only so many images, always the same."""
+    names = list(splits)
+    chosen = {name: data.splits[name] for name in names}
+    if retain is not None and "retain" in chosen:
+        order = torch.randperm(len(chosen["retain"]), generator=torch.Generator().manual_seed(0))
+        chosen["retain"] = chosen["retain"][order[:retain].to(data.device)]
+    index_N = torch.cat(list(chosen.values()))
+    sizes = [len(index) for index in chosen.values()]
+    labels = data.labels_N[index_N].split(sizes)
+
+    def evaluate(model: Module, source: Data = data) -> dict[str, float]:
+        tables = logits(model, source, index_N, autocast).split(sizes)
+        measured: dict[str, float] = {}
+        for name, logits_NC, labels_N in zip(names, tables, labels, strict=True):
+            measured[f"{name}.accuracy"] = accuracy(logits_NC, labels_N)
+            measured[f"{name}.loss"] = cross_entropy(logits_NC, labels_N)
+        if "retain" in names and "forget" in names:
+            measured["gap"] = measured["retain.accuracy"] - measured["forget.accuracy"]
+        return measured
+
+    return evaluate

@@ -1,0 +1,62 @@
+"""What the layer before the head still holds. N images, D features, C classes."""
+
+import numpy as np
+import numpy.typing as npt
+
+from lethe._util.errors import TooFew
+
+Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.int64]
+
+BATCH = 8192
+
+
+def probe(features_ND: Array, labels_N: Ints, retain: Ints, classes: int) -> npt.NDArray[np.uint8]:
+    """[N], 1 where a fresh linear head on the features is right: a ridge regression of centred one-hot labels, fitted on retain.
+
+    Features are standardised by retain's mean and deviation; lambda is a thousandth of retain's size. Forget images that it gets right
+    more often than unseen ones are remembered below the head (arXiv:2604.08271)."""
+    from scipy.linalg import solve
+    from sklearn.utils import gen_batches
+
+    dimensions = features_ND.shape[1]
+    mean = features_ND[retain].mean(axis=0, dtype=np.float64)
+    deviation = features_ND[retain].std(axis=0, dtype=np.float64, mean=mean[None])
+    deviation[deviation == 0] = 1.0
+    targets_RC = np.eye(classes)[labels_N[retain]]
+    centre_C = targets_RC.mean(axis=0)
+    gram_DD, cross_DC = 1e-3 * len(retain) * np.eye(dimensions), np.zeros((dimensions, classes))
+    for part in gen_batches(len(retain), BATCH):  # 45,000 x 4,096 features are 1.5 GB in float64
+        standard = (features_ND[retain[part]] - mean) / deviation
+        gram_DD += standard.T @ standard
+        cross_DC += standard.T @ (targets_RC[part] - centre_C)
+    head_DC = solve(gram_DD, cross_DC, assume_a="pos")
+    said = [((features_ND[part] - mean) / deviation @ head_DC + centre_C).argmax(axis=1) for part in gen_batches(len(labels_N), BATCH)]
+    return np.asarray(np.concatenate(said) == labels_N, np.uint8)
+
+
+def cka(ours_ND: Array, theirs_ND: Array) -> float:
+    """Debiased linear centred kernel alignment of two models' features of the same images: 1 alike up to rotation and scale, 0 unrelated.
+
+    HSIC1(K, L) / sqrt(HSIC1(K, K) HSIC1(L, L)); Song et al. 2012, equation 5; Nguyen et al., arXiv:2010.15327, section 3.
+    Gram matrices without their diagonals are never formed: n images cost n D^2. Raises TooFew below 4 images."""
+    if len(ours_ND) < 4:
+        raise TooFew(f"takes at least 4 images; there are {len(ours_ND)}")
+    x, y = (_centred(features) for features in (ours_ND, theirs_ND))
+    return _hsic(x, y) / float(np.sqrt(_hsic(x, x) * _hsic(y, y)))
+
+
+def _centred(features_ND: Array) -> Floats:
+    """HSIC1 does not change with the mean, its rounding does."""
+    features = features_ND.astype(np.float64)
+    return np.asarray(features - features.mean(axis=0))
+
+
+def _hsic(x_ND: Floats, y_ND: Floats) -> float:
+    n = len(x_ND)
+    diagonals = [np.einsum("nd,nd->n", part, part) for part in (x_ND, y_ND)]
+    sums = [part @ part.sum(axis=0) - diagonal for part, diagonal in zip((x_ND, y_ND), diagonals, strict=True)]  # K 1, L 1
+    trace = float(((x_ND.T @ y_ND) ** 2).sum() - diagonals[0] @ diagonals[1])
+    whole = float(sums[0].sum() * sums[1].sum()) / ((n - 1) * (n - 2))
+    return (trace + whole - 2 / (n - 2) * float(sums[0] @ sums[1])) / (n * (n - 3))

@@ -1,0 +1,155 @@
+"""Weights on disk: safetensors that appear whole or not at all, and other people's files, read without pickle."""
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import Module
+
+from lethe._util.errors import BadInput
+from lethe._util.files import digest, whole
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which others keep a state dict
+
+
+def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Raises Failed, naming the file, when the disk refuses."""
+    # state_dict() is a view of the live weights, and safetensors wants plain memory
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with whole(path) as beside:
+        try:
+            save_file(plain, beside, dict(metadata))
+            _sort_metadata(beside)
+        except SafetensorError as error:  # the writer's own wrapping of an input/output error
+            raise OSError(str(error)) from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Equal content, equal bytes: the writer orders metadata by a hash that differs from process to process."""
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
+
+
+def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata. Raises BadInput, naming the file, when it is missing, truncated or no safetensors."""
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise BadInput(f"{path} does not exist") from None
+    except (SafetensorError, OSError, struct.error) as error:
+        raise BadInput(f"{path} can't be read as safetensors: {error}") from None
+
+
+def metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} can't be read as safetensors: {error}") from None
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and bytes of a state dict."""
+    parts: list[bytes | str] = []
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        parts += [f"{name} {value.dtype} {tuple(value.shape)}", value.numpy().tobytes()]
+    return digest(parts)
+
+
+def fit(model: Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict into `model`. Raises BadInput naming what is missing, unexpected or of another shape."""
+    wanted = model.state_dict()
+    head = [name for name, value in wanted.items() if name.endswith("bias") and value.dim() == 1]
+    for name in head[-1:]:  # the last by the model's order: a file may have another
+        if name in tensors and tensors[name].shape != wanted[name].shape:
+            raise BadInput(f"{source} was made for {tensors[name].numel()} classes, the data has {len(wanted[name])}")
+    missing = [name for name in wanted if name not in tensors]
+    unexpected = [name for name in tensors if name not in wanted]
+    if missing or unexpected:
+        said = [f"{what} {_few(names)}" for what, names in (("lacks", missing), ("has also", unexpected)) if names]
+        raise BadInput(f"{source} does not fit the model: it {' and '.join(said)}: another architecture?")
+    for name, value in wanted.items():
+        if value.shape != tensors[name].shape:
+            shapes = ["x".join(map(str, t.shape)) or "a number" for t in (tensors[name], value)]
+            raise BadInput(f"{source}: {name} is {shapes[0]} in the file, {shapes[1]} in the model: another architecture?")
+    model.load_state_dict(dict(tensors))
+
+
+def foreign(spec: str, base: Path, downloads: Path) -> tuple[dict[str, Tensor], str]:
+    """State dict of `<file>` or `<URL>#sha256=<sum>` (.safetensors, or anything torch reads with weights_only), and its SHA-256."""
+    path = _fetched(spec, downloads) if "://" in spec else base / Path(spec).expanduser()
+    if not path.is_file():
+        raise BadInput(f"{spec} is no file; it takes a .pth or .safetensors file, or <URL>#sha256=<sum>")
+    tree = load(path)[0] if path.suffix == ".safetensors" else _unpickled(path, spec)
+    for _ in WRAPPERS:
+        tree = next((tree[name] for name in WRAPPERS if isinstance(tree, dict) and isinstance(tree.get(name), dict)), tree)
+    if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
+        raise BadInput(f"{spec} holds no state dict (a mapping from names to tensors){_instead(tree)}")
+    return {name.removeprefix("module."): value for name, value in tree.items()}, digest_file(path)
+
+
+def _unpickled(path: Path, spec: str) -> Any:
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling refuses in many ways, and they mean two things to the user
+        if "GLOBAL" in str(error):
+            raise BadInput(
+                f"{spec} holds more than weights (a whole model?), and pickled code is not run; it takes what "
+                "torch.save(model.state_dict(), ...) writes, or .safetensors"
+            ) from None
+        raise BadInput(f"{spec} is cut short, or was not written by torch.save; it takes a saved state dict, or .safetensors") from None
+
+
+def _instead(tree: Any) -> str:
+    """What there is in place of a state dict."""
+    if not isinstance(tree, dict):
+        return f", but a {type(tree).__name__}"
+    named = [name for name, value in tree.items() if isinstance(value, dict) and any(isinstance(one, Tensor) for one in value.values())]
+    if named:
+        return f"; one stands under {', '.join(map(repr, named))}: save that alone, or under {' or '.join(map(repr, WRAPPERS))}"
+    return f", but {_few([repr(name) for name in tree])}" if tree else ", it is empty"
+
+
+def digest_file(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetched(spec: str, downloads: Path) -> Path:
+    from torch.hub import download_url_to_file
+
+    url, _, sum_ = spec.partition("#sha256=")
+    path = downloads / f"{digest([url])[:12]}-{urlsplit(url).path.rsplit('/', 1)[-1]}"
+    if not path.exists():
+        downloads.mkdir(parents=True, exist_ok=True)
+        try:
+            download_url_to_file(url, str(path), progress=False)
+        except Exception as error:  # urllib, sockets, TLS: the user needs the address and the reason
+            raise BadInput(f"{url} can't be downloaded: {error}") from None
+    found = digest_file(path)
+    if sum_ and found != sum_.lower():
+        path.unlink()
+        raise BadInput(f"{url}: its SHA-256 is {found}, not {sum_}")
+    return path
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,1 @@
+"""The stages: what is missing is made, what is there is used."""

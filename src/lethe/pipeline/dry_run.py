@@ -1,0 +1,137 @@
+"""What would happen: the phases of a recipe in numbers. Reads no data, writes nothing."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from lethe._util.errors import BadInput
+from lethe.config.loader import Config
+from lethe.data import sources, splits
+from lethe.data.device_data import Data
+from lethe.engine import engine
+from lethe.evaluation import seed_aggregation as seeds
+from lethe.models import architectures as model
+from lethe.models import device as compute
+from lethe.recipes.ordering import First, short
+from lethe.recipes.recipe import Phase, Recipe
+
+CLASSES = {"cifar10": 10, "digits": 10}
+TRAIN = {"cifar10": 50_000, "digits": sources.DIGITS_TRAIN}
+
+
+def explain(config: Config, measure: bool = False) -> str:
+    """Per phase: epochs, word, steps, learning rate, scale, who trains, BatchNorm. `measure`: also about how long."""
+    retain, forget, classes = _sizes(config)
+    chosen = compute.resolve(config.run)
+    network = chosen.place(model.build(config.model.architecture, classes, 0))
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    lines = [f"{config.model.architecture}, {weights:,} weights; retain {retain:,}, forget {forget:,} images; {chosen}"]
+    lines.append("R: an optimizer step on a batch of retain; F: one on a batch of forget, its gradient times the scale")
+    if config.data.forget.ids is not None:
+        lines.append("the list's ids are counted, not looked for among the images")
+    recipes = config.chain_recipes() if config.chain else {config.method: config.recipe()}
+    if (number := config.run.seeds) > 1:
+        first, name = config.run.seed, config.method
+        each = f"models/{name}.seed<k>.safetensors, epochs/{name}.seed<k>.csv"
+        lines.append(
+            f"{number} runs from one original, by seeds {seeds.said(range(first, first + number))}: {each}; those that are there stay"
+        )
+    for name, recipe in recipes.items():
+        lines += ["", f"{name}: {len(recipe)} phases"]
+        for step in recipe:
+            lines += _phase(step, network, retain, forget) if isinstance(step, Phase) else [f"  edit {step!r}"]
+        if measure:
+            took, by = _seconds(recipe, network, config, chosen, retain, forget), " by each seed" if config.run.seeds > 1 else ""
+            lines.append(f"  about {took:,.0f} s of steps on this machine{by}, evaluation apart")
+    return "\n".join(lines)
+
+
+def _phase(phase: Phase, network: torch.nn.Module, retain: int, forget: int) -> list[str]:
+    lengths = _lengths(phase, retain, forget)
+    words = [phase.word(lengths, epoch) for epoch in range(phase.epochs)]
+    steps = sum(map(len, words))
+    lines = [f"  {phase.name}: {phase.epochs} epochs, {steps:,} optimizer steps, batch {phase.batch_size}"]
+    if not words:
+        return lines
+    lines.append(f"    word          {short(iter(words[0]))}")
+    longer = [epoch for epoch, word in enumerate(words) if len(word) > len(words[0])]
+    if longer:
+        lines.append(f"    every {longer[0] + 1}th       {short(iter(words[longer[0]]))}")
+    moments = sorted({0.0, 0.5, (phase.epochs - 1) / phase.epochs})
+    if phase.lr_steps == "batch":
+        moments = sorted({*moments, 0.3})
+    lines.append(f"    learning rate {_over(phase.lr, moments)}")
+    if phase.scale(0.0) is not None:
+        lines.append(f"    scale         {_over(lambda t: phase.scale(t) or 0.0, moments)}")
+    before: frozenset[str] = frozenset()
+    for epoch in range(phase.epochs):
+        trains = phase.trains(network, epoch / phase.epochs)
+        if trains != before:
+            moving = sum(p.numel() for name, p in network.named_parameters() if name in trains)
+            blocks = ", ".join(dict.fromkeys(name.split(".")[0] for name, _ in network.named_parameters() if name in trains))
+            lines.append(f"    trains        {blocks}: {moving:,} weights" + (f", from epoch {epoch} on" if epoch else ""))
+            before = trains
+    lines.append(f"    BatchNorm     {phase.batchnorm}; optimizer {phase.optimizer or 'goes on'}; keeps the {phase.keep} epoch")
+    return lines
+
+
+def _over(schedule: Callable[[float], float], moments: list[float]) -> str:
+    values = [f"{schedule(t):.4g}" for t in moments]
+    return (
+        values[0] + " throughout" if len(set(values)) == 1 else ", ".join(f"{v} at t={t:.2g}" for v, t in zip(values, moments, strict=True))
+    )
+
+
+def _lengths(phase: Phase, retain: int, forget: int) -> dict[str, int]:
+    sizes = {"retain": retain, "forget": forget, "train": retain + forget}
+    splits_: dict[str, torch.Tensor] = {stream: torch.empty(sizes[stream], device="meta") for stream in phase.streams.values()}
+    empty = torch.empty(0)
+    data = Data(empty, empty, splits_, empty, empty)
+    return {letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}
+
+
+def _sizes(config: Config) -> tuple[int, int, int]:
+    """Retain and forget images, and classes: from the listing alone, no image is read where it tells."""
+    asked = config.data
+    root = config.path(asked.root) if asked.root else None
+    if asked.source == "image_folder":
+        per_class = sources.class_counts(root, asked.limit)
+    elif asked.source in TRAIN:
+        each = TRAIN[asked.source] // CLASSES[asked.source]
+        per_class = dict.fromkeys(map(str, range(CLASSES[asked.source])), min(each, asked.limit or each))
+    else:
+        images = sources.read(asked.source, root=root, image_size=asked.image_size, limit=asked.limit, cache=config.workspace / "data")
+        numbers = Counter(images.labels[: images.train].tolist())
+        per_class = {name: numbers[label] for label, name in enumerate(images.classes)}
+    classes = len(per_class)
+    train = TRAIN[asked.source] if asked.source in TRAIN and not asked.limit else sum(per_class.values())
+    forget = asked.forget
+    if forget.fraction is not None:
+        wanted = round(forget.fraction * train)
+    elif forget.count is not None:
+        wanted = forget.count
+    elif forget.classes is not None:
+        wanted = round(sum(per_class.get(name, train / classes) for name in forget.classes))
+    else:
+        assert forget.ids is not None  # one of the four is set
+        wanted = splits.count_ids(config.path(forget.ids))
+    if not 0 < wanted < train:
+        by = f".ids ({config.path(forget.ids)})" if forget.ids is not None else ""
+        raise BadInput(f"data.forget{by} asks for {wanted} of {train} train images; it takes 1 to {train - 1}")
+    return train - wanted, wanted, classes
+
+
+def _seconds(recipe: Recipe, network: torch.nn.Module, config: Config, chosen: compute.Compute, retain: int, forget: int) -> float:
+    """The engine itself takes three steps of every phase on random images (behind three to warm up), scaled to all its steps."""
+    phases = [step for step in recipe if isinstance(step, Phase) and step.epochs]
+    probe = tuple(replace(phase, epochs=2, order=First(3, phase.order), keep="last") for phase in phases)
+    size, most = config.data.image_size, max(phase.batch_size for phase in phases)
+    images = torch.randint(0, 256, (3 * most, 3, size, size), dtype=torch.uint8, device=chosen.device)
+    index = torch.arange(len(images), device=chosen.device)
+    mean, std = (torch.tensor(v, device=chosen.device).view(1, -1, 1, 1) for v in (config.data.mean, config.data.std))
+    data = Data(images, torch.zeros_like(index), {"retain": index, "forget": index, "train": index}, mean, std, chosen.channels_last)
+    took = [epoch.seconds / epoch.steps for epoch in engine.run(probe, network, data, autocast=chosen.autocast) if epoch.epoch == 1]
+    steps = [sum(len(phase.word(_lengths(phase, retain, forget), e)) for e in range(phase.epochs)) for phase in phases]
+    return sum(seconds * number for seconds, number in zip(took, steps, strict=True))

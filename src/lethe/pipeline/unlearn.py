@@ -1,0 +1,288 @@
+"""Unlearning from start to table: what is missing is made first, what does not belong together is refused."""
+
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+from lethe._util.errors import BadInput, Failed
+from lethe._util.files import read_json, write_json, write_text
+from lethe.config.loader import STAGE, Config
+from lethe.evaluation import seed_aggregation as seeds
+from lethe.models import architectures as model
+from lethe.models import checkpoint
+from lethe.models import device as compute
+from lethe.parallel.pool import spread
+from lethe.pipeline import references
+from lethe.pipeline import run_logging as rows
+from lethe.pipeline import shadow_models as others
+from lethe.pipeline.runner import held, resume_folder, started
+from lethe.recipes.recipe import Phase, Recipe
+from lethe.workspace import scores as results
+from lethe.workspace.provenance import matches
+from lethe.workspace.workspace import Prepared, mend, prepare, remember, say
+
+
+def unlearn(config: Config) -> None:
+    """One method by one seed or several (or the notebook's chain), one row each; prints original, retrained and result side by side."""
+    recipes = config.chain_recipes() if config.chain else {config.method: config.recipe()}
+    compute.resolve(config.run)
+    network = model.build(config.model.architecture, 2, 0)
+    for recipe in recipes.values():
+        _check_layers(config, recipe, network)  # before data is fetched and written
+    prepared = prepare(config)
+    for recipe in recipes.values():
+        check(prepared, recipe)
+    start = references.weights(prepared, "original")
+    if config.run.evaluate:  # else nothing here looks at the retrained model
+        references.weights(prepared, "retrained")
+    names = [f"{config.method}/{name}" if config.chain else name for name in recipes]
+    if config.chain:
+        _chain(prepared, dict(zip(names, recipes.values(), strict=True)), start)
+    elif config.run.seeds > 1:
+        _several(prepared, recipes[config.method], start)
+    else:
+        _one(prepared, config.method, recipes[config.method], start)
+    if config.run.evaluate:
+        rows.references(prepared)
+        show(prepared, names)
+
+
+def _chain(prepared: Prepared, recipes: Mapping[str, Recipe], start: dict[str, Tensor]) -> None:
+    """Ten runs, each from the result before it. One that was stopped goes on with the first that was not done."""
+    name, home = prepared.config.method, prepared.config.workspace
+    state = resume_folder(prepared, name, repr(recipes), checkpoint.weights_hash(start)) / "chain.json"
+    with held(home / ".lethe" / "locks" / f"{name}.lock", name):
+        known = read_json(state) if state.exists() else {"row": None, "done": []}
+        with rows.parent(prepared, known["row"]) as parent:
+            known["row"] = parent.reference()
+            for part, recipe in recipes.items():
+                path = home / "models" / f"{part}.safetensors"
+                result = result_metadata(prepared, part, recipe, start)
+                if part in known["done"] and path.exists() and matches(result, checkpoint.metadata(path)):
+                    say(f"{part}: is done")
+                    start = checkpoint.load(path)[0]
+                else:
+                    write_json(state, known)
+                    start = _one(prepared, part, recipe, start, parent.reference())
+                    known["done"].append(part)
+        shutil.rmtree(state.parent, ignore_errors=True)
+
+
+def _one(
+    prepared: Prepared,
+    name: str,
+    recipe: Recipe,
+    start: dict[str, Tensor],
+    parent: Mapping[str, Any] | None = None,
+    scored: Prepared | None = None,
+) -> dict[str, Tensor]:
+    """`parent`: of the row above; `scored`: as which it is scored, where that is not as it is run."""
+    config = prepared.config
+    network = prepared.network(config.run.seed)
+    network.load_state_dict(start)
+    path = config.workspace / "models" / f"{name}.safetensors"
+    with started(prepared, name, recipe, network, launched=parent is None, parent=parent) as run:
+        run.follow()
+        run.save(path, result_metadata(prepared, name, recipe, start))
+        remember(prepared, f"methods.{config.method}.")
+        if config.run.evaluate:
+            rows.finished(run.row, scored or prepared, name, run.state.number)
+        rows.export(run.row, prepared, network, path)
+    return network.state_dict()
+
+
+# --- several seeds ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A seed of a method, to be run wherever there is room."""
+
+    prepared: Prepared  # of the first seed: what all are scored beside
+    seed: int
+    recipe: Recipe
+    start: dict[str, Tensor]
+    parent: Mapping[str, Any]  # the reference of the row above
+
+    @cached_property
+    def own(self) -> Prepared:
+        return self.prepared.seeded(self.seed)
+
+    @property
+    def name(self) -> str:
+        return seeds.named(self.prepared.config.method, self.seed)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _elsewhere, (self.prepared.config, self.seed, self.recipe, self.start, self.parent)
+
+    @property
+    def made(self) -> dict[str, str]:
+        return result_metadata(self.own, self.name, self.recipe, self.start)
+
+    def there(self) -> bool:
+        """Whether its files are there and belong. Those of a run of this seed that was alone are taken over."""
+        config = self.prepared.config
+        for name in (self.name, config.method):
+            weights, epochs = _files(config, name)
+            known = checkpoint.metadata(weights) if weights.exists() and epochs.exists() else {}
+            if matches(self.made, known):
+                if name != self.name:
+                    _copy(config, name, self.name, self.made)
+                return True
+        return False
+
+
+def _elsewhere(config: Config, seed: int, recipe: Recipe, start: dict[str, Tensor], parent: Mapping[str, Any]) -> Unit:
+    """In another process, which reads the images by itself."""
+    return Unit(prepare(config), seed, recipe, start, parent)
+
+
+def _files(config: Config, name: str) -> tuple[Path, Path]:
+    return config.workspace / "models" / f"{name}.safetensors", config.workspace / "epochs" / f"{name}.csv"
+
+
+def _copy(config: Config, name: str, to: str, metadata: Mapping[str, str]) -> None:
+    """Weights and epoch table under another name: the table first, for the weights say that all is there."""
+    (weights, epochs), (weights_to, epochs_to) = _files(config, name), _files(config, to)
+    write_text(epochs_to, epochs.read_text(encoding="utf-8"))
+    checkpoint.save(checkpoint.load(weights)[0], weights_to, metadata)
+
+
+def _seed(unit: Unit) -> None:
+    say(f"{unit.name}: unlearning by seed {unit.seed}")
+    _one(unit.own, unit.name, unit.recipe, unit.start, unit.parent, unit.prepared)
+
+
+def _several(prepared: Prepared, recipe: Recipe, start: dict[str, Tensor]) -> None:
+    """Seeds run.seed and those behind it, each a row below the method's. A seed that is there is not repeated; behind the last one
+    the method's own files are those of the first, and name all."""
+    config, name = prepared.config, prepared.config.method
+    numbers = range(config.run.seed, config.run.seed + config.run.seeds)
+    key = f"{name} seeds"
+    state = resume_folder(prepared, key, repr(recipe), checkpoint.weights_hash(start)) / "row.json"
+    with held(config.workspace / ".lethe" / "locks" / f"{name}.lock", name):
+        with rows.parent(prepared, read_json(state)["row"] if state.exists() else None) as parent:
+            write_json(state, {"row": parent.reference()})
+            units = [Unit(prepared, number, recipe, start, parent.reference()) for number in numbers]
+            there = [unit for unit in units if unit.there()]
+            if there:
+                known = seeds.said([unit.seed for unit in there])
+                say(f"{name}: seeds {seeds.said(numbers)}, of which {known} {'is' if len(there) == 1 else 'are'} there")
+            for unit in there:
+                rows.below(unit.own, unit.name, recipe, unit.parent, unit.prepared)
+            missing = [unit for unit in units if unit not in there]
+            for _ in spread(_seed, missing, workers=config.run.workers, gpus=config.run.gpus):
+                pass
+            weights = {unit.seed: checkpoint.weights_hash(checkpoint.load(_files(config, unit.name)[0])[0]) for unit in units}
+            _copy(config, units[0].name, name, units[0].made | seeds.noted(weights))
+            if config.run.evaluate:
+                results.scores(prepared, name)
+        rows.several(prepared, name, parent.reference(), weights)
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+def result_metadata(prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor]) -> dict[str, str]:
+    """What a result carries: what it was made from and how; no time, no run id, so that equal results are equal bytes."""
+    known = {"kind": seeds.parted(name)[0], "architecture": prepared.config.model.architecture, "original": checkpoint.weights_hash(start)}
+    return known | prepared.hashes | {"recipe": repr(recipe), "seed": str(prepared.config.run.seed)}
+
+
+def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> None:
+    """Scores made anew (without `anew` only those that lack or are of other tables) from logits tables, which are read from models
+    first where they are missing; they join the rows of the runs.
+
+    `names`: methods whose results are there, "original", "retrained", "all" that have a table; without any the configuration's method."""
+    prepared = prepare(config)
+    if not names:
+        names = [f"{config.method}/{name}" for name in config.chain_recipes()] if config.chain else [config.method]
+    elif "all" in names:
+        found = (config.workspace / "logits").rglob("*.safetensors")
+        known = sorted(str(path.relative_to(config.workspace / "logits").with_suffix("")) for path in found)
+        names = [name for name in known if seeds.parted(name)[1] is None]
+    results_ = [name for name in names if name not in STAGE]
+    for name in results_:
+        if not any((config.workspace / folder / f"{name}.safetensors").exists() for folder in ("models", "logits")):
+            path = config.workspace / "models" / f"{name}.safetensors"
+            raise BadInput(f"{path} does not exist; {mend('unlearn', config, method=name.partition('/')[0])} makes it")
+        for each in _each(prepared, name):
+            results.logits(prepared, each)
+    beside = [kind for kind in STAGE if results_ or kind in names]
+    for kind in beside:
+        if not results.there(prepared, kind) or (config.workspace / "models" / f"{kind}.safetensors").exists():
+            references.weights(prepared, kind)
+    for name in names:
+        others.check(prepared, name)
+    failed: Failed | None = None
+    for name in names:
+        try:
+            others.add(prepared, name)
+        except Failed as error:  # what it would have been measured with; of the others and of all else there are scores
+            failed = failed or Failed(f"{name} is scored without evaluate.swap or evaluate.shadows: {error}")
+    for name in names:
+        results.scores(prepared, name, anew=anew)
+    for name in results_:
+        for each in _each(prepared, name):
+            rows.evaluated(prepared, each)
+    rows.references(prepared, beside, rescored=names)
+    table = [(name, results.scores(prepared, name)) for name in (*beside, *results_)]
+    print(results.show(table, results.no_yardstick(config.workspace)))
+    if config.evaluate.swap or config.evaluate.shadows:
+        print(results.show_attacks([row for row in table if row[0] in names]))
+    sys.stdout.flush()
+    say(f"compare the runs: {rows.where_to_look()}")
+    if failed:
+        raise failed
+
+
+def _each(prepared: Prepared, name: str) -> list[str]:
+    """A result, behind those of its seeds where it stands for several. BadInput, naming the command that mends it, where one lacks."""
+    several = results.seeds_of(prepared, name)
+    for number in several:
+        one = seeds.named(name, number)
+        paths = [prepared.config.workspace / folder / f"{one}.safetensors" for folder in ("models", "logits")]
+        if not any(path.exists() for path in paths):
+            again = mend("unlearn", prepared.config, **{"method": name, "run.seed": str(min(several)), "run.seeds": str(len(several))})
+            raise BadInput(f"{paths[0]} does not exist, and {name} is of seeds {seeds.said(sorted(several))}; {again} makes it")
+    return [*(seeds.named(name, number) for number in several), name]
+
+
+def show(prepared: Prepared, names: Iterable[str]) -> None:
+    """The result table on stdout, the next command on stderr."""
+    table = [(name, results.scores(prepared, name)) for name in ("original", "retrained", *names)]
+    print(results.show(table, results.no_yardstick(prepared.config.workspace)))
+    sys.stdout.flush()
+    say(f"compare the runs: {rows.where_to_look()}")
+
+
+def check(prepared: Prepared, recipe: Recipe) -> None:
+    """What only the data and the network can refuse: batches larger than what there is, names of layers. BadInput, with the key."""
+    config, retain = prepared.config, len(prepared.splits["retain"])
+    for phase in recipe:
+        if isinstance(phase, Phase) and phase.batch_size > retain:
+            raise BadInput(f"methods.{config.method}.batch_size is {phase.batch_size}; it takes at most the {retain} retain images")
+    _check_layers(config, recipe, prepared.network(0))
+
+
+def _check_layers(config: Config, recipe: Recipe, network: Module) -> None:
+    for phase in recipe:
+        if not isinstance(phase, Phase):
+            continue
+        for t in (0.0, 1.0):
+            try:
+                phase.trains(network, t)
+            except BadInput as error:
+                section = config.methods[config.method]
+                said = [key for key in ("trains", "unfreeze") if str(error).split("'")[1] in getattr(section, key, ())]
+                raise BadInput(f"methods.{config.method}.{said[0] if said else 'trains'}: {error}") from None

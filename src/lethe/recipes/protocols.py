@@ -1,0 +1,41 @@
+"""What losses and edits are handed, as far as they may know: recipes import neither the data nor the engine."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+
+class Batch(Protocol):
+    """One batch of a stream: images float32 [B, ...], labels int64 [B], and their indices in the data int64 [B]."""
+
+    @property
+    def images_BCHW(self) -> "Tensor": ...
+    @property
+    def labels_B(self) -> "Tensor": ...
+    @property
+    def index_B(self) -> "Tensor": ...
+
+
+class References(Protocol):
+    """Frozen models: the one that unlearning starts from, and one fresh from its initialiser."""
+
+    @property
+    def original(self) -> "Module": ...
+    @property
+    def blank(self) -> "Module": ...
+
+
+class DataSource(Protocol):
+    """The data of a run: labels int64 [N] and, by split, indices int64 into them."""
+
+    @property
+    def labels_N(self) -> "Tensor": ...
+    @property
+    def splits(self) -> "Mapping[str, Tensor]": ...
+
+    def normalised(self, index_B: "Tensor") -> "Tensor":
+        """Images float32 [B, ...] as the model takes them."""
+        ...

@@ -1,0 +1,1 @@
+"""Search of a method's arguments. The only package that imports optuna."""

@@ -1,0 +1,1 @@
+"""From a run to MLflow. The only package that imports mlflow."""

@@ -1,0 +1,1 @@
+"""What a run leaves on disk, and whether it still belongs to what is asked for."""

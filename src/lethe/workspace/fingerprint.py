@@ -1,0 +1,75 @@
+"""What DVC can't see by itself, in small files that it can: which images there are, what is to be forgotten, every recipe, the arithmetic.
+
+Runs at each `dvc repro`, so it imports no torch and takes a second. No stage depends on a source file: a recipe's text knows no comments,
+and the arithmetic is a declared number (numerics.py)."""
+
+from dataclasses import replace
+from hashlib import file_digest
+from pathlib import Path
+
+from lethe._util.errors import BadInput
+from lethe._util.files import digest, write_json, write_text
+from lethe.config.loader import STAGE, Config
+from lethe.config.schema import flatten
+from lethe.data import sources
+from lethe.recipes.recipe import Recipe
+from lethe.workspace import numerics
+
+SETTINGS = ("data.mean", "data.std", "model.architecture", "run.seed", "run.precision")  # whatever is trained depends on them
+MEASURING = ("run.evaluate_every", "run.evaluate_retain")  # and a method's epoch table on these
+
+
+def fingerprint(config: Config) -> None:
+    """data/fingerprint.json, and recipes/<name>.txt of every method, the two references, the bank and the engine; under the workspace."""
+    data = config.data
+    root = config.path(data.root) if data.root else None
+    images = sources.listing(data.source, root=root, image_size=data.image_size, limit=data.limit)
+    found = {"images": images, "seed": data.seed, "request": request(config)}
+    if numerics.SPLITS > 1:
+        found["splits"] = numerics.SPLITS
+    recipes = {name: recipe(config, name) for name in (*STAGE, *config.methods)}
+    recipes["bank"] = "".join(f"{getattr(config, stage).seeds} {kind}\n{recipe(config, kind)}" for kind, stage in STAGE.items())
+    recipes["engine.py"] = numerics.engine()
+    recipes |= {name: f"{number}\n" for name, number in numerics.raised().items()}
+    write_json(config.workspace / "data" / "fingerprint.json", found)
+    for name, text in recipes.items():
+        write_text(config.workspace / "recipes" / f"{name}.txt", text)
+
+
+def request(config: Config) -> str:
+    """A hash of what is to be forgotten: of the file's content, or of the key's value."""
+    forget = config.data.forget
+    if forget.ids is None:
+        return digest([forget.model_dump_json()])
+    path = config.path(forget.ids)
+    try:
+        return _sha256(path)
+    except OSError as error:
+        raise BadInput(f"data.forget.ids is {path} ({error.strerror}); it takes a CSV or text file of ids") from None
+
+
+def recipe(config: Config, name: str) -> str:
+    """A line for each setting and each phase; of a reference that is not trained here, its file's hash."""
+    values = {section: getattr(config, section).model_dump(mode="json") for section in ("data", "model", "run")}
+    said = flatten(values, "")
+    lines = "".join(f"{key} {said[key]}\n" for key in (SETTINGS if name in STAGE else (*SETTINGS, *MEASURING)))
+    if name not in STAGE:
+        one = replace(config, method=name)
+        chain = one.chain_recipes() if one.chain else {name: one.recipe()}
+        if config.run.seeds > 1 and not one.chain:
+            lines += f"run.seeds {config.run.seeds}\n"
+        return lines + "".join(f"{link}\n{_lines(own)}" for link, own in chain.items())
+    spec: str | None = getattr(config, STAGE[name]).checkpoint
+    if spec is None:
+        return lines + _lines(config.reference_recipe(name))
+    path = config.path(Path(spec))  # a URL says its own hash; a missing file is said by the stage that wants it
+    return f"{lines}checkpoint {_sha256(path) if path.is_file() else spec}\n"
+
+
+def _lines(steps: Recipe) -> str:
+    return "".join(f"{step!r}\n" for step in steps)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

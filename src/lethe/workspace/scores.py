@@ -1,0 +1,395 @@
+"""What a model scores: its logits table, read once in float32, and every measure of it. The only reader of the test split."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lethe._util.errors import BadInput
+from lethe._util.files import digest, read_json, short, write_json
+from lethe.config.loader import STAGE
+from lethe.data.splits import SPLITS
+from lethe.evaluation import catalogue as measures
+from lethe.evaluation import logits_table as table
+from lethe.evaluation import metrics
+from lethe.evaluation import seed_aggregation as seeds
+from lethe.evaluation.context import Case
+from lethe.evaluation.logits_table import SHADOWS, SWAPPED, Array, LogitsTable
+from lethe.models import checkpoint
+from lethe.workspace import bank
+from lethe.workspace import read_model as reading
+from lethe.workspace.provenance import matches
+from lethe.workspace.workspace import Prepared, mend
+
+Scores = dict[str, Any]
+
+
+def scores(prepared: Prepared, name: str, anew: bool = False) -> Scores:
+    """scores/<name>.json, made when missing, when it is of other tables than there are now, or `anew`. Needs no model but for a table
+    that is missing.
+
+    `accuracy` in percent and `loss` in nats by split, `gap` (retain minus forget accuracy); `measures` by id, each with its value and
+    interval, or what is missing; `tier` and `references`: how many retrained models it was measured beside; `of`: which tables.
+    A method's of several seeds holds their means: `seeds.together`."""
+    model = logits(prepared, name)
+    if several := seeds.listed(model.about):
+        return _several(prepared, name, several, anew)
+    beside = _beside(prepared, model)
+    path, of = _file(prepared, name), beside.of
+    known = read_json(path) if path.exists() else {}
+    if not anew and known.get("of") == of:
+        return known
+    measured = measure(beside.model, beside.references, beside.original, beside.unlearned)
+    measured["of"] = of
+    if measured != known:  # else the file keeps its time
+        write_json(path, measured)
+    return measured
+
+
+def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bool) -> Scores:
+    each = {seed: scores(prepared, seeds.named(name, seed), anew) for seed in several}
+    for seed, weights_ in several.items():
+        if each[seed]["of"]["model"] != weights_:
+            again = mend("unlearn", prepared.config, method=name)
+            raise BadInput(
+                f"{name}: the model of seed {seed} is {each[seed]['of']['model']}, and {weights_} belongs to the others; {again} mends it"
+            )
+    first, model = next(iter(each.values())), logits(prepared, name)
+    beside = {seed: there_ for seed in several if (there_ := retrained(prepared, seed))}
+    path, of = _file(prepared, name), first["of"] | _read_as(model) | {"seeds": {str(seed): one["of"] for seed, one in each.items()}}
+    known = read_json(path) if path.exists() else {}
+    if not anew and known.get("of") == of:
+        return known
+    measured = seeds.together(each, beside, over_forgotten)
+    all_ = _beside(prepared, model, [logits(prepared, seeds.named(name, seed)) for seed in several])
+    case = Case(all_.model, all_.references, all_.original, all_.unlearned)
+    together = measures.of_several()
+    alone = {each.id for each in together}  # of which a seed by itself only says what it lacks
+    measured["measures"] = {id_: got for id_, got in measured["measures"].items() if id_ not in alone} | _measured(case, together)
+    measured["tier"] = measures.tier(len(case.references), len(case.unlearned))
+    measured["of"] = of
+    if measured != known:
+        write_json(path, measured)
+    return measured
+
+
+def seeds_of(prepared: Prepared, name: str) -> dict[int, str]:
+    """Seed -> short hash of its weights, of a result that stands for several; else empty. From its model, else from its table."""
+    paths = (prepared.config.workspace / folder / f"{name}.safetensors" for folder in ("models", "logits"))
+    path = next((path for path in paths if path.exists()), None)
+    return seeds.listed(checkpoint.metadata(path)) if path else {}
+
+
+def retrained(prepared: Prepared, seed: int | None = None) -> dict[str, float] | None:
+    """Accuracies by split of the retrained model that a result of this seed is paired with: the bank's of that seed, else the one there
+    is; None where there is none."""
+    for made in bank.tables(prepared, "retrained") if seed is not None else ():
+        if made.about["seed"] == str(seed):
+            return by_split(made)[0]
+    if not there(prepared, "retrained"):
+        return None
+    accuracy: dict[str, float] = scores(prepared, "retrained")["accuracy"]
+    return accuracy
+
+
+def fresh(prepared: Prepared, name: str) -> bool:
+    """Whether the score file is there, and of the tables that are there now."""
+    path = _file(prepared, name)
+    return path.exists() and read_json(path).get("of") == _beside(prepared, logits(prepared, name)).of
+
+
+def weights(prepared: Prepared, name: str) -> str:
+    """The short hash of the weights that the table was read from: how a row is found."""
+    made = logits(prepared, name)
+    return seeds.result(made.about.get("model", made.hash), made.about)
+
+
+def _file(prepared: Prepared, name: str) -> Path:
+    return prepared.config.workspace / "scores" / f"{name}.json"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A model's table and those that it is measured beside, as far as they are there.
+
+    `references`: the bank where there is one, else the retrained model, which is none of its own: it takes a second one to say how far
+    apart two of them are. `unlearned`: of several seeds those of all, of the original the bank's."""
+
+    model: LogitsTable
+    references: Sequence[LogitsTable]
+    original: LogitsTable | None
+    unlearned: Sequence[LogitsTable]
+
+    @property
+    def of(self) -> dict[str, Any]:
+        """Which tables, by short hashes of the weights they were read from; and how, for what they hold beside logits."""
+        found: dict[str, Any] = {"model": _short(self.model)} | _read_as(self.model)
+        if self.original:
+            found["original"] = _short(self.original)
+        if len(self.references) == 1:
+            found["retrained"] = _short(self.references[0])
+        elif self.references:
+            found["bank"] = {"models": len(self.references), "hash": short(digest(map(_short, self.references)))}
+        if self.unlearned:
+            found["unlearned"] = {"models": len(self.unlearned), "hash": short(digest(map(_short, self.unlearned)))}
+        return found
+
+
+def _short(made: LogitsTable) -> str:
+    return short(made.about.get("model", made.hash))
+
+
+def _read_as(made: LogitsTable) -> dict[str, str]:
+    return {key: short(made.about[key]) for key in ("reading", "swapped", "shadows") if key in made.about}
+
+
+def _beside(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTable] = ()) -> Beside:
+    own = model.name
+    references = bank.tables(prepared, "retrained")
+    if own != "retrained" and not references and there(prepared, "retrained"):
+        references = [logits(prepared, "retrained")]
+    if own == "original":
+        others = bank.tables(prepared, "original")
+        return Beside(model, references, model, [model, *others] if others else [])
+    original = logits(prepared, "original") if there(prepared, "original") and (own != "retrained" or references) else None
+    return Beside(model, references, original, unlearned)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def there(prepared: Prepared, name: str) -> bool:
+    """Whether there is a model or a logits table of this name, of these splits."""
+    home, split = prepared.config.workspace, prepared.hashes["split"]
+    if (home / "models" / f"{name}.safetensors").exists():
+        known = checkpoint.metadata(home / "models" / f"{name}.safetensors")
+        return all(known.get(key) == prepared.hashes[key] for key in BELONGS.get(name, ("data", "split")))
+    path = home / "logits" / f"{name}.safetensors"
+    return path.exists() and checkpoint.metadata(path).get("split") == split
+
+
+WEAK = 10.0  # points of validation accuracy below the original: a retrained model that low was made by another recipe
+# what a model must have been made from: an original knows no forget list, a retrained model what it retained
+BELONGS = {"original": ("data",), "retrained": ("data", "retain")}
+
+
+def logits(prepared: Prepared, name: str) -> LogitsTable:
+    """logits/<name>.safetensors, read from the model when missing, of other weights or splits, or read in another way; where the model
+    is gone, as it is.
+
+    Raises BadInput when neither is there, or what is there is of other images or splits."""
+    config = prepared.config
+    model, path = (config.workspace / folder / f"{name}.safetensors" for folder in ("models", "logits"))
+    if not model.exists() and path.exists():
+        if checkpoint.metadata(path).get("split") != prepared.hashes["split"]:
+            raise BadInput(f"{path} was made for other splits than {config.workspace / 'data' / 'splits'} holds")
+        return _read(path, path.stat().st_mtime_ns, name)
+    tensors, known = checkpoint.load(model)
+    if known.get("data") != prepared.hashes["data"]:
+        raise BadInput(f"{model} was made from other images than {config.workspace / 'data'} holds")
+    if name not in STAGE and known.get("split") != prepared.hashes["split"]:
+        raise BadInput(f"{model} was made for other splits than {config.workspace / 'data' / 'splits'} holds")
+    made_of = {"model": checkpoint.weights_hash(tensors), "split": prepared.hashes["split"], "reading": reading.way(prepared)}
+    made_of |= {key: known[key] for key in ("recipe", seeds.KEY) if key in known}
+    if path.exists():
+        found = checkpoint.metadata(path)
+        if matches(made_of, found) and found.get(seeds.KEY) == made_of.get(seeds.KEY):
+            return _read(path, path.stat().st_mtime_ns, name)
+    columns, about = _of_others(path, made_of)
+    several = seeds.listed(known)
+    first = logits(prepared, seeds.named(name, min(several))) if several else None
+    if first and first.about["model"] == made_of["model"]:  # as it is where files belong together
+        own = {column: values for column, values in first.columns.items() if column not in (SWAPPED, *SHADOWS)}
+        made = replace(first, name=name, columns=own, about=made_of)
+    else:
+        made = reading.read(prepared, name, tensors, made_of)
+    table.write(replace(made, columns={**made.columns, **columns}, about={**made.about, **about}), path)
+    return _read(path, path.stat().st_mtime_ns, name)  # a score after training equals that after reading, to the last digit
+
+
+def _of_others(path: Path, made_of: Mapping[str, str]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Columns, and what is known of them: what other models said of the images, which takes long to make, from a table that is about to
+    be read anew of the same model."""
+    if not path.exists() or any(checkpoint.metadata(path).get(key) != made_of[key] for key in ("model", "split")):
+        return {}, {}
+    was = table.read(path)
+    kept = {key: columns for key, columns in {"swapped": (SWAPPED,), "shadows": SHADOWS}.items() if key in was.about}
+    return {name: was.columns[name] for names in kept.values() for name in names}, {key: was.about[key] for key in kept}
+
+
+def widened(prepared: Prepared, name: str, columns: Mapping[str, Array], about: Mapping[str, str]) -> None:
+    """More columns in the model's table: what other models say of its images."""
+    made, path = logits(prepared, name), prepared.config.workspace / "logits" / f"{name}.safetensors"
+    table.write(replace(made, columns={**made.columns, **columns}, about={**made.about, **about}), path)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, changed: int, name: str) -> LogitsTable:
+    """Kept with what was worked out of it, as the reference's attack, while the file does not change."""
+    return table.read(path, name)
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+def measure(
+    model: LogitsTable,
+    references: Sequence[LogitsTable] = (),
+    original: LogitsTable | None = None,
+    unlearned: Sequence[LogitsTable] = (),
+) -> Scores:
+    """All that can be said of one logits table beside others: what stands in its score file."""
+    accuracy, loss = by_split(model)
+    measured: Scores = {"accuracy": accuracy, "loss": loss, "gap": round(accuracy["retain"] - accuracy["forget"], 6)}
+    case = Case(model, references, original, unlearned)
+    found = _measured(case, [each for each in measures.MEASURES if not measures.of_machine(each)])
+    tier = measures.tier(len(references), len(unlearned) or 1)
+    return measured | {"measures": found, "tier": tier, "references": len(references)}
+
+
+def by_split(model: LogitsTable) -> tuple[dict[str, float], dict[str, float]]:
+    """Accuracy in percent and loss in nats, by split."""
+    accuracy, loss = {}, {}
+    for split in SPLITS:
+        rows = model.rows(split)
+        if len(rows):
+            said = torch.from_numpy(model.logits[rows]), torch.from_numpy(model.labels[rows])
+            accuracy[split] = round(metrics.accuracy(*said), 6)
+            loss[split] = round(metrics.cross_entropy(*said), 6)
+    return accuracy, loss
+
+
+def _measured(case: Case, only: Iterable[measures.Measure]) -> Scores:
+    """By id, with the retrained models' own number where the aim is theirs."""
+    theirs, found = measures.of_references(case), {}
+    for id_, got in measures.measure(case, only).items():
+        reference = {"reference": seeds.numbers(theirs[id_])} if id_ in theirs else {}
+        found[id_] = {"missing": got} if isinstance(got, str) else seeds.numbers(got) | reference
+    return found
+
+
+def over_forgotten(measured: Scores) -> str:
+    """The alarm: in words what lies beyond the reference's interval on the far side of forgetting, "" where nothing does.
+
+    Of several seeds their mean, and in how many of them."""
+    said, known = [], measured.get("seeds", {})
+    for id_, what, below in (("accuracy.forget", "forget accuracy", True), ("mia.over", "mia.over", False)):
+        ours = measured.get("measures", {}).get(id_, {})
+        theirs = ours.get("reference", {})
+        if "low" in theirs and "value" in ours:
+            low, high = _spread(ours, theirs)
+            beyond = ours["value"] < low if below else ours["value"] > high
+            if beyond:
+                where = f"below {low:.4g}" if below else f"above {high:.4g}"
+                said.append(f"{what} {ours['value']:.4g} is {where}")
+    of = f" (so are {sum(bool(one['over_forgetting']) for one in known.values())} of {len(known)} seeds)" if said and known else ""
+    return " and ".join(said) + of
+
+
+def _spread(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[float, float]:
+    """Within which a model, or the mean of several, lies by chance: the reference's own interval; where that is one of the mean of n
+    models, so much wider as m more models' mean varies, sqrt(1 + n / m) times (Student's t prediction interval)."""
+    models = theirs.get("models", 1)
+    wider = math.sqrt(1 + models / ours.get("models", 1)) if models > 1 else 1.0
+    return theirs["value"] - wider * (theirs["value"] - theirs["low"]), theirs["value"] + wider * (theirs["high"] - theirs["value"])
+
+
+def alarm(measured: Scores) -> str | None:
+    """The same; None where there is no interval of a retrained model's to say so by."""
+    known = "low" in measured.get("measures", {}).get("accuracy.forget", {}).get("reference", {})
+    return over_forgotten(measured) if known else None
+
+
+def distances(measured: Scores, reference: Scores) -> dict[str, float]:
+    """`<split>.distance`: accuracy minus the retrained model's, in points, signed; of several seeds the mean, paired by seed. Where there
+    is a bank, minus its mean."""
+    if measured["references"] > 1:
+        found = {id_: got["value"] for id_, got in measured["measures"].items() if id_.startswith("distance.") and "value" in got}
+        return {metric(id_): value for id_, value in found.items()}
+    if "distance" in measured:
+        return {f"{name}.distance": got["value"] for name, got in measured["distance"].items()}
+    there = reference["accuracy"]
+    return {f"{name}.distance": round(value - there[name], 6) for name, value in measured["accuracy"].items() if name in there}
+
+
+def final(measured: Scores) -> dict[str, float]:
+    """What a finished row says once: test accuracy and loss (the other splits stand in its last epoch), and every measure."""
+    once = {f"test.{kind}": measured[kind]["test"] for kind in ("accuracy", "loss") if "test" in measured[kind]}
+    found = {id_: got["value"] for id_, got in measured["measures"].items() if "value" in got and not id_.startswith("accuracy.")}
+    return once | {metric(id_): value for id_, value in found.items()}
+
+
+def metric(id_: str) -> str:
+    """A measure's name in MLflow: `<split>.<measure>` where it is of a split, so that the UI groups it with the split's others.
+
+    >>> metric("distance.forget"), metric("klom.forget.p95"), metric("mia.svc")
+    ('forget.distance', 'forget.klom.p95', 'mia.svc')
+    """
+    parts = id_.split(".")
+    split = next((part for part in parts if part in SPLITS), None)
+    return ".".join([split, *(part for part in parts if part != split)]) if split else id_
+
+
+def show_attacks(table: Sequence[tuple[str, Scores]]) -> str:
+    """What the two attacks by models on other requests make of each, or what they lack."""
+    lines = []
+    for name, measured in table:
+        said = []
+        for id_ in ("ulira.auc", "swap.advantage"):
+            got = measured["measures"].get(id_) or measured["measures"].get(id_.partition(".")[0], {})
+            spread = f" ({got['low']:.3f} to {got['high']:.3f})" if "low" in got else ""
+            said.append(f"{id_} {got['value']:.3f}{spread}" if "value" in got else f"{id_}: {got.get('missing', 'not asked for')}")
+        lines.append(f"{name:<22}{'; '.join(said)}")
+    return "\n".join([*lines, f"by chance: ulira.auc {measures.BY_CHANCE['ulira.auc']:g}, swap.advantage 0; 95 % intervals in brackets"])
+
+
+def no_yardstick(home: Path) -> str:
+    """In words, that the original is someone's file and the retrained model, trained here, is far worse, so hardly made by the same recipe;
+    "" where nothing says so. Of whole-class requests the classes count that retain still holds."""
+    models, files = (
+        [home / folder / f"{name}{suffix}" for name in STAGE] for folder, suffix in (("models", ".safetensors"), ("scores", ".json"))
+    )
+    if not all(path.exists() for path in (*models, *files)):
+        return ""
+    theirs, ours = (checkpoint.metadata(path).get("provenance") for path in models)
+    scored = [read_json(path) for path in files]
+    kept = [one.get("measures", {}).get("accuracy_of.retained_classes.validation", {}).get("value") for one in scored]
+    original, retrained_ = kept if None not in kept else [one["accuracy"].get("validation", 0.0) for one in scored]
+    if theirs != "unknown" or ours != "trained" or original - retrained_ <= WEAK:
+        return ""
+    return (
+        f"retrained is {original - retrained_:.1f} points below original on validation, so it is no yardstick for it: it was made by "
+        "pretrain.*, retrain.*; set these to what made the original, or give --retrain.checkpoint"
+    )
+
+
+def show(table: Sequence[tuple[str, Scores]], weak: str = "") -> str:
+    """The result, side by side, with each row's distance to the retrained model in brackets; of several seeds means. `weak`: what
+    `no_yardstick` says."""
+    reference = dict(table).get("retrained")
+    several = {name: [*map(int, measured["seeds"])] for name, measured in table if "seeds" in measured}
+    wide = 26 if several else 18
+    head = f"{'percent':<22}" + "".join(f"{name:>{wide}}" for name in SPLITS) + f"{'gap':>9}"
+    lines = [head]
+    for name, measured in table:
+        cells, far = [], distances(measured, reference) if reference and name != "retrained" else {}
+        for split in SPLITS:
+            value = measured["accuracy"].get(split)
+            apart = f" ({far[f'{split}.distance']:+.2f})" if f"{split}.distance" in far else ""
+            half = seeds.half_width(measured["measures"].get(f"accuracy.{split}")) if name in several else None
+            spread = f" ± {half:.2f}" if half is not None else ""
+            cells.append(f"{value:.2f}{spread}{apart}".rjust(wide) if value is not None else " " * wide)
+        lines.append(f"{name:<22}" + "".join(cells) + f"{measured['gap']:9.2f}")
+    if reference:
+        lines += [weak] if weak else []
+        lines.append("in brackets: minus retrained, in points; perfect unlearning is 0 everywhere. gap: retain minus forget")
+    lines += [
+        f"{name}: mean over {len(each)} seeds ({seeds.said(each)}) ± half the 95 % interval (Student's t over seeds)"
+        for name, each in several.items()
+    ]
+    lines += [f"{name} over-forgets: {said}" for name, measured in table if (said := over_forgotten(measured))]
+    return "\n".join(lines)
