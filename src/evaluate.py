@@ -10,12 +10,12 @@ from lethe.config.loader import STAGE, Config
 
 
 def work(config: Config, names: list[str]) -> None:
-    from lethe._util.errors import BadInput
+    from lethe._util.errors import UserError
     from lethe.pipeline.unlearn import evaluate
 
     for name in names:
         if name.partition("/")[0] not in {*config.methods, *STAGE, "all"}:
-            raise BadInput(f"method is {name}; evaluate takes {', '.join(config.methods)}, {', '.join(STAGE)}, several of these, or all")
+            raise UserError(f"method is {name}; evaluate takes {', '.join(config.methods)}, {', '.join(STAGE)}, several of these, or all")
     evaluate(config, names)
 
 

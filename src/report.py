@@ -4,7 +4,7 @@
 import sys
 from functools import partial
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.cli.main import main
 from lethe.config.loader import Config
 
@@ -19,7 +19,7 @@ def card(config: Config, ids: list[str]) -> None:
     from lethe.reporting.card import card, listed
 
     if len(ids) > 1 or "" in ids:
-        raise BadInput(f"list is {' '.join(ids) or repr('')}; it takes the id of one image, e.g. --list train/5940")
+        raise UserError(f"list is {' '.join(ids) or repr('')}; it takes the id of one image, e.g. --list train/5940")
     if ids:
         listed(config, ids[0])
     else:

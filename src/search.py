@@ -4,14 +4,14 @@ import sys
 from dataclasses import replace
 from functools import partial
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.cli.main import main
 from lethe.config.loader import Config
 
 
 def chosen(config: Config) -> Config:
     if "method" in config.given:
-        raise BadInput(f"method is {config.given['method']} (command line); a search takes --search.method")
+        raise UserError(f"method is {config.given['method']} (command line); a search takes --search.method")
     return replace(config, method=config.search.method)
 
 
@@ -25,7 +25,7 @@ def adopt(words: list[str], config: Config) -> None:
     from lethe.search.study import adopt
 
     if not 1 <= len(words) <= 2 or not words[0].isdecimal():
-        raise BadInput(f"adopt {' '.join(words)}: it takes the number of a trial and, if you like, a name: adopt 17 gentle")
+        raise UserError(f"adopt {' '.join(words)}: it takes the number of a trial and, if you like, a name: adopt 17 gentle")
     adopt(chosen(config), int(words[0]), *words[1:])
 
 

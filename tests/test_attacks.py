@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from lethe._util.errors import TooFew
+from lethe._util.errors import InsufficientData
 from lethe.evaluation import attacks
 from lethe.evaluation import model_distributions as distributions
 from lethe.evaluation import representations as features
@@ -85,7 +85,7 @@ def test_by_loss_is_as_accurate_as_the_best_threshold() -> None:
     assert right.sum() / asked.sum() == pytest.approx(norm.cdf(D / 2), abs=0.02)
     right, asked = attacks.by_loss(*np.random.default_rng(3).normal(0, 1, (2, 3000)))
     assert right.sum() / asked.sum() == pytest.approx(0.5, abs=0.02)
-    with pytest.raises(TooFew, match="at least 10 forget and 10 held-out images; there are 9 and 40"):
+    with pytest.raises(InsufficientData, match="at least 10 forget and 10 held-out images; there are 9 and 40"):
         attacks.by_loss(np.zeros(9), np.zeros(40))
 
 
@@ -192,7 +192,7 @@ def test_ulira_by_hand() -> None:
             groups[kind] = [phi[[1, 2]], phi[[4, 6]]]
         likelihoods = [norm.logpdf(attacked, part.mean(0), math.sqrt(part.var(0, ddof=1).mean())) for part in groups[kind]]
         assert found == pytest.approx(likelihoods[0] - likelihoods[1])
-    with pytest.raises(TooFew, match="3 models that forgot an image and 3 that never saw it; of some image there are 2 and 3"):
+    with pytest.raises(InsufficientData, match="3 models that forgot an image and 3 that never saw it; of some image there are 2 and 3"):
         attacks.ulira(phi, forgotten & (np.arange(7) < 2)[:, None], unseen)
 
 
@@ -316,5 +316,5 @@ def test_cka_by_gram_matrices() -> None:
     rotated = x @ np.linalg.qr(generator.normal(0, 1, (6, 6)))[0]
     assert features.cka(x, 7 * rotated + 5) == pytest.approx(1.0)
     assert abs(features.cka(*generator.normal(0, 1, (2, 200, 150)))) < 0.05  # biased CKA says 0.4
-    with pytest.raises(TooFew, match="at least 4 images; there are 3"):
+    with pytest.raises(InsufficientData, match="at least 4 images; there are 3"):
         features.cka(x[:3], y[:3])

@@ -11,7 +11,7 @@ import tables
 import torch
 from conftest import Project, at, at_file
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.config import loader as config
 from lethe.engine import engine
 from lethe.evaluation import catalogue as measures
@@ -181,7 +181,7 @@ def test_what_does_not_belong_names_both_sides(project: Project, monkeypatch: py
     assert len(bank.tables(here, "retrained")) == 2
     spoil, says = FAULTS[fault]
     spoil(bank.path(here, "retrained", 2))
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(UserError, match=says):
         results.scores(here, "original")
 
 

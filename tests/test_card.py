@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tables import SIZES, bank, drawn
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import digest, short, write_json
 from lethe.config import loader as config
 from lethe.data import sources, splits
@@ -308,10 +308,10 @@ def test_what_became_of_a_request(home, undrawn, capsys):
     assert "is below" in lines[0]
     card.listed(asked(home), "image/00003")
     assert capsys.readouterr().out.count("\n") == 1
-    with pytest.raises(BadInput, match=r"image/00700: no card in .*cards is of a request that names it; `python src/report\.py card"):
+    with pytest.raises(UserError, match=r"image/00700: no card in .*cards is of a request that names it; `python src/report\.py card"):
         card.listed(asked(home), "image/00700")
     (home / "cards" / "torn.json").write_text("{}")
-    with pytest.raises(BadInput, match=r"torn\.json is no card"):
+    with pytest.raises(UserError, match=r"torn\.json is no card"):
         card.listed(asked(home), "image/00300")
 
 
@@ -319,7 +319,7 @@ def test_what_became_of_a_request(home, undrawn, capsys):
 
 
 def refused(home, match):
-    with pytest.raises(BadInput, match=match) as found:
+    with pytest.raises(UserError, match=match) as found:
         written(home)
     assert "\n" not in str(found.value)
     assert not (home / "cards").exists()

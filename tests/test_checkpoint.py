@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe.models import architectures as model
 from lethe.models import checkpoint
 
@@ -45,7 +45,7 @@ def equal(one: Weights, other: Weights) -> bool:
 
 
 def refused(spec: object, folder: Path, *says: str, classes: int = 10) -> None:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(UserError) as caught:
         taken(spec, folder, classes=classes)
     said = str(caught.value)
     assert "\n" not in said
@@ -178,7 +178,7 @@ def test_a_truncated_file_is_named(weights: Weights, tmp_path: Path) -> None:
         for length in (len(whole) - 1, len(whole) // 2, 100, 4):
             file.write_bytes(whole[:length])
             refused(file.name, tmp_path, file.name)
-    with pytest.raises(BadInput, match=r"a\.safetensors"):
+    with pytest.raises(UserError, match=r"a\.safetensors"):
         checkpoint.metadata(tmp_path / "a.safetensors")
 
 
@@ -221,14 +221,14 @@ def test_a_disk_that_refuses_names_the_file_and_keeps_the_old_one(weights: Weigh
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(Failed, match=f"{path} could not be written: "):
+        with pytest.raises(RunFailed, match=f"{path} could not be written: "):
             checkpoint.save(weights, path, {"kind": "new"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == old
     assert list(path.parent.iterdir()) == [path]
     (tmp_path / "file").write_text("")
-    with pytest.raises(Failed, match=r"file/a\.safetensors could not be written: "):
+    with pytest.raises(RunFailed, match=r"file/a\.safetensors could not be written: "):
         checkpoint.save(weights, tmp_path / "file" / "a.safetensors", {})
 
 

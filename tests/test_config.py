@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from lethe._util.checkout import CHECKOUT
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.config import loader as config
 from lethe.config.loader import Config
 from lethe.config.schema import SECTIONS, Arguments, Forget, accepts, leaves, method_section
@@ -61,7 +61,7 @@ def line(path: Path, mark: str) -> int:
 
 
 def refusal(argv: list[str], params: Path = PARAMS, overlay: str | None = None) -> str:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(UserError) as raised:
         config.load(argv, params=params, overlay=overlay)
     said = str(raised.value)
     assert "\n" not in said

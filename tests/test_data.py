@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe.data import sources, splits
 from lethe.data.sources import Images
 from lethe.data.splits import SPLITS, Request
@@ -67,7 +67,7 @@ def tree(path: Path) -> dict[str, bytes]:
 
 
 def refuses(call: Callable[[], object], *words: object) -> str:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(UserError) as caught:
         call()
     message = str(caught.value)
     assert "\n" not in message
@@ -187,7 +187,7 @@ def test_a_process_that_dies_fails_the_run_and_does_not_hang_it(root: Path, monk
     (package := root / "broken/lethe").mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit(9)")
     monkeypatch.setattr(sources, "__file__", str(package / "sources.py"))  # what the processes import
-    with pytest.raises(Failed, match=r"a process that reads images ended, near .*train/cat/0\.png"):
+    with pytest.raises(RunFailed, match=r"a process that reads images ended, near .*train/cat/0\.png"):
         folder(root)
 
 
@@ -420,7 +420,7 @@ def test_without_a_network_one_line_names_the_ways_that_need_none(tmp_path: Path
         "import sys, torchvision.datasets, time; from pathlib import Path; from lethe._util import errors; from lethe.data import sources\n"
         "started = time.monotonic()\n"
         "try: sources.read('cifar10', root=None, image_size=32, limit=None, cache=Path(sys.argv[1]))\n"
-        "except errors.BadInput as error: print(error)\n"
+        "except errors.UserError as error: print(error)\n"
         "print(time.monotonic() - started)"
     )
     dead = "http://127.0.0.1:9"
@@ -575,10 +575,10 @@ def test_a_full_disk_names_the_file_and_leaves_none(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the next file may hold 4 KiB
     try:
-        with pytest.raises(Failed, match=r"images\.safetensors could not be written"):
+        with pytest.raises(RunFailed, match=r"images\.safetensors could not be written"):
             sources.save(fake(5000, 100), tmp_path / "images.safetensors", "listing")
         images = fake(5000, 100)
-        with pytest.raises(Failed, match=r"\.csv could not be written"):
+        with pytest.raises(RunFailed, match=r"\.csv could not be written"):
             splits.write(splits.draw(images, Request(count=2400), 0), images, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

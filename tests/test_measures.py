@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from tables import SIZES, bank, drawn, of_phi
 
-from lethe._util.errors import BadInput, TooFew
+from lethe._util.errors import InsufficientData, UserError
 from lethe.data.splits import beside
 from lethe.evaluation import catalogue as measures
 from lethe.evaluation import measures as measuring
@@ -217,7 +217,7 @@ def test_on_gaussians_mia_over_is_the_normal_integral() -> None:
 def test_relearning_counts_steps_until_within_a_point_of_the_original() -> None:
     assert measuring.relearn_steps([80.0, 90.0, 96.9, 97.0, 99.0], 98.0) == 3
     assert measuring.relearn_steps([99.0, 80.0], 98.0) == 0
-    with pytest.raises(TooFew, match="more than 2 optimizer steps"):
+    with pytest.raises(InsufficientData, match="more than 2 optimizer steps"):
         measuring.relearn_steps([80.0, 90.0, 96.9], 98.0)
 
 
@@ -271,7 +271,7 @@ def test_a_score_made_again_is_the_same_score(
 
 def test_tables_of_other_images_are_refused() -> None:
     other = replace(drawn(3, name="other"), ids=tuple(f"x{n}" for n in range(sum(SIZES))))
-    with pytest.raises(BadInput, match="unlearned and other do not belong together: 1680 images"):
+    with pytest.raises(UserError, match="unlearned and other do not belong together: 1680 images"):
         Case(drawn(1, name="unlearned"), [other])
 
 

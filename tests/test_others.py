@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_bank import fake, prepared
 from torch import Tensor
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.data import splits
 from lethe.data.sources import Images
 from lethe.data.splits import Splits
@@ -42,7 +42,7 @@ def drawn(forget: int, validation: int, seed: int, classes: int = 1) -> tuple[Sp
 def test_as_many_validation_images_stand_in_forgets_place(forget: int, validation: int, seed: int) -> None:
     mine, images = drawn(forget, validation, seed)
     if validation < forget:
-        with pytest.raises(BadInput, match=f"as forget images, {forget}; there are {validation}"):
+        with pytest.raises(UserError, match=f"as forget images, {forget}; there are {validation}"):
             splits.swapped(mine, images)
         return
     other = splits.swapped(mine, images)
@@ -71,7 +71,7 @@ def test_a_request_that_leaves_classes_out_is_swapped_for_images_of_its_own() ->
     mine = {**mine, "forget": mine["forget"][of_one]}
     assert {*images.labels[splits.swapped(mine, images)["forget"]]} == {1}
     few = {**mine, "validation": mine["validation"][images.labels[mine["validation"]] != 1]}
-    with pytest.raises(BadInput, match="of the forgotten classes as forget images, 2; there are 0"):
+    with pytest.raises(UserError, match="of the forgotten classes as forget images, 2; there are 0"):
         splits.swapped(few, images)
 
 

@@ -21,7 +21,7 @@ from conftest import ROOT, Project, clean
 from test_search import SMALL, trials
 from test_spread import alive, until
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.parallel.pool import spread
 
 DRIVER = """
@@ -185,6 +185,6 @@ def test_without_a_cluster_ray_is_not_imported(tmp_path: Path) -> None:
 def test_a_cluster_that_can_not_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "no address")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BadInput, match=r"^RAY_ADDRESS is no address, and Ray is not installed: make ray, on every machine$"):
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS is no address, and Ray is not installed: make ray, on every machine$"):
         list(spread(units.told, [1]))
     assert list(spread(units.told, [])) == []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import write_json, write_text
 from lethe.config import loader as config
 from lethe.data import sources, splits
@@ -269,14 +269,14 @@ def test_what_does_not_belong_is_refused(home, undrawn):
     checkpoint.save(
         checkpoint.load(home / "logits" / "model_1.safetensors")[0], home / "logits" / "model_1.safetensors", {"split": "other"}
     )
-    with pytest.raises(BadInput, match=r"scores/model_1\.json was measured on other splits .*src/evaluate\.py.*--method model_1"):
+    with pytest.raises(UserError, match=r"scores/model_1\.json was measured on other splits .*src/evaluate\.py.*--method model_1"):
         written(home)
     (home / "scores" / "model_1.json").write_text(json.dumps({"accuracy": {"retain": 1}}))
     shutil.rmtree(home / "logits")
-    with pytest.raises(BadInput, match=r"model_1\.json does not hold the accuracies"):
+    with pytest.raises(UserError, match=r"model_1\.json does not hold the accuracies"):
         written(home)
     shutil.rmtree(home / "scores")
-    with pytest.raises(BadInput, match=r"holds no scores; `python src/unlearn\.py"):
+    with pytest.raises(UserError, match=r"holds no scores; `python src/unlearn\.py"):
         written(home)
     assert not (home / "report").exists()
 

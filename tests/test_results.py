@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tables import drawn
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.evaluation import catalogue as measures
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.catalogue import MEASURES
@@ -84,7 +84,7 @@ def test_the_alarm_rings_for_over_forgetting_alone(measured: results.Scores) -> 
 def test_tables_of_other_requests_are_refused() -> None:
     split = drawn(1).split.copy()
     split[[0, 300]] = split[[300, 0]]
-    with pytest.raises(BadInput, match="unlearned and retrained do not belong together: other splits of 2 images"):
+    with pytest.raises(UserError, match="unlearned and retrained do not belong together: other splits of 2 images"):
         results.measure(drawn(1, name="unlearned"), [replace(drawn(100, name="retrained"), split=split)])
 
 

@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, Project, Warm, at_step, copied
 from hypothesis import given
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe.config import loader as config
 from lethe.data import sources
 from lethe.models import checkpoint
@@ -94,7 +94,7 @@ def test_a_space_is_refused(space: dict[str, Any], says: str, tmp_path: Path) ->
     search |= {"workers": 1, "gpus": None, "heartbeat": 30, "fresh_seeds": 5}
     search |= {"prune": True, "prune_margin": 1, "spaces": {**space, "model_1": {"lr": {"low": 1, "high": 2}}}}
     (tmp_path / "params.yaml").write_text(f"search: {json.dumps(search)}{text[:begins]}{text[ends:]}")
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(UserError) as refused:
         config.load(params=tmp_path / "params.yaml")
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -490,7 +490,7 @@ def test_a_variant_is_one_line_more() -> None:
 
 @pytest.mark.parametrize("text", ["methods: {a: {lr: 1}}\nrun: {}\n", "methods: {a: {lr: 1}}"])
 def test_a_file_that_cant_be_added_to_is_left_with_the_line_to_add(text: str) -> None:
-    with pytest.raises(Failed, match=r"add this line to its methods: b: \{like: a, lr: 2.0\}"):
+    with pytest.raises(RunFailed, match=r"add this line to its methods: b: \{like: a, lr: 2.0\}"):
         with_variant(text, "b", "a", {"lr": 2.0})
 
 

@@ -12,7 +12,7 @@ import pytest
 import units
 from conftest import ROOT, clean
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe.parallel import pool as spreading
 from lethe.parallel.pool import spread
 
@@ -45,7 +45,7 @@ def test_one_worker_is_a_loop_in_this_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_unit_that_fails_does_not_stop_the_others(workers: int, tmp_path: Path) -> None:
     found = []
-    with pytest.raises(BadInput, match=r"^\(.*, -1\): -1 is negative$"):
+    with pytest.raises(UserError, match=r"^\(.*, -1\): -1 is negative$"):
         found.extend(spread(units.square, items(tmp_path, -1, 2, 3, 4), workers=workers))
     assert sorted(item[1] for item, _ in found) == [2, 3, 4]
     assert len({pid for _, (_, pid) in found}) <= workers
@@ -59,7 +59,7 @@ def test_a_process_that_dies_costs_its_own_unit(tmp_path: Path, caplog: pytest.L
 
 
 def test_a_unit_whose_process_always_dies_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(Failed, match=r"666\): its process died 3 times, the last time by SIGKILL"):
+    with pytest.raises(RunFailed, match=r"666\): its process died 3 times, the last time by SIGKILL"):
         list(spread(units.square, items(tmp_path, 666, 2, 3), workers=2))
     assert {path.name for path in tmp_path.iterdir()} == {"666.tried", "2.tried", "2", "3.tried", "3"}
 
@@ -74,7 +74,7 @@ def test_each_has_its_share_of_threads_and_gpus(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_cant_be_sent_is_said(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match=r"^1: its result can't be sent: "):
+    with pytest.raises(RunFailed, match=r"^1: its result can't be sent: "):
         list(spread(units.odd, [0, 1], workers=2))
 
 

@@ -17,7 +17,7 @@ from conftest import Project, Started
 from sqlalchemy.exc import OperationalError
 from test_search import SMALL, read
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.redact import clean
 from lethe.cli import mlflow_launch as launch
 from lethe.search import storage
@@ -157,12 +157,12 @@ def test_a_database_that_is_away_is_waited_for_and_what_got_through_is_not_said_
     answers[:] = [finished]
     with pytest.raises(UpdateFinishedTrialError):
         storage.patiently(call)
-    answers[:] = [BadInput("no")]
-    with pytest.raises(BadInput):
+    answers[:] = [UserError("no")]
+    with pytest.raises(UserError):
         storage.patiently(call)
     monkeypatch.setattr(storage, "PATIENCE", 0.0)
     answers[:] = [away]
-    with pytest.raises(Failed, match=r"search.storage did not answer for 0 s .*gone.*; the same command goes on"):
+    with pytest.raises(RunFailed, match=r"search.storage did not answer for 0 s .*gone.*; the same command goes on"):
         storage.patiently(call)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tables import drawn, of_phi
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.evaluation import logits_table as table
 from lethe.evaluation.logits_table import LogitsTable, like, together
 from lethe.models import checkpoint
@@ -80,7 +80,7 @@ def test_tables_that_do_not_belong_together_are_refused_and_both_are_named() -> 
         rf"other labels of 1 images, first image/00003 \({made.labels[3]}, and {labels[3]}\)": other(made, labels=labels),
         r"other splits of 1 images, first image/00839 \(3, and 2\)": other(made, split=split),
     }.items():
-        with pytest.raises(BadInput, match=rf"^ours and other do not belong together: {said}$"):
+        with pytest.raises(UserError, match=rf"^ours and other do not belong together: {said}$"):
             together(made, made, table_)
     together(made, other(made, split=split), split=False)
 
@@ -90,9 +90,9 @@ def test_a_nan_names_the_run(value: float) -> None:
     made = drawn(0, name="hybrid_4")
     logits = made.logits.copy()
     logits[5, 0] = value
-    with pytest.raises(BadInput, match=r"hybrid_4: NaN or infinite for 1 of 840 images, first image/00005: the model diverged"):
+    with pytest.raises(UserError, match=r"hybrid_4: NaN or infinite for 1 of 840 images, first image/00005: the model diverged"):
         replace(made, logits=logits)
-    with pytest.raises(BadInput, match="NaN or infinite for 840 of 840"):
+    with pytest.raises(UserError, match="NaN or infinite for 840 of 840"):
         replace(made, columns={"residual": np.full((840, 3), value)})
 
 
@@ -106,30 +106,30 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         "split 4; it takes 0 to 3": {"split": np.full(840, 4, np.uint8)},
         "image/00001 stands in it more than once": {"ids": (made.ids[1], *made.ids[1:])},
     }.items():
-        with pytest.raises(BadInput, match=f"^run: {said}"):
+        with pytest.raises(UserError, match=f"^run: {said}"):
             replace(made, **changes)
 
 
 def test_files_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
-    with pytest.raises(BadInput, match=rf"{path} does not exist"):
+    with pytest.raises(UserError, match=rf"{path} does not exist"):
         table.read(path)
     table.write(drawn(0), path)
     whole = path.read_bytes()
     for length in (0, 5, 200, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(BadInput, match=rf"{path} can't be read as safetensors"):
+        with pytest.raises(UserError, match=rf"{path} can't be read as safetensors"):
             table.read(path)
     path.write_bytes(whole)
     tensors, about = checkpoint.load(path)
     checkpoint.save({"logits": tensors["logits"]}, path, about)
-    with pytest.raises(BadInput, match=rf"{path} lacks labels, split: a logits table holds"):
+    with pytest.raises(UserError, match=rf"{path} lacks labels, split: a logits table holds"):
         table.read(path)
     checkpoint.save(tensors, path, {})
-    with pytest.raises(BadInput, match="lacks ids"):
+    with pytest.raises(UserError, match="lacks ids"):
         table.read(path)
     checkpoint.save(tensors, path, {"ids": "a, b"})
-    with pytest.raises(BadInput, match="its ids are no JSON list"):
+    with pytest.raises(UserError, match="its ids are no JSON list"):
         table.read(path)
 
 

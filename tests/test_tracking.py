@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lethe._util.errors import Failed
+from lethe._util.errors import RunFailed
 from lethe.tracking import mlflow_delivery as delivery
 from lethe.tracking.mlflow_delivery import connect, send, sweep
 from lethe.tracking.outbox import default_store, leftovers
@@ -510,7 +510,7 @@ def test_credentials_appear_nowhere(home, monkeypatch, caplog, secret):
     with Row.open(home, name="a", params={"storage": f"postgresql://u:{secret}@host/db"}, tags={"t": f"https://u:{secret}@h"}) as row:
         row.text("params.yaml", f"storage: postgresql://u:{secret}@host/db t0k3n\n")
         wait_for(lambda: delivery.away)
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(RunFailed) as caught:
         find({})
     told = [file.read_text() for file in home.rglob("*") if file.is_file()]
     assert len(told) >= 3

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.models import architectures as model
 from lethe.recipes import ordering as order
 from lethe.recipes import recipe
@@ -204,7 +204,7 @@ def test_layers_are_whole_names(network: "model.nn.Module") -> None:
 @pytest.mark.parametrize("name", ["layer", "layer5", "f", "fc.", "fc.weigh", "", "ALL", "layer1.7"])
 def test_a_name_that_matches_nothing_lists_the_blocks(network: "model.nn.Module", name: str) -> None:
     for select in (Layers(("fc", name)), Stages(((0.0, Layers((name,))),)), Stages(((0.0, ALL), (0.5, Layers((name,)))))):
-        with pytest.raises(BadInput) as raised:
+        with pytest.raises(UserError) as raised:
             select(network, 0.7)
         assert str(raised.value) == f"no layer is called {name!r}; this architecture has {BLOCKS} (or: all)"
 

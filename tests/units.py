@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 
 
 def square(item: tuple[str, int]) -> tuple[int, int]:
@@ -16,7 +16,7 @@ def square(item: tuple[str, int]) -> tuple[int, int]:
     again = tried.exists()
     tried.touch()
     if n < 0:
-        raise BadInput(f"{n} is negative")
+        raise UserError(f"{n} is negative")
     if n == 666 or (n == 13 and not again):
         os.kill(os.getpid(), signal.SIGKILL)
     (folder / str(n)).touch()

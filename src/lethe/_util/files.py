@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; renamed to `path` on success, removed on any failure.
 
-    Raises Failed, naming `path`, when the disk refuses (full, read-only)."""
+    Raises RunFailed, naming `path`, when the disk refuses (full, read-only)."""
     beside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def whole(path: Path) -> Iterator[Path]:
         beside.chmod(0o666 & ~umask)
         beside.replace(path)
     except OSError as error:
-        raise Failed(f"{path} could not be written: {error.strerror or error}") from error
+        raise RunFailed(f"{path} could not be written: {error.strerror or error}") from error
     finally:
         if beside:
             beside.unlink(missing_ok=True)
@@ -45,13 +45,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises BadInput, naming the file, when it is missing or no JSON."""
+    """Raises UserError, naming the file, when it is missing or no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"{path} does not exist") from None
+        raise UserError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} can't be read as JSON: {error}") from None
+        raise UserError(f"{path} can't be read as JSON: {error}") from None
 
 
 def digest(parts: Iterable[bytes | str]) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 
 try:
     from lethe._util import dvc_stage as under_dvc
@@ -30,10 +30,10 @@ def main(stage: str, work: Callable[[Config], None], argv: Sequence[str] | None 
     under_dvc.begin()
     try:
         work(config.load(said, overlay=overlay))
-    except BadInput as error:
+    except UserError as error:
         print(f"error: {clean(str(error))}", file=sys.stderr)
         return 2
-    except Failed as error:
+    except RunFailed as error:
         print(f"failed: {clean(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lethe._util.checkout import here, root
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.config.schema import (
     SECTIONS,
     Arguments,
@@ -127,7 +127,7 @@ class Config:
 
 
 def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path | None = None) -> Config:
-    """params.yaml, then its section `overlay`, then `--key value` pairs. Raises BadInput: one line, naming key, value and source."""
+    """params.yaml, then its section `overlay`, then `--key value` pairs. Raises UserError: one line, naming key, value and source."""
     said = _Said(params or here() / "params.yaml")
     for name in (*UPON.get(overlay, ()), overlay) if overlay else ():
         said.overlay(name)
@@ -137,16 +137,16 @@ def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path |
     sections = {name: said.section(name, kind) for name, kind in SECTIONS.items()}
     method = said.value("method")
     if method not in methods:
-        raise BadInput(said.complaint("method", f"it takes {', '.join(methods)}"))
+        raise UserError(said.complaint("method", f"it takes {', '.join(methods)}"))
     config = Config(method=method, methods=methods, like=like, spaces=spaces, given=said.laid | said.given, **sections)  # type: ignore[arg-type]
     wanted = config.search.method
     if wanted not in methods or not replace(config, method=wanted).space:
-        raise BadInput(said.complaint("search.method", f"it takes a method with a space in search.spaces: {', '.join(config.spaces)}"))
+        raise UserError(said.complaint("search.method", f"it takes a method with a space in search.spaces: {', '.join(config.spaces)}"))
     _check_forget(config, said)
     if config.chain and config.run.seeds > 1:
-        raise BadInput(said.complaint("run.seeds", f"{config.method} is a chain of runs and takes 1"))
+        raise UserError(said.complaint("run.seeds", f"{config.method} is a chain of runs and takes 1"))
     if config.data.source == "image_folder" and config.data.root is None:
-        raise BadInput("data.root is null; with data.source image_folder it takes a folder with train/<class>/* and test/<class>/*")
+        raise UserError("data.root is null; with data.source image_folder it takes a folder with train/<class>/* and test/<class>/*")
     return config
 
 
@@ -154,25 +154,25 @@ def _check_forget(config: Config, said: "_Said") -> None:
     asked = [name for name in Forget.model_fields if getattr(config.data.forget, name) is not None]
     if len(asked) != 1:
         what = "none of them is set" if not asked else f"{' and '.join(asked)} are set"
-        raise BadInput(f"data.forget: {what}; it takes exactly one of {', '.join(Forget.model_fields)}")
+        raise UserError(f"data.forget: {what}; it takes exactly one of {', '.join(Forget.model_fields)}")
 
 
 def _spaces(said: "_Said", methods: Mapping[str, Section]) -> dict[str, dict[str, Space]]:
     """search.spaces, every bound and choice held against what the argument takes."""
     trees = said.value("search.spaces")
     if not isinstance(trees, dict):
-        raise BadInput(said.complaint("search.spaces", "it takes a section for each method"))
+        raise UserError(said.complaint("search.spaces", "it takes a section for each method"))
     spaces: dict[str, dict[str, Space]] = {}
     for name, own in trees.items():
         key = f"search.spaces.{name}"
         if name not in methods or name == "as_run":
-            raise BadInput(said.unknown(key))
+            raise UserError(said.unknown(key))
         if not isinstance(own, dict):
-            raise BadInput(said.complaint(key, "it takes a space for each argument"))
+            raise UserError(said.complaint(key, "it takes a space for each argument"))
         spaces[name] = {}
         for word, tree in own.items():
             if word not in type(methods[name]).model_fields:
-                raise BadInput(said.unknown(f"{key}.{word}"))
+                raise UserError(said.unknown(f"{key}.{word}"))
             if tree is not None:  # null on the command line takes an argument out of the search
                 space = said.section(f"{key}.{word}", Space, tree)
                 spaces[name][word] = _Held(said, f"{key}.{word}", word, methods[name], space).against(spaces[name])
@@ -198,7 +198,7 @@ class _Held:
     def _choices(self, choices: tuple[Any, ...]) -> dict[str, Any]:
         space = self.space
         if any(value is not None for value in (space.low, space.high, space.step)) or space.log:
-            raise BadInput(f"{self._place()} has choices and a range; it takes one of them")
+            raise UserError(f"{self._place()} has choices and a range; it takes one of them")
         found = tuple(self._taken(self.word, value, "choices") for value in choices)
         if len(set(found)) < len(found):
             raise self._refusal("choices", "it takes different ones")
@@ -207,9 +207,9 @@ class _Held:
     def _range(self) -> dict[str, Any]:
         space, info = self.space, type(self.own).model_fields[self.word]
         if not {int, float} & set(kinds(info)):
-            raise BadInput(f"{self._place()} has no choices; {self.word} takes {accepts(info)}: choices: [...]")
+            raise UserError(f"{self._place()} has no choices; {self.word} takes {accepts(info)}: choices: [...]")
         if space.low is None or space.high is None:
-            raise BadInput(f"{self._place()} lacks {'low' if space.low is None else 'high'}; it takes low and high, or choices")
+            raise UserError(f"{self._place()} lacks {'low' if space.low is None else 'high'}; it takes low and high, or choices")
         if space.low >= space.high:
             raise self._refusal("low", f"it takes a number below high, which is {_show(space.high)}")
         if space.log and space.low <= 0:
@@ -227,7 +227,7 @@ class _Held:
             if argument not in before:
                 earlier = ", ".join(before) or "none does"
                 where = self.said.where(f"{self.key}.when")
-                raise BadInput(f"{self.key}.when.{argument} ({where}): it takes an argument whose space stands before it: {earlier}")
+                raise UserError(f"{self.key}.when.{argument} ({where}): it takes an argument whose space stands before it: {earlier}")
         return {name: tuple(self._taken(name, value, "when") for value in values) for name, values in self.space.when.items()}
 
     def _taken(self, argument: str, value: Any, part: str) -> Any:
@@ -237,12 +237,12 @@ class _Held:
             found = getattr(kind.model_validate(self.own.model_dump() | {argument: value}), argument)
         except ValidationError:
             accepted, where = accepts(kind.model_fields[argument]), self.said.where(f"{self.key}.{part}")
-            raise BadInput(f"{self.key}.{part} has {_show(value)} ({where}); {argument} takes {accepted}") from None
+            raise UserError(f"{self.key}.{part} has {_show(value)} ({where}); {argument} takes {accepted}") from None
         return _show(found) if isinstance(found, tuple) else found
 
-    def _refusal(self, part: str, accepted: str) -> BadInput:
+    def _refusal(self, part: str, accepted: str) -> UserError:
         where = self.said.where(f"{self.key}.{part}")
-        return BadInput(f"{self.key}.{part} is {_show(getattr(self.space, part))} ({where}); {accepted}")
+        return UserError(f"{self.key}.{part} is {_show(getattr(self.space, part))} ({where}); {accepted}")
 
     def _place(self) -> str:
         return f"{self.key} ({self.said.where(self.key)})"
@@ -261,7 +261,7 @@ class _Said:
         unknown = next((name for name in self.tree if name not in sections), None)
         if unknown is not None:
             near = difflib.get_close_matches(str(unknown), sections, 1, 0.0)[0]
-            raise BadInput(f"{unknown} is unknown ({self.where(str(unknown))}); nearest: {near}")
+            raise UserError(f"{unknown} is unknown ({self.where(str(unknown))}); nearest: {near}")
 
     def overlay(self, name: str) -> None:
         over = flatten(self.overlays[name], "")
@@ -276,25 +276,25 @@ class _Said:
         tokens = iter(argv)
         for token in tokens:
             if not token.startswith("--"):
-                raise BadInput(f"{token!r} is not understood; it takes --key value, e.g. --run.seed 1")
+                raise UserError(f"{token!r} is not understood; it takes --key value, e.g. --run.seed 1")
             key, equals, value = token[2:].partition("=")
             if not equals:
                 value = next(tokens, None)  # type: ignore[assignment]
                 if value is None:
-                    raise BadInput(f"{key} has no value (command line); it takes --{key} <value>")
+                    raise UserError(f"{key} has no value (command line); it takes --{key} <value>")
             if key in self.given:
-                raise BadInput(f"{key} is given twice (command line): {self.given[key]} and {value}")
+                raise UserError(f"{key} is given twice (command line): {self.given[key]} and {value}")
             self.given[key] = value
         named = [key for key in self.given if key.startswith("data.forget.")]
         wanted = [key for key in named if self.given[key] != "null"]
         if len(wanted) > 1:
-            raise BadInput(f"{' and '.join(wanted)} are both given (command line); it takes one of them")
+            raise UserError(f"{' and '.join(wanted)} are both given (command line); it takes one of them")
         if named:
             self._clear_forget()
             self.laid = {key: value for key, value in self.laid.items() if not key.startswith("data.forget.")}
         for key, value in sorted(self.given.items(), key=lambda pair: not _names_base(pair[0])):  # a variant's keys are its base's
             if not _names_base(key) and key not in self.known():
-                raise BadInput(self.unknown(key))
+                raise UserError(self.unknown(key))
             self._set(key, None if value in ("null", "None", "~") else value)
 
     def _clear_forget(self) -> None:
@@ -308,7 +308,7 @@ class _Said:
         for parent in parents:
             child = node.setdefault(parent, {})
             if not isinstance(child, dict):
-                raise BadInput(f"{parent} is {child!r} ({self.params.name}); it takes a section")
+                raise UserError(f"{parent} is {child!r} ({self.params.name}); it takes a section")
             node = child
         node[leaf] = value
 
@@ -322,13 +322,13 @@ class _Said:
         try:
             return kind.model_validate(self.value(name) if tree is None else tree)
         except ValidationError as error:
-            raise BadInput(self._explain(name, kind, error)) from None
+            raise UserError(self._explain(name, kind, error)) from None
 
     def methods(self) -> tuple[dict[str, Section], dict[str, str]]:
         """Each method's arguments, and what it is built on: itself, or for a variant the method at the end of its `like`s."""
         said = self.value("methods")
         if not isinstance(said, dict):
-            raise BadInput(self.complaint("methods", "it takes a section for each method"))
+            raise UserError(self.complaint("methods", "it takes a section for each method"))
         known: dict[str, Section] = {}
         like: dict[str, str] = {}
         for name, own in said.items():
@@ -336,10 +336,10 @@ class _Said:
             base, key = line[-1], f"methods.{line[-1]}"
             if (wrong := _like(said[base])) is not None:
                 others = ", ".join(other for other in said if other not in line)
-                raise BadInput(f"{key}.like is {wrong!r}; it takes another method: {others}")
+                raise UserError(f"{key}.like is {wrong!r}; it takes another method: {others}")
             if base not in BASES:
                 near = difflib.get_close_matches(base, BASES, 1, 0.0)[0]
-                raise BadInput(f"{key} ({self.where(key)}) is unknown; nearest: methods.{near}; a variant says like: <method>")
+                raise UserError(f"{key} ({self.where(key)}) is unknown; nearest: methods.{near}; a variant says like: <method>")
             tree = own
             if isinstance(own, dict):
                 tree = {word: value for one in reversed(line) for word, value in said[one].items() if word != "like"}
@@ -414,15 +414,15 @@ def _tree(params: Path) -> dict[str, Any]:
     try:
         tree = YAML(typ="safe", pure=True).load(params.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
-        raise BadInput(f"{params} does not exist") from None
+        raise UserError(f"{params} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{params} can't be read: {error}") from None
+        raise UserError(f"{params} can't be read: {error}") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"{params.name}{where}: {getattr(error, 'problem', None) or 'no YAML'}") from None
+        raise UserError(f"{params.name}{where}: {getattr(error, 'problem', None) or 'no YAML'}") from None
     if not isinstance(tree, dict):
-        raise BadInput(f"{params.name}: it takes sections, not {tree!r}")
+        raise UserError(f"{params.name}: it takes sections, not {tree!r}")
     return tree
 
 

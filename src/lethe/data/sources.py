@@ -26,7 +26,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, whole
 
 # N images, H height, W width
@@ -65,7 +65,7 @@ class Images:
 def read(source: str, *, root: Path | None, image_size: int, limit: int | None, cache: Path) -> Images:
     """Reads a source whole; `limit` keeps the first train images of each class and all held-out ones.
 
-    CIFAR-10 is kept under `root`, or under `cache` when that is None. Raises BadInput, naming key or file."""
+    CIFAR-10 is kept under `root`, or under `cache` when that is None. Raises UserError, naming key or file."""
     _check(source, root, image_size, limit)
     if source == "image_folder":
         return _folder(_root(root), image_size, limit)
@@ -81,7 +81,7 @@ def read(source: str, *, root: Path | None, image_size: int, limit: int | None, 
 def listing(source: str, *, root: Path | None, image_size: int, limit: int | None) -> str:
     """A hash of what `read` would read, without reading it: of a folder the names, sizes and times of its files.
 
-    Raises BadInput as `read` does, unreadable images apart."""
+    Raises UserError as `read` does, unreadable images apart."""
     _check(source, root, image_size, limit)
     parts = [EDITION, source, str(limit)]
     if source == "image_folder":
@@ -99,7 +99,7 @@ def class_counts(root: Path | None, limit: int | None) -> dict[str, int]:
 
 
 def save(images: Images, path: Path, listing: str) -> None:
-    """One safetensors file, the same bytes for the same images and listing. Raises Failed when the disk refuses."""
+    """One safetensors file, the same bytes for the same images and listing. Raises RunFailed when the disk refuses."""
     # One key: safetensors writes several in an order that differs from process to process
     rest = {"classes": images.classes, "held_out": images.held_out, "listing": listing, "ids": images.ids}
     # Contiguous: safetensors copies the buffer as it lies, strides ignored
@@ -115,7 +115,7 @@ def save(images: Images, path: Path, listing: str) -> None:
 
 
 def load(path: Path) -> tuple[Images, str]:
-    """What `save` wrote, images and listing. Raises BadInput when the file is missing, truncated or of another kind."""
+    """What `save` wrote, images and listing. Raises UserError when the file is missing, truncated or of another kind."""
     try:
         with safe_open(path, framework="np") as file:
             rest: dict[str, Any] = json.loads(file.metadata()["images"])
@@ -128,22 +128,22 @@ def load(path: Path) -> tuple[Images, str]:
             raise ValueError("labels or held_out out of range")
         return Images(pixels, labels, ids, classes, int(rest["held_out"])), str(rest["listing"])
     except FileNotFoundError:
-        raise BadInput(f"{path} does not exist") from None
+        raise UserError(f"{path} does not exist") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{path} can't be read as images made by prepare: {_one_line(error)}") from None
+        raise UserError(f"{path} can't be read as images made by prepare: {_one_line(error)}") from None
 
 
 def _check(source: str, root: Path | None, image_size: int, limit: int | None) -> None:
     if source not in SOURCES:
-        raise BadInput(f"data.source is {source}; it takes one of {', '.join(SOURCES)}")
+        raise UserError(f"data.source is {source}; it takes one of {', '.join(SOURCES)}")
     if source == "image_folder" and root is None:
-        raise BadInput(f"data.root is not set, and data.source is image_folder; {LAYOUT}")
+        raise UserError(f"data.root is not set, and data.source is image_folder; {LAYOUT}")
     if source != "image_folder" and image_size != 32:
-        raise BadInput(f"data.image_size is {image_size}; with data.source {source} it takes 32")
+        raise UserError(f"data.image_size is {image_size}; with data.source {source} it takes 32")
     if image_size < 1:
-        raise BadInput(f"data.image_size is {image_size}; it takes a whole number above 0")
+        raise UserError(f"data.image_size is {image_size}; it takes a whole number above 0")
     if limit is not None and limit < 1:
-        raise BadInput(f"data.limit is {limit}; it takes a whole number above 0, or null for all train images")
+        raise UserError(f"data.limit is {limit}; it takes a whole number above 0, or null for all train images")
 
 
 def _one_line(error: object) -> str:
@@ -164,20 +164,20 @@ class _File(NamedTuple):
 def _root(root: Path | None) -> Path:
     assert root is not None  # _check
     if not root.is_dir():
-        raise BadInput(f"data.root is {root} ({'not a' if root.exists() else 'no such'} folder); {LAYOUT}")
+        raise UserError(f"data.root is {root} ({'not a' if root.exists() else 'no such'} folder); {LAYOUT}")
     for part in ("train", "test"):
         if not (root / part).is_dir():
-            raise BadInput(f"data.root is {root} (it has no folder {part}); {LAYOUT}")
+            raise UserError(f"data.root is {root} (it has no folder {part}); {LAYOUT}")
     return root
 
 
 def _entries(folder: Path, root: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, sorted by name, junk left out. Raises BadInput for symlinks that lead out of the root."""
+    """What a folder holds, sorted by name, junk left out. Raises UserError for symlinks that lead out of the root."""
     try:
         with os.scandir(folder) as entries:
             found = [e for e in entries if not e.name.startswith(".") and e.name.lower() not in JUNK]
     except OSError as error:
-        raise BadInput(f"{folder} can't be read ({error.strerror}); {LAYOUT}") from None
+        raise UserError(f"{folder} can't be read ({error.strerror}); {LAYOUT}") from None
     for entry in found:
         if entry.is_symlink():
             _inside(Path(entry.path), root)
@@ -188,16 +188,16 @@ def _inside(link: Path, root: Path) -> None:
     try:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
-        raise BadInput(f"{link} is a symlink that leads nowhere ({link.readlink()})") from None
+        raise UserError(f"{link} is a symlink that leads nowhere ({link.readlink()})") from None
     if not target.is_relative_to(root.resolve()):
-        raise BadInput(f"{link} is a symlink that leads out of data.root (to {target}); it takes files within {root}")
+        raise UserError(f"{link} is a symlink that leads out of data.root (to {target}); it takes files within {root}")
 
 
 def _class_names(folder: Path, root: Path) -> list[str]:
     entries = _entries(folder, root)
     for entry in entries:
         if not entry.is_dir():
-            raise BadInput(f"{entry.path} is not a class folder; {LAYOUT}")
+            raise UserError(f"{entry.path} is not a class folder; {LAYOUT}")
         _check_name(entry)
     return [entry.name for entry in entries]
 
@@ -207,15 +207,15 @@ def _check_name(entry: os.DirEntry[str]) -> None:
     try:
         entry.name.encode()
     except UnicodeEncodeError:
-        raise BadInput(f"{entry.path!a} has a name that is not UTF-8; rename it") from None
+        raise UserError(f"{entry.path!a} has a name that is not UTF-8; rename it") from None
     if entry.name.splitlines() != [entry.name]:
-        raise BadInput(f"{entry.path!r} has a line break in its name; rename it")
+        raise UserError(f"{entry.path!r} has a line break in its name; rename it")
 
 
 def _class_files(part: str, label: int, name: str, root: Path) -> Iterator[_File]:
     for entry in _entries(root / part / name, root):
         if not entry.is_file():  # a pipe would wait for ever
-            raise BadInput(f"{entry.path} is not a file; {LAYOUT}")
+            raise UserError(f"{entry.path} is not a file; {LAYOUT}")
         _check_name(entry)
         stat = entry.stat()
         yield _File(f"{part}/{name}/{entry.name}", entry.path, label, stat.st_size, stat.st_mtime_ns)
@@ -230,23 +230,23 @@ def _scan(root: Path, limit: int | None) -> tuple[list[_File], list[_File], tupl
     held_out = _class_names(root / "test", root)
     for name in classes:
         if name not in held_out:
-            raise BadInput(f"data.root is {root} (train/{name} has no test/{name}); {LAYOUT}, the same classes in both")
+            raise UserError(f"data.root is {root} (train/{name} has no test/{name}); {LAYOUT}, the same classes in both")
     for name in held_out:
         if name not in classes:
-            raise BadInput(f"data.root is {root} (test/{name} has no train/{name}); {LAYOUT}, the same classes in both")
+            raise UserError(f"data.root is {root} (test/{name} has no train/{name}); {LAYOUT}, the same classes in both")
     if len(classes) < 2:
-        raise BadInput(f"data.root is {root} (classes in train: {', '.join(classes) or 'none'}); it takes two or more")
+        raise UserError(f"data.root is {root} (classes in train: {', '.join(classes) or 'none'}); it takes two or more")
     train: list[_File] = []
     test: list[_File] = []
     for label, name in enumerate(classes):
         files = list(_class_files("train", label, name, root))
         if not files:
-            raise BadInput(f"data.root is {root} (train/{name} is empty); it takes one image or more in each class")
+            raise UserError(f"data.root is {root} (train/{name} is empty); it takes one image or more in each class")
         train += files[:limit]
         test += _class_files("test", label, name, root)
     if len(test) < 2:
         count = "1 image" if test else "no image"
-        raise BadInput(f"data.root is {root} ({count} under test); it takes two or more, for validation and test")
+        raise UserError(f"data.root is {root} ({count} under test); it takes two or more, for validation and test")
     return train, test, tuple(classes)
 
 
@@ -273,10 +273,10 @@ def _decode(path: str, image_size: int) -> npt.NDArray[np.uint8]:
         raise
     except Exception as error:  # PIL's readers raise nearly anything: OSError, SyntaxError, struct.error, ...
         reason = "no format that PIL knows" if isinstance(error, UnidentifiedImageError) else _one_line(error)
-        raise BadInput(f"{path} can't be read as an image ({reason}); mend it or take it away") from None
+        raise UserError(f"{path} can't be read as an image ({reason}); mend it or take it away") from None
 
 
-Part: TypeAlias = npt.NDArray[np.uint8] | BadInput  # [N, 3, H, W], or the error of the first bad file of a chunk
+Part: TypeAlias = npt.NDArray[np.uint8] | UserError  # [N, 3, H, W], or the error of the first bad file of a chunk
 
 
 def _decode_some(paths: list[str], image_size: int) -> Part:
@@ -285,7 +285,7 @@ def _decode_some(paths: list[str], image_size: int) -> Part:
     try:
         for into, path in zip(pixels, paths, strict=True):
             into[:] = _decode(path, image_size).transpose(2, 0, 1)
-    except BadInput as error:
+    except UserError as error:
         return error
     return pixels
 
@@ -319,7 +319,7 @@ def _decode_all(chunks: list[list[str]], image_size: int, workers: int) -> Gener
         except (OSError, EOFError):
             with suppress(OSError):  # else what it was not sent breaks the pipe anew when it is let go
                 worker.stdin.close()
-            raise Failed(f"a process that reads images ended, near {paths[0]}: out of memory?") from None
+            raise RunFailed(f"a process that reads images ended, near {paths[0]}: out of memory?") from None
         finally:
             idle.put(worker)
         return answer
@@ -358,7 +358,7 @@ def _folder(root: Path, image_size: int, limit: int | None) -> Images:
         task = progress.add_task("reading images", total=len(files))
         done = 0
         for part in parts:
-            if isinstance(part, BadInput):
+            if isinstance(part, UserError):
                 raise part
             pixels[done : done + len(part)] = part
             done += len(part)
@@ -399,7 +399,7 @@ def _cifar10(folder: Path) -> Images:
             _download(CIFAR10.url, folder / CIFAR10.filename, CIFAR10.tgz_md5)
             train, test = parts(download=True)
     except OSError as error:
-        raise Failed(f"{folder} can't take CIFAR-10: {error.strerror or error}") from error
+        raise RunFailed(f"{folder} can't take CIFAR-10: {error.strerror or error}") from error
     pixels = np.concatenate([train.data, test.data]).transpose(0, 3, 1, 2)
     labels = np.array([*train.targets, *test.targets], np.int64)
     ids = [f"train/{i}" for i in range(len(train.data))] + [f"test/{i}" for i in range(len(test.data))]
@@ -434,15 +434,15 @@ def _receive(response: IO[bytes]) -> bytes:
 
 @contextmanager
 def _network() -> Iterator[None]:
-    """Errors of the network as BadInput; those of the disk are none of its business."""
+    """Errors of the network as UserError; those of the disk are none of its business."""
     try:
         yield
     except (OSError, HTTPException, ValueError) as error:  # ValueError: a proxy that is no address
         raise _no_cifar10(_one_line(error.reason if type(error) is URLError else error)) from None
 
 
-def _no_cifar10(reason: str) -> BadInput:
-    return BadInput(
+def _no_cifar10(reason: str) -> UserError:
+    return UserError(
         f"data.source is cifar10 and it can't be downloaded ({reason}); these need no download: a folder of images, "
         "`--data.source image_folder --data.root <folder>`, and the bundled `--data.source digits`"
     )

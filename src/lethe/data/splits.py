@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import digest, whole
 from lethe.data.sources import Images
 
@@ -38,13 +38,13 @@ def draw(images: Images, request: Request, seed: int) -> Splits:
 
     The report's draw: one generator, first the held-out halves (an odd one goes to validation), then the train images
     into retain and forget. random_split of torch is this randperm cut up, without importing torch.utils.data.
-    Raises BadInput naming the data.forget key and the value."""
+    Raises UserError naming the data.forget key and the value."""
     import torch  # seconds to import
 
     named = [key for key, value in vars(request).items() if value is not None]
     if len(named) != 1:
         given = " and ".join(named) or "nothing"
-        raise BadInput(f"data.forget names {given}; it takes exactly one of {', '.join(vars(request))}")
+        raise UserError(f"data.forget names {given}; it takes exactly one of {', '.join(vars(request))}")
     generator = torch.Generator().manual_seed(seed)
     n = images.train
     held_out = n + torch.randperm(images.held_out, generator=generator).numpy()
@@ -55,7 +55,7 @@ def draw(images: Images, request: Request, seed: int) -> Splits:
         forgotten[_of_classes(images, request.classes) if request.ids is None else _of_ids(images, request.ids)] = True
         if forgotten.all():
             value = ",".join(request.classes or ()) or request.ids
-            raise BadInput(f"data.forget.{named[0]} is {value} (all {n} train images); some must be left to retain")
+            raise UserError(f"data.forget.{named[0]} is {value} (all {n} train images); some must be left to retain")
         return {"retain": np.flatnonzero(~forgotten), "forget": np.flatnonzero(forgotten), **halves}
     forget = _number(request, n)
     order = torch.randperm(n, generator=generator).numpy()
@@ -65,24 +65,24 @@ def draw(images: Images, request: Request, seed: int) -> Splits:
 def _number(request: Request, n: int) -> int:
     if request.count is not None:
         if not 1 <= request.count < n:
-            raise BadInput(f"data.forget.count is {request.count}; it takes 1 to {n - 1}, of {n} train images")
+            raise UserError(f"data.forget.count is {request.count}; it takes 1 to {n - 1}, of {n} train images")
         return request.count
     assert request.fraction is not None
     if not 0 < request.fraction < 1:  # nan too
-        raise BadInput(f"data.forget.fraction is {request.fraction}; it takes a number above 0 and below 1")
+        raise UserError(f"data.forget.fraction is {request.fraction}; it takes a number above 0 and below 1")
     forget = round(request.fraction * n)
     if not 1 <= forget < n:
         what = f"{'none' if forget == 0 else 'all'} of {n} train images"
-        raise BadInput(f"data.forget.fraction is {request.fraction} ({what}); some must be forgotten and some retained")
+        raise UserError(f"data.forget.fraction is {request.fraction} ({what}); some must be forgotten and some retained")
     return forget
 
 
 def _of_classes(images: Images, classes: Sequence[str] | None) -> Indices:
     if not classes:
-        raise BadInput(f"data.forget.classes is empty; it takes one or more of {_some(images.classes)}")
+        raise UserError(f"data.forget.classes is empty; it takes one or more of {_some(images.classes)}")
     for name in classes:
         if name not in images.classes:
-            raise BadInput(
+            raise UserError(
                 f"data.forget.classes names {name} (no such class{_nearest(name, images.classes)}); "
                 f"it takes one or more of {_some(images.classes)}"
             )
@@ -103,23 +103,23 @@ def _of_ids(images: Images, path: Path) -> Indices:
     held_out: list[tuple[str, int]] = []
     for id_, line in _ids_in(path, key):
         if not id_:
-            raise BadInput(f"{key} (line {line} has no id); {TAKES_IDS}")
+            raise UserError(f"{key} (line {line} has no id); {TAKES_IDS}")
         if id_ in found:
-            raise BadInput(f"{key} ({id_} stands on line {found[id_]} and again on line {line}); it takes each id once")
+            raise UserError(f"{key} ({id_} stands on line {found[id_]} and again on line {line}); it takes each id once")
         found[id_] = line
         if id_ not in index:
             unknown.append((id_, line))
         elif index[id_] >= images.train:
             held_out.append((id_, line))
     if not found:
-        raise BadInput(f"{key} (no ids in it); {TAKES_IDS}")
+        raise UserError(f"{key} (no ids in it); {TAKES_IDS}")
     if unknown:
         id_, line = unknown[0]
         near = _nearest(id_, images.ids) or f"; ids here look like {images.ids[0]}"
-        raise BadInput(f"{key} ({len(unknown)} of {len(found)} ids unknown, first {id_}, line {line}{near}); {TAKES_IDS}")
+        raise UserError(f"{key} ({len(unknown)} of {len(found)} ids unknown, first {id_}, line {line}{near}); {TAKES_IDS}")
     if held_out:
         id_, line = held_out[0]
-        raise BadInput(
+        raise UserError(
             f"{key} ({len(held_out)} of {len(found)} ids are of held-out images, first {id_}, line {line}); "
             "it takes train images: no model has learned the others"
         )
@@ -131,10 +131,10 @@ def _ids_in(path: Path, key: str) -> Iterator[tuple[str, int]]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # -sig: Excel begins its CSV with a byte-order mark
     except FileNotFoundError:
-        raise BadInput(f"{key} (no such file); {TAKES_IDS}") from None
+        raise UserError(f"{key} (no such file); {TAKES_IDS}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise BadInput(f"{key} ({reason}); {TAKES_IDS}") from None
+        raise UserError(f"{key} ({reason}); {TAKES_IDS}") from None
     for delimiter in ",;\t":
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         try:
@@ -146,7 +146,7 @@ def _ids_in(path: Path, key: str) -> Iterator[tuple[str, int]]:
                         yield row[column].strip() if column < len(row) else "", rows.line_num
                 return
         except csv.Error as error:
-            raise BadInput(f"{key} ({error}); {TAKES_IDS}") from None
+            raise UserError(f"{key} ({error}); {TAKES_IDS}") from None
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield line.strip(), number
@@ -167,7 +167,7 @@ def _some(words: Sequence[str]) -> str:
 def write(splits: Mapping[str, Indices], images: Images, folder: Path) -> None:
     """folder/{retain,forget,validation,test}.csv: header id, one id a line, in the order of `splits`.
 
-    None of the four is touched before all are written. Raises Failed when the disk refuses."""
+    None of the four is touched before all are written. Raises RunFailed when the disk refuses."""
     with ExitStack() as stack:
         for split in SPLITS:
             beside = stack.enter_context(whole(folder / f"{split}.csv"))
@@ -180,7 +180,7 @@ def write(splits: Mapping[str, Indices], images: Images, folder: Path) -> None:
 def read(folder: Path, images: Images) -> Splits:
     """What `write` wrote; more columns may follow the first.
 
-    Raises BadInput, naming the file, unless the four hold every image once, train images in retain and forget and
+    Raises UserError, naming the file, unless the four hold every image once, train images in retain and forget and
     held-out ones in the others."""
     index = {id_: i for i, id_ in enumerate(images.ids)}
     home: dict[str, Path] = {}  # id -> the file it stands in
@@ -190,18 +190,18 @@ def read(folder: Path, images: Images) -> Splits:
         ids = _column(path)
         for id_ in ids:
             if id_ not in index:
-                raise BadInput(f"{path} names {id_}, which is no image of data.source{_nearest(id_, images.ids)}")
+                raise UserError(f"{path} names {id_}, which is no image of data.source{_nearest(id_, images.ids)}")
             if id_ in home:
-                raise BadInput(f"{path} names {id_}, which already stands in {home[id_]}; it takes each id once")
+                raise UserError(f"{path} names {id_}, which already stands in {home[id_]}; it takes each id once")
             if (index[id_] >= images.train) != (split in ("validation", "test")):
                 kind = "a train" if index[id_] < images.train else "a held-out"
-                raise BadInput(f"{path} names {id_}, which is {kind} image")
+                raise UserError(f"{path} names {id_}, which is {kind} image")
             home[id_] = path
         splits[split] = np.array([index[id_] for id_ in ids], np.int64)
     if len(home) < len(images.ids):  # two draws mixed, or a list cut short
         absent = next(id_ for id_ in images.ids if id_ not in home)
         missing = len(images.ids) - len(home)
-        raise BadInput(f"{folder} lacks {missing} of {len(images.ids)} images in its four lists, first {absent}")
+        raise UserError(f"{folder} lacks {missing} of {len(images.ids)} images in its four lists, first {absent}")
     return splits
 
 
@@ -211,12 +211,12 @@ def _column(path: Path) -> list[str]:
             rows = csv.reader(file)
             header = next(rows, [])
             if header[:1] != ["id"]:
-                raise BadInput(f"{path} begins with {','.join(header) or 'nothing'}; it takes the header id")
+                raise UserError(f"{path} begins with {','.join(header) or 'nothing'}; it takes the header id")
             return [row[0] for row in rows if row]
     except FileNotFoundError:
-        raise BadInput(f"{path} does not exist") from None
+        raise UserError(f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} can't be read as a list of ids: {error}") from None
+        raise UserError(f"{path} can't be read as a list of ids: {error}") from None
 
 
 # --- other requests ---------------------------------------------------------------------------------------------------
@@ -230,11 +230,11 @@ def beside(forget: Indices, held_out: Indices, labels: Indices) -> Indices:
 
 
 def swapped(splits: Mapping[str, Indices], images: Images) -> Splits:
-    """F' to forget, and forget held out in its place. BadInput where validation has too few images."""
+    """F' to forget, and forget held out in its place. UserError where validation has too few images."""
     forget, validation = splits["forget"], _by_id(splits["validation"], images)
     other = beside(forget, validation, images.labels)
     if len(other) < len(forget):
-        raise BadInput(
+        raise UserError(
             "evaluate.swap and evaluate.shadows take as many validation images of the forgotten classes as forget images, "
             f"{len(forget)}; there are {len(other)}"
         )

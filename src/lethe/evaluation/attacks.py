@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from lethe._util.errors import TooFew
+from lethe._util.errors import InsufficientData
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -62,12 +62,12 @@ def by_loss(forget: Floats, held_out: Floats, rounds: int = 10) -> tuple[Floats,
     how many of the rounds it was asked. Accuracy is the sum of the one by the sum of the other.
 
     The attack of the NeurIPS 2023 unlearning competition's starting kit: stratified shuffle splits, a tenth to test on, seed 0.
-    Raises TooFew below 10 images of each."""
+    Raises InsufficientData below 10 images of each."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit
 
     if min(len(forget), len(held_out)) < rounds:
-        raise TooFew(f"takes at least {rounds} forget and {rounds} held-out images; there are {len(forget)} and {len(held_out)}")
+        raise InsufficientData(f"takes at least {rounds} forget and {rounds} held-out images; there are {len(forget)} and {len(held_out)}")
     losses = np.concatenate([forget, held_out])[:, None]
     member = np.repeat([1, 0], [len(forget), len(held_out)])
     right, asked = np.zeros(len(member)), np.zeros(len(member))
@@ -140,12 +140,12 @@ def ulira(phi_KN: Floats, forgotten_KN: Bools, unseen_KN: Bools) -> tuple[tuple[
     Each model in turn is attacked: an image's phi under Gaussians that are fitted to the other models which forgot it, and to those
     which never saw it. One model of the other kind is left out with the attacked one, so that both fits have as many: else the smaller
     group's wider error alone would tell. Below 16 models in a group its variance is pooled over images.
-    Hayes et al., arXiv:2403.01218, algorithm 1; Carlini et al., arXiv:2112.03570. Raises TooFew below 3 models of a kind."""
+    Hayes et al., arXiv:2403.01218, algorithm 1; Carlini et al., arXiv:2112.03570. Raises InsufficientData below 3 models of a kind."""
     kinds = np.stack([forgotten_KN, unseen_KN])  # [2, K, N]
     counts = kinds.sum(axis=1)
     if counts.min() < 3:
         few = f"{counts[0].min()} and {counts[1].min()}"
-        raise TooFew(f"takes at least 3 models that forgot an image and 3 that never saw it; of some image there are {few}")
+        raise InsufficientData(f"takes at least 3 models that forgot an image and 3 that never saw it; of some image there are {few}")
     phi = phi_KN - phi_KN.mean(axis=0)
     sums, squares = ((kinds * part).sum(axis=1) for part in (phi, phi**2))
     models = len(phi)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from lethe._util.errors import TooFew
+from lethe._util.errors import InsufficientData
 from lethe.data.splits import SPLITS
 from lethe.evaluation import measures as measuring
 from lethe.evaluation import uncertainty as intervals
@@ -66,7 +66,7 @@ class Measure:
         """By part, of a case that has all that it takes; a sentence where that is too few images."""
         try:
             found = self.of(case)
-        except TooFew as error:
+        except InsufficientData as error:
             return str(error)
         return found if isinstance(found, dict) else {"": found}
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lethe._util.errors import TooFew
+from lethe._util.errors import InsufficientData
 from lethe.evaluation import uncertainty as intervals
 from lethe.evaluation.logits_table import Array, Floats, Ints, LogitsTable, like, together
 from lethe.evaluation.uncertainty import Estimate
@@ -31,7 +31,7 @@ class Case:
 
     `references`: retrained models without this one; `original`: what unlearning began with; `unlearned`: models of the method, one a
     seed, this one among them. `resample`: whether with intervals.
-    Raises BadInput, naming both tables, when they are not of the same images, labels, classes and splits."""
+    Raises UserError, naming both tables, when they are not of the same images, labels, classes and splits."""
 
     model: LogitsTable
     references: Sequence[LogitsTable] = ()
@@ -44,10 +44,10 @@ class Case:
         together(self.model, *self.references, *([self.original] if self.original else []), *self.unlearned)
 
     def rows(self, split: str) -> Ints:
-        """Raises TooFew where the split has no images."""
+        """Raises InsufficientData where the split has no images."""
         rows = self.model.rows(split)
         if not len(rows):
-            raise TooFew(f"takes {split} images; there are none")
+            raise InsufficientData(f"takes {split} images; there are none")
         return rows
 
     def beside_forget(self, split: str) -> tuple[Ints, Floats]:

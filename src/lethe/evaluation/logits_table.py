@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import digest
 from lethe.data.splits import SPLITS
 
@@ -33,7 +33,7 @@ class LogitsTable:
     """logits float32 [N, C], labels int64 [N], split uint8 [N] (its number in SPLITS), ids; sorted by id when it is made.
 
     `columns`: what only a model can tell of an image beside its logits, [N, ...]; `about`: strings, as a file's metadata;
-    `name`: of the run or file, for errors. Raises BadInput, naming it, when parts do not fit or a logit is NaN or infinite."""
+    `name`: of the run or file, for errors. Raises UserError, naming it, when parts do not fit or a logit is NaN or infinite."""
 
     name: str
     ids: tuple[str, ...]
@@ -46,16 +46,16 @@ class LogitsTable:
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 2:
-            raise BadInput(f"{self.name}: logits have {self.logits.ndim} dimensions; a table has images x classes")
+            raise UserError(f"{self.name}: logits have {self.logits.ndim} dimensions; a table has images x classes")
         arrays: dict[str, Array] = {"labels": self.labels, "split": self.split, "logits": self.logits, **self.columns}
         for part, array in arrays.items():
             if len(array) != len(self.ids):
-                raise BadInput(f"{self.name}: {len(self.ids)} ids, but {part} of {len(array)} images")
+                raise UserError(f"{self.name}: {len(self.ids)} ids, but {part} of {len(array)} images")
         order = np.argsort(np.array(self.ids)) if self.ids else np.arange(0)
         ids = tuple(self.ids[i] for i in order)
         twice = next((a for a, b in pairwise(ids) if a == b), None)
         if twice is not None:
-            raise BadInput(f"{self.name}: {twice} stands in it more than once")
+            raise UserError(f"{self.name}: {twice} stands in it more than once")
         parts = {"ids": ids, "labels": self.labels[order].astype(np.int64), "split": self.split[order].astype(np.uint8)}
         parts |= {"logits": np.ascontiguousarray(self.logits[order], np.float32)}
         parts |= {"columns": {name: column[order] for name, column in self.columns.items()}}
@@ -69,14 +69,14 @@ class LogitsTable:
             wrong |= ~np.isfinite(column).reshape(len(column), -1).all(axis=1)
         if wrong.any():
             first = self.ids[int(wrong.argmax())]
-            raise BadInput(
+            raise UserError(
                 f"{self.name}: NaN or infinite for {int(wrong.sum())} of {len(self.ids)} images, first {first}: the model diverged"
             )
         classes = self.logits.shape[1]
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < classes:
-            raise BadInput(f"{self.name}: labels from {self.labels.min()} to {self.labels.max()}, but logits of {classes} classes")
+            raise UserError(f"{self.name}: labels from {self.labels.min()} to {self.labels.max()}, but logits of {classes} classes")
         if len(self.split) and self.split.max() >= len(SPLITS):
-            raise BadInput(f"{self.name}: split {self.split.max()}; it takes 0 to {len(SPLITS) - 1} ({', '.join(SPLITS)})")
+            raise UserError(f"{self.name}: split {self.split.max()}; it takes 0 to {len(SPLITS) - 1} ({', '.join(SPLITS)})")
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -131,20 +131,20 @@ class LogitsTable:
 
 
 def together(first: LogitsTable, *others: LogitsTable, split: bool = True) -> None:
-    """Raises BadInput, naming both, unless all are of the same images, labels, classes and (unless told not to look) splits."""
+    """Raises UserError, naming both, unless all are of the same images, labels, classes and (unless told not to look) splits."""
     for other in others:
         both = f"{first.name} and {other.name}"
         if first.logits.shape[1] != other.logits.shape[1]:
-            raise BadInput(f"{both} do not belong together: {first.logits.shape[1]} classes, and {other.logits.shape[1]}")
+            raise UserError(f"{both} do not belong together: {first.logits.shape[1]} classes, and {other.logits.shape[1]}")
         if first.ids != other.ids:
             apart = sorted(set(first.ids) ^ set(other.ids))
-            raise BadInput(f"{both} do not belong together: {len(apart)} images stand in one alone, first {apart[0]}")
+            raise UserError(f"{both} do not belong together: {len(apart)} images stand in one alone, first {apart[0]}")
         for what, ours, theirs in (("labels", first.labels, other.labels), ("splits", first.split, other.split)):
             if (what == "labels" or split) and (ours != theirs).any():
                 at = int((ours != theirs).argmax())
                 number = int((ours != theirs).sum())
                 said = f"first {first.ids[at]} ({ours[at]}, and {theirs[at]})"
-                raise BadInput(f"{both} do not belong together: other {what} of {number} images, {said}")
+                raise UserError(f"{both} do not belong together: other {what} of {number} images, {said}")
 
 
 def like(wanted: Ints, there: Ints) -> Floats:
@@ -166,7 +166,7 @@ def like(wanted: Ints, there: Ints) -> Floats:
 def write(table: LogitsTable, path: Path) -> None:
     """One safetensors file: the arrays and columns as tensors, ids as a JSON list in the metadata beside `about`.
 
-    Raises Failed, naming the file, when the disk refuses."""
+    Raises RunFailed, naming the file, when the disk refuses."""
     import torch
 
     from lethe.models import checkpoint
@@ -177,17 +177,17 @@ def write(table: LogitsTable, path: Path) -> None:
 
 
 def read(path: Path, name: str = "") -> LogitsTable:
-    """Raises BadInput, naming the file, when it is missing, truncated, no logits table, or holds a NaN."""
+    """Raises UserError, naming the file, when it is missing, truncated, no logits table, or holds a NaN."""
     from lethe.models import checkpoint
 
     tensors, about = checkpoint.load(path)
     lacks = [part for part in OWN if part not in tensors] + [part for part in ("ids",) if part not in about]
     if lacks:
-        raise BadInput(f"{path} lacks {', '.join(lacks)}: a logits table holds {', '.join(OWN)} and, in its metadata, ids")
+        raise UserError(f"{path} lacks {', '.join(lacks)}: a logits table holds {', '.join(OWN)} and, in its metadata, ids")
     arrays = {part: tensor.numpy() for part, tensor in tensors.items()}
     try:
         ids = tuple(json.loads(about.pop("ids")))
     except ValueError as error:
-        raise BadInput(f"{path}: its ids are no JSON list: {error}") from None
+        raise UserError(f"{path}: its ids are no JSON list: {error}") from None
     columns = {part: array for part, array in arrays.items() if part not in OWN}
     return LogitsTable(name or str(path), ids, arrays["labels"], arrays["split"], arrays["logits"], columns, about)

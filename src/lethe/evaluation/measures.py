@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lethe._util.errors import TooFew
+from lethe._util.errors import InsufficientData
 from lethe.data.splits import SPLITS, beside
 from lethe.evaluation import attacks
 from lethe.evaluation import model_distributions as distributions
@@ -145,7 +145,7 @@ def swap(case: Case) -> Estimate:
     second = replace(case.model, logits=case.model.columns[SWAPPED], columns={})
     parts = [case.rows("forget"), beside(case.rows("forget"), case.rows("validation"), case.model.labels)]
     if len(parts[0]) != len(parts[1]) or len(parts[0]) < 4:
-        raise TooFew(f"takes two requests of equal size, at least 4; they are of {len(parts[0])} and {len(parts[1])}")
+        raise InsufficientData(f"takes two requests of equal size, at least 4; they are of {len(parts[0])} and {len(parts[1])}")
     (first_F, first_G), (second_F, second_G) = ([_signals(table, rows) for rows in parts] for table in (case.model, second))
     forget, other = attacks.swap(first_F, first_G, second_F, second_G)
     return case.bootstrap(lambda f, o: (np.abs(forget[f].mean(-1) - other[o].mean(-1)) / 2)[None], len(forget), len(other))[0]
@@ -233,7 +233,7 @@ def residual(case: Case) -> Estimates:
     ours = case.model.columns["residual"][forget].astype(np.float64)
     theirs = np.mean([reference.columns["residual"][forget] for reference in case.references], axis=0)
     if not theirs.sum(axis=0).all():
-        raise TooFew("takes retrained models that classify some of the perturbed forget images; these classify none")
+        raise InsufficientData("takes retrained models that classify some of the perturbed forget images; these classify none")
 
     def statistic(index: Ints) -> Floats:
         below = theirs[index].mean(-2)
@@ -255,10 +255,10 @@ def cka(case: Case) -> Estimates:
 
 def relearn_steps(forget_accuracies: Sequence[float] | Floats, original: float) -> int:
     """Optimizer steps of a fine-tuning on forget until its accuracy (percent, one value a step, the first before any) is within a
-    point of the original's, or above. Raises TooFew when it never is."""
+    point of the original's, or above. Raises InsufficientData when it never is."""
     step = next((step for step, accuracy in enumerate(forget_accuracies) if accuracy >= original - 1.0), None)
     if step is None:
-        raise TooFew(f"takes more than {len(forget_accuracies) - 1} optimizer steps of relearning")
+        raise InsufficientData(f"takes more than {len(forget_accuracies) - 1} optimizer steps of relearning")
     return step
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from lethe._util.errors import TooFew
+from lethe._util.errors import InsufficientData
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.floating]
@@ -40,9 +40,9 @@ def cka(ours_ND: Array, theirs_ND: Array) -> float:
     """Debiased linear centred kernel alignment of two models' features of the same images: 1 alike up to rotation and scale, 0 unrelated.
 
     HSIC1(K, L) / sqrt(HSIC1(K, K) HSIC1(L, L)); Song et al. 2012, equation 5; Nguyen et al., arXiv:2010.15327, section 3.
-    Gram matrices without their diagonals are never formed: n images cost n D^2. Raises TooFew below 4 images."""
+    Gram matrices without their diagonals are never formed: n images cost n D^2. Raises InsufficientData below 4 images."""
     if len(ours_ND) < 4:
-        raise TooFew(f"takes at least 4 images; there are {len(ours_ND)}")
+        raise InsufficientData(f"takes at least 4 images; there are {len(ours_ND)}")
     x, y = (_centred(features) for features in (ours_ND, theirs_ND))
     return _hsic(x, y) / float(np.sqrt(_hsic(x, x) * _hsic(y, y)))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 
 
 class ConvNet(nn.Module):
@@ -52,7 +52,7 @@ OWN: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet18_cifar"
 
 
 def build(architecture: str, classes: int, seed: int) -> nn.Module:
-    """A fresh network in eval mode, float32, its weights drawn from `seed`. Raises BadInput when there is no such architecture."""
+    """A fresh network in eval mode, float32, its weights drawn from `seed`. Raises UserError when there is no such architecture."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _build(architecture, classes).eval()
@@ -69,7 +69,7 @@ def _build(architecture: str, classes: int) -> nn.Module:
     known = [*OWN, *zoo.list_models(module=zoo)]
     if architecture not in known:
         near = difflib.get_close_matches(architecture, known, 3) or ["resnet18", *OWN]
-        raise BadInput(
+        raise UserError(
             f"model.architecture is {architecture!r}; it takes {', '.join(near)}, any other of torchvision's classifiers, "
             "or package.module:function"
         )
@@ -85,9 +85,9 @@ def _users(architecture: str, classes: int) -> nn.Module:
     try:
         model = getattr(importlib.import_module(module), function)(num_classes=classes)
     except Exception as error:  # the user's own code: whatever it raises is said with the key that named it
-        raise BadInput(f"model.architecture is {architecture!r}: {type(error).__name__}: {error}") from error
+        raise UserError(f"model.architecture is {architecture!r}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
     if not isinstance(model, nn.Module):
-        raise BadInput(f"model.architecture is {architecture!r}: it returned a {type(model).__name__}, not a torch.nn.Module")
+        raise UserError(f"model.architecture is {architecture!r}: it returned a {type(model).__name__}, not a torch.nn.Module")
     return model

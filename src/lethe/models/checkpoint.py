@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Module
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import digest, whole
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which others keep a state dict
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Raises Failed, naming the file, when the disk refuses."""
+    """Raises RunFailed, naming the file, when the disk refuses."""
     # state_dict() is a view of the live weights, and safetensors wants plain memory
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with whole(path) as beside:
@@ -43,14 +43,14 @@ def _sort_metadata(path: Path) -> None:
 
 
 def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata. Raises BadInput, naming the file, when it is missing, truncated or no safetensors."""
+    """Tensors and metadata. Raises UserError, naming the file, when it is missing, truncated or no safetensors."""
     try:
         with safe_open(path, framework="pt", device=device) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
-        raise BadInput(f"{path} does not exist") from None
+        raise UserError(f"{path} does not exist") from None
     except (SafetensorError, OSError, struct.error) as error:
-        raise BadInput(f"{path} can't be read as safetensors: {error}") from None
+        raise UserError(f"{path} can't be read as safetensors: {error}") from None
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -58,7 +58,7 @@ def metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"{path} can't be read as safetensors: {error}") from None
+        raise UserError(f"{path} can't be read as safetensors: {error}") from None
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -71,21 +71,21 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def fit(model: Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load a state dict into `model`. Raises BadInput naming what is missing, unexpected or of another shape."""
+    """Load a state dict into `model`. Raises UserError naming what is missing, unexpected or of another shape."""
     wanted = model.state_dict()
     head = [name for name, value in wanted.items() if name.endswith("bias") and value.dim() == 1]
     for name in head[-1:]:  # the last by the model's order: a file may have another
         if name in tensors and tensors[name].shape != wanted[name].shape:
-            raise BadInput(f"{source} was made for {tensors[name].numel()} classes, the data has {len(wanted[name])}")
+            raise UserError(f"{source} was made for {tensors[name].numel()} classes, the data has {len(wanted[name])}")
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
     if missing or unexpected:
         said = [f"{what} {_few(names)}" for what, names in (("lacks", missing), ("has also", unexpected)) if names]
-        raise BadInput(f"{source} does not fit the model: it {' and '.join(said)}: another architecture?")
+        raise UserError(f"{source} does not fit the model: it {' and '.join(said)}: another architecture?")
     for name, value in wanted.items():
         if value.shape != tensors[name].shape:
             shapes = ["x".join(map(str, t.shape)) or "a number" for t in (tensors[name], value)]
-            raise BadInput(f"{source}: {name} is {shapes[0]} in the file, {shapes[1]} in the model: another architecture?")
+            raise UserError(f"{source}: {name} is {shapes[0]} in the file, {shapes[1]} in the model: another architecture?")
     model.load_state_dict(dict(tensors))
 
 
@@ -93,12 +93,12 @@ def foreign(spec: str, base: Path, downloads: Path) -> tuple[dict[str, Tensor], 
     """State dict of `<file>` or `<URL>#sha256=<sum>` (.safetensors, or anything torch reads with weights_only), and its SHA-256."""
     path = _fetched(spec, downloads) if "://" in spec else base / Path(spec).expanduser()
     if not path.is_file():
-        raise BadInput(f"{spec} is no file; it takes a .pth or .safetensors file, or <URL>#sha256=<sum>")
+        raise UserError(f"{spec} is no file; it takes a .pth or .safetensors file, or <URL>#sha256=<sum>")
     tree = load(path)[0] if path.suffix == ".safetensors" else _unpickled(path, spec)
     for _ in WRAPPERS:
         tree = next((tree[name] for name in WRAPPERS if isinstance(tree, dict) and isinstance(tree.get(name), dict)), tree)
     if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
-        raise BadInput(f"{spec} holds no state dict (a mapping from names to tensors){_instead(tree)}")
+        raise UserError(f"{spec} holds no state dict (a mapping from names to tensors){_instead(tree)}")
     return {name.removeprefix("module."): value for name, value in tree.items()}, digest_file(path)
 
 
@@ -109,11 +109,11 @@ def _unpickled(path: Path, spec: str) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling refuses in many ways, and they mean two things to the user
         if "GLOBAL" in str(error):
-            raise BadInput(
+            raise UserError(
                 f"{spec} holds more than weights (a whole model?), and pickled code is not run; it takes what "
                 "torch.save(model.state_dict(), ...) writes, or .safetensors"
             ) from None
-        raise BadInput(f"{spec} is cut short, or was not written by torch.save; it takes a saved state dict, or .safetensors") from None
+        raise UserError(f"{spec} is cut short, or was not written by torch.save; it takes a saved state dict, or .safetensors") from None
 
 
 def _instead(tree: Any) -> str:
@@ -143,11 +143,11 @@ def _fetched(spec: str, downloads: Path) -> Path:
         try:
             download_url_to_file(url, str(path), progress=False)
         except Exception as error:  # urllib, sockets, TLS: the user needs the address and the reason
-            raise BadInput(f"{url} can't be downloaded: {error}") from None
+            raise UserError(f"{url} can't be downloaded: {error}") from None
     found = digest_file(path)
     if sum_ and found != sum_.lower():
         path.unlink()
-        raise BadInput(f"{url}: its SHA-256 is {found}, not {sum_}")
+        raise UserError(f"{url}: its SHA-256 is {found}, not {sum_}")
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.models.small_conv import quicken
 
 
@@ -56,7 +56,7 @@ class Settings(Protocol):
 
 
 def resolve(run: Settings) -> Compute:
-    """Raises BadInput when the device asked for is not there."""
+    """Raises UserError when the device asked for is not there."""
     if run.threads:
         torch.set_num_threads(run.threads)
     name = run.device
@@ -64,9 +64,9 @@ def resolve(run: Settings) -> Compute:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadInput(f"run.device is {run.device}; this machine has {torch.cuda.device_count()} CUDA devices (or take cpu)")
+        raise UserError(f"run.device is {run.device}; this machine has {torch.cuda.device_count()} CUDA devices (or take cpu)")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise BadInput(f"run.device is {run.device}; this machine has no mps (take cpu or auto)")
+        raise UserError(f"run.device is {run.device}; this machine has no mps (take cpu or auto)")
     if run.precision != "auto":
         return Compute(device, run.precision, run.channels_last, "as asked")
     if device.type == "cuda" and torch.cuda.is_bf16_supported():

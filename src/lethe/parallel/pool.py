@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.redact import clean, said
 
 Item = TypeVar("Item")
@@ -78,7 +78,7 @@ def _named(item: Any) -> str:
 
 
 def _naming(item: Any, error: Exception) -> Exception:
-    if isinstance(error, BadInput | Failed):
+    if isinstance(error, UserError | RunFailed):
         return type(error)(f"{_named(item)}: {error}")
     error.add_note(f"in the unit {_named(item)}")
     return error
@@ -154,7 +154,7 @@ def _processes(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: f
                     continue
                 del crew[place]
                 if tried == TRIES:
-                    yield item, None, Failed(f"its process died {tried} times, the last time {worker.died()}")
+                    yield item, None, RunFailed(f"its process died {tried} times, the last time {worker.died()}")
                 else:
                     log.warning("The process of %s died %s; it is tried again", _named(item), worker.died())
                     waiting.appendleft((item, tried + 1))
@@ -227,9 +227,9 @@ def _tasks(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float
             try:
                 answer = pickle.loads(ray.get(ready))
             except ray.exceptions.RayTaskError as error:
-                answer = None, Failed(f"a machine of {os.environ['RAY_ADDRESS']} can't run it: {error.cause}")
+                answer = None, RunFailed(f"a machine of {os.environ['RAY_ADDRESS']} can't run it: {error.cause}")
             except ray.exceptions.RayError as error:
-                answer = None, Failed(f"its process died {TRIES} times: {said(error)}")
+                answer = None, RunFailed(f"its process died {TRIES} times: {said(error)}")
             yield item, *answer
     finally:
         for force in (False, True):  # told, as a process is; then ended
@@ -245,11 +245,11 @@ def _cluster() -> Any:
     try:
         import ray
     except ImportError:
-        raise BadInput(f"RAY_ADDRESS is {address}, and Ray is not installed: make ray, on every machine") from None
+        raise UserError(f"RAY_ADDRESS is {address}, and Ray is not installed: make ray, on every machine") from None
     try:
         ray.init(ignore_reinit_error=True, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise BadInput(f"RAY_ADDRESS is {address}, where no Ray cluster can be used: {said(error)}") from None
+        raise UserError(f"RAY_ADDRESS is {address}, where no Ray cluster can be used: {said(error)}") from None
     return ray
 
 
@@ -285,7 +285,7 @@ def _answer(fn: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
-            return None, Failed(f"{type(error).__name__}: {error}")
+            return None, RunFailed(f"{type(error).__name__}: {error}")
         return None, error
 
 
@@ -293,7 +293,7 @@ def _packed(answer: tuple[Any, Exception | None]) -> bytes:
     try:
         return pickle.dumps(answer)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        return pickle.dumps((None, Failed(f"its result can't be sent: {error}")))
+        return pickle.dumps((None, RunFailed(f"its result can't be sent: {error}")))
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:

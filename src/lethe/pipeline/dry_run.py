@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.config.loader import Config
 from lethe.data import sources, splits
 from lethe.data.device_data import Data
@@ -119,7 +119,7 @@ def _sizes(config: Config) -> tuple[int, int, int]:
         wanted = splits.count_ids(config.path(forget.ids))
     if not 0 < wanted < train:
         by = f".ids ({config.path(forget.ids)})" if forget.ids is not None else ""
-        raise BadInput(f"data.forget{by} asks for {wanted} of {train} train images; it takes 1 to {train - 1}")
+        raise UserError(f"data.forget{by} asks for {wanted} of {train} train images; it takes 1 to {train - 1}")
     return train - wanted, wanted, classes
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import write_text
 from lethe.config.loader import STAGE
 from lethe.engine import observers
@@ -23,7 +23,7 @@ DATA = {"original": "all train images", "retrained": "retain alone"}
 def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool = False) -> dict[str, Tensor]:
     """What is there and belongs, else a given checkpoint, else trained now.
 
-    `anew` (the stage itself) replaces what does not belong; without it that is BadInput, naming the command that mends it."""
+    `anew` (the stage itself) replaces what does not belong; without it that is UserError, naming the command that mends it."""
     config = prepared.config
     path = config.workspace / "models" / f"{kind}.safetensors"
     asked = _asked(prepared, kind)
@@ -34,7 +34,7 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
             return tensors
         if not anew:
             how = f": {apart}" if "recipe" in wrong and (apart := _apart(found.get("recipe", ""), asked["recipe"])) else ""
-            raise BadInput(
+            raise UserError(
                 f"{path} does not belong to these settings (other {' and '.join(wrong)}{how}); give those that it was made with, or "
                 f"{mend(STAGE[kind], config)} makes it anew"
             )
@@ -44,8 +44,8 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
         try:
             tensors, sha = checkpoint.foreign(spec, config.path(Path()), config.workspace / ".lethe" / "downloads")
             checkpoint.fit(network, tensors, spec)
-        except BadInput as error:
-            raise BadInput(f"{STAGE[kind]}.checkpoint: {error}") from None
+        except UserError as error:
+            raise UserError(f"{STAGE[kind]}.checkpoint: {error}") from None
         say(f"{kind}: {spec}, SHA-256 {sha}, provenance unknown")
         start = Epoch(0, "start", 0, 0.0, metrics=predict.evaluator(prepared.data, observers.MEASURED)(network))
         write_text(config.workspace / "epochs" / f"{kind}.csv", observers.csv([observers.flat(start)]))

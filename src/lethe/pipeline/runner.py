@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from torch.nn import Module
 
 from lethe._util import dvc_stage as under_dvc
-from lethe._util.errors import Diverged, Failed
+from lethe._util.errors import Diverged, RunFailed
 from lethe._util.files import digest, short, write_text
 from lethe.engine import engine, observers
 from lethe.engine.frozen_prefix import Prefix
@@ -98,7 +98,7 @@ def started(
 ) -> Iterator[Started]:
     """Lock, resume state and row of the run that spells `recipe` on `network`; `launched`: a launcher's row is for this run.
 
-    The row ends FINISHED, KILLED (stopped by the user, resumable) or FAILED. Raises Failed when another process runs it."""
+    The row ends FINISHED, KILLED (stopped by the user, resumable) or FAILED. Raises RunFailed when another process runs it."""
     config = prepared.config
     start = checkpoint.weights_hash(network.state_dict())
     resume = observers.Resume(resume_folder(prepared, name, repr(recipe), start))
@@ -126,7 +126,7 @@ def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Pat
 
 @contextmanager
 def held(path: Path, name: str) -> Iterator[Path]:
-    """One run of a method in a workspace at a time. Raises Failed naming the holder's pid; a dead holder's lock is free.
+    """One run of a method in a workspace at a time. Raises RunFailed naming the holder's pid; a dead holder's lock is free.
 
     Under DVC the holder may be what a killed `dvc repro` left behind, and is then about to stop: so that is waited for."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,4 +137,4 @@ def held(path: Path, name: str) -> Iterator[Path]:
             yield path
     except Timeout:
         pid = holder.read_text() if holder.exists() else "unknown"
-        raise Failed(f"{name} is already running in this workspace (pid {pid})") from None
+        raise RunFailed(f"{name} is already running in this workspace (pid {pid})") from None

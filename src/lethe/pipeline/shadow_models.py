@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, short
 from lethe.config.loader import Config
 from lethe.data import splits
@@ -38,8 +38,8 @@ LEARNED = "original.learned"  # the kind of what has learned and not yet forgott
 
 
 def check(prepared: Prepared, name: str) -> None:
-    """Raises BadInput, before anything is trained, where the model was made by another recipe than the configuration's, by which the others
-    would be, and where validation is too small."""
+    """Raises UserError, before anything is trained, where the model was made by another recipe than the configuration's, by which the
+    others would be, and where validation is too small."""
     asked, method = prepared.config.evaluate, seeds.parted(name)[0]
     if (asked.swap or asked.shadows) and method in prepared.config.methods:
         _recipe(prepared, name)
@@ -104,7 +104,7 @@ def _recipe(prepared: Prepared, name: str) -> Recipe:
         several = [*results.seeds_of(prepared, name)]
         given = {key: value for key, value in config.given.items() if key.startswith(f"methods.{method}.")}
         given |= {"run.seed": str(min(several)), "run.seeds": str(len(several))} if several else {}
-        raise BadInput(
+        raise UserError(
             f"{name} was made by another recipe than methods.{method} asks for now, and evaluate.swap and evaluate.shadows make others "
             f"by this one; give the values that it was made with, or {mend('unlearn', config, method=method, **given)} makes it by these"
         )
@@ -204,7 +204,7 @@ def _fill(others: Sequence[Other]) -> None:
             raise
         shutil.rmtree(_states(first), ignore_errors=True)
     if not all(other.lies() for other in others):
-        raise Failed(f"{label}: what other processes made is not what this one asks for")
+        raise RunFailed(f"{label}: what other processes made is not what this one asks for")
 
 
 def _states(other: Other) -> Path:
@@ -261,7 +261,7 @@ def _check_learned(other: Other, tensors: Mapping[str, Tensor]) -> None:
     own = accuracy(predict.logits(network, here.data, rows), here.data.labels_N[rows])
     theirs = results.by_split(results.logits(here, "original"))[0]["validation"]
     if theirs - own > results.WEAK:
-        raise BadInput(
+        raise UserError(
             f"pretrain.checkpoint is {here.config.pretrain.checkpoint}, right on {theirs:.1f} % of validation images; what pretrain.* "
             f"trains on other images for evaluate.swap and evaluate.shadows is right on {own:.1f} %; set it to what made that file"
         )
@@ -276,7 +276,7 @@ def _read(other: Other, tensors: Mapping[str, Tensor]) -> Tensor:
     logits_NC = np.zeros((len(here.images.ids), len(here.images.classes)), np.float32)
     logits_NC[pool] = predict.logits(network, here.data, torch.from_numpy(pool).to(here.data.device)).cpu().numpy()
     if not np.isfinite(logits_NC).all():
-        raise Failed(f"{other.kind} {other.number}: its logits are not all finite: it diverged")
+        raise RunFailed(f"{other.kind} {other.number}: its logits are not all finite: it diverged")
     no_split = np.zeros(len(logits_NC), np.uint8)
     table = LogitsTable(f"{other.kind} {other.number} on another request", here.images.ids, here.images.labels, no_split, logits_NC)
     return torch.from_numpy(table.logits if other.swap else table.phi.astype(np.float32))

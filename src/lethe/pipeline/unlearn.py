@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import read_json, write_json, write_text
 from lethe.config.loader import STAGE, Config
 from lethe.evaluation import seed_aggregation as seeds
@@ -215,7 +215,7 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
     for name in results_:
         if not any((config.workspace / folder / f"{name}.safetensors").exists() for folder in ("models", "logits")):
             path = config.workspace / "models" / f"{name}.safetensors"
-            raise BadInput(f"{path} does not exist; {mend('unlearn', config, method=name.partition('/')[0])} makes it")
+            raise UserError(f"{path} does not exist; {mend('unlearn', config, method=name.partition('/')[0])} makes it")
         for each in _each(prepared, name):
             results.logits(prepared, each)
     beside = [kind for kind in STAGE if results_ or kind in names]
@@ -224,12 +224,12 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
             references.weights(prepared, kind)
     for name in names:
         others.check(prepared, name)
-    failed: Failed | None = None
+    failed: RunFailed | None = None
     for name in names:
         try:
             others.add(prepared, name)
-        except Failed as error:  # what it would have been measured with; of the others and of all else there are scores
-            failed = failed or Failed(f"{name} is scored without evaluate.swap or evaluate.shadows: {error}")
+        except RunFailed as error:  # what it would have been measured with; of the others and of all else there are scores
+            failed = failed or RunFailed(f"{name} is scored without evaluate.swap or evaluate.shadows: {error}")
     for name in names:
         results.scores(prepared, name, anew=anew)
     for name in results_:
@@ -247,14 +247,14 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
 
 
 def _each(prepared: Prepared, name: str) -> list[str]:
-    """A result, behind those of its seeds where it stands for several. BadInput, naming the command that mends it, where one lacks."""
+    """A result, behind those of its seeds where it stands for several. UserError, naming the command that mends it, where one lacks."""
     several = results.seeds_of(prepared, name)
     for number in several:
         one = seeds.named(name, number)
         paths = [prepared.config.workspace / folder / f"{one}.safetensors" for folder in ("models", "logits")]
         if not any(path.exists() for path in paths):
             again = mend("unlearn", prepared.config, **{"method": name, "run.seed": str(min(several)), "run.seeds": str(len(several))})
-            raise BadInput(f"{paths[0]} does not exist, and {name} is of seeds {seeds.said(sorted(several))}; {again} makes it")
+            raise UserError(f"{paths[0]} does not exist, and {name} is of seeds {seeds.said(sorted(several))}; {again} makes it")
     return [*(seeds.named(name, number) for number in several), name]
 
 
@@ -267,11 +267,11 @@ def show(prepared: Prepared, names: Iterable[str]) -> None:
 
 
 def check(prepared: Prepared, recipe: Recipe) -> None:
-    """What only the data and the network can refuse: batches larger than what there is, names of layers. BadInput, with the key."""
+    """What only the data and the network can refuse: batches larger than what there is, names of layers. UserError, with the key."""
     config, retain = prepared.config, len(prepared.splits["retain"])
     for phase in recipe:
         if isinstance(phase, Phase) and phase.batch_size > retain:
-            raise BadInput(f"methods.{config.method}.batch_size is {phase.batch_size}; it takes at most the {retain} retain images")
+            raise UserError(f"methods.{config.method}.batch_size is {phase.batch_size}; it takes at most the {retain} retain images")
     _check_layers(config, recipe, prepared.network(0))
 
 
@@ -282,7 +282,7 @@ def _check_layers(config: Config, recipe: Recipe, network: Module) -> None:
         for t in (0.0, 1.0):
             try:
                 phase.trains(network, t)
-            except BadInput as error:
+            except UserError as error:
                 section = config.methods[config.method]
                 said = [key for key in ("trains", "unfreeze") if str(error).split("'")[1] in getattr(section, key, ())]
-                raise BadInput(f"methods.{config.method}.{said[0] if said else 'trains'}: {error}") from None
+                raise UserError(f"methods.{config.method}.{said[0] if said else 'trains'}: {error}") from None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 class Select(Protocol):
     def __call__(self, model: "Module", t: float) -> frozenset[str]:
-        """Names of the parameters that train at time t. Raises BadInput when a name matches nothing."""
+        """Names of the parameters that train at time t. Raises UserError when a name matches nothing."""
         ...
 
 
@@ -28,7 +28,7 @@ class Layers:
             found = {n for n in everything if layer == "all" or n == layer or n.startswith(f"{layer}.")}
             if not found:
                 blocks = dict.fromkeys(n.split(".")[0] for n in everything)
-                raise BadInput(f"no layer is called {layer!r}; this architecture has {', '.join(blocks)} (or: all)")
+                raise UserError(f"no layer is called {layer!r}; this architecture has {', '.join(blocks)} (or: all)")
             chosen |= found
         return frozenset(chosen)
 

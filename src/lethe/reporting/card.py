@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, read_json, short, whole
 from lethe._util.redact import plain
 from lethe.config.loader import OVERLAYS, Config, load
@@ -82,7 +82,7 @@ def card(config: Config) -> None:
 
 
 def listed(config: Config, id_: str) -> None:
-    """Every card whose request names the image, newest first. Raises BadInput when there is none."""
+    """Every card whose request names the image, newest first. Raises UserError when there is none."""
     folder, sought, found = config.workspace / "cards", short(digest([id_])), []
     for path in sorted(folder.rglob("*.json")):
         made = read_json(path)
@@ -91,12 +91,12 @@ def listed(config: Config, id_: str) -> None:
                 cells = (made["date"], made["method"], short(made["request"]["hash"]), made["alarm"] or made["says"]["head"])
                 found.append((*cells, str(path.with_suffix(".html"))))
         except (KeyError, TypeError):
-            raise BadInput(
+            raise UserError(
                 f"{path} is no card: it lacks request, method or what it says; {mend('report', config)} has no use for it"
             ) from None
     if not found:
         again = mend("report", config).replace("report.py", "report.py card", 1)
-        raise BadInput(f"{id_}: no card in {folder} is of a request that names it; {again} makes the card of the request that is there")
+        raise UserError(f"{id_}: no card in {folder} is of a request that names it; {again} makes the card of the request that is there")
     for line in sorted(found, reverse=True):
         print("  ".join(line))
 
@@ -105,7 +105,7 @@ def listed(config: Config, id_: str) -> None:
 
 
 def make(prepared: Prepared, name: str) -> Card:
-    """All that the page says. Raises BadInput, naming the command that mends it, when files are missing or do not belong together."""
+    """All that the page says. Raises UserError, naming the command that mends it, when files are missing or do not belong together."""
     tables, scores = _read(prepared, name)
     ours = scores["model"]
     reading = _reading(prepared, name, scores)
@@ -146,10 +146,10 @@ def _check_there(config: Config, name: str) -> None:
     kinds = {"models": ".safetensors", "logits": ".safetensors", "scores": ".json"}
     there = {folder: (home / folder / f"{name}{suffix}").exists() for folder, suffix in kinds.items()}
     if not there["models"] and not there["logits"]:
-        raise BadInput(f"{home} holds no run of {name}; {again['unlearn']} makes one")
+        raise UserError(f"{home} holds no run of {name}; {again['unlearn']} makes one")
     for folder in ("logits", "scores"):
         if not there[folder]:
-            raise BadInput(f"{home / folder / name}{kinds[folder]} does not exist; {again['evaluate']} makes it")
+            raise UserError(f"{home / folder / name}{kinds[folder]} does not exist; {again['evaluate']} makes it")
 
 
 def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[str, Scores]]:
@@ -166,12 +166,12 @@ def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[s
             continue
         foreign = "was made for other splits than data/splits holds"
         if which == "model" and model.exists() and checkpoint.metadata(model).get("split") != split:
-            raise BadInput(f"{model} {foreign}; {again['unlearn']} makes it anew")
+            raise UserError(f"{model} {foreign}; {again['unlearn']} makes it anew")
         if checkpoint.metadata(logits).get("split") != split:
-            raise BadInput(f"{logits} {foreign}; {again['evaluate' if model.exists() else 'unlearn']} makes it anew")
+            raise UserError(f"{logits} {foreign}; {again['evaluate' if model.exists() else 'unlearn']} makes it anew")
         tables[which] = table.read(logits, stem)
         if model.exists() and tables[which].about.get("model") != checkpoint.weights_hash(checkpoint.load(model)[0]):
-            raise BadInput(f"{logits} was read from other weights than {model} holds; {again['evaluate']} makes it anew")
+            raise UserError(f"{logits} was read from other weights than {model} holds; {again['evaluate']} makes it anew")
         scores[which] = read_json(path)
     table.together(*tables.values())
     of = {which: short(_weights(made)) for which, made in tables.items()}
@@ -180,7 +180,7 @@ def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[s
             continue
         said, own = scores[which].get("of", {}), of | {"model": of[which]}
         if "model" not in said or any(own.get(key) != value for key, value in said.items() if key in ("model", "original", "retrained")):
-            raise BadInput(
+            raise UserError(
                 f"{home / 'scores' / stem}.json is of other tables than {home / 'logits'} holds; {again['evaluate']} makes it anew"
             )
     return tables, scores
@@ -357,7 +357,7 @@ def _row(name: str, made: LogitsTable) -> dict[str, Any] | None:
     """The run's row on MLflow; None, with a line, where the store is away."""
     try:
         found = tracking.find({"method": name, "result": seeds.result(_weights(made), made.about)})
-    except Failed as error:
+    except RunFailed as error:
         say(f"the card goes without what the run's row says: {error}")
         return None
     return found[0] if found else None

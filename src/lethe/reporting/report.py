@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import read_json, whole
 from lethe.config.loader import Config
 from lethe.data.sources import Images
@@ -76,10 +76,10 @@ class Measured:
 
 
 def read(config: Config) -> Measured:
-    """Scores and epoch tables of the workspace. Raises BadInput when there are none, or some were measured on other splits."""
+    """Scores and epoch tables of the workspace. Raises UserError when there are none, or some were measured on other splits."""
     home = config.workspace
     if not any((home / "scores").glob("*.json")):
-        raise BadInput(f"{home / 'scores'} holds no scores; {mend('unlearn', config)} makes some")
+        raise UserError(f"{home / 'scores'} holds no scores; {mend('unlearn', config)} makes some")
     prepared = lying(config)
     images, split = prepared.images, prepared.hashes["split"]
     sizes = {name: len(index) for name, index in prepared.splits.items()}
@@ -128,13 +128,13 @@ def _scores(config: Config, name: str, split: str) -> dict[str, float]:
     if logits.exists() and checkpoint.metadata(logits).get("split") != split:
         stage = {"original": "pretrain", "retrained": "retrain"}.get(name, "evaluate")
         again = mend(stage, config, **({"method": name.partition("/")[0]} if stage == "evaluate" else {}))
-        raise BadInput(f"scores/{name}.json was measured on other splits than data/splits holds; {again} measures anew")
+        raise UserError(f"scores/{name}.json was measured on other splits than data/splits holds; {again} measures anew")
     path = config.workspace / "scores" / f"{name}.json"
     try:
         accuracy = read_json(path)["accuracy"]
         return {split: float(accuracy[split]) for split in SPLITS}
     except (KeyError, TypeError, ValueError):
-        raise BadInput(f"{path} does not hold the accuracies of {', '.join(SPLITS)}") from None
+        raise UserError(f"{path} does not hold the accuracies of {', '.join(SPLITS)}") from None
 
 
 def _alarms(home: Path, names: Mapping[str, str]) -> dict[str, str]:

@@ -8,11 +8,11 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lethe._util.errors import Failed
+from lethe._util.errors import RunFailed
 
 
 def with_variant(text: str, name: str, like: str, arguments: Mapping[str, Any]) -> str:
-    """params.yaml with one more line, at the end of `methods`; every other byte stays. Raises Failed where that gives another tree."""
+    """params.yaml with one more line, at the end of `methods`; every other byte stays. Raises RunFailed where that gives another tree."""
     yaml = YAML(typ="safe", pure=True)
     place = YAML().load(text)
     after = [place.lc.key(key)[0] for key in place if place.lc.key(key)[0] > place.lc.key("methods")[0]]
@@ -32,7 +32,7 @@ def with_variant(text: str, name: str, like: str, arguments: Mapping[str, Any]) 
     except YAMLError:
         same = False
     if not same:
-        raise Failed(f"params.yaml is written in a way that can't be added to; add this line to its methods: {written}")
+        raise RunFailed(f"params.yaml is written in a way that can't be added to; add this line to its methods: {written}")
     return made
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
-from lethe._util.errors import Failed
+from lethe._util.errors import RunFailed
 from lethe._util.redact import said
 
 PATIENCE = 600.0  # seconds that a database may be away
@@ -65,7 +65,7 @@ class Storage(optuna.storages.RDBStorage):  # type: ignore[misc]
 
 
 def patiently(call: Callable[[], Any]) -> Any:
-    """Its result, tried until the database answers. Raises Failed once that takes too long."""
+    """Its result, tried until the database answers. Raises RunFailed once that takes too long."""
     for attempt in Retrying(
         retry=retry_if_exception(_away),
         wait=wait_exponential(max=5),
@@ -91,7 +91,7 @@ def _away(error: BaseException) -> bool:
 def _gave_up(state: RetryCallState) -> NoReturn:
     error = state.outcome.exception() if state.outcome else None
     reason = said(error.__cause__ or error) if error else ""
-    raise Failed(f"search.storage did not answer for {PATIENCE:g} s ({reason}); the same command goes on") from error
+    raise RunFailed(f"search.storage did not answer for {PATIENCE:g} s ({reason}); the same command goes on") from error
 
 
 def _tell(state: RetryCallState) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lethe._util import redact
 from lethe._util.checkout import root
-from lethe._util.errors import BadInput, Diverged, Failed
+from lethe._util.errors import Diverged, RunFailed, UserError
 from lethe._util.files import digest, short, write_text
 from lethe.config.loader import Config, load
 from lethe.config.schema import Space
@@ -94,7 +94,7 @@ def _reference(prepared: Prepared, needed: bool) -> dict[str, Tensor] | None:
     if needed or prepared.config.retrain.checkpoint:
         return references.weights(prepared, "retrained")
     if (prepared.config.workspace / "models" / "retrained.safetensors").exists():
-        with contextlib.suppress(BadInput):
+        with contextlib.suppress(UserError):
             return references.weights(prepared, "retrained")
     return None
 
@@ -147,7 +147,7 @@ def opened(config: Config, call: Callable[..., Any] | None = None) -> Any:
         return call(storage=there) if call else None
     except Exception as error:  # a driver that is missing, a server that is away: as many kinds as databases
         where = redact.clean(storage(config))
-        raise BadInput(f"search.storage: Optuna can't work with {where}: {redact.said(error)}") from error
+        raise UserError(f"search.storage: Optuna can't work with {where}: {redact.said(error)}") from error
 
 
 def sampler(config: Config, place: int) -> optuna.samplers.BaseSampler:
@@ -473,7 +473,7 @@ class Search:
         found = self.found()
         if not found.complete:
             reason = found.ended[-1].reason if found.ended else "none was begun"
-            raise Failed(f"no trial of {self.study.study_name} came to its end; the last: {reason}")
+            raise RunFailed(f"no trial of {self.study.study_name} came to its end; the last: {reason}")
         found.write(self.config.workspace / "search" / self.config.method)
         print(found.table(found.front()), end="", flush=True)
         chosen = found.chosen()
@@ -557,16 +557,16 @@ def adopt(config: Config, number: int, name: str = "") -> None:
     """Write a complete trial of the newest search by these keys into params.yaml, as a variant."""
     name = name or f"{config.method}_trial_{number}"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
-        raise BadInput(f"a variant can't be called {name!r}; it takes letters, digits, _ and -")
+        raise UserError(f"a variant can't be called {name!r}; it takes letters, digits, _ and -")
     if name in config.methods:
-        raise BadInput(f"methods.{name} is there already; give the variant another name: adopt {number} <name>")
+        raise UserError(f"methods.{name} is there already; give the variant another name: adopt {number} <name>")
     study = _newest(config)
     found = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     state = found[number].state if number in found else None
     if state is not TrialState.COMPLETE:
         good = [str(n) for n, trial in found.items() if trial.state is TrialState.COMPLETE]
         what = state.name.lower() if state else "not there"
-        raise BadInput(f"trial {number} of {study.study_name} is {what}; it takes one that is complete: {', '.join(good) or 'none is'}")
+        raise UserError(f"trial {number} of {study.study_name} is {what}; it takes one that is complete: {', '.join(good) or 'none is'}")
     params = root() / "params.yaml"
     own = values_of(replace(load(params=params), method=config.method))
     differs = {word: value for word, value in found[number].user_attrs["arguments"].items() if value != own[word]}
@@ -580,7 +580,7 @@ def _newest(config: Config) -> optuna.Study:
     found = [study for study in known if study.user_attrs.get("about") == about(config) and study.datetime_start]
     if not found:
         by = ", ".join(f"{key} {value}" for key, value in about(config).items())
-        raise BadInput(f"there is no search by {by} in {config.workspace}; python src/search.py makes one")
+        raise UserError(f"there is no search by {by} in {config.workspace}; python src/search.py makes one")
     name = max(found, key=lambda study: study.datetime_start).study_name
     newest: optuna.Study = opened(config, partial(optuna.load_study, study_name=name))
     return newest

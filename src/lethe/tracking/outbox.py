@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lethe._util.checkout import root
-from lethe._util.errors import BadInput, Failed
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import read_json, write_json
 from lethe._util.redact import clean
 
@@ -78,7 +78,7 @@ class Journal:
             with self._appending, path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({what: value}) + "\n")
         except OSError as error:
-            raise Failed(f"{path} could not be written: {error.strerror or error}") from error
+            raise RunFailed(f"{path} could not be written: {error.strerror or error}") from error
 
     def told(self, wanted: Callable[[int], bool] = lambda number: True) -> Records:
         """All records, or those whose number is wanted."""
@@ -139,7 +139,7 @@ def leftovers(home: Path) -> Iterator[Journal]:
             continue
         try:
             journal.inherit()
-        except (Failed, BadInput, OSError, ValueError) as error:
+        except (RunFailed, UserError, OSError, ValueError) as error:
             log.warning("%s can't be read and is left alone: %s", folder, error)
             journal.lock.release()
             continue

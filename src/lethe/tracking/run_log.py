@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from lethe._util.errors import Failed
+from lethe._util.errors import RunFailed
 from lethe._util.files import whole, write_json
 from lethe._util.redact import clean, plain, said
 from lethe.tracking import mlflow_delivery as delivery
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 class Row:
     """One MLflow row. Telling it something costs a line in a file; nothing here waits for MLflow but `close`.
 
-    All methods raise Failed, naming the file, when the disk refuses the journal."""
+    All methods raise RunFailed, naming the file, when the disk refuses the journal."""
 
     def __init__(self, home: Path, header: dict[str, Any]) -> None:
         self.journal = Journal.begin(home, header)
@@ -259,12 +259,12 @@ def _link(path: Path, to: Path) -> None:
 
 def find(tags: Mapping[str, str], experiment: str | None = None) -> list[dict[str, Any]]:
     """Rows with all of these tags in the caller's experiment (or the one of this name), newest first: run_id, name, status,
-    tags, params, metrics. It waits for MLflow, and raises Failed when the store can't be read; `once` and `join` don't."""
+    tags, params, metrics. It waits for MLflow, and raises RunFailed when the store can't be read; `once` and `join` don't."""
     where = addressee() | ({"experiment_name": experiment, "experiment_id": None} if experiment else {})
     try:
         found = delivery.rows(where, tags)
     except Exception as error:
-        raise Failed(f"the MLflow store can't be read: {said(error)}") from None
+        raise RunFailed(f"the MLflow store can't be read: {said(error)}") from None
     about = ({"run_id": row.info.run_id, "name": row.info.run_name, "status": row.info.status} for row in found)
     data = ({"tags": row.data.tags, "params": row.data.params, "metrics": row.data.metrics} for row in found)
     return [one | other for one, other in zip(about, data, strict=True)]

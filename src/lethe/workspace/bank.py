@@ -7,7 +7,7 @@ behind run.seed, whose own models stand in models/ and are held out of the bank.
 from functools import lru_cache
 from pathlib import Path
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import digest, short
 from lethe.config.loader import STAGE
 from lethe.evaluation import logits_table as table
@@ -42,7 +42,7 @@ def asked(prepared: Prepared, kind: str, seed: int) -> dict[str, str]:
 def tables(prepared: Prepared, kind: str) -> list[LogitsTable]:
     """All models of a kind in the bank of these settings, by seed; without the one of run.seed, which is held out.
 
-    Raises BadInput, naming both sides, where a file was made from other images, splits or by another recipe."""
+    Raises UserError, naming both sides, where a file was made from other images, splits or by another recipe."""
     found = {}
     for file in home(prepared).glob(f"{kind}.seed*.safetensors"):
         _, seed = seeds.parted(file.stem)
@@ -52,7 +52,7 @@ def tables(prepared: Prepared, kind: str) -> list[LogitsTable]:
             wrong = mismatch(wanted, found[seed].about)
             if wrong:
                 there, here = (short(str(said.get(wrong[0]))) for said in (found[seed].about, wanted))
-                raise BadInput(
+                raise UserError(
                     f"{file} does not belong to this bank: its {wrong[0]} is {there}, these settings have {here}; "
                     f"delete it, and {mend('bank', prepared.config)} makes its own"
                 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import file_digest
 from pathlib import Path
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import digest, write_json, write_text
 from lethe.config.loader import STAGE, Config
 from lethe.config.schema import flatten
@@ -45,7 +45,7 @@ def request(config: Config) -> str:
     try:
         return _sha256(path)
     except OSError as error:
-        raise BadInput(f"data.forget.ids is {path} ({error.strerror}); it takes a CSV or text file of ids") from None
+        raise UserError(f"data.forget.ids is {path} ({error.strerror}); it takes a CSV or text file of ids") from None
 
 
 def recipe(config: Config, name: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import digest, short
 from lethe.config.loader import Config
 from lethe.data.device_data import Data
@@ -48,7 +48,7 @@ def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], mad
     logits_NC, features_ND = predict.logits_and_features(network, prepared.data, torch.arange(len(ids), device=device))
     labels = prepared.images.labels.astype(np.int64)
     if not torch.isfinite(logits_NC).all():
-        raise BadInput(f"{name}: the model's logits are not all finite: it diverged")
+        raise UserError(f"{name}: the model's logits are not all finite: it diverged")
     columns = {}
     if features_ND is not None:
         columns["probe"] = features.probe(features_ND.numpy(), labels, prepared.splits["retain"], logits_NC.shape[1])

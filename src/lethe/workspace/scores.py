@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, short, write_json
 from lethe.config.loader import STAGE
 from lethe.data.splits import SPLITS
@@ -55,7 +55,7 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
     for seed, weights_ in several.items():
         if each[seed]["of"]["model"] != weights_:
             again = mend("unlearn", prepared.config, method=name)
-            raise BadInput(
+            raise UserError(
                 f"{name}: the model of seed {seed} is {each[seed]['of']['model']}, and {weights_} belongs to the others; {again} mends it"
             )
     first, model = next(iter(each.values())), logits(prepared, name)
@@ -181,18 +181,18 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
     """logits/<name>.safetensors, read from the model when missing, of other weights or splits, or read in another way; where the model
     is gone, as it is.
 
-    Raises BadInput when neither is there, or what is there is of other images or splits."""
+    Raises UserError when neither is there, or what is there is of other images or splits."""
     config = prepared.config
     model, path = (config.workspace / folder / f"{name}.safetensors" for folder in ("models", "logits"))
     if not model.exists() and path.exists():
         if checkpoint.metadata(path).get("split") != prepared.hashes["split"]:
-            raise BadInput(f"{path} was made for other splits than {config.workspace / 'data' / 'splits'} holds")
+            raise UserError(f"{path} was made for other splits than {config.workspace / 'data' / 'splits'} holds")
         return _read(path, path.stat().st_mtime_ns, name)
     tensors, known = checkpoint.load(model)
     if known.get("data") != prepared.hashes["data"]:
-        raise BadInput(f"{model} was made from other images than {config.workspace / 'data'} holds")
+        raise UserError(f"{model} was made from other images than {config.workspace / 'data'} holds")
     if name not in STAGE and known.get("split") != prepared.hashes["split"]:
-        raise BadInput(f"{model} was made for other splits than {config.workspace / 'data' / 'splits'} holds")
+        raise UserError(f"{model} was made for other splits than {config.workspace / 'data' / 'splits'} holds")
     made_of = {"model": checkpoint.weights_hash(tensors), "split": prepared.hashes["split"], "reading": reading.way(prepared)}
     made_of |= {key: known[key] for key in ("recipe", seeds.KEY) if key in known}
     if path.exists():

@@ -12,7 +12,7 @@ import torch
 from torch.nn import Module
 
 from lethe._util.checkout import root
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, write_json, write_text
 from lethe.config.loader import Config
 from lethe.data import sources, splits
@@ -92,7 +92,7 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
     images, was = sources.load(path) if path.exists() else (None, "")
     others = f"{folder} holds other images than data.source {asked.source} asks for; {_or_give(config)}makes it anew"
     if not anew and _told(config).get("data.source", asked.source) != asked.source:
-        raise BadInput(others)  # before they are fetched
+        raise UserError(others)  # before they are fetched
     if images is None or was != listing:
         say(f"reading {asked.source} images")
         images, was = sources.read(asked.source, **where, cache=kept), ""
@@ -100,10 +100,10 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
     about = {folder / f"{part}.json": said for part, said in _about(prepared).items()}
     if not anew:
         if any(file.exists() and read_json(file) != said for file, said in about.items()):
-            raise BadInput(others)
+            raise UserError(others)
         there = splits.read(folder / "splits", images) if (folder / "splits").exists() else None
         if there and splits.split_hash(there, images) != prepared.hashes["split"]:
-            raise BadInput(
+            raise UserError(
                 f"{folder / 'splits'} holds other splits than data.forget and data.seed ask for; {_or_give(config)}draws them anew"
             )
     if was != listing:
