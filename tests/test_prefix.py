@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lethe.data.device_data import Batch, Data, Features
+from lethe.data.device_data import Batch, Data, RawInputs
 from lethe.engine import engine
 from lethe.engine.engine import Epoch, Refs
 from lethe.engine.frozen_prefix import Cut, Prefix, split
@@ -74,7 +74,7 @@ def test_a_run_on_features_is_the_run_on_images(name: str, batchnorm: str) -> No
     steps = phase(**known), final(**known)
     source, plain, quick, view = data(32, 16), network(name), network(name), Watched(1024)
     expected, measured = ran(plain, steps, Prefix(0), source), ran(quick, steps, view, source)
-    assert len(view.given) == 4 and all(isinstance(seen[1], Features) for seen in view.given)
+    assert len(view.given) == 4 and all(isinstance(seen[1], RawInputs) for seen in view.given)
     assert len({id(seen[1]) for seen in view.given}) == 1, "computed once"
     for (key, one), other in zip(plain.state_dict().items(), quick.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, msg=key)
@@ -102,7 +102,7 @@ def test_layers_that_begin_to_train_are_no_longer_features() -> None:
     steps = phase(epochs=4, trains=stages), final(epochs=2)
     ran(plain, steps, Prefix(0), source)
     ran(quick, steps, view, source)
-    assert [isinstance(seen[1], Features) for seen in view.given] == [True, True, False, False, True, True]
+    assert [isinstance(seen[1], RawInputs) for seen in view.given] == [True, True, False, False, True, True]
     assert view.given[0][1] is view.given[1][1] is not view.given[4][1]
     for one, other in zip(plain.state_dict().values(), quick.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

@@ -1,1 +1,79 @@
-"""Lethe: machine unlearning you can trust, track and repeat."""
+"""Machine unlearning you can trust, track and repeat.
+
+    model = lethe.unlearn(original, retain=retain, forget=forget, validation=validation, method="hybrid_4", trains=("fc",))
+    score = lethe.evaluate(model, references=[retrained], original=original, retain=retain, forget=forget, test=test)
+    print(score.table(), score.verdict)
+
+Nothing slow is imported before it is used: `import lethe` does not import torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lethe._util.errors import BadInput, Diverged
+    from lethe.api import Score, evaluate, run, unlearn
+    from lethe.engine.engine import Epoch
+    from lethe.recipes.losses import CrossEntropy
+    from lethe.recipes.ordering import Alternate, Every, First, InTurn, Together
+    from lethe.recipes.recipe import SGD, Augment, Phase, Term
+    from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp
+    from lethe.recipes.trainable import Layers, Stages
+    from lethe.recipes.weight_edits import Reinitialise
+
+    __version__: str
+
+_HOMES = {
+    "_util.errors": ("BadInput", "Diverged"),
+    "api": ("Score", "evaluate", "run", "unlearn"),
+    "engine.engine": ("Epoch",),
+    "recipes.losses": ("CrossEntropy",),
+    "recipes.ordering": ("Alternate", "Every", "First", "InTurn", "Together"),
+    "recipes.recipe": ("SGD", "Augment", "Phase", "Term"),
+    "recipes.schedules": ("Constant", "Cosine", "OneCycle", "Ramp"),
+    "recipes.trainable": ("Layers", "Stages"),
+    "recipes.weight_edits": ("Reinitialise",),
+}
+_HOME = {name: f"lethe.{module}" for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "SGD",
+    "Alternate",
+    "Augment",
+    "BadInput",
+    "Constant",
+    "Cosine",
+    "CrossEntropy",
+    "Diverged",
+    "Epoch",
+    "Every",
+    "First",
+    "InTurn",
+    "Layers",
+    "OneCycle",
+    "Phase",
+    "Ramp",
+    "Reinitialise",
+    "Score",
+    "Stages",
+    "Term",
+    "Together",
+    "__version__",
+    "evaluate",
+    "run",
+    "unlearn",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lethe-unlearning")
+    if name not in _HOME:
+        raise AttributeError(f"module 'lethe' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -96,8 +96,10 @@ class Data:
         return len(_cuts(len(self.splits[stream]), batch_size))
 
 
-class Features(Data):
-    """What a network's frozen layers make of the images, in place of the images; `images_NCHW` float32 or bfloat16, any shape behind N."""
+class RawInputs(Data):
+    """Inputs that a model takes as they are, nothing scaled: a user's own, or what frozen layers give in place of images.
+
+    `images_NCHW`: any type and any shape after N."""
 
     def _normalise(self, pixels_BCHW: Tensor) -> Tensor:
         form = torch.channels_last if self.channels_last and pixels_BCHW.ndim == 4 else torch.contiguous_format

@@ -14,7 +14,7 @@ from torch.nn import Module, MultiheadAttention, RReLU, functional
 from torch.nn.modules import activation, batchnorm, conv, flatten, linear, normalization, pooling
 from torch.utils.flop_counter import FlopCounterMode
 
-from lethe.data.device_data import Data, Features
+from lethe.data.device_data import Data, RawInputs
 from lethe.engine.engine import modes_kept
 from lethe.recipes.recipe import Phase
 
@@ -58,7 +58,7 @@ class Prefix:
     _said: str = ""
     _model: Module | None = None
     _cuts: dict[tuple[frozenset[str], str], Cut | str] = field(default_factory=dict)
-    _made: tuple[str, Data, dict[str, Tensor], Features] | None = None
+    _made: tuple[str, Data, dict[str, Tensor], RawInputs] | None = None
 
     def __call__(self, phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
         """What an epoch of `phase` steps: the network and the data as they are, or the tail and the features."""
@@ -97,7 +97,7 @@ class Prefix:
         return cut
 
     @torch.no_grad()
-    def _features(self, cut: Cut, data: Data) -> Features:
+    def _features(self, cut: Cut, data: Data) -> RawInputs:
         """Of all images but the test split's; made anew once the frozen layers are others."""
         frozen = cut.head.state_dict()
         if self._made is not None:
@@ -116,7 +116,7 @@ class Prefix:
             table[index_B] = features
         assert table is not None
         splits = {name: index for name, index in data.splits.items() if name != "test"}
-        made = Features(table, data.labels_N, splits, data.mean, data.std, data.channels_last)
+        made = RawInputs(table, data.labels_N, splits, data.mean, data.std, data.channels_last)
         self._made = (cut.name, data, {key: value.clone() for key, value in frozen.items()}, made)
         return made
 

@@ -1,0 +1,298 @@
+"""The public functions of `import lethe`: a model and data of one's own in, an unlearned model and its score out.
+
+N examples, C classes.
+"""
+
+import copy
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch.nn import Module
+
+from lethe._util.errors import BadInput
+from lethe.config import loader
+from lethe.config.schema import accepts
+from lethe.data.device_data import Data, RawInputs
+from lethe.data.splits import SPLITS
+from lethe.data.user_data import Examples, as_data
+from lethe.engine import engine
+from lethe.engine.engine import Epoch
+from lethe.evaluation import inference, representations, verdict
+from lethe.evaluation.logits_table import LogitsTable
+from lethe.evaluation.measures import TAUS
+from lethe.recipes.recipe import Phase, Recipe
+from lethe.workspace import scores
+
+UserData: TypeAlias = Mapping[str, Examples | None] | Data
+
+
+def unlearn(
+    original: Module,
+    *,
+    retain: Examples,
+    forget: Examples,
+    validation: Examples | None = None,
+    method: str | Recipe = "hybrid_4",
+    seed: int = 0,
+    on_epoch: Callable[[Epoch], object] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    device: torch.device | str | None = None,
+    evaluate_every: int = 1,
+    **arguments: Any,
+) -> Module:
+    """Return a copy of a classifier that has unlearned the forget set.
+
+    Args:
+        original: takes a batch of inputs [B, ...], returns logits [B, C]. Its weights, buffers, modes and `requires_grad` do not change.
+        retain: training examples to keep: a torch Dataset of (input, label), a pair of tensors, or a callable that returns a DataLoader.
+            Float inputs are taken as they are; uint8 images [N, channels, height, width] are scaled to [0, 1].
+        forget: training examples to forget.
+        validation: examples that no model was trained on; their accuracy is in every Epoch, and `keep="best"` selects by it.
+        method: a method's name, or a recipe.
+        seed: of the order of batches and of dropout. Equal seeds give equal weights.
+        on_epoch: called with an Epoch before training and after each epoch: losses, accuracies in percent, seconds.
+        mean: of each channel of uint8 images, pixels scaled to [0, 1].
+        std: the same.
+        device: where to compute; by default where the original's weights are.
+        evaluate_every: epochs between measurements; the last epoch of a phase is always measured.
+        **arguments: of the method, in place of its defaults in params.yaml: `peak=-0.5`, `epochs=20`, `trains=("layer4", "fc")`.
+
+    Returns:
+        A new model of the same class, on `device`.
+
+    Raises:
+        BadInput: an argument, the model or the data is not what is accepted; the message is one line.
+        Diverged: a loss became NaN or infinite.
+    """
+    student = copy.deepcopy(original).to(_device(original, device))
+    data = _data({"retain": retain, "forget": forget, "validation": validation}, student, mean, std)
+    recipe = _recipe(method, arguments, student) if isinstance(method, str) else _own(method, arguments)
+    for epoch in run(recipe, student, data, seed=seed, evaluate_every=evaluate_every):
+        if on_epoch is not None:
+            on_epoch(epoch)
+    return student
+
+
+def run(
+    recipe: Recipe,
+    model: Module,
+    data: UserData,
+    *,
+    seed: int = 0,
+    evaluate: Callable[[Module, Data], Mapping[str, float]] | None = None,
+    evaluate_every: int = 1,
+    random_init: Module | None = None,
+) -> Iterator[Epoch]:
+    """Train `model` in place by a recipe, and yield an Epoch before training and after each epoch.
+
+    Args:
+        recipe: phases and edits, in order.
+        model: takes a batch of inputs [B, ...], returns logits [B, C]. It is changed.
+        data: examples of retain and forget, and of validation if there are, by split; as for `unlearn`.
+        seed: of the order of batches and of dropout.
+        evaluate: measures (model, data) -> metric by name; by default accuracy in percent and loss in nats of each split but test.
+        evaluate_every: epochs between measurements; the last epoch of a phase is always measured.
+        random_init: what edits and losses take for a freshly initialised network; by default a copy of `model`.
+
+    Yields:
+        Epochs, numbered over all phases; number 0 is the model before training.
+
+    Raises:
+        BadInput: the recipe, the model or the data is not what is accepted.
+        Diverged: a loss became NaN or infinite.
+    """
+    held = data if isinstance(data, Data) else _data(data, model)
+    _check_recipe(recipe, model, held, evaluate is None)
+    measure = evaluate or inference.evaluator(held, [name for name in SPLITS if name in held.splits and name != "test"])
+    yield from engine.run(recipe, model, held, evaluate=measure, evaluate_every=evaluate_every, seed=seed, blank=random_init)
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """Every measure of a model, next to the original and to models retrained without the forget set."""
+
+    measured: Mapping[str, Mapping[str, Any]]  # original, retrained, unlearned, as far as they were given -> as in scores/*.json
+    sizes: Mapping[str, int]  # of the splits
+
+    @property
+    def verdict(self) -> str:
+        """In one phrase what forget accuracy shows: one of `lethe.evaluation.verdict.KINDS`; "no reference" without models to compare."""
+        reading = verdict.Reading("", "", "", self.sizes, {name: own["accuracy"] for name, own in self.measured.items()})
+        alarm = scores.alarm(dict(self.measured["unlearned"]))
+        if alarm is not None:
+            reading = replace(reading, alarms={"unlearned": alarm})
+        found = verdict.verdict(reading, "unlearned")
+        return "no reference" if found is None else found.kind
+
+    def table(self) -> str:
+        """Accuracies in percent by split, one model a line, with the distance to the retrained model in points in brackets."""
+        return scores.show([(name, dict(own)) for name, own in self.measured.items()])
+
+    def to_json(self) -> str:
+        """Everything, as JSON: the same keys as scores/*.json of a workspace."""
+        return json.dumps({"verdict": self.verdict, **self.measured["unlearned"]}, indent=2)
+
+    def __str__(self) -> str:
+        return f"{self.table()}\nverdict: {self.verdict}"
+
+
+def evaluate(
+    model: Module,
+    *,
+    retain: Examples,
+    forget: Examples,
+    test: Examples,
+    validation: Examples | None = None,
+    references: Sequence[Module] = (),
+    original: Module | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    device: torch.device | str | None = None,
+) -> Score:
+    """Measure whether a model has forgotten, next to models that never saw the forget set.
+
+    Args:
+        model: the unlearned model; it does not change.
+        retain: as for `unlearn`.
+        forget: as for `unlearn`.
+        test: examples that no model was trained on.
+        validation: more of them.
+        references: models retrained without forget, from one on; from 8 on there are intervals over models.
+        original: the model before unlearning.
+        mean: as for `unlearn`.
+        std: as for `unlearn`.
+        device: where to compute; by default where the model's weights are.
+
+    Returns:
+        The score. Measures that take more references or splits than given say so in place of a number.
+
+    Raises:
+        BadInput: a model or the data is not what is accepted, or a model's logits are not finite.
+    """
+    place = _device(model, device)
+    given = {"retain": retain, "forget": forget, "validation": validation, "test": test}
+    data = _data(given, model, mean, std, place)
+    theirs = [_table(f"reference {number}", each, data, place) for number, each in enumerate(references)]
+    start = _table("original", original, data, place) if original is not None else None
+    measured: dict[str, Mapping[str, Any]] = {}
+    if start is not None:
+        measured["original"] = scores.measure(start, theirs, start)
+    if theirs:
+        measured["retrained"] = scores.measure(theirs[0], theirs[1:], start) | {"accuracy": _mean_accuracy(theirs)}
+    measured["unlearned"] = scores.measure(_table("unlearned", model, data, place), theirs, start)
+    return Score(measured, {name: len(index) for name, index in data.splits.items()})
+
+
+def _table(name: str, model: Module, data: Data, device: torch.device) -> LogitsTable:
+    """The model's logits of all examples, a probe of its features, and for uint8 images its answers on perturbed ones."""
+    network = copy.deepcopy(model).to(device)
+    parts = [part for part in SPLITS if part in data.splits]
+    ids = [f"{part}/{number}" for part in parts for number in range(len(data.splits[part]))]
+    split = np.repeat([SPLITS.index(part) for part in parts], [len(data.splits[part]) for part in parts]).astype(np.uint8)
+    everything = torch.arange(len(ids), device=data.device)
+    logits, features = inference.logits_and_features(network, data, everything)
+    labels, columns = data.labels_N.cpu().numpy(), dict[str, Any]()
+    if features is not None:
+        columns["probe"] = representations.probe(features.numpy(), labels, data.splits["retain"].cpu().numpy(), logits.shape[1])
+    if not isinstance(data, RawInputs):
+        forget = data.splits["forget"]
+        columns["residual"] = np.zeros((len(ids), len(TAUS)), np.uint8)
+        columns["residual"][forget.cpu().numpy()] = inference.perturbed(network, data, forget, [ids[i] for i in forget], TAUS).numpy()
+    return LogitsTable(name, tuple(ids), labels, split, logits.cpu().numpy(), columns)
+
+
+def _mean_accuracy(tables: Sequence[LogitsTable]) -> dict[str, float]:
+    each = [scores.by_split(table)[0] for table in tables]
+    return {split: sum(one[split] for one in each) / len(each) for split in each[0]}
+
+
+# --- what is handed in --------------------------------------------------------------------------------------------------
+
+
+def _device(model: Module, asked: torch.device | str | None) -> torch.device:
+    if asked is not None:
+        return torch.device(asked)
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _data(
+    splits: Mapping[str, Examples | None],
+    model: Module,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    device: torch.device | None = None,
+) -> Data:
+    dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
+    data = as_data(splits, device=device or _device(model, None), dtype=dtype, mean=mean, std=std)
+    _check_model(model, data)
+    return data
+
+
+def _check_model(model: Module, data: Data) -> None:
+    """Raises BadInput unless the model makes logits [B, C] of a batch, with a class for each label."""
+    name = type(model).__name__
+    parameters = inspect.signature(model.forward).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if len(needed) > 1:
+        raise BadInput(f"{name}.forward takes {len(needed)} inputs ({', '.join(needed)}); it must take one tensor [B, ...]")
+    first = next(index[:2] for index in data.splits.values())
+    network = copy.deepcopy(model).to(data.device).eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = network(data.normalised(first))
+    except Exception as error:  # the user's own code, on inputs of another shape
+        shape = list(data.images_NCHW.shape[1:])
+        raise BadInput(f"{name} fails on inputs [B, {str(shape)[1:-1]}]: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(first):
+        what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise BadInput(f"{name} gives {what} for a batch of {len(first)}; it must give logits [B, classes]")
+    low, high = int(data.labels_N.min()), int(data.labels_N.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise BadInput(f"labels run from {low} to {high}, and {name} has {logits.shape[1]} classes; it takes 0 to {logits.shape[1] - 1}")
+
+
+def _recipe(method: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
+    """The method's recipe by its defaults and the given arguments. Defaults that name layers fit the model."""
+    config = loader.load(["--method", method])
+    section = type(config.methods[method])
+    for word in arguments:
+        if word not in section.model_fields:
+            near = difflib.get_close_matches(word, section.model_fields, 1, 0.0)[0]
+            raise BadInput(f"{method} has no argument {word}; nearest: {near}")
+    try:
+        return config.changed(arguments).recipe()
+    except ValidationError as error:
+        word = str(error.errors()[0]["loc"][0])
+        raise BadInput(f"{word} is {arguments[word]!r}; it takes {accepts(section.model_fields[word])}") from None
+
+
+def _own(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
+    if arguments:
+        raise BadInput(f"{', '.join(arguments)}: a recipe holds its numbers; arguments are for a method's name")
+    return recipe
+
+
+def _check_recipe(recipe: Recipe, model: Module, data: Data, measured: bool) -> None:
+    for phase in recipe:
+        if not isinstance(phase, Phase):
+            continue
+        for stream in phase.streams.values():
+            if stream not in data.splits:
+                raise BadInput(f"phase {phase.name} trains on {stream}, which is not given")
+        retain = len(data.splits["retain"]) if "retain" in data.splits else len(data.labels_N)
+        if phase.batch_size > retain:
+            raise BadInput(f"batch_size is {phase.batch_size}; it takes at most the {retain} retain examples")
+        if phase.keep == "best" and measured and "validation" not in data.splits:
+            raise BadInput("keep is best, which selects by validation accuracy; it takes validation=")
+        if phase.augment is not None and data.images_NCHW.ndim != 4:
+            raise BadInput(f"phase {phase.name} augments images [B, channels, height, width]; the inputs are of another shape")
+        for t in (0.0, 1.0):
+            phase.trains(model, t)

@@ -1,0 +1,248 @@
+"""`import lethe` on a user's own model and data."""
+
+import ast
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import lethe
+from lethe.data.device_data import Data, RawInputs
+from lethe.data.user_data import as_data
+
+NAMES = [
+    "SGD",
+    "Alternate",
+    "Augment",
+    "BadInput",
+    "Constant",
+    "Cosine",
+    "CrossEntropy",
+    "Diverged",
+    "Epoch",
+    "Every",
+    "First",
+    "InTurn",
+    "Layers",
+    "OneCycle",
+    "Phase",
+    "Ramp",
+    "Reinitialise",
+    "Score",
+    "Stages",
+    "Term",
+    "Together",
+    "__version__",
+    "evaluate",
+    "run",
+    "unlearn",
+]
+
+Pair = tuple[Tensor, Tensor]
+
+
+def drawn(seed: int, n: int = 160) -> Pair:
+    """20 floats each, of three classes a linear rule can tell apart."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(n, 20, generator=generator) * 100
+    return inputs, inputs[:, :3].argmax(1)
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 3)).eval()
+
+
+RETAIN, FORGET, VALIDATION, TEST = drawn(0), drawn(1, 40), drawn(2), drawn(3)
+FEW = {"epochs": 2, "final_epochs": 1, "batch_size": 32, "trains": ("3",), "unfreeze": ("0",)}
+
+
+def state(model: nn.Module) -> list[Any]:
+    values = [value.clone() for value in model.state_dict().values()]
+    return [*values, [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]]
+
+
+def same(one: list[Any], other: list[Any]) -> bool:
+    return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(one, other, strict=True))
+
+
+# --- the door -----------------------------------------------------------------------------------------------------------
+
+
+def test_public_names() -> None:
+    assert lethe.__all__ == NAMES
+    assert all(hasattr(lethe, name) for name in NAMES)
+    assert set(NAMES) <= set(dir(lethe))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lethe.nothing
+
+
+def test_importing_lethe_imports_nothing_slow() -> None:
+    code = (
+        "import sys, lethe; print([n for n in ('torch', 'numpy', 'pydantic', 'mlflow', 'optuna') if n in sys.modules], lethe.__version__)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.startswith("[] ")
+
+
+# --- unlearning ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_mlp_forgets_and_the_original_stays() -> None:
+    original, seen = mlp(), list[lethe.Epoch]()
+    original[0].train()  # type: ignore[index]
+    original[3].bias.requires_grad_(False)  # type: ignore[index]
+    before = state(original)
+    data = {"retain": RETAIN, "forget": FORGET, "validation": VALIDATION}
+    model = lethe.unlearn(original, **data, method="hybrid_4", peak=-0.5, **FEW, on_epoch=seen.append)  # type: ignore[arg-type]
+    assert same(before, state(original))
+    assert model is not original and type(model) is type(original)
+    assert state(model)[-2:] == before[-2:]
+    assert not torch.equal(model.state_dict()["3.weight"], original.state_dict()["3.weight"])
+    assert [epoch.number for epoch in seen] == [0, 1, 2, 3]
+    assert {"retain.accuracy", "forget.accuracy", "validation.loss"} <= set(seen[-1].metrics)
+
+
+def test_equal_seeds_give_equal_weights() -> None:
+    few = {"retain": RETAIN, "forget": FORGET, "method": "model_1", "epochs": 1, "batch_size": 32}
+    one, again, other = (state(lethe.unlearn(mlp(), seed=seed, **few)) for seed in (0, 0, 1))  # type: ignore[arg-type]
+    assert same(one, again) and not same(one, other)
+
+
+class Pairs(Dataset[tuple[Tensor, int]]):
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+
+    def __len__(self) -> int:
+        return len(self.pair[1])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.pair[0][index], int(self.pair[1][index])
+
+
+FORMS: dict[str, Any] = {
+    "tensors": lambda pair: pair,
+    "arrays": lambda pair: (pair[0].double().numpy(), pair[1].numpy()),
+    "TensorDataset": lambda pair: TensorDataset(*pair),
+    "Dataset": Pairs,
+    "factory": lambda pair: lambda: DataLoader(Pairs(pair), batch_size=7),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_data_gives_the_same_model(form: str) -> None:
+    retain, forget = FORMS[form](RETAIN), FORMS[form](FORGET)
+    model = lethe.unlearn(mlp(), retain=retain, forget=forget, method="model_4", epochs=1, batch_size=32)
+    assert same(state(model), state(lethe.unlearn(mlp(), retain=RETAIN, forget=FORGET, method="model_4", epochs=1, batch_size=32)))
+
+
+def test_floats_are_taken_as_they_are_and_bytes_as_images() -> None:
+    floats = as_data({"retain": RETAIN, "forget": FORGET})
+    assert isinstance(floats, RawInputs)
+    assert torch.equal(floats.normalised(floats.splits["forget"]), FORGET[0])
+    assert torch.equal(floats.splits["train"], torch.arange(200))
+    pixels = torch.randint(0, 256, (12, 3, 8, 8), dtype=torch.uint8)
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    images = as_data({"retain": (pixels, torch.zeros(12, dtype=torch.long))}, mean=mean, std=std)
+    expected = (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    assert type(images) is Data
+    torch.testing.assert_close(images.normalised(torch.arange(12)), expected)
+    plain = as_data({"retain": (pixels, torch.zeros(12, dtype=torch.long))})
+    torch.testing.assert_close(plain.normalised(torch.arange(12)), pixels / 255)
+
+
+# --- what is refused, in one line ------------------------------------------------------------------------------------------
+
+
+class Two(nn.Module):
+    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        return inputs + mask
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "two inputs": ({"original": Two()}, "Two.forward takes 2 inputs (inputs, mask); it must take one tensor"),
+    "a whole map": ({"original": nn.Identity(), "forget": (torch.zeros(4, 3, 2), torch.zeros(4).long())}, "all splits take the same"),
+    "other inputs": ({"original": nn.Linear(4, 3)}, "Linear fails on inputs [B, 20]: "),
+    "too few classes": ({"original": nn.Linear(20, 2)}, "labels run from 0 to 2, and Linear has 2 classes; it takes 0 to 1"),
+    "no logits": ({"original": nn.Unflatten(1, (4, 5))}, "gives [2, 4, 5] for a batch of 2; it must give logits [B, classes]"),
+    "a large batch": ({"batch_size": 500}, "batch_size is 500; it takes at most the 160 retain examples"),
+    "an unknown argument": ({"peek": 1}, "model_4 has no argument peek; nearest: "),
+    "a value out of range": ({"scale": 2.0}, "scale is 2.0; it takes a number up to 0"),
+    "no such method": ({"method": "model_9"}, "it takes model_1, "),
+    "no such layer": ({"trains": ("layer9",)}, "no layer is called 'layer9'; this architecture has 0, 1, 3"),
+    "regression": ({"retain": (RETAIN[0], RETAIN[0][:, 0])}, "retain: labels are float32 [160]; they are class indices"),
+    "three values": ({"forget": TensorDataset(*FORGET, FORGET[1])}, "forget has 3 tensors; it takes a torch Dataset"),
+    "a number": ({"forget": 7}, "forget is a int; it takes a torch Dataset"),
+    "no examples": ({"forget": (FORGET[0][:0], FORGET[1][:0])}, "forget has no examples"),
+    "bytes that are no images": ({"forget": (FORGET[0].byte(), FORGET[1])}, "uint8 is for images [N, channels, height, width]"),
+    "mean of floats": ({"mean": (0.5,)}, "mean and std normalise uint8 images"),
+    "the best of nothing": ({"keep": "best"}, "keep is best, which selects by validation accuracy; it takes validation="),
+    "numbers of a recipe": ({"method": (), "epochs": 2}, "epochs: a recipe holds its numbers"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_one_line(case: str) -> None:
+    changes, words = REFUSED[case]
+    given = {"original": mlp(), "retain": RETAIN, "forget": FORGET, "method": "model_4", "epochs": 1, "batch_size": 32} | changes
+    if isinstance(given["method"], tuple):
+        del given["batch_size"]
+    with pytest.raises(lethe.BadInput) as caught:
+        lethe.unlearn(given.pop("original"), **given)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+# --- a recipe of one's own -----------------------------------------------------------------------------------------------
+
+
+def own() -> tuple[lethe.Phase, ...]:
+    terms = (lethe.Term("retain"), lethe.Term("forget", weight=lethe.Ramp(-0.5)))
+    return (lethe.Phase("joint", 3, terms, 32, lethe.Constant(0.01), lethe.Alternate(), optimizer=lethe.SGD(0.9, 0.0)),)
+
+
+def test_a_loop_of_ones_own() -> None:
+    model, losses = mlp(), []
+    for epoch in lethe.run(own(), model, {"retain": RETAIN, "forget": FORGET}):
+        losses.append(epoch.losses.get("retain"))
+    assert losses[0] is None and len(losses) == 4
+    assert same(state(model), state(lethe.unlearn(mlp(), retain=RETAIN, forget=FORGET, method=own())))
+
+
+# --- the score ------------------------------------------------------------------------------------------------------------
+
+
+def trained(*pairs: Pair, epochs: int = 30) -> nn.Module:
+    model = mlp()
+    examples = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+    recipe = (lethe.Phase("train", epochs, (lethe.Term("retain"),), 32, lethe.Constant(0.05), optimizer=lethe.SGD(0.9, 0.0)),)
+    for _ in lethe.run(recipe, model, {"retain": examples}, evaluate=lambda model, data: {}):
+        pass
+    return model
+
+
+def test_a_score_next_to_several_references() -> None:
+    original, references = trained(RETAIN, FORGET), [trained(RETAIN, epochs=epochs) for epochs in (29, 30)]
+    before = state(original)
+    splits = {"retain": RETAIN, "forget": FORGET, "validation": VALIDATION, "test": TEST}
+    score = lethe.evaluate(original, references=references, original=original, **splits)  # type: ignore[arg-type]
+    assert same(before, state(original))
+    told = json.loads(score.to_json())
+    assert told["references"] == 2 and told["verdict"] == score.verdict
+    assert score.verdict in ("barely forgets", "undecided")
+    assert told["accuracy"]["forget"] == 100.0
+    lines = score.table().splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["original", "retrained", "unlearned"]
+    perfect = lethe.evaluate(references[0], references=references[1:], original=original, **splits)  # type: ignore[arg-type]
+    assert perfect.verdict in ("as retrained", "undecided")
+    alone = lethe.evaluate(original, retain=RETAIN, forget=FORGET, test=TEST)
+    assert alone.verdict == "no reference"
+    assert "takes at least 1 retrained model" in alone.to_json()
+
+
+def test_examples_are_python() -> None:
+    assert ast.parse(lethe.__doc__.split("\n\n")[1].replace("    ", "")) if lethe.__doc__ else False
