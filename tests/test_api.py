@@ -19,7 +19,6 @@ NAMES = [
     "SGD",
     "Alternate",
     "Augment",
-    "BadInput",
     "Constant",
     "Cosine",
     "CrossEntropy",
@@ -37,6 +36,7 @@ NAMES = [
     "Stages",
     "Term",
     "Together",
+    "UserError",
     "__version__",
     "evaluate",
     "run",
@@ -192,7 +192,7 @@ def test_bad_input_is_one_line(case: str) -> None:
     given = {"original": mlp(), "retain": RETAIN, "forget": FORGET, "method": "model_4", "epochs": 1, "batch_size": 32} | changes
     if isinstance(given["method"], tuple):
         del given["batch_size"]
-    with pytest.raises(lethe.BadInput) as caught:
+    with pytest.raises(lethe.UserError) as caught:
         lethe.unlearn(given.pop("original"), **given)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 

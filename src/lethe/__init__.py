@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lethe._util.errors import BadInput, Diverged
+    from lethe._util.errors import Diverged, UserError
     from lethe.api import Score, evaluate, run, unlearn
     from lethe.engine.engine import Epoch
     from lethe.recipes.losses import CrossEntropy
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "_util.errors": ("BadInput", "Diverged"),
+    "_util.errors": ("UserError", "Diverged"),
     "api": ("Score", "evaluate", "run", "unlearn"),
     "engine.engine": ("Epoch",),
     "recipes.losses": ("CrossEntropy",),
@@ -40,7 +40,6 @@ __all__ = [
     "SGD",
     "Alternate",
     "Augment",
-    "BadInput",
     "Constant",
     "Cosine",
     "CrossEntropy",
@@ -58,6 +57,7 @@ __all__ = [
     "Stages",
     "Term",
     "Together",
+    "UserError",
     "__version__",
     "evaluate",
     "run",

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import Module
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.config import loader
 from lethe.config.schema import accepts
 from lethe.data.device_data import Data, RawInputs
@@ -69,7 +69,7 @@ def unlearn(
         A new model of the same class, on `device`.
 
     Raises:
-        BadInput: an argument, the model or the data is not what is accepted; the message is one line.
+        UserError: an argument, the model or the data is not what is accepted; the message is one line.
         Diverged: a loss became NaN or infinite.
     """
     student = copy.deepcopy(original).to(_device(original, device))
@@ -106,7 +106,7 @@ def run(
         Epochs, numbered over all phases; number 0 is the model before training.
 
     Raises:
-        BadInput: the recipe, the model or the data is not what is accepted.
+        UserError: the recipe, the model or the data is not what is accepted.
         Diverged: a loss became NaN or infinite.
     """
     held = data if isinstance(data, Data) else _data(data, model)
@@ -175,7 +175,7 @@ def evaluate(
         The score. Measures that take more references or splits than given say so in place of a number.
 
     Raises:
-        BadInput: a model or the data is not what is accepted, or a model's logits are not finite.
+        UserError: a model or the data is not what is accepted, or a model's logits are not finite.
     """
     place = _device(model, device)
     given = {"retain": retain, "forget": forget, "validation": validation, "test": test}
@@ -237,12 +237,12 @@ def _data(
 
 
 def _check_model(model: Module, data: Data) -> None:
-    """Raises BadInput unless the model makes logits [B, C] of a batch, with a class for each label."""
+    """Raises UserError unless the model makes logits [B, C] of a batch, with a class for each label."""
     name = type(model).__name__
     parameters = inspect.signature(model.forward).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if len(needed) > 1:
-        raise BadInput(f"{name}.forward takes {len(needed)} inputs ({', '.join(needed)}); it must take one tensor [B, ...]")
+        raise UserError(f"{name}.forward takes {len(needed)} inputs ({', '.join(needed)}); it must take one tensor [B, ...]")
     first = next(index[:2] for index in data.splits.values())
     network = copy.deepcopy(model).to(data.device).eval()
     try:
@@ -250,13 +250,13 @@ def _check_model(model: Module, data: Data) -> None:
             logits = network(data.normalised(first))
     except Exception as error:  # the user's own code, on inputs of another shape
         shape = list(data.images_NCHW.shape[1:])
-        raise BadInput(f"{name} fails on inputs [B, {str(shape)[1:-1]}]: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{name} fails on inputs [B, {str(shape)[1:-1]}]: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(first):
         what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise BadInput(f"{name} gives {what} for a batch of {len(first)}; it must give logits [B, classes]")
+        raise UserError(f"{name} gives {what} for a batch of {len(first)}; it must give logits [B, classes]")
     low, high = int(data.labels_N.min()), int(data.labels_N.max())
     if low < 0 or high >= logits.shape[1]:
-        raise BadInput(f"labels run from {low} to {high}, and {name} has {logits.shape[1]} classes; it takes 0 to {logits.shape[1] - 1}")
+        raise UserError(f"labels run from {low} to {high}, and {name} has {logits.shape[1]} classes; it takes 0 to {logits.shape[1] - 1}")
 
 
 def _recipe(method: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
@@ -266,17 +266,17 @@ def _recipe(method: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
     for word in arguments:
         if word not in section.model_fields:
             near = difflib.get_close_matches(word, section.model_fields, 1, 0.0)[0]
-            raise BadInput(f"{method} has no argument {word}; nearest: {near}")
+            raise UserError(f"{method} has no argument {word}; nearest: {near}")
     try:
         return config.changed(arguments).recipe()
     except ValidationError as error:
         word = str(error.errors()[0]["loc"][0])
-        raise BadInput(f"{word} is {arguments[word]!r}; it takes {accepts(section.model_fields[word])}") from None
+        raise UserError(f"{word} is {arguments[word]!r}; it takes {accepts(section.model_fields[word])}") from None
 
 
 def _own(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
     if arguments:
-        raise BadInput(f"{', '.join(arguments)}: a recipe holds its numbers; arguments are for a method's name")
+        raise UserError(f"{', '.join(arguments)}: a recipe holds its numbers; arguments are for a method's name")
     return recipe
 
 
@@ -286,13 +286,13 @@ def _check_recipe(recipe: Recipe, model: Module, data: Data, measured: bool) -> 
             continue
         for stream in phase.streams.values():
             if stream not in data.splits:
-                raise BadInput(f"phase {phase.name} trains on {stream}, which is not given")
+                raise UserError(f"phase {phase.name} trains on {stream}, which is not given")
         retain = len(data.splits["retain"]) if "retain" in data.splits else len(data.labels_N)
         if phase.batch_size > retain:
-            raise BadInput(f"batch_size is {phase.batch_size}; it takes at most the {retain} retain examples")
+            raise UserError(f"batch_size is {phase.batch_size}; it takes at most the {retain} retain examples")
         if phase.keep == "best" and measured and "validation" not in data.splits:
-            raise BadInput("keep is best, which selects by validation accuracy; it takes validation=")
+            raise UserError("keep is best, which selects by validation accuracy; it takes validation=")
         if phase.augment is not None and data.images_NCHW.ndim != 4:
-            raise BadInput(f"phase {phase.name} augments images [B, channels, height, width]; the inputs are of another shape")
+            raise UserError(f"phase {phase.name} augments images [B, channels, height, width]; the inputs are of another shape")
         for t in (0.0, 1.0):
             phase.trains(model, t)

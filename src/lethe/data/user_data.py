@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lethe._util.errors import BadInput
+from lethe._util.errors import UserError
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.splits import SPLITS
 
@@ -45,7 +45,7 @@ def as_data(
         The data with the given splits, and `train`: retain and forget.
 
     Raises:
-        BadInput: a split has no examples, or something that is no input and class index.
+        UserError: a split has no examples, or something that is no input and class index.
     """
     given = {name: _read(name, splits[name]) for name in SPLITS if splits.get(name) is not None}
     _check_alike(given)
@@ -55,7 +55,7 @@ def as_data(
     index["train"] = torch.cat([index[name] for name in ("retain", "forget") if name in index]) if index else labels
     if inputs.dtype != torch.uint8:
         if mean is not None or std is not None:
-            raise BadInput("mean and std normalise uint8 images; inputs of another type are taken as they are")
+            raise UserError("mean and std normalise uint8 images; inputs of another type are taken as they are")
         as_they_are = inputs.to(device, dtype) if inputs.is_floating_point() else inputs.to(device)
         zero, one = torch.zeros(1, device=device), torch.ones(1, device=device)
         return RawInputs(as_they_are, labels, index, zero, one)
@@ -70,62 +70,62 @@ def _read(name: str, examples: Any) -> tuple[Tensor, Tensor]:
         examples = examples.tensors
     if isinstance(examples, tuple | list):
         if len(examples) != 2:
-            raise BadInput(f"{name} has {len(examples)} tensors; {ACCEPTS}")
+            raise UserError(f"{name} has {len(examples)} tensors; {ACCEPTS}")
         inputs, labels = (part if isinstance(part, Tensor) else _tensor(name, part) for part in examples)
     else:
         inputs, labels = _collected(name, examples)
     if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
-        raise BadInput(f"{name}: labels are {_kind(labels)}; they are class indices, one integer an example")
+        raise UserError(f"{name}: labels are {_kind(labels)}; they are class indices, one integer an example")
     if len(inputs) != len(labels):
-        raise BadInput(f"{name} has {len(inputs)} inputs and {len(labels)} labels")
+        raise UserError(f"{name} has {len(inputs)} inputs and {len(labels)} labels")
     if not len(labels):
-        raise BadInput(f"{name} has no examples")
+        raise UserError(f"{name} has no examples")
     if inputs.dtype == torch.uint8 and inputs.ndim != 4:
-        raise BadInput(f"{name}: inputs are {_kind(inputs)}; uint8 is for images [N, channels, height, width], others are float")
+        raise UserError(f"{name}: inputs are {_kind(inputs)}; uint8 is for images [N, channels, height, width], others are float")
     return inputs.detach(), labels.long()
 
 
 def _collected(name: str, examples: Any) -> tuple[Tensor, Tensor]:
     if isinstance(examples, Dataset):
         if not hasattr(examples, "__len__"):
-            raise BadInput(f"{name} is a {type(examples).__name__} without a length; {ACCEPTS}")
+            raise UserError(f"{name} is a {type(examples).__name__} without a length; {ACCEPTS}")
         examples = DataLoader(examples, batch_size=BATCH)
     elif not isinstance(examples, DataLoader):
         if not callable(examples):
-            raise BadInput(f"{name} is a {type(examples).__name__}; {ACCEPTS}")
+            raise UserError(f"{name} is a {type(examples).__name__}; {ACCEPTS}")
         examples = examples()
     parts: list[tuple[Tensor, Tensor]] = []
     try:
         for batch in examples:
             if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
-                raise BadInput(f"{name} gives {_what(batch)} for each example; {ACCEPTS}")
+                raise UserError(f"{name} gives {_what(batch)} for each example; {ACCEPTS}")
             parts.append((batch[0], batch[1]))
         if not parts:
-            raise BadInput(f"{name} has no examples")
+            raise UserError(f"{name} has no examples")
         return torch.cat([inputs for inputs, _ in parts]), torch.cat([labels for _, labels in parts])
     except (TypeError, RuntimeError) as error:  # default_collate: PIL images, inputs of several sizes
-        raise BadInput(f"{name} can't be made into tensors ({' '.join(str(error).split())[:160]}); {ACCEPTS}") from None
+        raise UserError(f"{name} can't be made into tensors ({' '.join(str(error).split())[:160]}); {ACCEPTS}") from None
 
 
 def _tensor(name: str, values: Any) -> Tensor:
     try:
         return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):
-        raise BadInput(f"{name} has a {type(values).__name__}; {ACCEPTS}") from None
+        raise UserError(f"{name} has a {type(values).__name__}; {ACCEPTS}") from None
 
 
 def _check_alike(given: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     (first, (one, _)), *others = given.items()
     for name, (inputs, _) in others:
         if inputs.shape[1:] != one.shape[1:] or inputs.dtype != one.dtype:
-            raise BadInput(f"{name} has inputs {_kind(inputs)}, {first} has {_kind(one)}; all splits take the same")
+            raise UserError(f"{name} has inputs {_kind(inputs)}, {first} has {_kind(one)}; all splits take the same")
 
 
 def _per_channel(name: str, values: Sequence[float] | None, fill: float, channels: int) -> Tensor:
     """float32 [1, channels, 1, 1]"""
     found = [fill] * channels if values is None else [float(value) for value in values]
     if len(found) != channels:
-        raise BadInput(f"{name} has {len(found)} numbers; the images have {channels} channels")
+        raise UserError(f"{name} has {len(found)} numbers; the images have {channels} channels")
     return torch.tensor(found).view(1, -1, 1, 1)
 
 
