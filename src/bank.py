@@ -3,14 +3,6 @@
 import sys
 
 from lethe.cli.main import main
-from lethe.config.loader import Config
-
-
-def work(config: Config) -> None:
-    from lethe.pipeline.bank_training import grow
-
-    grow(config)
-
 
 if __name__ == "__main__":
-    sys.exit(main("bank", work))
+    sys.exit(main("bank"))

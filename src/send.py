@@ -1,33 +1,8 @@
-"""Send what runs told MLflow while it did not answer: `python src/send.py [workspace ...]`, by default all of this checkout.
+"""Send MLflow records that are still on disk: `send.py [workspace ...]`, by default every workspace in this checkout."""
 
-Exit codes: 0 nothing is left, 1 something is (the reason is said), 2 no such folder."""
-
-import argparse
 import sys
-from pathlib import Path
 
-from lethe._util.checkout import root
-from lethe.tracking.mlflow_delivery import send
-from lethe.tracking.outbox import OUTBOX
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("workspace", nargs="*", type=Path, help="folders whose .lethe/ holds unsent records (default: all here)")
-    homes: list[Path] = parser.parse_args().workspace
-    for home in homes:
-        if not home.is_dir():
-            print(f"{home} is no folder", file=sys.stderr)
-            return 2
-    homes = homes or [home for home in (root(), *root().glob("*/")) if (home / OUTBOX).is_dir()]
-    unsent = send(homes)
-    held = sum(len(list((home / OUTBOX).glob("*/"))) for home in homes)
-    if unsent:
-        print(f"{unsent} records are not sent")
-    else:
-        print(f"{held} rows are left to the processes that run them" if held else "Everything is sent")
-    return 1 if unsent else 0
-
+from lethe.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("send"))

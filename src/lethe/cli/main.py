@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 
 from lethe._util.errors import RunFailed, UserError
@@ -11,8 +11,8 @@ from lethe._util.errors import RunFailed, UserError
 try:
     from lethe._util import dvc_stage as under_dvc
     from lethe._util.redact import clean
-    from lethe.config import loader as config
-    from lethe.config.loader import Config
+    from lethe.cli import commands
+    from lethe.config import loader
 except ModuleNotFoundError as error:
     if str(error.name).startswith("lethe"):
         raise
@@ -20,16 +20,26 @@ except ModuleNotFoundError as error:
     sys.exit(2)
 
 
-def main(stage: str, work: Callable[[Config], None], argv: Sequence[str] | None = None, overlay: str | None = None) -> int:
-    """Run a stage. Bad input is said in one line on stderr before anything is written; no traceback for what is the user's."""
-    said = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in said or "-h" in said:
-        print(config.manual(stage))
+def main(stage: str, argv: Sequence[str] | None = None) -> int:
+    """Run a stage and return its exit code. Errors of the user are one line on stderr, without a traceback.
+
+    Args:
+        stage: the name of a script in src/, without its ending.
+        argv: the words after it; None: those of this process."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if stage == "send":
+        from lethe.cli import send
+
+        return send.main(words)
+    if "--help" in words or "-h" in words:
+        print(loader.manual(stage))
         return 0
     signal.signal(signal.SIGTERM, _stop)
     under_dvc.begin()
     try:
-        work(config.load(said, overlay=overlay))
+        command = commands.parse(stage, words)
+        config = loader.load(command.keys, overlay=command.overlay)
+        command.load()(config, **command.arguments)
     except UserError as error:
         print(f"error: {clean(str(error))}", file=sys.stderr)
         return 2

@@ -48,6 +48,11 @@ def explain(config: Config, measure: bool = False) -> str:
     return "\n".join(lines)
 
 
+def print_explanation(config: Config, measure: bool = False) -> None:
+    """Print what `explain` returns."""
+    print(explain(config, measure))
+
+
 def _phase(phase: Phase, network: torch.nn.Module, retain: int, forget: int) -> list[str]:
     lengths = _lengths(phase, retain, forget)
     words = [phase.word(lengths, epoch) for epoch in range(phase.epochs)]

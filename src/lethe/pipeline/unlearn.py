@@ -204,6 +204,9 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
     first where they are missing; they join the rows of the runs.
 
     `names`: methods whose results are there, "original", "retrained", "all" that have a table; without any the configuration's method."""
+    for name in names:
+        if name.partition("/")[0] not in {*config.methods, *STAGE, "all"}:
+            raise UserError(f"method is {name}; evaluate takes {', '.join(config.methods)}, {', '.join(STAGE)}, several of these, or all")
     prepared = prepare(config)
     if not names:
         names = [f"{config.method}/{name}" for name in config.chain_recipes()] if config.chain else [config.method]

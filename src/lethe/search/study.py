@@ -60,6 +60,7 @@ ENOUGH = 4  # complete trials, for pictures of arguments
 def search(config: Config) -> None:
     """Trials until there are search.trials of them, those of earlier runs counted; then the winner with seeds that the search
     did not have; ends with the front on stdout."""
+    config = _chosen(config)
     if config.search.storage:  # refused before anything is written
         opened(config)
     prepared = prepare(config)
@@ -87,6 +88,13 @@ def search(config: Config) -> None:
             run.freshly(row)
             run.end(row)
         delivery.send([config.workspace])  # what a process that died left unsent
+
+
+def _chosen(config: Config) -> Config:
+    """The configuration with search.method as its method."""
+    if "method" in config.given:
+        raise UserError(f"method is {config.given['method']} (command line); a search takes --search.method")
+    return replace(config, method=config.search.method)
 
 
 def _reference(prepared: Prepared, needed: bool) -> dict[str, Tensor] | None:
@@ -555,6 +563,7 @@ def _drawn(draw: Callable[[], Any]) -> bytes:
 
 def adopt(config: Config, number: int, name: str = "") -> None:
     """Write a complete trial of the newest search by these keys into params.yaml, as a variant."""
+    config = _chosen(config)
     name = name or f"{config.method}_trial_{number}"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
         raise UserError(f"a variant can't be called {name!r}; it takes letters, digits, _ and -")

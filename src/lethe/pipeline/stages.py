@@ -1,0 +1,55 @@
+"""The stages that are a few calls: prepare, pretrain, retrain, demo."""
+
+from dataclasses import replace
+
+from lethe.config.loader import Config
+from lethe.pipeline import references
+from lethe.pipeline.bank_training import grow
+from lethe.pipeline.unlearn import evaluate, unlearn
+from lethe.recipes.paper_methods import TEN
+from lethe.reporting.report import report
+from lethe.workspace import scores, workspace
+
+BANK_SEEDS = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrained models; the other methods by run.seeds
+
+
+def prepare(config: Config) -> None:
+    """Write images, labels, ids and the four splits to data/ in the workspace, and print their sizes."""
+    prepared = workspace.prepare(config, anew=True)
+    counts = ", ".join(f"{name} {len(index):,}" for name, index in prepared.splits.items())
+    print(f"{config.workspace / 'data'}: {len(prepared.images.classes)} classes; {counts}")
+
+
+def pretrain(config: Config) -> None:
+    """Train the original on retain and forget, or take it from pretrain.checkpoint; print its scores."""
+    _reference(config, "original")
+
+
+def retrain(config: Config) -> None:
+    """Train the reference on retain alone, or take it from retrain.checkpoint; print its scores."""
+    _reference(config, "retrained")
+
+
+def _reference(config: Config, kind: str) -> None:
+    prepared = workspace.prepare(config)
+    references.weights(prepared, kind, anew=True, launched=True)
+    print(scores.show([(kind, scores.scores(prepared, kind))]))
+
+
+def demo(config: Config) -> None:
+    """Unlearn by the configured method; score it again where the attacks by models on other requests are asked for."""
+    unlearn(config)
+    if config.evaluate.swap or config.evaluate.shadows:
+        evaluate(config, ["original", config.method])
+
+
+def full_demo(config: Config) -> None:
+    """Run the report's ten methods by several seeds, train the bank, score all of it against the bank, and write the report.
+
+    Finished runs are kept."""
+    for method in TEN:
+        seeds = config.retrain.seeds if method in BANK_SEEDS else config.run.seeds
+        unlearn(replace(config, method=method, run=config.run.model_copy(update={"seeds": seeds, "evaluate": False})))
+    grow(config)
+    evaluate(config, ["original", "retrained", *TEN], anew=False)
+    report(config)
