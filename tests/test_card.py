@@ -217,7 +217,7 @@ def test_the_alarm_is_on_the_card(home, undrawn):
 def test_a_retrained_model_that_is_no_yardstick_is_called_so(home, undrawn, monkeypatch):
     made, *_ = written(home)
     assert made["cannot"] == [card.CANNOT[made["tier"]], card.UNTRIED, *card.BEYOND]
-    monkeypatch.setattr(results, "no_yardstick", lambda where: f"retrained is no yardstick in {where.name}")
+    monkeypatch.setattr(results, "no_yardstick", lambda where: f"retrained is no yardstick in {where.root.name}")
     made, markdown, html = written(home)
     first = made["cannot"][0]
     assert first == "Retrained is no yardstick in workspace." and first in html and first in markdown

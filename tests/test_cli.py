@@ -21,6 +21,7 @@ from lethe.models import checkpoint
 from lethe.plots import figures as plots
 from lethe.recipes.paper_methods import METHODS, TEN
 from lethe.workspace import scores as results
+from lethe.workspace.layout import Layout
 
 STAGES = ("prepare", "pretrain", "retrain", "unlearn", "evaluate", "demo")
 SPLITS = ("retain", "forget", "validation", "test")
@@ -310,7 +311,7 @@ def test_a_retrained_model_far_below_the_original_is_called_no_yardstick(
         measures = {} if kept is None else {"accuracy_of.retained_classes.validation": {"value": kept}}
         write_json(tmp_path / "scores" / f"{name}.json", {"accuracy": {"validation": value}, "measures": measures})
         checkpoint.save({"weight": torch.zeros(1)}, tmp_path / "models" / f"{name}.safetensors", {"provenance": where})
-    assert results.no_yardstick(tmp_path)[: len(said) or None] == said
+    assert results.no_yardstick(Layout(tmp_path))[: len(said) or None] == said
 
 
 def test_the_logits_table(project: Project) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 from lethe._util.errors import RunFailed, UserError
 
+STATE = ".lethe"  # the folder of a workspace for what neither DVC nor git keeps
+OUTBOX = Path(STATE, "outbox")  # in it, the records that MLflow does not have yet
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lethe._util.checkout import root
+from lethe._util.files import OUTBOX
 from lethe.tracking.mlflow_delivery import send
-from lethe.tracking.outbox import OUTBOX
 
 
 def main(words: Sequence[str]) -> int:

@@ -4,7 +4,6 @@ The model of seed k is <method>.seed<k>; <method> itself is the first seed's, an
 So who has that file, from DVC or from elsewhere, knows which seeds belong to it, whatever else lies beside it."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,21 +15,6 @@ from lethe.evaluation.uncertainty import Estimate
 Scores = dict[str, Any]
 
 KEY = "seeds"  # of the metadata: seed -> short hash of its weights, as JSON
-NAME = re.compile(r"(?P<method>.+)\.seed(?P<seed>\d+)")
-
-
-def named(method: str, seed: int) -> str:
-    return f"{method}.seed{seed}"
-
-
-def parted(name: str) -> tuple[str, int | None]:
-    """The method, and the seed where the name is that of one of several.
-
-    >>> parted("hybrid_4.seed3"), parted("hybrid_4")
-    (('hybrid_4', 3), ('hybrid_4', None))
-    """
-    found = NAME.fullmatch(name)
-    return (found["method"], int(found["seed"])) if found else (name, None)
 
 
 def listed(metadata: Mapping[str, str]) -> dict[int, str]:

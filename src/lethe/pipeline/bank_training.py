@@ -18,6 +18,7 @@ from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe
 from lethe.workspace import bank
 from lethe.workspace import read_model as reading
+from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared, prepare, say
 
 ABOUT = "The reference bank: <key>/<kind>.seed<k>.safetensors, one logits table a model (pretrain.seeds, retrain.seeds).\n"
@@ -41,7 +42,7 @@ class Unit:
     @property
     def folder(self) -> Path:
         """Where its resume state stands, and which seeds are its."""
-        return _states(self.prepared) / f"{self.kind}.seed{self.seeds[0]}"
+        return _states(self.prepared) / str(RunId(self.kind, self.seeds[0]))
 
     @property
     def recipe(self) -> Recipe:
@@ -55,7 +56,7 @@ def _elsewhere(config: Config, kind: str, seeds_: tuple[int, ...], parent: Mappi
 
 def _states(prepared: Prepared) -> Path:
     chosen = prepared.compute
-    return prepared.config.workspace / ".lethe" / "bank" / f"{bank.key(prepared)}-{chosen.precision}-{chosen.device.type}"
+    return prepared.layout.bank_state(bank.key(prepared), f"{chosen.precision}-{chosen.device.type}")
 
 
 def grow(config: Config) -> None:
@@ -78,7 +79,7 @@ def grow(config: Config) -> None:
                 f"changed), and measures may miss columns in them; delete {folder}, and this command makes all anew"
             )
     if any(lacking.values()):
-        with held(config.workspace / ".lethe" / "locks" / "bank.lock", "bank"):
+        with held(prepared.layout.lock("bank"), "bank"):
             _fill(prepared, lacking)
     print(f"{folder}: {', '.join(f'{number} {kind}' for kind, number in _there(prepared).items())}", flush=True)
 
@@ -95,7 +96,7 @@ def _fill(prepared: Prepared, lacking: Mapping[str, Sequence[int]]) -> None:
 
 
 def _there(prepared: Prepared) -> dict[str, int]:
-    return {kind: len(list(bank.home(prepared).glob(f"{kind}.seed*.safetensors"))) for kind in STAGE}
+    return {kind: len(prepared.layout.bank_seeds(bank.key(prepared), kind)) for kind in STAGE}
 
 
 def _lacking(prepared: Prepared, kind: str, number: int) -> list[int]:
@@ -105,7 +106,7 @@ def _lacking(prepared: Prepared, kind: str, number: int) -> list[int]:
 
 def _units(prepared: Prepared, kind: str, lacking: Sequence[int], parent: Mapping[str, Any]) -> list[Unit]:
     """First those that were stopped, with the seeds that they had then; the others in stacks, where that is right and faster."""
-    known = [read_json(path) for path in sorted(_states(prepared).glob(f"{kind}.seed*/seeds.json"))]
+    known = [read_json(path) for path in sorted(_states(prepared).glob("*/seeds.json")) if RunId.parse(path.parent.name).method == kind]
     stopped = [tuple(numbers) for numbers in known if set(numbers) & set(lacking)]
     rest = [seed for seed in lacking if not any(seed in numbers for numbers in stopped)]
     size = training.at_once(prepared, prepared.config.reference_recipe(kind), len(rest), kind)
@@ -123,7 +124,7 @@ def _train(unit: Unit) -> None:
         path = bank.path(prepared, kind, seed)
         if path.exists():  # it was stopped between two tables
             continue
-        name = seeds.named(kind, seed)
+        name = str(RunId(kind, seed))
         known = bank.asked(prepared, kind, seed) | {"model": checkpoint.weights_hash(tensors), "reading": reading.way(prepared)}
         made = reading.read(prepared, name, tensors, known)
         note = unit.folder / f"{seed}.row.json"

@@ -16,6 +16,7 @@ from lethe.models import architectures as model
 from lethe.models import device as compute
 from lethe.recipes.ordering import First, short
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.workspace.layout import Layout
 
 CLASSES = {"cifar10": 10, "digits": 10}
 TRAIN = {"cifar10": 50_000, "digits": sources.DIGITS_TRAIN}
@@ -107,7 +108,7 @@ def _sizes(config: Config) -> tuple[int, int, int]:
         each = TRAIN[asked.source] // CLASSES[asked.source]
         per_class = dict.fromkeys(map(str, range(CLASSES[asked.source])), min(each, asked.limit or each))
     else:
-        images = sources.read(asked.source, root=root, image_size=asked.image_size, limit=asked.limit, cache=config.workspace / "data")
+        images = sources.read(asked.source, root=root, image_size=asked.image_size, limit=asked.limit, cache=Layout(config.workspace).data)
         numbers = Counter(images.labels[: images.train].tolist())
         per_class = {name: numbers[label] for label, name in enumerate(images.classes)}
     classes = len(per_class)

@@ -25,7 +25,7 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
 
     `anew` (the stage itself) replaces what does not belong; without it that is UserError, naming the command that mends it."""
     config = prepared.config
-    path = config.workspace / "models" / f"{kind}.safetensors"
+    path = prepared.layout.weights(kind)
     asked = _asked(prepared, kind)
     if path.exists():
         tensors, found = checkpoint.load(path)
@@ -42,13 +42,13 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
     if asked["provenance"] == "unknown":
         spec = getattr(config, STAGE[kind]).checkpoint
         try:
-            tensors, sha = checkpoint.foreign(spec, config.path(Path()), config.workspace / ".lethe" / "downloads")
+            tensors, sha = checkpoint.foreign(spec, config.path(Path()), prepared.layout.downloads)
             checkpoint.fit(network, tensors, spec)
         except UserError as error:
             raise UserError(f"{STAGE[kind]}.checkpoint: {error}") from None
         say(f"{kind}: {spec}, SHA-256 {sha}, provenance unknown")
         start = Epoch(0, "start", 0, 0.0, metrics=predict.evaluator(prepared.data, observers.MEASURED)(network))
-        write_text(config.workspace / "epochs" / f"{kind}.csv", observers.csv([observers.flat(start)]))
+        write_text(prepared.layout.epochs(kind), observers.csv([observers.flat(start)]))
         checkpoint.save(network.state_dict(), path, {**asked, "sha256": sha})
         remember(prepared, f"{STAGE[kind]}.")
         return network.state_dict()

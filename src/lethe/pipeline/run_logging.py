@@ -25,6 +25,7 @@ from lethe.recipes.recipe import Recipe
 from lethe.tracking import run_log as tracking
 from lethe.workspace import scores as results
 from lethe.workspace import timing as clock
+from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared
 
 COLOUR = {"original": "#8c8c8c", "retrained": "#111111"}  # else the UI may give both the same
@@ -83,17 +84,17 @@ def _inputs(row: tracking.Row, prepared: Prepared) -> None:
 
 def tags(prepared: Prepared, name: str) -> dict[str, str]:
     """What makes a table of rows: the same `data`, `split` and `original`."""
-    compute, (method, seed) = prepared.compute, seeds.parted(name)
+    compute, run = prepared.compute, RunId.parse(name)
     return (
         {
-            "method": method,
+            "method": str(run.all_seeds),
             "data": short(prepared.hashes["data"]),
             "split": short(prepared.hashes["split"]),
             "architecture": prepared.config.model.architecture,
             "device": str(compute.device),
             "precision": compute.precision,
         }
-        | ({"seed": str(seed)} if seed is not None else {})
+        | ({"seed": str(run.seed)} if run.seed is not None else {})
         | ({"mlflow.runColor": COLOUR[name]} if name in COLOUR else {})
         | {f"version.{package}": importlib.metadata.version(package) for package in ("torch", "torchvision", "mlflow")}
         | under_dvc.tags()
@@ -109,8 +110,10 @@ def where_to_look() -> str:
 
 def describe(config: Config, name: str, several: bool = False) -> str:
     """Two lines on what the row is, and how to read it."""
-    name, seed = seeds.parted(name)
-    function = as_run if name == "as_run" else METHODS.get(config.like.get(name, name).removeprefix("as_run/"))
+    run = RunId.parse(name)
+    name, seed = str(run.all_seeds), run.seed
+    base = config.like.get(run.method, run.method)
+    function = as_run if base == "as_run" else METHODS.get(base)
     about = inspect.getdoc(function) if function else ABOUT[name]
     which = f", seed {seed}" if seed is not None else f", mean over {config.run.seeds} seeds" if several else ""
     return f"**{name}**{which}: {about}\n\n{READING}"
@@ -132,10 +135,10 @@ def finished(row: tracking.Row, prepared: Prepared, name: str, step: int) -> Non
 
 def timed(row: tracking.Row, prepared: Prepared, name: str, result: str, seconds: float, step: int) -> None:
     """What the run took, also as a share of the retraining's time where that is known, and the flag of one that is too large."""
-    path, retrained = prepared.config.workspace / "models" / "retrained.safetensors", None
+    path, retrained = prepared.layout.weights("retrained"), None
     if name not in STAGE and path.exists():
         retrained = short(checkpoint.weights_hash(checkpoint.load(path)[0]))
-    took = clock.took(prepared.config.workspace, prepared.compute, name, result, seconds, retrained)
+    took = clock.took(prepared.layout, prepared.compute, name, result, seconds, retrained)
     share = took.share_of_retrain
     row.metrics({"seconds": took.seconds, "share_of_retrain": share, "peak_memory": took.peak_bytes}, step=step)
     if share is not None and share > LARGEST_SHARE:
@@ -171,7 +174,7 @@ def _below(parent: Mapping[str, Any] | None) -> dict[str, str]:
 
 def below(prepared: Prepared, name: str, recipe: Recipe, parent: Mapping[str, Any], scored: Prepared) -> None:
     """A seed that was there has a row below its method's too: made from its files where it lacks. `scored`: as which it is scored."""
-    path = prepared.config.workspace / "models" / f"{name}.safetensors"
+    path = prepared.layout.weights(name)
     tensors, made = checkpoint.load(path)
     known = tags(prepared, name) | _below(parent) | {"start": short(made["original"])}
     known |= {"result": short(checkpoint.weights_hash(tensors))}
@@ -195,14 +198,14 @@ def below(prepared: Prepared, name: str, recipe: Recipe, parent: Mapping[str, An
 def several(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: Mapping[int, str]) -> None:
     """The row above those of several seeds: its curves are their means, as is what they took; then what is said at the end of any run."""
     config, last = prepared.config, 0
-    tables = [observers.read_csv(config.workspace / "epochs" / f"{seeds.named(name, seed)}.csv") for seed in weights]
+    tables = [observers.read_csv(prepared.layout.epochs(RunId(name, seed))) for seed in weights]
     with tracking.Row.join(config.workspace, tags={tracking.ROW: parent["row"]}) as row:
         for past in zip(*tables, strict=True):
             last = past[0]["step"]
             told = [observers.metrics(one) for one in past]
             row.metrics({key: sum(one[key] for one in told) / len(told) for key in told[0] if all(key in one for one in told)}, last)
         result = seeds.result("", seeds.noted(weights))
-        row.tags({"result": result, "start": short(checkpoint.metadata(config.workspace / "models" / f"{name}.safetensors")["original"])})
+        row.tags({"result": result, "start": short(checkpoint.metadata(prepared.layout.weights(name))["original"])})
         _took(row, prepared, name, result, weights, last)
         if config.run.evaluate:
             finished(row, prepared, name, last)
@@ -210,7 +213,7 @@ def several(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: M
 
 def _took(row: tracking.Row, prepared: Prepared, name: str, result: str, weights: Mapping[int, str], step: int) -> None:
     """Mean over the seeds whose time is known: it stands beside them, on this machine."""
-    paths = {seed: prepared.config.workspace / ".lethe" / "clock" / f"{seeds.named(name, seed)}.json" for seed in weights}
+    paths = {seed: prepared.layout.clock(RunId(name, seed)) for seed in weights}
     known = [read_json(path) for path in paths.values() if path.exists()]
     took: Sequence[float] = [one["seconds"] for one in known if one["result"] in {short(hash_) for hash_ in weights.values()}]
     if took:
@@ -222,7 +225,7 @@ def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Colle
 
     A row that was there before its scores (an original that had no retrained model beside it, one that is `rescored`) is told of them."""
     for name in names:
-        path = prepared.config.workspace / "models" / f"{name}.safetensors"
+        path = prepared.layout.weights(name)
         older = name in rescored or not results.fresh(prepared, name)
         known = tags(prepared, name) | {"result": results.weights(prepared, name)}
         provenance = {"provenance": checkpoint.metadata(path)["provenance"]} if path.exists() else {}  # its table may be all there is
@@ -247,7 +250,7 @@ def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Colle
 
 def _epochs(row: tracking.Row, prepared: Prepared, name: str) -> int | None:
     """The epoch table on the row; its last step, None where there is none."""
-    table = prepared.config.workspace / "epochs" / f"{name}.csv"
+    table = prepared.layout.epochs(name)
     if not table.exists():
         return None
     history = observers.read_csv(table)
@@ -277,7 +280,7 @@ def of_bank(
     row = tracking.Row.open(
         prepared.config.workspace,
         name=made.name,
-        tags=tags(prepared, f"bank/{kind}") | {"seed": str(seed), "result": short(made.about["model"])},
+        tags=tags(prepared, str(RunId(kind, chain="bank"))) | {"seed": str(seed), "result": short(made.about["model"])},
         params=prepared.seeded(seed).config.resolved(kind) | {"recipe": made.about["recipe"]},
         description=describe(prepared.config, made.name),
         previous=previous,
@@ -312,9 +315,10 @@ def about_model(prepared: Prepared) -> tuple[tuple[int, ...], dict[str, Any]]:
 
 def evaluated(prepared: Prepared, name: str) -> None:
     """Scores made later join the row of the run that made the result; what it has already is not told again."""
-    table = prepared.config.workspace / "epochs" / f"{name}.csv"
+    table = prepared.layout.epochs(name)
     last = observers.read_csv(table)[-1]["step"] if table.exists() else 0
-    method, seed = seeds.parted(name)
-    sought = {"method": method, "result": results.weights(prepared, name)} | ({"seed": str(seed)} if seed is not None else {})
+    run = RunId.parse(name)
+    sought = {"method": str(run.all_seeds), "result": results.weights(prepared, name)}
+    sought |= {} if run.seed is None else {"seed": str(run.seed)}
     with tracking.Row.join(prepared.config.workspace, tags=sought) as row:
         finished(row, prepared, name, last)

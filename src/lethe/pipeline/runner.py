@@ -74,7 +74,7 @@ class Started:
                     self.row.checkpoint(path, epoch.number, shape=shape, info=info)
         except Diverged as error:
             raise Diverged(f"{self.name} diverged: {error}; the last good epoch is kept in {self.resume.path}") from error
-        write_text(config.workspace / "epochs" / f"{self.name}.csv", observers.csv(self.resume.history))
+        write_text(self.prepared.layout.epochs(self.name), observers.csv(self.resume.history))
 
     def save(self, path: Path, known: Mapping[str, str]) -> None:
         """The result, whole or not at all, its hash and what it took on the row."""
@@ -99,10 +99,9 @@ def started(
     """Lock, resume state and row of the run that spells `recipe` on `network`; `launched`: a launcher's row is for this run.
 
     The row ends FINISHED, KILLED (stopped by the user, resumable) or FAILED. Raises RunFailed when another process runs it."""
-    config = prepared.config
     start = checkpoint.weights_hash(network.state_dict())
     resume = observers.Resume(resume_folder(prepared, name, repr(recipe), start))
-    with held(config.workspace / ".lethe" / "locks" / f"{name.replace('/', '.')}.lock", name):
+    with held(prepared.layout.lock(name), name):
         state = resume.load(prepared.compute.device) or engine.State()
         if resume.history:
             say(f"{name}: going on behind epoch {state.number}")
@@ -121,7 +120,7 @@ def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Pat
     """Where the state of a run stands that only the same command takes up."""
     config, chosen = prepared.config, prepared.compute
     key = [name, recipe, start, prepared.hashes["split"], str(config.run.seed), chosen.precision, chosen.device.type]
-    return config.workspace / ".lethe" / "resume" / short(digest(key))
+    return prepared.layout.resume / short(digest(key))
 
 
 @contextmanager

@@ -32,15 +32,16 @@ from lethe.workspace import bank
 from lethe.workspace import read_model as reading
 from lethe.workspace import scores as results
 from lethe.workspace.provenance import matches
+from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared, mend, prepare, say
 
 LEARNED = "original.learned"  # the kind of what has learned and not yet forgotten: its weights are kept, for the next method
 
 
 def check(prepared: Prepared, name: str) -> None:
-    """Raises UserError, before anything is trained, where the model was made by another recipe than the configuration's, by which the
-    others would be, and where validation is too small."""
-    asked, method = prepared.config.evaluate, seeds.parted(name)[0]
+    """Raises UserError, before anything is trained, where the model was made by another recipe than the configuration's, by which
+    the others would be, and where validation is too small."""
+    asked, method = prepared.config.evaluate, str(RunId.parse(name).all_seeds)
     if (asked.swap or asked.shadows) and method in prepared.config.methods:
         _recipe(prepared, name)
     if asked.swap or asked.shadows:
@@ -51,7 +52,8 @@ def add(prepared: Prepared, name: str) -> None:
     """The columns that the section `evaluate` asks for, where this model's logits table lacks them or has them by other settings; SWAP's
     for each seed where it stands for several. Killed, it goes on. Raises what `check` does."""
     asked = prepared.config.evaluate
-    method, seed = seeds.parted(name)
+    run = RunId.parse(name)
+    method, seed = str(run.all_seeds), run.seed
     if not (asked.swap or asked.shadows):
         return
     if method == "retrained":
@@ -63,7 +65,7 @@ def add(prepared: Prepared, name: str) -> None:
     recipe = _recipe(prepared, name)
     if asked.swap:
         own = prepared.config.run.seed if seed is None else seed
-        tables = {number: seeds.named(name, number) for number in results.seeds_of(prepared, name)} or {own: name}
+        tables = {number: str(run.with_seed(number)) for number in results.seeds_of(prepared, name)} or {own: name}
         sides = [Other(prepared, method, recipe, number, swap=True) for number in tables]
         if any(_lacks(prepared, tables[side.number], "swapped", side.hash) for side in sides):
             for side, logits_NC in zip(sides, _said(sides), strict=True):
@@ -96,7 +98,7 @@ def _lacks(prepared: Prepared, name: str, column: str, by: str) -> bool:
 
 def _recipe(prepared: Prepared, name: str) -> Recipe:
     """By which the model was made; of an original nothing, for it forgot nothing."""
-    config, (method, _) = prepared.config, seeds.parted(name)
+    config, method = prepared.config, str(RunId.parse(name).all_seeds)
     if method == "original":
         return ()
     recipe = replace(config, method=method).recipe()
@@ -161,8 +163,7 @@ class Other:
 
     @property
     def path(self) -> Path:
-        folder = self.prepared.config.workspace / "others" / ("swapped" if self.swap else "shadows") / self.kind
-        return folder / f"{self.number}.safetensors"
+        return self.prepared.layout.shadow(self.kind, self.number, swap=self.swap)
 
     def lies(self) -> bool:
         """Whether its file is there and was made of these."""
@@ -193,7 +194,7 @@ def _fill(others: Sequence[Other]) -> None:
     run, label = first.prepared.config.run, f"{first.kind}, {'on the other request' if first.swap else 'shadows'}"
     if not lacking:
         return
-    with held(first.prepared.config.workspace / ".lethe" / "locks" / f"{_states(first).name}.lock", label):
+    with held(first.prepared.layout.lock(_states(first).name), label):
         size = training.at_once(first.prepared, first.recipe, len(others), label) if first.recipe else len(others)
         chunks = [Chunk(tuple(others[start : start + size]), label) for start in range(0, len(others), size)]
         try:
@@ -208,7 +209,7 @@ def _fill(others: Sequence[Other]) -> None:
 
 
 def _states(other: Other) -> Path:
-    return other.prepared.config.workspace / ".lethe" / "others" / f"{'swapped' if other.swap else 'shadows'}-{other.kind}"
+    return other.prepared.layout.shadow_state(other.kind, swap=other.swap)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ def prepare(config: Config) -> None:
     """Write images, labels, ids and the four splits to data/ in the workspace, and print their sizes."""
     prepared = workspace.prepare(config, anew=True)
     counts = ", ".join(f"{name} {len(index):,}" for name, index in prepared.splits.items())
-    print(f"{config.workspace / 'data'}: {len(prepared.images.classes)} classes; {counts}")
+    print(f"{prepared.layout.data}: {len(prepared.images.classes)} classes; {counts}")
 
 
 def pretrain(config: Config) -> None:

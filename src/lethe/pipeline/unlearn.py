@@ -25,7 +25,9 @@ from lethe.pipeline import shadow_models as others
 from lethe.pipeline.runner import held, resume_folder, started
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace import scores as results
+from lethe.workspace.layout import Layout
 from lethe.workspace.provenance import matches
+from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared, mend, prepare, remember, say
 
 
@@ -42,7 +44,7 @@ def unlearn(config: Config) -> None:
     start = references.weights(prepared, "original")
     if config.run.evaluate:  # else nothing here looks at the retrained model
         references.weights(prepared, "retrained")
-    names = [f"{config.method}/{name}" if config.chain else name for name in recipes]
+    names = [str(RunId(name, chain=config.method)) if config.chain else name for name in recipes]
     if config.chain:
         _chain(prepared, dict(zip(names, recipes.values(), strict=True)), start)
     elif config.run.seeds > 1:
@@ -56,14 +58,14 @@ def unlearn(config: Config) -> None:
 
 def _chain(prepared: Prepared, recipes: Mapping[str, Recipe], start: dict[str, Tensor]) -> None:
     """Ten runs, each from the result before it. One that was stopped goes on with the first that was not done."""
-    name, home = prepared.config.method, prepared.config.workspace
+    name, layout = prepared.config.method, prepared.layout
     state = resume_folder(prepared, name, repr(recipes), checkpoint.weights_hash(start)) / "chain.json"
-    with held(home / ".lethe" / "locks" / f"{name}.lock", name):
+    with held(layout.lock(name), name):
         known = read_json(state) if state.exists() else {"row": None, "done": []}
         with rows.parent(prepared, known["row"]) as parent:
             known["row"] = parent.reference()
             for part, recipe in recipes.items():
-                path = home / "models" / f"{part}.safetensors"
+                path = layout.weights(part)
                 result = result_metadata(prepared, part, recipe, start)
                 if part in known["done"] and path.exists() and matches(result, checkpoint.metadata(path)):
                     say(f"{part}: is done")
@@ -87,7 +89,7 @@ def _one(
     config = prepared.config
     network = prepared.network(config.run.seed)
     network.load_state_dict(start)
-    path = config.workspace / "models" / f"{name}.safetensors"
+    path = prepared.layout.weights(name)
     with started(prepared, name, recipe, network, launched=parent is None, parent=parent) as run:
         run.follow()
         run.save(path, result_metadata(prepared, name, recipe, start))
@@ -117,7 +119,7 @@ class Unit:
 
     @property
     def name(self) -> str:
-        return seeds.named(self.prepared.config.method, self.seed)
+        return str(RunId(self.prepared.config.method, self.seed))
 
     def __str__(self) -> str:
         return self.name
@@ -148,7 +150,8 @@ def _elsewhere(config: Config, seed: int, recipe: Recipe, start: dict[str, Tenso
 
 
 def _files(config: Config, name: str) -> tuple[Path, Path]:
-    return config.workspace / "models" / f"{name}.safetensors", config.workspace / "epochs" / f"{name}.csv"
+    layout = Layout(config.workspace)
+    return layout.weights(name), layout.epochs(name)
 
 
 def _copy(config: Config, name: str, to: str, metadata: Mapping[str, str]) -> None:
@@ -170,7 +173,7 @@ def _several(prepared: Prepared, recipe: Recipe, start: dict[str, Tensor]) -> No
     numbers = range(config.run.seed, config.run.seed + config.run.seeds)
     key = f"{name} seeds"
     state = resume_folder(prepared, key, repr(recipe), checkpoint.weights_hash(start)) / "row.json"
-    with held(config.workspace / ".lethe" / "locks" / f"{name}.lock", name):
+    with held(prepared.layout.lock(name), name):
         with rows.parent(prepared, read_json(state)["row"] if state.exists() else None) as parent:
             write_json(state, {"row": parent.reference()})
             units = [Unit(prepared, number, recipe, start, parent.reference()) for number in numbers]
@@ -195,7 +198,11 @@ def _several(prepared: Prepared, recipe: Recipe, start: dict[str, Tensor]) -> No
 
 def result_metadata(prepared: Prepared, name: str, recipe: Recipe, start: dict[str, Tensor]) -> dict[str, str]:
     """What a result carries: what it was made from and how; no time, no run id, so that equal results are equal bytes."""
-    known = {"kind": seeds.parted(name)[0], "architecture": prepared.config.model.architecture, "original": checkpoint.weights_hash(start)}
+    known = {
+        "kind": str(RunId.parse(name).all_seeds),
+        "architecture": prepared.config.model.architecture,
+        "original": checkpoint.weights_hash(start),
+    }
     return known | prepared.hashes | {"recipe": repr(recipe), "seed": str(prepared.config.run.seed)}
 
 
@@ -205,25 +212,24 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
 
     `names`: methods whose results are there, "original", "retrained", "all" that have a table; without any the configuration's method."""
     for name in names:
-        if name.partition("/")[0] not in {*config.methods, *STAGE, "all"}:
+        if RunId.parse(name).key not in {*config.methods, *STAGE, "all"}:
             raise UserError(f"method is {name}; evaluate takes {', '.join(config.methods)}, {', '.join(STAGE)}, several of these, or all")
     prepared = prepare(config)
+    layout = prepared.layout
     if not names:
-        names = [f"{config.method}/{name}" for name in config.chain_recipes()] if config.chain else [config.method]
+        names = [str(RunId(name, chain=config.method)) for name in config.chain_recipes()] if config.chain else [config.method]
     elif "all" in names:
-        found = (config.workspace / "logits").rglob("*.safetensors")
-        known = sorted(str(path.relative_to(config.workspace / "logits").with_suffix("")) for path in found)
-        names = [name for name in known if seeds.parted(name)[1] is None]
+        names = [str(run) for run in layout.with_logits() if run.seed is None]
     results_ = [name for name in names if name not in STAGE]
     for name in results_:
-        if not any((config.workspace / folder / f"{name}.safetensors").exists() for folder in ("models", "logits")):
-            path = config.workspace / "models" / f"{name}.safetensors"
-            raise UserError(f"{path} does not exist; {mend('unlearn', config, method=name.partition('/')[0])} makes it")
+        if not layout.exists(name):
+            path = layout.weights(name)
+            raise UserError(f"{path} does not exist; {mend('unlearn', config, method=RunId.parse(name).key)} makes it")
         for each in _each(prepared, name):
             results.logits(prepared, each)
     beside = [kind for kind in STAGE if results_ or kind in names]
     for kind in beside:
-        if not results.there(prepared, kind) or (config.workspace / "models" / f"{kind}.safetensors").exists():
+        if not results.there(prepared, kind) or layout.weights(kind).exists():
             references.weights(prepared, kind)
     for name in names:
         others.check(prepared, name)
@@ -240,7 +246,7 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
             rows.evaluated(prepared, each)
     rows.references(prepared, beside, rescored=names)
     table = [(name, results.scores(prepared, name)) for name in (*beside, *results_)]
-    print(results.show(table, results.no_yardstick(config.workspace)))
+    print(results.show(table, results.no_yardstick(layout)))
     if config.evaluate.swap or config.evaluate.shadows:
         print(results.show_attacks([row for row in table if row[0] in names]))
     sys.stdout.flush()
@@ -251,20 +257,21 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
 
 def _each(prepared: Prepared, name: str) -> list[str]:
     """A result, behind those of its seeds where it stands for several. UserError, naming the command that mends it, where one lacks."""
-    several = results.seeds_of(prepared, name)
+    run, several = RunId.parse(name), results.seeds_of(prepared, name)
     for number in several:
-        one = seeds.named(name, number)
-        paths = [prepared.config.workspace / folder / f"{one}.safetensors" for folder in ("models", "logits")]
-        if not any(path.exists() for path in paths):
+        one = run.with_seed(number)
+        if not prepared.layout.exists(one):
             again = mend("unlearn", prepared.config, **{"method": name, "run.seed": str(min(several)), "run.seeds": str(len(several))})
-            raise UserError(f"{paths[0]} does not exist, and {name} is of seeds {seeds.said(sorted(several))}; {again} makes it")
-    return [*(seeds.named(name, number) for number in several), name]
+            raise UserError(
+                f"{prepared.layout.weights(one)} does not exist, and {name} is of seeds {seeds.said(sorted(several))}; {again} makes it"
+            )
+    return [*(str(run.with_seed(number)) for number in several), name]
 
 
 def show(prepared: Prepared, names: Iterable[str]) -> None:
     """The result table on stdout, the next command on stderr."""
     table = [(name, results.scores(prepared, name)) for name in ("original", "retrained", *names)]
-    print(results.show(table, results.no_yardstick(prepared.config.workspace)))
+    print(results.show(table, results.no_yardstick(prepared.layout)))
     sys.stdout.flush()
     say(f"compare the runs: {rows.where_to_look()}")
 

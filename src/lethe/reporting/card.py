@@ -30,6 +30,8 @@ from lethe.models import checkpoint
 from lethe.reporting import card_page as cardpage
 from lethe.tracking import run_log as tracking
 from lethe.workspace import scores as results
+from lethe.workspace.layout import Layout
+from lethe.workspace.run_names import RunId
 from lethe.workspace.scores import Scores
 from lethe.workspace.workspace import Prepared, lying, mend, say
 
@@ -59,18 +61,18 @@ BEYOND = (
 
 def card(config: Config) -> None:
     """cards/<method>-<request>.{json,md,html} in the workspace, and with the run's row on MLflow; all are made before one is written."""
-    names = [f"{config.method}/{name}" for name in config.chain_recipes()] if config.chain else [config.method]
+    names = [str(RunId(name, chain=config.method)) for name in config.chain_recipes()] if config.chain else [config.method]
     for name in names:
         _check_there(config, name)
     prepared = lying(config)
     for name in names:
         made = make(prepared, name)
-        path = config.workspace / "cards" / f"{name}-{short(made['request']['hash'])}"
+        path = prepared.layout.card(name, short(made["request"]["hash"]))
         pages = {".json": json.dumps(made, indent=1) + "\n", ".md": cardpage.markdown(made), ".html": cardpage.html(made)}
         for suffix, text in pages.items():
             with whole(path.with_name(path.name + suffix)) as beside:
                 beside.write_text(text, encoding="utf-8")
-        several = checkpoint.metadata(config.workspace / "logits" / f"{name}.safetensors")
+        several = checkpoint.metadata(prepared.layout.logits(name))
         result = seeds.result(made["models"]["result"]["weights"], several)
         with tracking.Row.join(config.workspace, tags={"method": name, "result": result}) as row:
             for suffix, text in pages.items():
@@ -83,7 +85,7 @@ def card(config: Config) -> None:
 
 def listed(config: Config, id_: str) -> None:
     """Every card whose request names the image, newest first. Raises UserError when there is none."""
-    folder, sought, found = config.workspace / "cards", short(digest([id_])), []
+    folder, sought, found = Layout(config.workspace).cards, short(digest([id_])), []
     for path in sorted(folder.rglob("*.json")):
         made = read_json(path)
         try:
@@ -109,7 +111,7 @@ def make(prepared: Prepared, name: str) -> Card:
     tables, scores = _read(prepared, name)
     ours = scores["model"]
     reading = _reading(prepared, name, scores)
-    weak = results.no_yardstick(prepared.config.workspace)
+    weak = results.no_yardstick(prepared.layout)
     row = _row(name, tables["model"])
     lines = _measures(scores, row)
     tally = _tally(lines)
@@ -141,27 +143,22 @@ def make(prepared: Prepared, name: str) -> Card:
 
 def _check_there(config: Config, name: str) -> None:
     """Before anything is read or fetched."""
-    home = config.workspace
-    again = {stage: mend(stage, config, method=name.partition("/")[0]) for stage in ("unlearn", "evaluate")}
-    kinds = {"models": ".safetensors", "logits": ".safetensors", "scores": ".json"}
-    there = {folder: (home / folder / f"{name}{suffix}").exists() for folder, suffix in kinds.items()}
-    if not there["models"] and not there["logits"]:
-        raise UserError(f"{home} holds no run of {name}; {again['unlearn']} makes one")
-    for folder in ("logits", "scores"):
-        if not there[folder]:
-            raise UserError(f"{home / folder / name}{kinds[folder]} does not exist; {again['evaluate']} makes it")
+    layout = Layout(config.workspace)
+    again = {stage: mend(stage, config, method=RunId.parse(name).key) for stage in ("unlearn", "evaluate")}
+    if not layout.exists(name):
+        raise UserError(f"{layout.root} holds no run of {name}; {again['unlearn']} makes one")
+    for path in (layout.logits(name), layout.scores(name)):
+        if not path.exists():
+            raise UserError(f"{path} does not exist; {again['evaluate']} makes it")
 
 
 def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[str, Scores]]:
     """Logits tables and scores of the model and, as far as they are there, of those it is measured beside; all of these splits."""
-    home, split = prepared.config.workspace, prepared.hashes["split"]
-    again = {stage: mend(stage, prepared.config, method=name.partition("/")[0]) for stage in ("unlearn", "evaluate")}
+    layout, split = prepared.layout, prepared.hashes["split"]
+    again = {stage: mend(stage, prepared.config, method=RunId.parse(name).key) for stage in ("unlearn", "evaluate")}
     tables, scores = {}, {}
     for which, stem in {"model": name, "original": "original", "retrained": "retrained"}.items():
-        model, logits, path = (
-            home / folder / f"{stem}{suffix}"
-            for folder, suffix in (("models", ".safetensors"), ("logits", ".safetensors"), ("scores", ".json"))
-        )
+        model, logits, path = layout.weights(stem), layout.logits(stem), layout.scores(stem)
         if which != "model" and not logits.exists():
             continue
         foreign = "was made for other splits than data/splits holds"
@@ -180,9 +177,7 @@ def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[s
             continue
         said, own = scores[which].get("of", {}), of | {"model": of[which]}
         if "model" not in said or any(own.get(key) != value for key, value in said.items() if key in ("model", "original", "retrained")):
-            raise UserError(
-                f"{home / 'scores' / stem}.json is of other tables than {home / 'logits'} holds; {again['evaluate']} makes it anew"
-            )
+            raise UserError(f"{layout.scores(stem)} is of other tables than {layout.all_logits} holds; {again['evaluate']} makes it anew")
     return tables, scores
 
 
@@ -267,7 +262,7 @@ def _models(prepared: Prepared, name: str, tables: Mapping[str, LogitsTable]) ->
     """Each with the hash of its weights and what its file says of it; its file may be gone, and only its table be left."""
     found: Card = {}
     for which, made in tables.items():
-        path = prepared.config.workspace / "models" / f"{name if which == 'model' else which}.safetensors"
+        path = prepared.layout.weights(name if which == "model" else which)
         known = checkpoint.metadata(path) if path.exists() else {}
         about = {key: known[key] for key in ("architecture", "provenance", "seed", "recipe") if key in known}
         found["result" if which == "model" else which] = {"weights": _weights(made), "logits": made.hash, **about}
@@ -365,7 +360,7 @@ def _row(name: str, made: LogitsTable) -> dict[str, Any] | None:
 
 def _reproduce(config: Config, name: str, tables: Mapping[str, LogitsTable], row: Mapping[str, Any] | None) -> Card:
     """Commands, by the keys on the rows of result and original; where there is no row, by those that the card was asked for with."""
-    method = name.partition("/")[0]
+    method = RunId.parse(name).key
     if row is None:
         again = {stage: mend(stage, config, method=method).strip("`") for stage in ("unlearn", "evaluate")}
         return {"commands": {"result": again["unlearn"], "scores": again["evaluate"]}, "about": {}}

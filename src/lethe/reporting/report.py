@@ -8,7 +8,6 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
@@ -26,6 +25,8 @@ from lethe.plots import figures as plots
 from lethe.recipes.paper_methods import TEN
 from lethe.reporting import published
 from lethe.workspace import scores as results
+from lethe.workspace.layout import Layout
+from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import lying, mend
 
 TITLE = "Machine unlearning: ten methods beside a model that never saw the forgotten images"
@@ -52,7 +53,7 @@ class Measured:
     source: str
     images: str
     comparable: bool
-    home: Path
+    layout: Layout
 
     @property
     def ran(self) -> list[Reading]:
@@ -77,15 +78,16 @@ class Measured:
 
 def read(config: Config) -> Measured:
     """Scores and epoch tables of the workspace. Raises UserError when there are none, or some were measured on other splits."""
-    home = config.workspace
-    if not any((home / "scores").glob("*.json")):
-        raise UserError(f"{home / 'scores'} holds no scores; {mend('unlearn', config)} makes some")
+    layout = Layout(config.workspace)
+    if not _names(layout):
+        raise UserError(f"{layout.all_scores} holds no scores; {mend('unlearn', config)} makes some")
     prepared = lying(config)
     images, split = prepared.images, prepared.hashes["split"]
     sizes = {name: len(index) for name, index in prepared.splits.items()}
-    rows = {name: _scores(config, name, split) for name in _names(home / "scores")}
+    rows = {name: _scores(config, name, split) for name in _names(layout)}
     references = {name: row for name, row in rows.items() if name in REFERENCES}
-    chain = {name: _scores(config, f"as_run/{name}", split) for name in _names(home / "scores" / "as_run") if name in TEN}
+    links = {name: str(RunId(name, chain="as_run")) for name in _names(layout, "as_run") if name in TEN}
+    chain = {name: _scores(config, link, split) for name, link in links.items()}
     tables = [published.REFERENCES, *(rows for _, rows in TABLES.values())]
     readings = {
         "published": Reading("published", published.SOURCE, "", published.SIZES, {k: v for rows in tables for k, v in rows.items()}),
@@ -95,10 +97,10 @@ def read(config: Config) -> Measured:
             "python src/unlearn.py --method <method>",
             sizes,
             rows,
-            _epochs(home, {name: name for name in rows if name not in REFERENCES}),
-            _alarms(home, {name: name for name in rows}),
-            _by_seed(home, rows, "accuracy"),
-            _by_seed(home, rows, "distance"),
+            _epochs(layout, {name: name for name in rows if name not in REFERENCES}),
+            _alarms(layout, {name: name for name in rows}),
+            _by_seed(layout, rows, "accuracy"),
+            _by_seed(layout, rows, "distance"),
         ),
         "as_run": Reading(
             plots.CHAIN,
@@ -106,30 +108,33 @@ def read(config: Config) -> Measured:
             "python src/unlearn.py --method as_run",
             sizes,
             references | chain,
-            _epochs(home, {name: f"as_run/{name}" for name in chain}),
-            _alarms(home, {name: f"as_run/{name}" for name in chain}),
+            _epochs(layout, links),
+            _alarms(layout, links),
         ),
     }
     source, architecture = _source(config, images), _architecture(config)
     counts = ", ".join(f"{name} {number:,}" for name, number in sizes.items())
     same = source == "cifar10" and sizes == published.SIZES and architecture == published.ARCHITECTURE
-    return Measured(readings, source, f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}", same, home)
+    measured_on = f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}"
+    return Measured(readings, source, measured_on, same, layout)
 
 
-def _names(folder: Path) -> list[str]:
-    """References first, then the report's methods, then others. Single seeds (<method>.seed<k>) stand in the method's own file."""
-    there = sorted(path.stem for path in folder.glob("*.json") if ".seed" not in path.name)
+def _names(layout: Layout, chain: str | None = None) -> list[str]:
+    """References first, then the report's methods, then others. Single seeds are in the method's own file."""
+    there = [run.method for run in layout.with_scores() if run.chain == chain and run.seed is None]
     known = [name for name in (*REFERENCES, *TEN) if name in there]
     return known + [name for name in there if name not in known]
 
 
 def _scores(config: Config, name: str, split: str) -> dict[str, float]:
-    logits = config.workspace / "logits" / f"{name}.safetensors"
+    layout = Layout(config.workspace)
+    logits = layout.logits(name)
     if logits.exists() and checkpoint.metadata(logits).get("split") != split:
         stage = {"original": "pretrain", "retrained": "retrain"}.get(name, "evaluate")
-        again = mend(stage, config, **({"method": name.partition("/")[0]} if stage == "evaluate" else {}))
-        raise UserError(f"scores/{name}.json was measured on other splits than data/splits holds; {again} measures anew")
-    path = config.workspace / "scores" / f"{name}.json"
+        again = mend(stage, config, **({"method": RunId.parse(name).key} if stage == "evaluate" else {}))
+        scores = layout.scores(name).relative_to(layout.root)
+        raise UserError(f"{scores} was measured on other splits than data/splits holds; {again} measures anew")
+    path = layout.scores(name)
     try:
         accuracy = read_json(path)["accuracy"]
         return {split: float(accuracy[split]) for split in SPLITS}
@@ -137,20 +142,20 @@ def _scores(config: Config, name: str, split: str) -> dict[str, float]:
         raise UserError(f"{path} does not hold the accuracies of {', '.join(SPLITS)}") from None
 
 
-def _alarms(home: Path, names: Mapping[str, str]) -> dict[str, str]:
-    found = {name: results.alarm(read_json(home / "scores" / f"{stem}.json")) for name, stem in names.items()}
+def _alarms(layout: Layout, names: Mapping[str, str]) -> dict[str, str]:
+    found = {name: results.alarm(read_json(layout.scores(stem))) for name, stem in names.items()}
     return {name: said for name, said in found.items() if said is not None}
 
 
-def _by_seed(home: Path, names: Iterable[str], what: str) -> dict[str, dict[int, dict[str, float]]]:
+def _by_seed(layout: Layout, names: Iterable[str], what: str) -> dict[str, dict[int, dict[str, float]]]:
     """`accuracy` or `distance` of each seed, of the rows that are means over several."""
-    known = {name: read_json(home / "scores" / f"{name}.json").get("seeds", {}) for name in names}
+    known = {name: read_json(layout.scores(name)).get("seeds", {}) for name in names}
     found = {name: {int(seed): one[what] for seed, one in each.items() if what in one} for name, each in known.items()}
     return {name: each for name, each in found.items() if each}
 
 
-def _epochs(home: Path, names: Mapping[str, str]) -> dict[str, Record]:
-    paths = {name: home / "epochs" / f"{stem}.csv" for name, stem in names.items()}
+def _epochs(layout: Layout, names: Mapping[str, str]) -> dict[str, Record]:
+    paths = {name: layout.epochs(stem) for name, stem in names.items()}
     return {name: observers.read_csv(path) for name, path in paths.items() if path.exists()}
 
 
@@ -162,7 +167,7 @@ def _source(config: Config, images: Images) -> str:
 
 
 def _architecture(config: Config) -> str:
-    path = config.workspace / "models" / "original.safetensors"
+    path = Layout(config.workspace).weights("original")
     known = checkpoint.metadata(path) if path.exists() else {}
     return known.get("architecture", config.model.architecture)
 
@@ -254,12 +259,12 @@ def console(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def scored(home: Path) -> Record:
+def scored(layout: Layout) -> Record:
     """Every measure of every row, a line each, as the score files have it: the number, its interval, beside it the retrained models'.
 
     Where the aim is a number the retrained model of models/ stands for them. `power`: whether it tells the original, which forgot nothing,
     from them by more than their intervals; or else what is `missing`."""
-    scores = {name: read_json(home / "scores" / f"{name}.json").get("measures", {}) for name in _names(home / "scores")}
+    scores = {name: read_json(layout.scores(name)).get("measures", {}) for name in _names(layout)}
     lines: Record = []
     for name, each in scores.items():
         for id_, got in each.items():
@@ -384,9 +389,9 @@ def _curves(measured: Measured, y: str, measure: str) -> Record:
 def report(config: Config) -> None:
     """report/report.md, measures.csv, table_*.csv, figure_*.csv and .png in the workspace; all are made before the first is written."""
     measured = read(config)
-    lines = scored(config.workspace)
+    lines = scored(Layout(config.workspace))
     made = ({"measures.csv": _csv(lines)} if lines else {}) | page(measured)
-    folder = config.workspace / "report"
+    folder = Layout(config.workspace).report
     for name, content in made.items():
         with whole(folder / name) as beside:
             beside.write_bytes(content)
@@ -400,7 +405,7 @@ def report(config: Config) -> None:
 def page(measured: Measured) -> dict[str, bytes]:
     """File name -> content; report.md is the last."""
     made: dict[str, bytes] = {}
-    weak = results.no_yardstick(measured.home)
+    weak = results.no_yardstick(measured.layout)
     parts = [f"# {TITLE}", _preface(measured), *([f"**No yardstick**: {weak}."] if weak else [])]
     tables: list[tuple[str, str, Sequence[str], Sequence[str]]]
     tables = [(name, title, list(rows), list(measured.readings)) for name, (title, rows) in TABLES.items()]

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -49,6 +48,8 @@ from lethe.search.spaces import spaces, suggest, values_of
 from lethe.search.storage import TRIES, Storage, again, interrupted, patiently, running
 from lethe.tracking import mlflow_delivery as delivery
 from lethe.tracking import run_log as tracking
+from lethe.workspace.layout import Layout
+from lethe.workspace.run_names import RunId, trial_name
 from lethe.workspace.workspace import Prepared, prepare, say
 
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "nsga2": "NSGAIISampler"}  # with Optuna's defaults
@@ -76,7 +77,7 @@ def search(config: Config) -> None:
     everything = evaluator(blind.data, MEASURED, blind.compute.autocast)
     original, retrained = (_measured(blind, everything, tensors) for tensors in (start, reference))
     name = _name(blind, wide, [checkpoint.weights_hash(start), retrained if objective.oracle else {}])
-    with held(kept(config) / "locks" / f"search.{name}.lock", f"the search {name}"):
+    with held(kept(config).lock(f"search.{name}"), f"the search {name}"):
         study = opened(config, partial(optuna.create_study, study_name=name, directions=["minimize", "maximize"], load_if_exists=True))
         asked = Asked(config, name, wide, original, retrained)
         run = Search(blind, asked, start, study)
@@ -101,7 +102,7 @@ def _reference(prepared: Prepared, needed: bool) -> dict[str, Tensor] | None:
     """The retrained model: made where it is needed; else what is there and belongs, or was given, so that trials can be read both ways."""
     if needed or prepared.config.retrain.checkpoint:
         return references.weights(prepared, "retrained")
-    if (prepared.config.workspace / "models" / "retrained.safetensors").exists():
+    if prepared.layout.weights("retrained").exists():
         with contextlib.suppress(UserError):
             return references.weights(prepared, "retrained")
     return None
@@ -130,16 +131,16 @@ def about(config: Config) -> dict[str, Any]:
     return {"method": config.method, "objective": said.objective, "sampler": said.sampler, "seed": said.seed}
 
 
-def kept(config: Config) -> Path:
+def kept(config: Config) -> Layout:
     """Where trials and their locks stand: one place for all the copies that DVC makes of a checkout."""
-    return config.path(config.run.workspace) / ".lethe"
+    return Layout(config.path(config.run.workspace))
 
 
 def storage(config: Config) -> str:
     """The database, in a folder that is there."""
     if config.search.storage:
         return config.search.storage
-    folder = kept(config) / "trials"
+    folder = kept(config).trials
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder.resolve() / 'search.db'}"
 
@@ -238,7 +239,7 @@ class Search:
         self.evaluate = evaluator(blind.data, self.objective.splits, cast)
         self.everything = evaluator(blind.data, MEASURED, cast)
         self.view = Prefix(self.config.run.cache, cast)
-        self.locks, self.home = kept(self.config) / "locks", delivery.place(self.config.workspace)
+        self.locks, self.home = kept(self.config).locks, delivery.place(self.config.workspace)
         self.began, self.before, self.shown = time.monotonic(), 0, set[int]()
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
@@ -424,15 +425,19 @@ class Search:
 
     # ---- its rows
 
+    @property
+    def _name(self) -> RunId:
+        return RunId(self.config.method, chain="search")
+
     def tags(self) -> dict[str, str]:
-        known = rows.tags(self.blind, f"search/{self.config.method}")
+        known = rows.tags(self.blind, str(self._name))
         return known | {"search": self.study.study_name, "objective": self.config.search.objective}
 
     def row(self) -> tracking.Row:
         said = {f"search.{key}": value for key, value in self.config.search.model_dump().items() if key != "storage"}
         return tracking.Row.open(
             self.config.workspace,
-            name=f"search/{self.config.method}",
+            name=str(self._name),
             tags=self.tags(),
             params=self.config.resolved() | said,
             description=f"**Search of {self.config.method}**. {self.objective.note} A row below is a trial; none saw the test split.",
@@ -444,7 +449,7 @@ class Search:
         again_ = "" if seed is None else f" Run anew with seed {seed}, which the search did not have."
         return tracking.Row.open(
             config.workspace,
-            name=f"search/{config.method}/{number}" + ("" if seed is None else f"/seed{seed}"),
+            name=trial_name(config.method, number, seed),
             tags=self.tags() | {"trial": str(number)} | ({} if seed is None else {"fresh": str(seed)}),
             params=own | {"recipe": repr(config.recipe()), "run.seed": config.run.seed},
             description=f"Trial {number} of a search. {self.objective.note}{again_}",
@@ -482,7 +487,7 @@ class Search:
         if not found.complete:
             reason = found.ended[-1].reason if found.ended else "none was begun"
             raise RunFailed(f"no trial of {self.study.study_name} came to its end; the last: {reason}")
-        found.write(self.config.workspace / "search" / self.config.method)
+        found.write(Layout(self.config.workspace).search(self.config.method))
         print(found.table(found.front()), end="", flush=True)
         chosen = found.chosen()
         for reading, of in chosen.items():
@@ -584,7 +589,7 @@ def adopt(config: Config, number: int, name: str = "") -> None:
 
 
 def _newest(config: Config) -> optuna.Study:
-    there = config.search.storage or (kept(config) / "trials" / "search.db").exists()
+    there = config.search.storage or (kept(config).trials / "search.db").exists()
     known = opened(config, optuna.get_all_study_summaries) if there else []
     found = [study for study in known if study.user_attrs.get("about") == about(config) and study.datetime_start]
     if not found:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from lethe._util import checkout
-from lethe._util.files import digest, short
+from lethe._util.files import OUTBOX, digest, short
 from lethe._util.redact import clean, plain, said
-from lethe.tracking.outbox import OUTBOX, Journal, Records, callers_store, default_store, leftovers, now
+from lethe.tracking.outbox import Journal, Records, callers_store, default_store, leftovers, now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,6 +1,6 @@
 """The journal of a row: what the row is and all it was told, on disk, until MLflow has it. Needs no MLflow.
 
-It stays under `<workspace>/.lethe/outbox/` until it is sent to its end, whoever sends it. Whatever is sent may be sent twice (a
+It stays in the workspace's outbox (`files.OUTBOX`) until it is sent to its end, whoever sends it. Whatever is sent may be sent twice (a
 kill between sending and noting it): every record is built so that this changes nothing.
 """
 
@@ -21,12 +21,10 @@ from filelock import FileLock, Timeout
 
 from lethe._util.checkout import root
 from lethe._util.errors import RunFailed, UserError
-from lethe._util.files import read_json, write_json
+from lethe._util.files import OUTBOX, read_json, write_json
 from lethe._util.redact import clean
 
 Records = dict[int, tuple[str, Any]]  # number -> what, value
-
-OUTBOX = Path(".lethe/outbox")
 
 log = logging.getLogger(__name__)
 

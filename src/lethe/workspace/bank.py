@@ -11,7 +11,6 @@ from lethe._util.errors import UserError
 from lethe._util.files import digest, short
 from lethe.config.loader import STAGE
 from lethe.evaluation import logits_table as table
-from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.workspace.provenance import mismatch
 from lethe.workspace.workspace import Prepared, mend
@@ -26,11 +25,11 @@ def key(prepared: Prepared) -> str:
 
 
 def home(prepared: Prepared) -> Path:
-    return prepared.config.workspace / "bank" / key(prepared)
+    return prepared.layout.bank(key(prepared))
 
 
 def path(prepared: Prepared, kind: str, seed: int) -> Path:
-    return home(prepared) / f"{seeds.named(kind, seed)}.safetensors"
+    return prepared.layout.bank_logits(key(prepared), kind, seed)
 
 
 def asked(prepared: Prepared, kind: str, seed: int) -> dict[str, str]:
@@ -44,9 +43,8 @@ def tables(prepared: Prepared, kind: str) -> list[LogitsTable]:
 
     Raises UserError, naming both sides, where a file was made from other images, splits or by another recipe."""
     found = {}
-    for file in home(prepared).glob(f"{kind}.seed*.safetensors"):
-        _, seed = seeds.parted(file.stem)
-        if seed is not None and seed != prepared.config.run.seed:
+    for seed, file in prepared.layout.bank_seeds(key(prepared), kind).items():
+        if seed != prepared.config.run.seed:
             found[seed] = _read(file, file.stat().st_mtime_ns)
             wanted = asked(prepared, kind, seed)
             wrong = mismatch(wanted, found[seed].about)

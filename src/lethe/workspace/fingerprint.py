@@ -14,6 +14,7 @@ from lethe.config.schema import flatten
 from lethe.data import sources
 from lethe.recipes.recipe import Recipe
 from lethe.workspace import numerics
+from lethe.workspace.layout import Layout
 
 SETTINGS = ("data.mean", "data.std", "model.architecture", "run.seed", "run.precision")  # whatever is trained depends on them
 MEASURING = ("run.evaluate_every", "run.evaluate_retain")  # and a method's epoch table on these
@@ -31,9 +32,10 @@ def fingerprint(config: Config) -> None:
     recipes["bank"] = "".join(f"{getattr(config, stage).seeds} {kind}\n{recipe(config, kind)}" for kind, stage in STAGE.items())
     recipes["engine.py"] = numerics.engine()
     recipes |= {name: f"{number}\n" for name, number in numerics.raised().items()}
-    write_json(config.workspace / "data" / "fingerprint.json", found)
+    layout = Layout(config.workspace)
+    write_json(layout.fingerprint, found)
     for name, text in recipes.items():
-        write_text(config.workspace / "recipes" / f"{name}.txt", text)
+        write_text(layout.recipe(name), text)
 
 
 def request(config: Config) -> str:

@@ -22,7 +22,9 @@ from lethe.evaluation.logits_table import SHADOWS, SWAPPED, Array, LogitsTable
 from lethe.models import checkpoint
 from lethe.workspace import bank
 from lethe.workspace import read_model as reading
+from lethe.workspace.layout import Layout
 from lethe.workspace.provenance import matches
+from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared, mend
 
 Scores = dict[str, Any]
@@ -39,7 +41,7 @@ def scores(prepared: Prepared, name: str, anew: bool = False) -> Scores:
     if several := seeds.listed(model.about):
         return _several(prepared, name, several, anew)
     beside = _beside(prepared, model)
-    path, of = _file(prepared, name), beside.of
+    path, of = prepared.layout.scores(name), beside.of
     known = read_json(path) if path.exists() else {}
     if not anew and known.get("of") == of:
         return known
@@ -51,7 +53,8 @@ def scores(prepared: Prepared, name: str, anew: bool = False) -> Scores:
 
 
 def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bool) -> Scores:
-    each = {seed: scores(prepared, seeds.named(name, seed), anew) for seed in several}
+    run = RunId.parse(name)
+    each = {seed: scores(prepared, str(run.with_seed(seed)), anew) for seed in several}
     for seed, weights_ in several.items():
         if each[seed]["of"]["model"] != weights_:
             again = mend("unlearn", prepared.config, method=name)
@@ -60,12 +63,12 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
             )
     first, model = next(iter(each.values())), logits(prepared, name)
     beside = {seed: there_ for seed in several if (there_ := retrained(prepared, seed))}
-    path, of = _file(prepared, name), first["of"] | _read_as(model) | {"seeds": {str(seed): one["of"] for seed, one in each.items()}}
+    path, of = prepared.layout.scores(name), first["of"] | _read_as(model) | {"seeds": {str(seed): one["of"] for seed, one in each.items()}}
     known = read_json(path) if path.exists() else {}
     if not anew and known.get("of") == of:
         return known
     measured = seeds.together(each, beside, over_forgotten)
-    all_ = _beside(prepared, model, [logits(prepared, seeds.named(name, seed)) for seed in several])
+    all_ = _beside(prepared, model, [logits(prepared, str(run.with_seed(seed))) for seed in several])
     case = Case(all_.model, all_.references, all_.original, all_.unlearned)
     together = measures.of_several()
     alone = {each.id for each in together}  # of which a seed by itself only says what it lacks
@@ -79,7 +82,7 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
 
 def seeds_of(prepared: Prepared, name: str) -> dict[int, str]:
     """Seed -> short hash of its weights, of a result that stands for several; else empty. From its model, else from its table."""
-    paths = (prepared.config.workspace / folder / f"{name}.safetensors" for folder in ("models", "logits"))
+    paths = (prepared.layout.weights(name), prepared.layout.logits(name))
     path = next((path for path in paths if path.exists()), None)
     return seeds.listed(checkpoint.metadata(path)) if path else {}
 
@@ -98,7 +101,7 @@ def retrained(prepared: Prepared, seed: int | None = None) -> dict[str, float] |
 
 def fresh(prepared: Prepared, name: str) -> bool:
     """Whether the score file is there, and of the tables that are there now."""
-    path = _file(prepared, name)
+    path = prepared.layout.scores(name)
     return path.exists() and read_json(path).get("of") == _beside(prepared, logits(prepared, name)).of
 
 
@@ -106,10 +109,6 @@ def weights(prepared: Prepared, name: str) -> str:
     """The short hash of the weights that the table was read from: how a row is found."""
     made = logits(prepared, name)
     return seeds.result(made.about.get("model", made.hash), made.about)
-
-
-def _file(prepared: Prepared, name: str) -> Path:
-    return prepared.config.workspace / "scores" / f"{name}.json"
 
 
 @dataclass(frozen=True)
@@ -164,11 +163,11 @@ def _beside(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTa
 
 def there(prepared: Prepared, name: str) -> bool:
     """Whether there is a model or a logits table of this name, of these splits."""
-    home, split = prepared.config.workspace, prepared.hashes["split"]
-    if (home / "models" / f"{name}.safetensors").exists():
-        known = checkpoint.metadata(home / "models" / f"{name}.safetensors")
+    layout, split = prepared.layout, prepared.hashes["split"]
+    if layout.weights(name).exists():
+        known = checkpoint.metadata(layout.weights(name))
         return all(known.get(key) == prepared.hashes[key] for key in BELONGS.get(name, ("data", "split")))
-    path = home / "logits" / f"{name}.safetensors"
+    path = layout.logits(name)
     return path.exists() and checkpoint.metadata(path).get("split") == split
 
 
@@ -182,17 +181,17 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
     is gone, as it is.
 
     Raises UserError when neither is there, or what is there is of other images or splits."""
-    config = prepared.config
-    model, path = (config.workspace / folder / f"{name}.safetensors" for folder in ("models", "logits"))
+    layout = prepared.layout
+    model, path = layout.weights(name), layout.logits(name)
     if not model.exists() and path.exists():
         if checkpoint.metadata(path).get("split") != prepared.hashes["split"]:
-            raise UserError(f"{path} was made for other splits than {config.workspace / 'data' / 'splits'} holds")
+            raise UserError(f"{path} was made for other splits than {layout.splits} holds")
         return _read(path, path.stat().st_mtime_ns, name)
     tensors, known = checkpoint.load(model)
     if known.get("data") != prepared.hashes["data"]:
-        raise UserError(f"{model} was made from other images than {config.workspace / 'data'} holds")
+        raise UserError(f"{model} was made from other images than {layout.data} holds")
     if name not in STAGE and known.get("split") != prepared.hashes["split"]:
-        raise UserError(f"{model} was made for other splits than {config.workspace / 'data' / 'splits'} holds")
+        raise UserError(f"{model} was made for other splits than {layout.splits} holds")
     made_of = {"model": checkpoint.weights_hash(tensors), "split": prepared.hashes["split"], "reading": reading.way(prepared)}
     made_of |= {key: known[key] for key in ("recipe", seeds.KEY) if key in known}
     if path.exists():
@@ -201,7 +200,7 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
             return _read(path, path.stat().st_mtime_ns, name)
     columns, about = _of_others(path, made_of)
     several = seeds.listed(known)
-    first = logits(prepared, seeds.named(name, min(several))) if several else None
+    first = logits(prepared, str(RunId.parse(name).with_seed(min(several)))) if several else None
     if first and first.about["model"] == made_of["model"]:  # as it is where files belong together
         own = {column: values for column, values in first.columns.items() if column not in (SWAPPED, *SHADOWS)}
         made = replace(first, name=name, columns=own, about=made_of)
@@ -223,7 +222,7 @@ def _of_others(path: Path, made_of: Mapping[str, str]) -> tuple[dict[str, Array]
 
 def widened(prepared: Prepared, name: str, columns: Mapping[str, Array], about: Mapping[str, str]) -> None:
     """More columns in the model's table: what other models say of its images."""
-    made, path = logits(prepared, name), prepared.config.workspace / "logits" / f"{name}.safetensors"
+    made, path = logits(prepared, name), prepared.layout.logits(name)
     table.write(replace(made, columns={**made.columns, **columns}, about={**made.about, **about}), path)
 
 
@@ -347,12 +346,10 @@ def show_attacks(table: Sequence[tuple[str, Scores]]) -> str:
     return "\n".join([*lines, f"by chance: ulira.auc {measures.BY_CHANCE['ulira.auc']:g}, swap.advantage 0; 95 % intervals in brackets"])
 
 
-def no_yardstick(home: Path) -> str:
+def no_yardstick(layout: Layout) -> str:
     """In words, that the original is someone's file and the retrained model, trained here, is far worse, so hardly made by the same recipe;
     "" where nothing says so. Of whole-class requests the classes count that retain still holds."""
-    models, files = (
-        [home / folder / f"{name}{suffix}" for name in STAGE] for folder, suffix in (("models", ".safetensors"), ("scores", ".json"))
-    )
+    models, files = [layout.weights(name) for name in STAGE], [layout.scores(name) for name in STAGE]
     if not all(path.exists() for path in (*models, *files)):
         return ""
     theirs, ours = (checkpoint.metadata(path).get("provenance") for path in models)

@@ -2,13 +2,13 @@
 no file that DVC hashes says them, and equal runs are equal bytes."""
 
 import platform
-from pathlib import Path
 
 import torch
 
 from lethe._util.files import read_json, write_json
 from lethe.evaluation.context import Clock
 from lethe.models.device import Compute
+from lethe.workspace.layout import Layout
 
 
 def watch(compute: Compute) -> None:
@@ -17,14 +17,13 @@ def watch(compute: Compute) -> None:
         torch.cuda.reset_peak_memory_stats(compute.device)
 
 
-def took(home: Path, compute: Compute, name: str, result: str, seconds: float, retrained: str | None) -> Clock:
+def took(layout: Layout, compute: Compute, name: str, result: str, seconds: float, retrained: str | None) -> Clock:
     """Notes what the run of `name` took that made the weights `result`; beside the retraining's time where that made the weights
     `retrained` (short hashes) on this machine, on the same device in the same precision."""
     cuda = compute.device.type == "cuda"
     device = torch.cuda.get_device_name(compute.device) if cuda else compute.device.type
     here = {"machine": platform.node(), "device": device, "precision": compute.precision}
-    folder = home / ".lethe" / "clock"
-    beside = read_json(folder / "retrained.json") if (folder / "retrained.json").exists() else {}
-    write_json(folder / f"{name}.json", here | {"result": result, "seconds": seconds})
+    beside = read_json(path) if (path := layout.clock("retrained")).exists() else {}
+    write_json(layout.clock(name), here | {"result": result, "seconds": seconds})
     same = retrained is not None and (here | {"result": retrained}).items() <= beside.items()
     return Clock(seconds, beside["seconds"] if same else None, torch.cuda.max_memory_allocated(compute.device) if cuda else None)

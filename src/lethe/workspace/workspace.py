@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +21,8 @@ from lethe.data.splits import Splits
 from lethe.models import architectures as model
 from lethe.models import device as compute
 from lethe.models.device import Compute
+from lethe.workspace.layout import Layout
 
-TOLD = Path(".lethe", "given.json")
 FOUND = ("data.source", "data.root", "data.image_size", "data.limit", "data.seed", "data.forget.")  # what images and splits show
 AHEAD = 3  # batches that are cut while the device is busy, where it can't hold the images
 
@@ -39,6 +38,10 @@ class Prepared:
     config: Config
     images: Images
     splits: Splits
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.config.workspace)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -85,9 +88,10 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
     else that is an error. data/images.safetensors is but a copy that is read faster: made anew when its source has changed."""
     asked = config.data
     where: Any = {"root": config.path(asked.root) if asked.root else None, "image_size": asked.image_size, "limit": asked.limit}
-    folder = config.workspace / "data"
-    kept = config.path(config.run.workspace) / "data"  # one for all the copies that DVC makes of a checkout
-    path = kept / "images.safetensors"
+    layout = Layout(config.workspace)
+    folder = layout.data
+    kept = Layout(config.path(config.run.workspace))  # one for all the copies that DVC makes of a checkout
+    path = kept.images
     listing = sources.listing(asked.source, **where)
     images, was = sources.load(path) if path.exists() else (None, "")
     others = f"{folder} holds other images than data.source {asked.source} asks for; {_or_give(config)}makes it anew"
@@ -95,26 +99,24 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
         raise UserError(others)  # before they are fetched
     if images is None or was != listing:
         say(f"reading {asked.source} images")
-        images, was = sources.read(asked.source, **where, cache=kept), ""
+        images, was = sources.read(asked.source, **where, cache=kept.data), ""
     prepared = Prepared(config, images, splits.draw(images, _request(config), asked.seed))
-    about = {folder / f"{part}.json": said for part, said in _about(prepared).items()}
+    about = {layout.about(part): said for part, said in _about(prepared).items()}
     if not anew:
         if any(file.exists() and read_json(file) != said for file, said in about.items()):
             raise UserError(others)
-        there = splits.read(folder / "splits", images) if (folder / "splits").exists() else None
+        there = splits.read(layout.splits, images) if (layout.splits).exists() else None
         if there and splits.split_hash(there, images) != prepared.hashes["split"]:
-            raise UserError(
-                f"{folder / 'splits'} holds other splits than data.forget and data.seed ask for; {_or_give(config)}draws them anew"
-            )
+            raise UserError(f"{layout.splits} holds other splits than data.forget and data.seed ask for; {_or_give(config)}draws them anew")
     if was != listing:
         sources.save(images, path, listing)
     for file, said in about.items():
         if anew or not file.exists():
             write_json(file, said)
-    if anew or not (folder / "splits").exists():
-        splits.write(prepared.splits, images, folder / "splits")
+    if anew or not (layout.splits).exists():
+        splits.write(prepared.splits, images, layout.splits)
     _tell(prepared, anew)
-    unseen = config.workspace / ".gitignore"
+    unseen = layout.gitignore
     if config.workspace.resolve() != root().resolve() and not unseen.exists():
         write_text(unseen, "*\n")  # no `git add -A` takes someone's images, nor the request to forget them
     return prepared
@@ -122,11 +124,12 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
 
 def lying(config: Config) -> Prepared:
     """The images and splits that lie in the workspace, whatever the configuration asks for; fetched by it where there are none."""
-    kept = config.workspace / "data" / "images.safetensors"
+    layout = Layout(config.workspace)
+    kept = layout.images
     if not kept.exists():
         return prepare(config)
     images, _ = sources.load(kept)
-    return Prepared(config, images, splits.read(config.workspace / "data" / "splits", images))
+    return Prepared(config, images, splits.read(layout.splits, images))
 
 
 def _about(prepared: Prepared) -> dict[str, Any]:
@@ -164,7 +167,8 @@ def _words(given: Mapping[str, str]) -> list[str]:
 
 def _told(config: Config) -> dict[str, str]:
     """The keys by which the images that lie here were asked for, beside params.yaml: who looks at them later need not know by heart."""
-    path, train = config.workspace / TOLD, config.workspace / "data" / "train.json"
+    layout = Layout(config.workspace)
+    path, train = layout.given, layout.about("train")
     said: Any = read_json(path) if path.exists() and train.exists() else None
     told: dict[str, str] = said["given"] if said and said.get("of") == read_json(train)["hash"] else {}
     return told
@@ -180,7 +184,7 @@ def _tell(prepared: Prepared, anew: bool) -> None:
             kept = {key: value for key, value in kept.items() if not key.startswith("data.forget.")}
         given = kept | (given if anew else {key: value for key, value in given.items() if key.startswith(FOUND)})
     if given != told:
-        write_json(config.workspace / TOLD, {"of": prepared.hashes["data"], "given": given})
+        write_json(prepared.layout.given, {"of": prepared.hashes["data"], "given": given})
 
 
 def remember(prepared: Prepared, section: str) -> None:
@@ -189,7 +193,7 @@ def remember(prepared: Prepared, section: str) -> None:
     given = {key: value for key, value in prepared.config.given.items() if key.startswith(section)}
     now = {key: value for key, value in told.items() if not key.startswith(section)} | given
     if now != told:
-        write_json(prepared.config.workspace / TOLD, {"of": prepared.hashes["data"], "given": now})
+        write_json(prepared.layout.given, {"of": prepared.hashes["data"], "given": now})
 
 
 def _or_give(config: Config) -> str:

@@ -1,0 +1,182 @@
+"""The files of a workspace: the only place that knows their paths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lethe._util.files import OUTBOX, STATE
+from lethe.workspace.run_names import RunId
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Give the path of every file under a workspace. Reads and writes nothing but the lists of what exists.
+
+    Args:
+        root: the workspace's folder. Runs are given as `RunId` or by name.
+    """
+
+    root: Path
+
+    # --- images and splits --------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def images(self) -> Path:
+        """A copy of the source's images that is faster to read."""
+        return self.data / "images.safetensors"
+
+    @property
+    def splits(self) -> Path:
+        return self.data / "splits"
+
+    def about(self, part: str) -> Path:
+        """What DVC hashes in place of the images; `part`: train, held_out."""
+        return self.data / f"{part}.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        return self.data / "fingerprint.json"
+
+    def recipe(self, name: str) -> Path:
+        """The text that a DVC stage depends on; `name`: a method, a reference, or a declared number."""
+        return self.root / "recipes" / f"{name}.txt"
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    def weights(self, run: RunId | str) -> Path:
+        return self.models / f"{run}.safetensors"
+
+    def epochs(self, run: RunId | str) -> Path:
+        return self.root / "epochs" / f"{run}.csv"
+
+    @property
+    def all_logits(self) -> Path:
+        return self.root / "logits"
+
+    def logits(self, run: RunId | str) -> Path:
+        return self.all_logits / f"{run}.safetensors"
+
+    @property
+    def all_scores(self) -> Path:
+        return self.root / "scores"
+
+    def scores(self, run: RunId | str) -> Path:
+        return self.all_scores / f"{run}.json"
+
+    def exists(self, run: RunId | str) -> bool:
+        """Whether there are weights or a logits table of the run."""
+        return self.weights(run).exists() or self.logits(run).exists()
+
+    def with_logits(self) -> list[RunId]:
+        """Runs that have a logits table, by name."""
+        return _runs(self.all_logits, ".safetensors")
+
+    def with_scores(self) -> list[RunId]:
+        """Runs that have a score file, by name."""
+        return _runs(self.all_scores, ".json")
+
+    # --- other models -------------------------------------------------------------------------------------------------
+
+    @property
+    def banks(self) -> Path:
+        return self.root / "bank"
+
+    def bank(self, key: str) -> Path:
+        return self.banks / key
+
+    def bank_logits(self, key: str, kind: str, seed: int) -> Path:
+        return self.bank(key) / f"{RunId(kind, seed)}.safetensors"
+
+    def bank_seeds(self, key: str, kind: str) -> dict[int, Path]:
+        """Seed -> logits table of every model of a kind in a bank."""
+        found = {RunId.parse(path.stem): path for path in self.bank(key).glob("*.safetensors")}
+        return {run.seed: found[run] for run in sorted(found, key=str) if run.seed is not None and run.method == kind}
+
+    def shadow(self, kind: str, number: int, *, swap: bool) -> Path:
+        """A model on another deletion request: of SWAP, or a shadow model of U-LiRA."""
+        return self.root / "others" / _shadows(swap) / kind / f"{number}.safetensors"
+
+    # --- results ------------------------------------------------------------------------------------------------------
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def cards(self) -> Path:
+        return self.root / "cards"
+
+    def card(self, run: RunId | str, request: str) -> Path:
+        """The unlearning card of a run and a request (a short hash), without its suffix."""
+        return self.cards / f"{run}-{request}"
+
+    def search(self, method: str) -> Path:
+        return self.root / "search" / method
+
+    # --- state: neither DVC's nor git's ---------------------------------------------------------------------------------
+
+    @property
+    def gitignore(self) -> Path:
+        return self.root / ".gitignore"
+
+    @property
+    def state(self) -> Path:
+        return self.root / STATE
+
+    def lock(self, name: RunId | str) -> Path:
+        """What holds a second process off; `name`: a run, `bank`, a search."""
+        return self.locks / f"{str(name).replace('/', '.')}.lock"
+
+    @property
+    def locks(self) -> Path:
+        return self.state / "locks"
+
+    @property
+    def resume(self) -> Path:
+        return self.state / "resume"
+
+    def clock(self, run: RunId | str) -> Path:
+        """What the run took on this machine."""
+        return self.state / "clock" / f"{run}.json"
+
+    @property
+    def outbox(self) -> Path:
+        """Records that MLflow does not have yet."""
+        return self.root / OUTBOX
+
+    @property
+    def downloads(self) -> Path:
+        return self.state / "downloads"
+
+    @property
+    def trials(self) -> Path:
+        return self.state / "trials"
+
+    def bank_state(self, key: str, machine: str) -> Path:
+        """Resume states of a bank's models; `machine`: precision and device."""
+        return self.state / "bank" / f"{key}-{machine}"
+
+    def shadow_state(self, kind: str, *, swap: bool) -> Path:
+        return self.state / "others" / f"{_shadows(swap)}-{kind}"
+
+    @property
+    def given(self) -> Path:
+        """The keys by which the workspace was made."""
+        return self.state / "given.json"
+
+
+def _shadows(swap: bool) -> str:
+    return "swapped" if swap else "shadows"
+
+
+def _runs(folder: Path, suffix: str) -> list[RunId]:
+    paths = (*folder.glob(f"*{suffix}"), *folder.glob(f"*/*{suffix}"))
+    names = sorted(path.relative_to(folder).as_posix().removesuffix(suffix) for path in paths)
+    return [RunId.parse(name) for name in names]
