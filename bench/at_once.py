@@ -19,6 +19,7 @@ import torch
 
 from lethe.config import loader as config
 from lethe.engine import engine
+from lethe.engine.options import RunOptions
 from lethe.engine.stacked_models import Stack, stacked
 from lethe.recipes.recipe import Phase
 from lethe.workspace import workspace
@@ -41,11 +42,11 @@ def main() -> None:
 
     def alone(models: int) -> None:
         for seed in range(models):
-            list(engine.run(recipe, prepared.network(seed), prepared.data, seed=seed))
+            list(engine.run(recipe, prepared.network(seed), prepared.data, RunOptions(seed=seed)))
 
     def together(models: int) -> None:
         seeds = tuple(range(models))
-        list(engine.run(recipe, stacked([prepared.network(seed) for seed in seeds]), prepared.data, view=Stack(seeds)))
+        list(engine.run(recipe, stacked([prepared.network(seed) for seed in seeds]), prepared.data, RunOptions(step_inputs=Stack(seeds))))
 
     steps = sum(step.epochs * prepared.data.length("retain", step.batch_size) for step in recipe)
     print(f"{asked.architecture}, batch {recipe[0].batch_size}, CPU ms a step and model (torch {torch.__version__}, one thread)")

@@ -35,6 +35,7 @@ from torch.nn.functional import cross_entropy
 from lethe.data.device_data import Data
 from lethe.engine import engine
 from lethe.engine.frozen_prefix import Cut, Prefix, split
+from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.models.small_conv import quicken
@@ -204,9 +205,8 @@ def today(setting: Setting, advised: bool) -> dict[str, float]:
 def ours(setting: Setting) -> dict[str, float]:
     data, network = setting.data(), setting.network()
     evaluate = predict.evaluator(data, ("retain", "forget", "validation"), setting.autocast)
-    epochs = engine.run(
-        setting.case.recipe(), network, data, evaluate=evaluate, autocast=setting.autocast, view=Prefix(1024, setting.autocast)
-    )
+    options = RunOptions(evaluate=evaluate, autocast=setting.autocast, step_inputs=Prefix(1024, setting.autocast))
+    epochs = engine.run(setting.case.recipe(), network, data, options)
     every = list(epochs)
     assert sum(epoch.images for epoch in every) == setting.seen(), "rows do the same steps"
     return {"steps": sum(e.seconds for e in every), "evaluating": sum(e.evaluate_seconds for e in every)}

@@ -14,6 +14,7 @@ from conftest import Project, at, at_file
 from lethe._util.errors import UserError
 from lethe.config import loader as config
 from lethe.engine import engine
+from lethe.engine.options import RunOptions
 from lethe.evaluation import catalogue as measures
 from lethe.evaluation import logits_table as table
 from lethe.evaluation.logits_table import LogitsTable
@@ -82,7 +83,7 @@ def test_it_grows_is_kept_and_gone_on_with(project: Project, monkeypatch: pytest
     here = prepared(project, monkeypatch)
     for made in bank.tables(here, "retrained")[3:]:
         network = here.network(int(made.about["seed"]))
-        list(engine.run(here.config.reference_recipe("retrained"), network, here.data, seed=int(made.about["seed"])))
+        list(engine.run(here.config.reference_recipe("retrained"), network, here.data, RunOptions(seed=int(made.about["seed"]))))
         alone = results.reading.read(here, "alone", network.state_dict(), {})
         np.testing.assert_allclose(made.logits, alone.logits, atol=1e-3)
         assert made.ids == alone.ids

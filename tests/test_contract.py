@@ -28,7 +28,8 @@ from lethe._util.checkout import CHECKOUT
 from lethe.config import loader as config
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine, observers
-from lethe.engine.engine import Epoch, Refs, State
+from lethe.engine.engine import Epoch, FrozenReferences, State
+from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.recipes import recipe
@@ -109,7 +110,7 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 
 def trained(steps: Recipe, data: Data, *, start: int = 0, seed: int = 0, **options: Any) -> Module:
     student = network(start)
-    for _ in engine.run(steps, student, data, seed=seed, **options):
+    for _ in engine.run(steps, student, data, RunOptions(seed=seed, **options)):
         pass
     return student
 
@@ -119,14 +120,14 @@ class Watched:
     """The loss `inner`; every call is shown to `watch` first."""
 
     inner: Loss
-    watch: Callable[[Batch, Refs], None] = field(compare=False)
+    watch: Callable[[Batch, FrozenReferences], None] = field(compare=False)
 
-    def __call__(self, logits_BC: Tensor, batch: Batch, refs: Refs) -> Tensor:
+    def __call__(self, logits_BC: Tensor, batch: Batch, refs: FrozenReferences) -> Tensor:
         self.watch(batch, refs)
         return self.inner(logits_BC, batch, refs)
 
 
-def watched(steps: Recipe, watch: Callable[[Batch, Refs], None]) -> Recipe:
+def watched(steps: Recipe, watch: Callable[[Batch, FrozenReferences], None]) -> Recipe:
     """The same recipe; `watch` is called whenever a loss is."""
 
     def with_watch(phase: Phase) -> Phase:
@@ -139,11 +140,11 @@ class Boom(Exception):
     pass
 
 
-def boom_at(call: int) -> Callable[[Batch, Refs], None]:
+def boom_at(call: int) -> Callable[[Batch, FrozenReferences], None]:
     """Raises Boom at the call of that number (from 0)."""
     calls = iter(range(call + 1))
 
-    def watch(batch: Batch, refs: Refs) -> None:
+    def watch(batch: Batch, refs: FrozenReferences) -> None:
         if next(calls) == call:
             raise Boom
 
@@ -217,25 +218,25 @@ def test_the_student_moves(method: str, data: Data) -> None:
 
 
 def test_references_share_nothing_with_the_student_and_do_not_move(method: str, data: Data) -> None:
-    student, blank = network(0), network(1)
-    before, blank_before = copied(student), copied(blank)
-    seen: list[Refs] = []
+    student, random_init = network(0), network(1)
+    before, random_init_before = copied(student), copied(random_init)
+    seen: list[FrozenReferences] = []
 
-    def watch(batch: Batch, refs: Refs) -> None:
+    def watch(batch: Batch, refs: FrozenReferences) -> None:
         seen.append(refs)
-        for reference, start in ((refs.original, before), (refs.blank, blank_before)):
+        for reference, start in ((refs.original, before), (refs.random_init, random_init_before)):
             assert not moved(start, reference.state_dict())
             assert not any(module.training for module in reference.modules())
             assert not any(parameter.requires_grad for parameter in reference.parameters())
 
     steps = watched(small(method), watch)
-    for _ in engine.run(steps, student, data, blank=blank):
+    for _ in engine.run(steps, student, data, RunOptions(random_init=random_init)):
         pass
     assert seen
     assert all(refs is seen[0] for refs in seen)
     watch(next(data.batches("retain", 8, 0, 0)), seen[0])
     assert moved(before, student.state_dict())
-    places = [storages(network) for network in (student, blank, seen[0].original, seen[0].blank)]
+    places = [storages(network) for network in (student, random_init, seen[0].original, seen[0].random_init)]
     assert len(set().union(*places)) == sum(map(len, places))
 
 
@@ -283,7 +284,7 @@ def test_flags_and_modes_are_given_back(method: str, data: Data) -> None:
         return [m.training for m in student.modules()] + [p.requires_grad for p in student.parameters()]
 
     before = state()
-    for _ in engine.run(small(method), student, data, evaluate=predict.evaluator(data, ["validation"])):
+    for _ in engine.run(small(method), student, data, RunOptions(evaluate=predict.evaluator(data, ["validation"]))):
         assert state() == before
     epochs = engine.run(watched(small(method), boom_at(7)), student, data)
     with pytest.raises(Boom):
@@ -366,7 +367,7 @@ def test_equals_its_plain_loop_to_the_bit(method: str, case: str) -> None:
     sizes, changes = CASES[case]
     data = images(**sizes)
     student, plain = network(), network()
-    for _ in engine.run(small(method, **changes), student, data, seed=11):
+    for _ in engine.run(small(method, **changes), student, data, RunOptions(seed=11)):
         pass
     by_loop(loop, method, plain, data, 11, numbers(method, **changes))
     assert not moved(plain.state_dict(), student.state_dict())
@@ -393,7 +394,7 @@ def test_the_best_epoch_equals_its_plain_loop_to_the_bit(data: Data) -> None:
         student, plain = network(), network()
         state = State()
         for _ in engine.run(
-            small("model_6", **changes), student, data, seed=seed, evaluate=predict.evaluator(data, ["validation"]), state=state
+            small("model_6", **changes), student, data, RunOptions(seed=seed, evaluate=predict.evaluator(data, ["validation"])), state=state
         ):
             last = copied(student)
         by_loop(loops.model_6_keeping_the_best, "model_6", plain, data, seed, numbers("model_6", **changes), data.splits["validation"])
@@ -429,7 +430,7 @@ def attempt(steps: Recipe, folder: Path, data: Data, student: Module) -> list[Ep
     """One process's share of a run that keeps its resume state in `folder` and may die of Boom."""
     resume = observers.Resume(folder)
     state = resume.load(data.device) or State()
-    epochs = engine.run(steps, student, data, seed=2, evaluate=predict.evaluator(data, ["validation"]), state=state)
+    epochs = engine.run(steps, student, data, RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"])), state=state)
     seen = []
     with suppress(Boom):
         for epoch in observers.kept(epochs, resume, state, student):
@@ -444,11 +445,11 @@ def test_interrupted_in_every_epoch_and_continued_ends_alike(method: str, keep: 
     whole = network()
     calls: list[int] = []  # of a loss, epoch by epoch
 
-    def count(batch: Batch, refs: Refs) -> None:
+    def count(batch: Batch, refs: FrozenReferences) -> None:
         calls[-1] += 1
 
     records = []
-    for epoch in engine.run(watched(steps, count), whole, data, seed=2, evaluate=predict.evaluator(data, ["validation"])):
+    for epoch in engine.run(watched(steps, count), whole, data, RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"]))):
         records.append(told(epoch))
         calls.append(0)
     assert {record.phase for record in records[1:]} == {part.name for part in steps}
@@ -467,7 +468,7 @@ def test_interrupted_in_every_epoch_and_continued_ends_alike(method: str, keep: 
 
 def test_a_continued_run_still_knows_its_original(data: Data, tmp_path: Path) -> None:
     start = copied(network())
-    seen: list[Refs] = []
+    seen: list[FrozenReferences] = []
     assert len(attempt(watched(small("model_6"), boom_at(15)), tmp_path, data, network())) > 2
     attempt(watched(small("model_6"), lambda batch, refs: seen.append(refs)), tmp_path, data, network())
     assert seen

@@ -22,7 +22,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from lethe._util.errors import Diverged
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
-from lethe.engine.engine import Epoch, Refs, State
+from lethe.engine.engine import Epoch, FrozenReferences, State
+from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.models.device import Compute
@@ -51,8 +52,8 @@ def phase(**changes: Any) -> Phase:
     return Phase(**(said | changes))
 
 
-def ran(steps: Recipe, student: Module, data: Data, **options: Any) -> list[Epoch]:
-    return list(engine.run(steps, student, data, **options))
+def ran(steps: Recipe, student: Module, data: Data, state: State | None = None, **options: Any) -> list[Epoch]:
+    return list(engine.run(steps, student, data, RunOptions(**options), state=state))
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +100,11 @@ def test_training_losses_are_means_by_stream(data: Data) -> None:
         assert record.losses[stream] == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
-def test_an_edit_writes_the_blank_network(data: Data) -> None:
-    student, blank = network(0), network(1)
-    records = ran((phase(), Reinitialise()), student, data, blank=blank, evaluate=predict.evaluator(data, ["validation"]))
-    assert not moved(blank.state_dict(), student.state_dict())
-    assert records[-1].metrics == predict.evaluator(data, ["validation"])(blank)
+def test_an_edit_writes_the_random_init(data: Data) -> None:
+    student, random_init = network(0), network(1)
+    records = ran((phase(), Reinitialise()), student, data, random_init=random_init, evaluate=predict.evaluator(data, ["validation"]))
+    assert not moved(random_init.state_dict(), student.state_dict())
+    assert records[-1].metrics == predict.evaluator(data, ["validation"])(random_init)
     assert records[-1].metrics != records[-2].metrics
 
 
@@ -152,11 +153,11 @@ def test_images_that_a_gpu_has_no_room_for_stay_on_the_host(
     assert Compute(torch.device(device), "float32", True, "").holds(100, asked) == held
 
 
-def test_a_glance_stands_in_but_for_the_last_of_a_phase(data: Data) -> None:
+def test_a_sample_stands_in_but_for_the_last_of_a_phase(data: Data) -> None:
     splits = ("retain", "forget", "validation")
-    measured, glance = predict.evaluator(data, splits), predict.evaluator(data, splits, retain=7)
+    measured, sample = predict.evaluator(data, splits), predict.evaluator(data, splits, retain=7)
     steps = (phase(name="a", epochs=3), phase(name="b", epochs=2, optimizer=None))
-    records = ran(steps, network(), data, evaluate=measured, glance=glance)
+    records = ran(steps, network(), data, evaluate=measured, evaluate_sample=sample)
     every = ran(steps, network(), data, evaluate=measured)
     exact = [e.metrics == whole.metrics for e, whole in zip(records, every, strict=True)]
     assert exact == [True, False, False, True, False, True]
@@ -230,7 +231,7 @@ def test_streams_begin_a_new_pass_every_epoch_and_where_they_go_on(data: Data) -
     seen: dict[int, list[Tensor]] = {1: [], 2: []}  # by stream, told apart by its images
     retain = set(data.splits["retain"].tolist())
 
-    def watch(batch: Batch, refs: Refs) -> None:
+    def watch(batch: Batch, refs: FrozenReferences) -> None:
         seen[1 if int(batch.index_B[0]) in retain else 2].append(batch.index_B)
 
     state = State()
@@ -306,7 +307,7 @@ class Poisoned:
     value: float
     calls: Iterator[int] = field(default_factory=count, compare=False)
 
-    def __call__(self, logits_BC: Tensor, batch: Batch, refs: Refs) -> Tensor:
+    def __call__(self, logits_BC: Tensor, batch: Batch, refs: FrozenReferences) -> Tensor:
         loss = CrossEntropy()(logits_BC, batch, refs)
         return loss * self.value if next(self.calls) == self.call else loss
 
@@ -342,7 +343,7 @@ class Snapshot:
     found: list[dict[str, Tensor]] = field(default_factory=list, compare=False)
     name: str = "snapshot"
 
-    def __call__(self, model: Module, data: Data, refs: Refs) -> None:
+    def __call__(self, model: Module, data: Data, refs: FrozenReferences) -> None:
         self.found.append(copied(model))
 
 
@@ -354,7 +355,7 @@ def test_a_phase_ends_on_a_copy_of_its_best_epoch(data: Data, accuracies: list[f
     student, snapshot = network(), Snapshot()
     steps = (phase(name="first", epochs=1), phase(name="keeps", keep="best"), snapshot, phase(name="after", optimizer=None))
     behind = []
-    for epoch in engine.run(steps, student, data, evaluate=lambda model, data: {"validation.accuracy": next(values)}):
+    for epoch in engine.run(steps, student, data, RunOptions(evaluate=lambda model, data: {"validation.accuracy": next(values)})):
         if epoch.phase == "keeps":
             behind.append(copied(student))
     assert not moved(behind[best], snapshot.found[0])

@@ -21,6 +21,7 @@ from lethe.data import sources, splits
 from lethe.engine import engine
 from lethe.engine import stacked_models as stack
 from lethe.engine.frozen_prefix import Prefix
+from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
 from lethe.evaluation import representations as features
 from lethe.evaluation import uncertainty as intervals
@@ -49,7 +50,7 @@ def summary(values: Any) -> list[float]:
 
 def moved(recipe: Recipe, **options: Any) -> Numbers:
     model, before = network(), {name: value.clone() for name, value in network().state_dict().items()}
-    for _ in engine.run(recipe, model, images(), seed=3, **options):
+    for _ in engine.run(recipe, model, images(), RunOptions(seed=3, **options)):
         pass
     return {name: summary((value - before[name]).numpy()) for name, value in model.state_dict().items() if value.is_floating_point()}
 
@@ -58,9 +59,9 @@ def of_engine() -> Numbers:
     torch.set_num_threads(1)
     found = {method: moved(small(method)) for method in METHODS}
     found["from scratch"] = moved(SCRATCH)
-    found["frozen layers once"] = moved(small("hybrid_3", batchnorm="eval_frozen"), view=Prefix(64))
+    found["frozen layers once"] = moved(small("hybrid_3", batchnorm="eval_frozen"), step_inputs=Prefix(64))
     several = stack.stacked([network(), network(1)])
-    for _ in engine.run(SCRATCH, several, images(), seed=3, view=stack.Stack((3, 4))):
+    for _ in engine.run(SCRATCH, several, images(), RunOptions(seed=3, step_inputs=stack.Stack((3, 4)))):
         pass
     found["two at once"] = {name: summary(value) for name, value in several.state_dict().items() if value.is_floating_point()}
     return found

@@ -20,6 +20,7 @@ from lethe.data import splits
 from lethe.data.sources import Images
 from lethe.data.splits import Splits
 from lethe.engine import engine
+from lethe.engine.options import RunOptions
 from lethe.evaluation import catalogue as measures
 from lethe.evaluation import logits_table as table
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array
@@ -86,7 +87,7 @@ def by_hand(here: Prepared, mine: Splits, seeds: tuple[int, int], learned: Mappi
     if learned:
         network.load_state_dict(dict(learned))
     for recipe, seed in zip((() if learned else here.config.reference_recipe("original"), here.config.recipe()), seeds, strict=True):
-        list(engine.run(recipe, network, data, seed=seed))
+        list(engine.run(recipe, network, data, RunOptions(seed=seed)))
         phi.append(reading.read(here, "by hand", network.state_dict(), {}).phi)
     return phi[0], phi[1]
 

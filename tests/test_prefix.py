@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from lethe.data.device_data import Batch, Data, RawInputs
 from lethe.engine import engine
-from lethe.engine.engine import Epoch, Refs
+from lethe.engine.engine import Epoch, FrozenReferences
 from lethe.engine.frozen_prefix import Cut, Prefix, split
+from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.models.small_conv import quicken
@@ -63,7 +64,7 @@ class Watched(Prefix):
 
 def ran(student: nn.Module, steps: tuple[Phase, ...], view: Prefix, source: Data) -> list[Epoch]:
     evaluate = predict.evaluator(source, ("retain", "forget", "validation"))
-    return list(engine.run(steps, student, source, evaluate=evaluate, view=view))
+    return list(engine.run(steps, student, source, RunOptions(evaluate=evaluate, step_inputs=view)))
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet18"])
@@ -127,7 +128,7 @@ def test_another_network_is_not_taken_for_the_one_before() -> None:
 class Sees:
     """A loss of the images themselves."""
 
-    def __call__(self, logits_BC: Tensor, batch: Batch, refs: Refs) -> Tensor:
+    def __call__(self, logits_BC: Tensor, batch: Batch, refs: FrozenReferences) -> Tensor:
         assert batch.images_BCHW.shape[1] == 3
         return logits_BC.square().mean()
 

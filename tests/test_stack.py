@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
+from lethe.engine.options import RunOptions
 from lethe.engine.stacked_models import Stack, refusal, stacked, unstacked
 from lethe.models import architectures as model
 from lethe.recipes.recipe import SGD, Augment, Phase, Recipe, Term
@@ -52,7 +53,7 @@ def network(seed: int) -> nn.Module:
 
 def at_once(recipe: Recipe, source: Data, splits: tuple[dict[str, Tensor], ...] = ()) -> nn.Module:
     stack = stacked([network(seed) for seed in SEEDS])
-    list(engine.run(recipe, stack, source, view=Stack(SEEDS, splits)))
+    list(engine.run(recipe, stack, source, RunOptions(step_inputs=Stack(SEEDS, splits))))
     return stack
 
 
@@ -62,7 +63,7 @@ def test_at_once_is_one_after_another(recipe: Recipe) -> None:
     stack = at_once(recipe, source)
     for number, seed in enumerate(SEEDS):
         alone, start = network(seed), network(seed).state_dict()
-        list(engine.run(recipe, alone, source, seed=seed))
+        list(engine.run(recipe, alone, source, RunOptions(seed=seed)))
         found = unstacked(stack, number)
         for name, value in alone.state_dict().items():
             torch.testing.assert_close(found[name], value, rtol=1e-7, atol=1e-7, msg=f"seed {seed}: {name}")
@@ -84,7 +85,7 @@ def test_each_of_a_stack_may_learn_and_forget_its_own_images() -> None:
     ends = []
     for number, seed in enumerate(SEEDS):
         alone = network(seed)
-        list(engine.run((phase(), final()), alone, replace(source, splits=splits[number]), seed=seed))
+        list(engine.run((phase(), final()), alone, replace(source, splits=splits[number]), RunOptions(seed=seed)))
         ends.append(alone.state_dict())
         for name, value in unstacked(stack, number).items():
             torch.testing.assert_close(value, ends[-1][name], rtol=1e-7, atol=1e-7, msg=f"seed {seed}: {name}")
@@ -95,8 +96,8 @@ def test_each_of_a_stack_may_learn_and_forget_its_own_images() -> None:
 def test_the_losses_told_are_means_over_the_models() -> None:
     source = data()
     stack = stacked([network(seed) for seed in SEEDS])
-    told = [epoch.losses for epoch in engine.run(SCRATCH, stack, source, view=Stack(SEEDS))]
-    alone = [[epoch.losses for epoch in engine.run(SCRATCH, network(seed), source, seed=seed)] for seed in SEEDS]
+    told = [epoch.losses for epoch in engine.run(SCRATCH, stack, source, RunOptions(step_inputs=Stack(SEEDS)))]
+    alone = [[epoch.losses for epoch in engine.run(SCRATCH, network(seed), source, RunOptions(seed=seed))] for seed in SEEDS]
     for number in (1, 2, 3):
         mean = sum(losses[number]["retain"] for losses in alone) / len(SEEDS)
         assert told[number]["retain"] == pytest.approx(mean, rel=1e-6)
@@ -107,13 +108,13 @@ def test_a_resumed_stack_ends_the_same() -> None:
     source, state = data(), engine.State()
     whole = at_once(SCRATCH, source)
     stack = stacked([network(seed) for seed in SEEDS])
-    for epoch in engine.run(SCRATCH, stack, source, view=Stack(SEEDS), state=state):
+    for epoch in engine.run(SCRATCH, stack, source, RunOptions(step_inputs=Stack(SEEDS)), state=state):
         if epoch.number == 2:
             break
     saved = {name: value.clone() for name, value in state.tensors(stack).items()}
     again = replace(state, pending=saved, optimizer=None)
     stack = stacked([network(seed) for seed in SEEDS])
-    list(engine.run(SCRATCH, stack, source, view=Stack(SEEDS), state=again))
+    list(engine.run(SCRATCH, stack, source, RunOptions(step_inputs=Stack(SEEDS)), state=again))
     for name, value in whole.state_dict().items():
         assert torch.equal(value, stack.state_dict()[name]), name
 
@@ -152,7 +153,7 @@ class Hides(Tied):
 class Distils:
     """A loss that asks the original."""
 
-    def __call__(self, logits_BC: Tensor, batch: Batch, refs: engine.Refs) -> Tensor:
+    def __call__(self, logits_BC: Tensor, batch: Batch, refs: engine.FrozenReferences) -> Tensor:
         return (logits_BC - refs.original(batch.images_BCHW)).square().mean()  # type: ignore[no-any-return]
 
 

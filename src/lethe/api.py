@@ -24,6 +24,7 @@ from lethe.data.splits import SPLITS
 from lethe.data.user_data import Examples, as_data
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
+from lethe.engine.options import RunOptions
 from lethe.evaluation import inference, representations, verdict
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
@@ -112,7 +113,8 @@ def run(
     held = data if isinstance(data, Data) else _data(data, model)
     _check_recipe(recipe, model, held, evaluate is None)
     measure = evaluate or inference.evaluator(held, [name for name in SPLITS if name in held.splits and name != "test"])
-    yield from engine.run(recipe, model, held, evaluate=measure, evaluate_every=evaluate_every, seed=seed, blank=random_init)
+    options = RunOptions(evaluate=measure, evaluate_every=evaluate_every, seed=seed, random_init=random_init)
+    yield from engine.run(recipe, model, held, options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ import copy
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -18,23 +18,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lethe._util.errors import Diverged
 from lethe.data.device_data import Batch, Data
+from lethe.engine.options import Evaluate, RunOptions
 from lethe.recipes.recipe import Phase, Recipe
-
-Evaluate = Callable[[Module, Data], Mapping[str, float]]
-View = Callable[[Phase, Module, Data, frozenset[str]], tuple[Module, Data]]
-
-
-def whole(phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
-    """The view that hides nothing: the network as it is, on the data as they are."""
-    return model, data
 
 
 @dataclass(frozen=True)
-class Refs:
-    """Frozen models that losses and edits may look at: the one unlearning began with, and one fresh from its initialiser."""
+class FrozenReferences:
+    """Frozen copies that losses and edits may look at: the model as unlearning received it, and one fresh from its initialiser."""
 
     original: Module
-    blank: Module
+    random_init: Module
 
 
 @dataclass(frozen=True)
@@ -105,64 +98,46 @@ class State:
         self.pending = None
 
 
-def run(
-    recipe: Recipe,
-    model: Module,
-    data: Data,
-    *,
-    evaluate: Evaluate = lambda model, data: {},
-    glance: Evaluate | None = None,
-    evaluate_every: int = 1,
-    seed: int = 0,
-    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
-    view: View = whole,
-    blank: Module | None = None,
-    state: State | None = None,
-) -> Iterator[Epoch]:
-    """Spell `recipe` on `model`, in place, and yield an Epoch behind the start and behind every epoch and edit.
+def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOptions(), *, state: State | None = None) -> Iterator[Epoch]:
+    """Run `recipe` on `model`, in place; yield an Epoch before the first step, and after every epoch and every edit.
 
-    `state` is kept up to date at every yield; handed in with `pending` tensors, the run goes on from there. With
-    `evaluate_every=k` only every k-th epoch and the last of each phase are evaluated; `glance` stands in for `evaluate` in
-    those that are not the last. `view` says for each epoch which network steps on which data: shortcuts that give the same
-    (prefix.py) stand there. Raises Diverged when a loss is NaN or infinite.
+    Args:
+        recipe: phases and edits, in order.
+        model: network whose weights are changed; on the device of `data`.
+        data: inputs [N, ...], labels [N] and the indices of each split.
+        options: what is measured, seed, precision.
+        state: progress of the run, kept up to date at every yield. One read from a file (`Resume.load`) makes the run continue there.
+
+    Raises:
+        Diverged: a loss is NaN or infinite.
+        ValueError: a phase keeps the running optimizer and there is none, or keeps its best epoch and `evaluate` gives no
+            validation.accuracy.
     """
     state = State() if state is None else state
-    handed = _Handed(evaluate, glance or evaluate, evaluate_every, seed, autocast, view)
-    refs = Refs(_frozen(model), _frozen(blank or model))
+    refs = FrozenReferences(_frozen(model), _frozen(options.random_init or model))
     state.restore(model, recipe)
     if state.number < 0:
-        metrics, seconds = _timed(evaluate, model, model, data)
+        metrics, seconds = _timed(options.evaluate, model, model, data)
         state.number = 0
         for phase in (step for step in recipe if isinstance(step, Phase) and step.keep == "best"):
             phase.rank(metrics)  # what can't be is said before the first step
         yield Epoch(0, "start", 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
     for step in recipe[state.step :]:
         if isinstance(step, Phase):
-            yield from _phase(step, model, data, refs, state, handed)
+            yield from _phase(step, model, data, refs, state, options)
         elif state.epoch == 0:
             step(model, data, refs)
-            metrics, seconds = _timed(evaluate, model, model, data)
+            metrics, seconds = _timed(options.evaluate, model, model, data)
             state.number, state.epoch = state.number + 1, 1
             yield Epoch(state.number, step.name, 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
         state.step, state.epoch, state.best, state.best_value = state.step + 1, 0, None, -math.inf
 
 
-@dataclass(frozen=True)
-class _Handed:
-    """What `run` was given that no phase changes."""
-
-    evaluate: Evaluate
-    glance: Evaluate
-    evaluate_every: int
-    seed: int
-    autocast: Callable[[], AbstractContextManager[None]]
-    view: View
-
-
-def _phase(phase: Phase, model: Module, data: Data, refs: Refs, state: State, handed: _Handed) -> Iterator[Epoch]:
+def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, state: State, options: RunOptions) -> Iterator[Epoch]:
     if phase.optimizer and state.epoch == 0:
         state.optimizer, state.optimizer_step = phase.optimizer.build(list(model.parameters())), state.step
     optimizer = state.optimizer
+    sample = options.evaluate_sample or options.evaluate
     lengths = {letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}
     for epoch in range(state.epoch, phase.epochs):
         if optimizer is None:
@@ -175,9 +150,9 @@ def _phase(phase: Phase, model: Module, data: Data, refs: Refs, state: State, ha
         rate = phase.lr(t)
         _wait(data.device)
         began = time.perf_counter()
-        with _training(model, trains, phase.batchnorm), _seeded(handed.seed, state.number, data.device):
-            seen, source = handed.view(phase, model, data, trains)
-            streams = {letter: _passes(phase, stream, source, handed.seed, state.passes) for letter, stream in phase.streams.items()}
+        with _training(model, trains, phase.batchnorm), _seeded(options.seed, state.number, data.device):
+            seen, source = options.step_inputs(phase, model, data, trains)
+            streams = {letter: _passes(phase, stream, source, options.seed, state.passes) for letter, stream in phase.streams.items()}
             for number, letters in enumerate(word):
                 if phase.lr_steps == "batch":
                     rate = phase.lr((epoch + number / len(word)) / phase.epochs)
@@ -188,7 +163,7 @@ def _phase(phase: Phase, model: Module, data: Data, refs: Refs, state: State, ha
                 total: Tensor | float = 0.0
                 for letter in letters:
                     batch = next(streams[letter])
-                    with handed.autocast():
+                    with options.autocast():
                         logits_BC = seen(batch.images_BCHW)
                         for term in phase.terms:
                             if term.letter == letter:
@@ -205,8 +180,8 @@ def _phase(phase: Phase, model: Module, data: Data, refs: Refs, state: State, ha
         metrics: Mapping[str, float] = {}
         evaluating = 0.0
         last = epoch + 1 == phase.epochs
-        if last or (epoch + 1) % handed.evaluate_every == 0 or phase.keep == "best":
-            metrics, evaluating = _timed(handed.evaluate if last else handed.glance, model, seen, source)
+        if last or (epoch + 1) % options.evaluate_every == 0 or phase.keep == "best":
+            metrics, evaluating = _timed(options.evaluate if last else sample, model, seen, source)
             if not all(math.isfinite(value) for value in metrics.values()):
                 raise Diverged(f"phase {phase.name}, epoch {epoch}: after its {len(word)} steps the model's loss is not finite")
         if phase.keep == "best" and phase.rank(metrics) > state.best_value:

@@ -1,12 +1,13 @@
-"""Several small models stepped at once: one network whose weights are theirs, stacked, on batches that hold a batch of each.
+"""Train several small models at once: one network holds the stacked weights of all, and each batch holds one batch per model.
 
-The engine trains it as any other network: handed `Stack` as its view, it steps M models in one pass of one recipe, each on the batches
-that its own seed draws. Equal to training them one after another but for the order of sums (and for what layers draw: dropout).
-M models, B batch."""
+The engine trains it as any other network: with `Stack` as its `step_inputs` it steps M models in one pass of one recipe, each on the
+batches that its own seed draws. Equal to training them one after another except for the order of sums (and for what layers draw:
+dropout). M models, B batch.
+"""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,13 +17,14 @@ from torch.nn import Module
 
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
+from lethe.engine.options import Autocast, RunOptions
 from lethe.recipes.ordering import First, InTurn
 from lethe.recipes.recipe import SGD, Augment, Phase, Recipe
 from lethe.recipes.schedules import Constant
 
 
 def stacked(models: Sequence[Module]) -> Module:
-    """A copy of the first whose parameters and buffers, by the same names, are all of theirs: [M, ...]. Only its view runs it."""
+    """A copy of the first whose parameters and buffers, by the same names, are all of theirs: [M, ...]. Only `Stack` runs it."""
     stack = copy.deepcopy(models[0])
     parameters, buffers = stack_module_state(list(models))
     for name, parameter in stack.named_parameters():
@@ -39,7 +41,7 @@ def unstacked(stack: Module, model: int) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Stack:
-    """Handed to the engine as its view of a stack: `seeds`, one a model, say which batches each sees; `splits`, one a model and all of
+    """`step_inputs` of a stack: `seeds`, one a model, say which batches each sees; `splits`, one a model and all of
     the same sizes, from which images. Without them all learn and forget the same."""
 
     seeds: tuple[int, ...]
@@ -86,9 +88,6 @@ class AtOnce(Module):
         return logits
 
 
-Autocast = Callable[[], AbstractContextManager[None]]
-
-
 def refusal(recipe: Recipe, models: Sequence[Module], data: Data, autocast: Autocast = nullcontext) -> str:
     """Why networks can't be trained at once; "" when a step on each term of a recipe moves two of them as it moves each alone."""
     tried: set[tuple[str, str, bool]] = set()
@@ -113,12 +112,12 @@ def _moves(step: Phase, models: Sequence[Module], data: Data, autocast: Autocast
     two = [copy.deepcopy(model) for model in (models[0], models[-1])]
     stack = stacked(two)
     try:
-        list(engine.run((step,), stack, data, autocast=autocast, view=Stack(seeds)))
+        list(engine.run((step,), stack, data, RunOptions(autocast=autocast, step_inputs=Stack(seeds))))
     except Exception as error:  # what can't be one call for several: steps that look at values, and whatever else a model does
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     for number, (seed, alone) in enumerate(zip(seeds, two, strict=True)):
         start = copy.deepcopy(alone.state_dict())
-        list(engine.run((step,), alone, data, seed=seed, autocast=autocast))
+        list(engine.run((step,), alone, data, RunOptions(seed=seed, autocast=autocast)))
         for (name, value), found in zip(alone.state_dict().items(), unstacked(stack, number).values(), strict=True):
             moved, expected = ((one - start[name]).float() for one in (found, value))
             if not torch.allclose(moved, expected, atol=0.01 * float(expected.abs().max())):

@@ -9,7 +9,7 @@ from torch import Tensor
 from lethe.data.splits import Splits
 from lethe.engine import engine, observers
 from lethe.engine import stacked_models as stack
-from lethe.engine.engine import View
+from lethe.engine.options import RunOptions, StepInputs, no_metrics, whole_model
 from lethe.evaluation import inference as predict
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.workspace import Prepared, say
@@ -60,19 +60,16 @@ def trained(
     first, *others = (model.index(prepared) for model in models)
     data = replace(prepared.data, splits=first)
     network = stack.stacked(networks) if others else networks[0]
-    view: View = stack.Stack(tuple(model.seed for model in models), (first, *others)) if others else engine.whole
+    step_inputs: StepInputs = stack.Stack(tuple(model.seed for model in models), (first, *others)) if others else whole_model
     best = any(isinstance(phase, Phase) and phase.keep == "best" for phase in recipe)
-    epochs = engine.run(
-        recipe,
-        network,
-        data,
-        evaluate=predict.evaluator(data, ("validation",), prepared.compute.autocast) if best else lambda *_: {},
+    options = RunOptions(
+        evaluate=predict.evaluator(data, ("validation",), prepared.compute.autocast) if best else no_metrics,
         seed=models[0].seed,
         autocast=prepared.compute.autocast,
-        view=view,
-        blank=prepared.network(models[0].seed),
-        state=state,
+        step_inputs=step_inputs,
+        random_init=prepared.network(models[0].seed),
     )
+    epochs = engine.run(recipe, network, data, options, state=state)
     for _ in observers.progress(observers.kept(epochs, resume, state, network), recipe, data, label):
         pass
     for number in range(len(models)):

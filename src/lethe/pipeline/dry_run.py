@@ -11,6 +11,7 @@ from lethe.config.loader import Config
 from lethe.data import sources, splits
 from lethe.data.device_data import Data
 from lethe.engine import engine
+from lethe.engine.options import RunOptions
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.models import architectures as model
 from lethe.models import device as compute
@@ -138,6 +139,8 @@ def _seconds(recipe: Recipe, network: torch.nn.Module, config: Config, chosen: c
     index = torch.arange(len(images), device=chosen.device)
     mean, std = (torch.tensor(v, device=chosen.device).view(1, -1, 1, 1) for v in (config.data.mean, config.data.std))
     data = Data(images, torch.zeros_like(index), {"retain": index, "forget": index, "train": index}, mean, std, chosen.channels_last)
-    took = [epoch.seconds / epoch.steps for epoch in engine.run(probe, network, data, autocast=chosen.autocast) if epoch.epoch == 1]
+    took = [
+        epoch.seconds / epoch.steps for epoch in engine.run(probe, network, data, RunOptions(autocast=chosen.autocast)) if epoch.epoch == 1
+    ]
     steps = [sum(len(phase.word(_lengths(phase, retain, forget), e)) for e in range(phase.epochs)) for phase in phases]
     return sum(seconds * number for seconds, number in zip(took, steps, strict=True))

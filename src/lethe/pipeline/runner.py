@@ -15,6 +15,7 @@ from lethe._util.errors import Diverged, RunFailed
 from lethe._util.files import digest, short, write_text
 from lethe.engine import engine, observers
 from lethe.engine.frozen_prefix import Prefix
+from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
 from lethe.models import checkpoint
 from lethe.pipeline import run_logging as rows
@@ -46,19 +47,16 @@ class Started:
         config, data, cast = self.prepared.config, self.prepared.data, self.prepared.compute.autocast
         clock.watch(self.prepared.compute)
         sample = config.run.evaluate_retain
-        epochs = engine.run(
-            self.recipe,
-            self.network,
-            data,
+        options = RunOptions(
             evaluate=predict.evaluator(data, observers.MEASURED, cast),
-            glance=predict.evaluator(data, observers.MEASURED, cast, sample) if sample else None,
+            evaluate_sample=predict.evaluator(data, observers.MEASURED, cast, sample) if sample else None,
             evaluate_every=config.run.evaluate_every,
             seed=config.run.seed,
             autocast=cast,
-            view=Prefix(config.run.cache, cast, say),
-            blank=self.prepared.network(config.run.seed),
-            state=self.state,
+            step_inputs=Prefix(config.run.cache, cast, say),
+            random_init=self.prepared.network(config.run.seed),
         )
+        epochs = engine.run(self.recipe, self.network, data, options, state=self.state)
         epochs = observers.kept(epochs, self.resume, self.state, self.network)
         try:
             for epoch in observers.progress(epochs, self.recipe, data, self.name):

@@ -20,12 +20,12 @@ class Batch(Protocol):
 
 
 class References(Protocol):
-    """Frozen models: the one that unlearning starts from, and one fresh from its initialiser."""
+    """Frozen models that a loss or an edit may use: the one unlearning received, and one fresh from its initialiser."""
 
     @property
     def original(self) -> "Module": ...
     @property
-    def blank(self) -> "Module": ...
+    def random_init(self) -> "Module": ...
 
 
 class DataSource(Protocol):

@@ -18,9 +18,9 @@ class Edit(Protocol):
 
 @dataclass(frozen=True)
 class Reinitialise:
-    """Every weight and buffer becomes the blank network's: training from scratch begins so."""
+    """Set every weight and buffer to a randomly initialised network's: the start of training from scratch."""
 
     name: str = "reinitialise"
 
     def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
-        model.load_state_dict(refs.blank.state_dict())
+        model.load_state_dict(refs.random_init.state_dict())

@@ -10,8 +10,8 @@ import torch
 from torch.nn import Module, functional
 
 from lethe.data.device_data import Data
-from lethe.engine.engine import Evaluate
 from lethe.engine.observers import MEASURED
+from lethe.engine.options import Evaluate
 from lethe.evaluation import inference as predict
 from lethe.evaluation import metrics
 from lethe.evaluation.logits_table import like

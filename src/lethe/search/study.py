@@ -29,9 +29,9 @@ from lethe._util.files import digest, short, write_text
 from lethe.config.loader import Config, load
 from lethe.config.schema import Space
 from lethe.engine import engine, observers
-from lethe.engine.engine import Evaluate
 from lethe.engine.frozen_prefix import Prefix
 from lethe.engine.observers import MEASURED
+from lethe.engine.options import Evaluate, RunOptions
 from lethe.models import checkpoint
 from lethe.parallel.pool import spread
 from lethe.pipeline import references
@@ -238,7 +238,7 @@ class Search:
         cast = blind.compute.autocast
         self.evaluate = evaluator(blind.data, self.objective.splits, cast)
         self.everything = evaluator(blind.data, MEASURED, cast)
-        self.view = Prefix(self.config.run.cache, cast)
+        self.step_inputs = Prefix(self.config.run.cache, cast)
         self.locks, self.home = kept(self.config).locks, delivery.place(self.config.workspace)
         self.began, self.before, self.shown = time.monotonic(), 0, set[int]()
 
@@ -353,17 +353,15 @@ class Search:
             network, recipe = self.blind.network(config.run.seed), config.recipe()
             network.load_state_dict(self.start)
             others = [each.user_attrs["curve"] for each in self.trials(TrialState.COMPLETE)] if stop else []
-            for epoch in engine.run(
-                recipe,
-                network,
-                self.blind.data,
+            options = RunOptions(
                 evaluate=self.evaluate,
                 evaluate_every=config.run.evaluate_every,
                 seed=config.run.seed,
                 autocast=self.blind.compute.autocast,
-                view=self.view,
-                blank=self.blind.network(config.run.seed),
-            ):
+                step_inputs=self.step_inputs,
+                random_init=self.blind.network(config.run.seed),
+            )
+            for epoch in engine.run(recipe, network, self.blind.data, options):
                 ran.number = epoch.number
                 row.metrics(observers.metrics(observers.flat(epoch) | observers.timing(epoch)), step=epoch.number)
                 if not epoch.metrics:

@@ -13,6 +13,7 @@ from lethe.config.loader import Config
 from lethe.data.device_data import Data
 from lethe.data.splits import SPLITS
 from lethe.engine import engine
+from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
 from lethe.evaluation import representations as features
 from lethe.evaluation.logits_table import LogitsTable
@@ -84,6 +85,6 @@ def relearned(network: torch.nn.Module, data: Data, recipe: Recipe) -> npt.NDArr
         said.append((predict.logits(model, seen, forget).argmax(dim=1) == data.labels_N[forget]).cpu().numpy())
         return {}
 
-    for _ in engine.run(recipe, copy.deepcopy(network), data, evaluate=look):
+    for _ in engine.run(recipe, copy.deepcopy(network), data, RunOptions(evaluate=look)):
         pass
     return np.stack(said, axis=1).astype(np.uint8)
