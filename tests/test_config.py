@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from lethe._util.checkout import CHECKOUT
 from lethe._util.errors import UserError
+from lethe.cli import help as manual
 from lethe.config import loader as config
 from lethe.config.loader import Config
 from lethe.config.schema import SECTIONS, Arguments, Forget, accepts, leaves, method_section
@@ -554,7 +555,7 @@ def test_relative_paths_stand_under_the_root(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_help_names_every_key_with_what_it_takes() -> None:
     for stage in ("unlearn", "prepare"):
-        said = config.manual(stage).splitlines()
+        said = manual.stage(stage, f"python src/{stage}.py").splitlines()
         for key, info in everything():
             if key.startswith("methods."):
                 key = f"methods.<method>.{key.split('.')[2]}"

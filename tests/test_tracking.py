@@ -390,7 +390,7 @@ def test_the_journal_of_a_living_process_is_left_alone(home):
     with Row.open(home, name="alive") as row:
         assert list(leftovers(home)) == []
         done = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
-        assert (done.returncode, done.stdout) == (0, "1 rows are left to the processes that run them\n")
+        assert (done.returncode, done.stdout) == (0, "1 runs are left to the processes that run them\n")
         sweep(home, os.environ["MLFLOW_TRACKING_URI"])
         wait_for(lambda: row.run_id)
         sweep(home, os.environ["MLFLOW_TRACKING_URI"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lethe.recipes.trainable import Layers, Stages
     from lethe.recipes.weight_edits import Reinitialise
 
-    __version__: str
+__version__ = "0.1.0"
 
 _HOMES = {
     "_util.errors": ("UserError", "Diverged"),
@@ -66,10 +66,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("lethe-unlearning")
     if name not in _HOME:
         raise AttributeError(f"module 'lethe' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

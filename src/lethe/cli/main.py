@@ -3,16 +3,16 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from lethe._util.errors import RunFailed, UserError
 
 try:
-    from lethe._util import dvc_stage as under_dvc
+    from lethe._util import dvc_stage
     from lethe._util.redact import clean
-    from lethe.cli import commands
-    from lethe.config import loader
+    from lethe.cli import help as manual
+    from lethe.cli.stages import STAGES, nearest
 except ModuleNotFoundError as error:
     if str(error.name).startswith("lethe"):
         raise
@@ -20,26 +20,49 @@ except ModuleNotFoundError as error:
     sys.exit(2)
 
 
-def main(stage: str, argv: Sequence[str] | None = None) -> int:
-    """Run a stage and return its exit code. Errors of the user are one line on stderr, without a traceback.
+def lethe() -> int:
+    """Run the console command `lethe <verb> [...]`.
+
+    Returns:
+        The exit code of the verb; 2 where no verb is called that.
+    """
+    verb, *words = sys.argv[1:] or [""]
+    if verb in STAGES:
+        return main(verb, words, program=f"lethe {verb}")
+    return _exit_code(lambda: _without_verb(verb))
+
+
+def _without_verb(word: str) -> None:
+    pages = {"--help": manual.verbs, "-h": manual.verbs, "--list": manual.registries, "--version": manual.version}
+    if word not in pages:
+        wrong = f"{word} is no verb; nearest: {nearest(word)}" if word else "no verb"
+        raise UserError(f"{wrong}; `lethe --help` lists them")
+    print(pages[word]())
+
+
+def main(verb: str, argv: Sequence[str] | None = None, program: str | None = None) -> int:
+    """Run a stage.
 
     Args:
-        stage: the name of a script in src/, without its ending.
-        argv: the words after it; None: those of this process."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if stage == "send":
-        from lethe.cli import send
+        verb: Name of the stage in `STAGES`.
+        argv: Words after the program's name; None: those of this process.
+        program: How the stage was called, for its help; None: as the script in src/.
 
-        return send.main(words)
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
     if "--help" in words or "-h" in words:
-        print(loader.manual(stage))
-        return 0
+        return _exit_code(lambda: print(manual.stage(verb, program or f"python src/{verb}.py")))
     signal.signal(signal.SIGTERM, _stop)
-    under_dvc.begin()
+    dvc_stage.begin()
+    return _exit_code(lambda: STAGES[verb].parse(words).run())
+
+
+def _exit_code(work: Callable[[], int | None]) -> int:
+    """Run `work`; an error that the user can mend becomes one line on stderr, without a traceback."""
     try:
-        command = commands.parse(stage, words)
-        config = loader.load(command.keys, overlay=command.overlay)
-        command.load()(config, **command.arguments)
+        return work() or 0
     except UserError as error:
         print(f"error: {clean(str(error))}", file=sys.stderr)
         return 2
@@ -54,5 +77,5 @@ def main(stage: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a run as Ctrl-C does: resumable."""
+    """End a run on SIGTERM as on Ctrl-C: resumable."""
     raise KeyboardInterrupt

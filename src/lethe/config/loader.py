@@ -14,7 +14,6 @@ from lethe._util.checkout import here, root
 from lethe._util.errors import UserError
 from lethe.config.schema import (
     SECTIONS,
-    Arguments,
     CardSection,
     DataSection,
     Evaluate,
@@ -454,41 +453,3 @@ def _line(params: Path, key: str) -> int | None:
         line = node.lc.key(part)[0] + 1
         node = node[part]
     return line
-
-
-def manual(stage: str) -> str:
-    """What --help prints: every key with type, range, meaning, and its value in params.yaml."""
-    said = _Said(here() / "params.yaml")
-    lines = [f"usage: python src/{stage}.py [--key value ...]", "", "Keys stand in params.yaml; what is given here wins.", ""]
-    for name, kind in SECTIONS.items():
-        for key, info in leaves(kind, name):
-            lines += [f"  --{key}  {accepts(info)}", f"      {info.description} [{_show(said.value(key))}]"]
-    lines += ["  --method  " + ", ".join(said.value("methods")), f"      what to unlearn by [{said.value('method')}]", ""]
-    lines += ["  --methods.<method>.<argument>, where that method has it; for defaults see params.yaml or docs/keys.md", ""]
-    for word, info in Arguments.model_fields.items():
-        having = [name for name in BASES if word in method_section(name).model_fields]
-        who = "" if len(having) == len(METHODS) + 1 else f" ({', '.join(having)})"
-        lines += [f"  --methods.<method>.{word}  {accepts(info)}", f"      {info.description}{who}"]
-    if stage == "search":
-        lines += [
-            "  --search.spaces.<method>.<argument>.<low, high, step, log or choices>, to search elsewhere than params.yaml says",
-            "  --search.spaces.<method>.<argument> null, to leave it as it is",
-            "",
-            "usage: python src/search.py adopt <trial> [<name>] [--key value ...]",
-            "  write a finished trial of the newest such search into params.yaml, as a variant of its method",
-        ]
-    if stage == "report":
-        lines += [
-            "",
-            "usage: python src/report.py card [--method <method>] [--key value ...]",
-            "  the unlearning card of the method's result: one HTML page, and the same as Markdown and JSON, in cards/ of the workspace",
-            "usage: python src/report.py card --list <id> [--key value ...]",
-            "  every card in the workspace whose request names the image",
-        ]
-    if stage == "unlearn":
-        lines += [
-            "",
-            "  --explain  say what would happen, run nothing",
-            "  --time     with --explain: measure three steps on random tensors",
-        ]
-    return "\n".join(lines)

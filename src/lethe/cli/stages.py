@@ -1,0 +1,216 @@
+"""The stages: their verbs, what their command lines take besides `--key value`, and which function does the work.
+
+That function is named, not imported: --help and bad input answer before torch is loaded.
+"""
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from lethe._util.errors import UserError
+from lethe.config.loader import STAGE, load
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line."""
+
+    function: str  # module:name; called with the configuration, unless `words` is None
+    words: list[str] | None  # `--key value` pairs
+    overlay: str | None = None  # section of params.yaml laid over the others
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self) -> int | None:
+        """Call the function. Returns an exit code where it gives one."""
+        if self.words is None:
+            return self._resolve()(**self.arguments)
+        config = load(self.words, overlay=self.overlay)  # first: bad input answers at once
+        return self._resolve()(config, **self.arguments)
+
+    def _resolve(self) -> Callable[..., int | None]:
+        module, _, name = self.function.partition(":")
+        function: Callable[..., int | None] = getattr(importlib.import_module(module), name)
+        return function
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A verb of the command line."""
+
+    summary: str
+    parse: Callable[[list[str]], Command]
+    usage: tuple[str, ...] = ()  # lines of --help after the keys; {program} is how the stage was called
+    takes_keys: bool = True
+
+
+def _plain(function: str, words: list[str]) -> Command:
+    return Command(function, words)
+
+
+def _unlearn(words: list[str]) -> Command:
+    words, switches = split_switches(words, "--explain", "--time")
+    if "--explain" in switches:
+        return Command("lethe.pipeline.dry_run:print_explanation", words, arguments={"measure": "--time" in switches})
+    return Command("lethe.pipeline.unlearn:unlearn", words)
+
+
+def _evaluate(words: list[str]) -> Command:
+    words, names = split_methods(words)
+    return Command("lethe.pipeline.unlearn:evaluate", words, arguments={"names": names})
+
+
+def _search(words: list[str]) -> Command:
+    if words[:1] != ["adopt"]:
+        return Command("lethe.search.study:search", words)
+    end = next((at for at, word in enumerate(words) if word.startswith("--")), len(words))
+    trial = words[1:end]
+    if not 1 <= len(trial) <= 2 or not trial[0].isdecimal():
+        raise UserError(f"adopt {' '.join(trial)}: it takes the number of a trial and, if you like, a name: adopt 17 gentle")
+    return Command("lethe.search.study:adopt", words[end:], arguments={"number": int(trial[0]), "name": "".join(trial[1:])})
+
+
+def _report(words: list[str]) -> Command:
+    return _card(words[1:]) if words[:1] == ["card"] else Command("lethe.reporting.report:report", words)
+
+
+def _card(words: list[str]) -> Command:
+    words, ids = split_option(words, "--list")
+    if not ids:
+        return Command("lethe.reporting.card:card", words)
+    if len(ids) > 1 or "" in ids:
+        raise UserError(f"list is {' '.join(ids) or repr('')}; it takes the id of one image, e.g. --list train/5940")
+    return Command("lethe.reporting.card:listed", words, arguments={"id_": ids[0]})
+
+
+def _demo(words: list[str]) -> Command:
+    words, switches = split_switches(words, "--full")
+    if switches:
+        return Command("lethe.pipeline.stages:full_demo", words, overlay="full")
+    return Command("lethe.pipeline.stages:demo", words, overlay="demo")
+
+
+def _send(words: list[str]) -> Command:
+    if option := next((word for word in words if word.startswith("-")), None):
+        raise UserError(f"{option} is unknown; send takes folders: send [workspace ...]")
+    return Command("lethe.cli.mlflow_commands:send", None, arguments={"folders": words})
+
+
+def _ui(words: list[str]) -> Command:
+    words, ports = split_option(words, "--port")
+    if words or len(ports) > 1:
+        raise UserError(f"{' '.join(words or ports)} is not understood; ui takes --port <number>")
+    return Command("lethe.cli.mlflow_commands:ui", None, arguments={"port": (ports or ["5000"])[0]})
+
+
+CARD_USAGE = (
+    "usage: {program} [--method <method>] [--key value ...]",
+    "  the unlearning card of the method's result: one HTML page, and the same as Markdown and JSON, in cards/ of the workspace",
+    "usage: {program} --list <id> [--key value ...]",
+    "  every card in the workspace whose request names the image",
+)
+STAGES = {
+    "fingerprint": Stage(
+        "write down what DVC does not see: the listing of the images, the deletion request, every method's recipe",
+        partial(_plain, "lethe.workspace.fingerprint:fingerprint"),
+    ),
+    "prepare": Stage("read images, labels and ids, and draw the four splits", partial(_plain, "lethe.pipeline.stages:prepare")),
+    "pretrain": Stage(
+        "train the original on retain and forget, or take pretrain.checkpoint",
+        partial(_plain, "lethe.pipeline.stages:pretrain"),
+    ),
+    "retrain": Stage("train the reference on retain alone, or take retrain.checkpoint", partial(_plain, "lethe.pipeline.stages:retrain")),
+    "bank": Stage(
+        "train the reference bank: pretrain.seeds originals and retrain.seeds retrained models, kept as logits tables",
+        partial(_plain, "lethe.pipeline.bank_training:grow"),
+    ),
+    "unlearn": Stage(
+        "unlearn by --method, doing first what is missing",
+        _unlearn,
+        (
+            "",
+            "  --explain  print what would happen; reads no data, writes nothing",
+            "  --time     with --explain: measure three steps on random tensors",
+        ),
+    ),
+    "evaluate": Stage(
+        "compute scores from logits tables; --method also takes original, retrained, several (model_1,model_3), or all",
+        _evaluate,
+    ),
+    "search": Stage(
+        "search for better arguments of --search.method; adopt: write a trial into params.yaml",
+        _search,
+        (
+            "  --search.spaces.<method>.<argument>.<low, high, step, log or choices>, to search elsewhere than params.yaml says",
+            "  --search.spaces.<method>.<argument> null, to leave it as it is",
+            "",
+            "usage: {program} adopt <trial> [<name>] [--key value ...]",
+            "  write a finished trial of the newest such search into params.yaml, as a variant of its method",
+        ),
+    ),
+    "report": Stage(
+        "write the report: tables and figures from the score files and epoch tables of a workspace",
+        _report,
+        ("", *(line.replace("{program}", "{program} card") for line in CARD_USAGE)),
+    ),
+    "card": Stage("write the unlearning card of --method", _card, ("", *CARD_USAGE)),
+    "demo": Stage(
+        "run the main job on the bundled digits: original, retrained and hybrid_4 side by side",
+        _demo,
+        ("", "  --full  with a bank of 64, all ten methods by 8 or 64 seeds, every measure and the report (half an hour)"),
+    ),
+    "send": Stage(
+        "send MLflow what runs logged while it did not answer",
+        _send,
+        (
+            "usage: {program} [workspace ...]",
+            "",
+            "  workspace  folders whose .lethe/ holds unsent records (default: all under this project)",
+            "",
+            "Exit codes: 0 nothing is left, 1 something is (the reason is printed), 2 no such folder.",
+        ),
+        takes_keys=False,
+    ),
+    "ui": Stage(
+        "open MLflow's UI on this project's runs",
+        _ui,
+        ("usage: {program} [--port <number>]", "", "  --port  [5000]"),
+        takes_keys=False,
+    ),
+}
+
+
+def nearest(verb: str) -> str:
+    """Return the verb that is spelled most like `verb`."""
+    return difflib.get_close_matches(verb, STAGES, 1, 0.0)[0]
+
+
+# --- words that are no key ------------------------------------------------------------------------------------------
+
+
+def split_switches(words: list[str], *switches: str) -> tuple[list[str], set[str]]:
+    """Split switches, which take no value, from the other words."""
+    return [word for word in words if word not in switches], {word for word in words if word in switches}
+
+
+def split_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
+    """Split every `option value` and `option=value` from the other words; a value that is missing is ''."""
+    rest: list[str] = []
+    values: list[str] = []
+    following = iter(words)
+    for word in following:
+        name, equals, value = word.partition("=")
+        if name == option:
+            values.append(value if equals else next(following, ""))
+        else:
+            rest.append(word)
+    return rest, values
+
+
+def split_methods(words: list[str]) -> tuple[list[str], list[str]]:
+    """Split a `--method` that the configuration would refuse from the other words: references, several methods, all."""
+    rest, values = split_option(words, "--method")
+    names = values[0].split(",") if len(values) == 1 else []
+    return (rest, names) if len(names) > 1 or values in ([name] for name in (*STAGE, "all")) else (words, [])
