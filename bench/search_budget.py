@@ -26,16 +26,17 @@ def one(sampler: str, seed: int, trials: int, workspace: Path) -> tuple[list[Any
     import optuna
 
     from lethe.config import loader as config
-    from lethe.search.study import search, storage
+    from lethe.search.storage import storage_url
+    from lethe.search.study import search
 
     keys = {f"search.spaces.hybrid_4.{key}": value for key, value in SHORT.items()}
     keys |= {"search.sampler": sampler, "search.seed": str(seed), "search.trials": str(trials), "run.workspace": str(workspace)}
     said = config.load([word for key, value in keys.items() for word in (f"--{key}", value)], overlay="demo")
     with contextlib.redirect_stdout(io.StringIO()):
         search(said)
-    names = optuna.get_all_study_summaries(storage(said))
+    names = optuna.get_all_study_summaries(storage_url(said))
     (name,) = (s.study_name for s in names if (s.user_attrs["about"]["sampler"], s.user_attrs["about"]["seed"]) == (sampler, seed))
-    found = [t for t in optuna.load_study(study_name=name, storage=storage(said)).get_trials() if "ran" in t.user_attrs]
+    found = [t for t in optuna.load_study(study_name=name, storage=storage_url(said)).get_trials() if "ran" in t.user_attrs]
     return found[:trials], found[0].user_attrs["curve"][0][3]
 
 

@@ -341,7 +341,7 @@ def test_a_search_is_run_only_when_asked_for(small: Checkout) -> None:
     small.put(search__trials=3)
     said = small.dvc("repro", "search/dvc.yaml")
     assert stages(said) == {"fingerprint", "search/dvc.yaml:search"}
-    assert "going on behind 2 trials" in said
+    assert "resuming after 2 trials" in said
     assert len(list(csv.DictReader((small.root / "search/hybrid_4/trials.csv").open()))) == 3
 
 

@@ -47,7 +47,7 @@ def test_no_command_trains_or_reads_again(earlier: Checkout, warm: Warm) -> None
     assert "1 original asked for, 1 of them there" in bank.stderr
     assert "2 retrained asked for, 2 of them there" in bank.stderr
     search = project.ran("search", "--search.heartbeat", "60")
-    assert "going on behind 3 trials" in search.stderr
+    assert "resuming after 3 trials" in search.stderr
     said = [bank.stderr, search.stderr]
     said.append(project.ran("unlearn", "--method", "model_1", "--run.seeds", "2").stderr)
     said.append(project.ran("evaluate", "--method", "all").stderr)

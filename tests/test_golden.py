@@ -142,7 +142,8 @@ def _of_seed(row: dict[str, float], shift: int) -> dict[str, float]:
 
 def of_search() -> Numbers:
     from lethe.search.objectives import OBJECTIVES
-    from lethe.search.pareto import Stop, front, hypervolume
+    from lethe.search.pareto import front, hypervolume
+    from lethe.search.pruning import PruningRule
 
     points = [(0.3, 80.0), (0.1, 70.0), (0.2, 85.0), (0.4, 90.0)]
     measured = {"retain.accuracy": 95.0, "forget.accuracy": 70.0, "validation.accuracy": 81.0, "forget.auc": 0.6, "utility": 80.0}
@@ -150,7 +151,7 @@ def of_search() -> Numbers:
     return {
         "front": front(points),
         "hypervolume": hypervolume(points, (0.5, 0.0)),
-        "stopped": Stop(85.0, 20.0, 20.0).reason([("final", 3, 0.2, 60.0)], 0.5, []),
+        "stopped": PruningRule(85.0, 20.0, 20.0).reason([("final", 3, 0.2, 60.0)], 0.5, []),
         **{name: list(objective.point(measured, retrained)) for name, objective in OBJECTIVES.items()},
     }
 

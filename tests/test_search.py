@@ -22,8 +22,9 @@ from lethe.data import sources
 from lethe.models import checkpoint
 from lethe.recipes.paper_methods import METHODS
 from lethe.search.adopt import with_variant
-from lethe.search.pareto import Stop, dominates, front, hypervolume
-from lethe.search.spaces import spaces, values_of
+from lethe.search.pareto import dominates, front, hypervolume
+from lethe.search.pruning import PruningRule
+from lethe.search.spaces import argument_values, widened_space
 
 PARAMS = ROOT / "params.yaml"
 SPACE = "search.spaces.hybrid_4"
@@ -103,9 +104,9 @@ def test_a_space_is_refused(space: dict[str, Any], says: str, tmp_path: Path) ->
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_space_that_holds_its_own_values(method: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = config.load(["--method", method, "--search.method", method])
-    wide, first = spaces(said)
+    wide, first = widened_space(said)
     assert wide == said.spaces[method]
-    assert first.items() <= values_of(said).items()
+    assert first.items() <= argument_values(said).items()
     assert first.keys() >= {word for word, space in wide.items() if not space.when}
     assert capsys.readouterr().err == ""
 
@@ -122,14 +123,14 @@ def test_a_variant_is_searched_in_the_space_of_what_it_is_like(tmp_path: Path) -
 def test_a_space_is_widened_to_the_configurations_own_value(capsys: pytest.CaptureFixture[str]) -> None:
     keys = {"peak": -5, "repair_every": 7, "epochs": 70, "shape": "linear"}
     said = config.load([part for key, value in keys.items() for part in (f"--methods.hybrid_4.{key}", str(value))])
-    wide, first = spaces(said)
+    wide, first = widened_space(said)
     assert (wide["peak"].low, wide["epochs"].high, wide["repair_every"].choices) == (-5.0, 70, (0, 2, 5, 10, 20, 7))
     assert first.items() >= keys.items()
     assert "power" not in first
-    assert capsys.readouterr().err.count("is widened to its own value") == 3
-    wide, first = spaces(config.load([f"--{SPACE}.lr.log", "false", f"--{SPACE}.lr.step", "0.0333"]))
+    assert capsys.readouterr().err.count("is widened to include the configured value") == 3
+    wide, first = widened_space(config.load([f"--{SPACE}.lr.log", "false", f"--{SPACE}.lr.step", "0.0333"]))
     assert first == {}
-    assert "lr can't be 0.001 there" in capsys.readouterr().err
+    assert "lr can't include the configured value 0.001" in capsys.readouterr().err
 
 
 # --- fronts -----------------------------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def test_the_hypervolume_counts_the_cells_that_a_point_dominates(points: list[tu
 
 
 def test_a_trial_is_stopped_when_it_is_hopeless_and_not_before() -> None:
-    stop = Stop(original=90.0, margin=20.0, chance=20.0, least=2)
+    stop = PruningRule(original=90.0, margin=20.0, chance=20.0, min_trials=2)
     dip = [("start", 0, 0.1, 90.0), ("hybrid", 0, 0.1, 50.0), ("hybrid", 1, 0.1, 19.0)]
     assert stop.reason(dip, None, []) == ""
     assert "guessing" in stop.reason([*dip, ("hybrid", 2, 0.1, 19.0)], None, [])
@@ -203,7 +204,7 @@ def test_a_search_and_its_rows(searched: Project) -> None:
     found = trials(searched)
     assert [trial["state"] for trial in found] == ["COMPLETE"] * 3
     own = config.load(params=searched.root / "params.yaml")
-    assert found[0]["arguments"] == values_of(own) | {"unfreeze": "layer1,layer2"}
+    assert found[0]["arguments"] == argument_values(own) | {"unfreeze": "layer1,layer2"}
     assert found[0]["params"].items() <= found[0]["arguments"].items()
     assert found[1]["arguments"] != found[2]["arguments"]
     for trial in found:
@@ -308,7 +309,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_was_not(searched: Project, bu
     assert [trial["state"] for trial in trials(project)] == ["COMPLETE", "RUNNING"]
     stopped = project.run(*command, **at_step(5, signal.SIGINT))
     assert stopped.returncode == 130, stopped.stderr
-    assert "going on behind 1 trials" in stopped.stderr
+    assert "resuming after 1 trials" in stopped.stderr
     assert [trial["state"] for trial in trials(project)] == ["COMPLETE", "FAIL", "FAIL", "WAITING"]
     assert "RUNNING" not in {row["status"] for row in project.rows()}
     project.ran(*command)
@@ -386,7 +387,7 @@ def test_a_trial_that_diverges_is_a_failed_one_with_its_reason(project: Project)
     keys += [f"{lr}.low", "null", f"{lr}.high", "null", f"{lr}.log", "false", f"{lr}.choices", "0.001,0.002,0.003,0.004"]
     failed = project.run("search", *keys, "--search.trials", "1")
     assert failed.returncode == 1
-    assert "came to its end; the last: diverged: phase retain, epoch 0" in failed.stderr
+    assert "is complete; the last: diverged: phase retain, epoch 0" in failed.stderr
     assert [row["status"] for row in project.rows()] == ["FAILED", "FAILED"]
     assert project.rows()[1]["tags"]["trial.reason"].startswith("diverged")
     went_on = project.ran("search", *keys, "--search.trials", "2")
@@ -443,8 +444,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(project: Project) -> None:
         (["--search.storage", "postgresql+nodriver://me:secret@db/x"], "search.storage: Optuna can't work with postgresql+nodriver://db/x"),
         (["adopt"], "it takes the number of a trial"),
         (["adopt", "-1"], "adopt"),
-        (["adopt", "3"], "there is no search by"),
-        (["adopt", "3", "hybrid_3"], "methods.hybrid_3 is there already"),
+        (["adopt", "3"], "there is no search with"),
+        (["adopt", "3", "hybrid_3"], "methods.hybrid_3 already exists"),
         (["adopt", "3", "a.b"], "a variant can't be called 'a.b'"),
     ):
         done = project.run("search", *argv)
@@ -468,7 +469,7 @@ def test_adopt_writes_a_variant_that_runs(searched: Project) -> None:
     trial = trials(searched)[1]
     said = config.load(["--method", "gentle"], params=params)
     assert said.like["gentle"] == "hybrid_4"
-    assert values_of(said) == trial["arguments"]
+    assert argument_values(said) == trial["arguments"]
     assert "gentle: 2 phases" in searched.ran("unlearn", "--method", "gentle", "--explain").stdout
     for argv in (["adopt", "2", "gentle"], ["adopt", "7"]):
         assert searched.run("search", *argv).returncode == 2

@@ -39,7 +39,7 @@ def done(least: int) -> Callable[[str], bool]:
 @pytest.mark.slow
 def test_killed_workers_database_and_search_cost_what_was_running(database: Any, project: Project) -> None:
     keys = ("--search.storage", database.url, "--search.workers", "2", "--search.trials", "8")
-    there = storage.address(database.url)
+    there = storage.with_driver(database.url)
     search = project.start("search", *SMALL, *keys)
     search.until(done(1), 300)
     again_ = "died by SIGKILL; it is tried again"
@@ -81,7 +81,7 @@ def test_killed_workers_database_and_search_cost_what_was_running(database: Any,
     finished = [int(row["tags"]["trial"]) for row in rows if row["status"] == "FINISHED"]
     assert len(set(finished)) == len(finished)
     assert {trial["number"] for trial in trials if trial["state"] == "COMPLETE"} >= set(finished)
-    assert "going on behind" in again.stderr
+    assert "resuming after" in again.stderr
     assert not list(project.root.glob(".lethe/outbox/*/"))
     for said in (first.stdout, first.stderr, again.stdout, again.stderr):
         assert database.password not in said
@@ -135,7 +135,7 @@ def test_a_password_is_not_handed_to_mlflow() -> None:
 
 @pytest.mark.parametrize("url", ["postgresql://u@h/d", "postgres://u@h/d", "postgresql+psycopg://u@h/d"])
 def test_an_address_takes_the_driver_that_is_there(url: str) -> None:
-    assert storage.address(url) == "postgresql+psycopg://u@h/d"
+    assert storage.with_driver(url) == "postgresql+psycopg://u@h/d"
 
 
 def test_a_database_that_is_away_is_waited_for_and_what_got_through_is_not_said_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,19 +151,19 @@ def test_a_database_that_is_away_is_waited_for_and_what_got_through_is_not_said_
         return answer
 
     monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=lambda seconds: None))
-    assert storage.patiently(call) == 7
+    assert storage.retrying(call) == 7
     answers[:] = [away, finished]
-    assert storage.patiently(call) is True
+    assert storage.retrying(call) is True
     answers[:] = [finished]
     with pytest.raises(UpdateFinishedTrialError):
-        storage.patiently(call)
+        storage.retrying(call)
     answers[:] = [UserError("no")]
     with pytest.raises(UserError):
-        storage.patiently(call)
-    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+        storage.retrying(call)
+    monkeypatch.setattr(storage, "MAX_WAIT", 0.0)
     answers[:] = [away]
-    with pytest.raises(RunFailed, match=r"search.storage did not answer for 0 s .*gone.*; the same command goes on"):
-        storage.patiently(call)
+    with pytest.raises(RunFailed, match=r"search.storage did not answer for 0 s .*gone.*; the same command resumes"):
+        storage.retrying(call)
 
 
 def test_on_sqlite_too_a_waiting_trial_is_taken_once(tmp_path: Path) -> None:

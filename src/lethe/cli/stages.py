@@ -69,7 +69,7 @@ def _search(words: list[str]) -> Command:
     trial = words[1:end]
     if not 1 <= len(trial) <= 2 or not trial[0].isdecimal():
         raise UserError(f"adopt {' '.join(trial)}: it takes the number of a trial and, if you like, a name: adopt 17 gentle")
-    return Command("lethe.search.study:adopt", words[end:], arguments={"number": int(trial[0]), "name": "".join(trial[1:])})
+    return Command("lethe.search.adopt:adopt", words[end:], arguments={"number": int(trial[0]), "name": "".join(trial[1:])})
 
 
 def _report(words: list[str]) -> Command:

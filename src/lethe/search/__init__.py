@@ -1,1 +1,1 @@
-"""Search of a method's arguments. The only package that imports optuna."""
+"""Search for better arguments of a method with Optuna. The only package that imports optuna."""

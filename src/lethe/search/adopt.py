@@ -1,43 +1,128 @@
-"""A variant of a method, written into params.yaml as one more line; every other byte of the file stays."""
+"""Adopt a trial: write its arguments into params.yaml as a variant of the method."""
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
+import optuna
+from optuna.trial import TrialState
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lethe._util.errors import RunFailed
+from lethe._util.checkout import root
+from lethe._util.errors import RunFailed, UserError
+from lethe._util.files import write_text
+from lethe.config.loader import Config, load
+from lethe.search.spaces import argument_values
+from lethe.search.storage import shared_layout, with_storage
+from lethe.workspace.workspace import say
+
+
+def for_search(config: Config) -> Config:
+    """Make `search.method` the configuration's method.
+
+    Raises:
+        UserError: `method` is given on the command line, which is a different key.
+    """
+    if "method" in config.given:
+        raise UserError(f"method is {config.given['method']} (command line); a search takes --search.method")
+    return replace(config, method=config.search.method)
+
+
+def search_key(config: Config) -> dict[str, Any]:
+    """The settings by which `adopt` finds a search without reading data; stored on the study as `about`."""
+    search = config.search
+    return {"method": config.method, "objective": search.objective, "sampler": search.sampler, "seed": search.seed}
+
+
+def adopt(config: Config, number: int, name: str = "") -> None:
+    """Write a complete trial of the newest search with these settings into params.yaml, as a variant.
+
+    Args:
+        config: The configuration, whose `search.*` keys find the search.
+        number: The trial.
+        name: Name of the variant; "": `<method>_trial_<number>`.
+
+    Raises:
+        UserError: The name is taken or not a name, there is no such search, or the trial is not complete.
+        RunFailed: params.yaml can't take another line; the message has the line to add.
+    """
+    config = for_search(config)
+    name = name or f"{config.method}_trial_{number}"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+        raise UserError(f"a variant can't be called {name!r}; it takes letters, digits, _ and -")
+    if name in config.methods:
+        raise UserError(f"methods.{name} already exists; give the variant another name: adopt {number} <name>")
+    study = _newest(config)
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    state = trials[number].state if number in trials else None
+    if state is not TrialState.COMPLETE:
+        complete = [str(n) for n, trial in trials.items() if trial.state is TrialState.COMPLETE]
+        what = f"is {state.name.lower()}" if state else "does not exist"
+        raise UserError(f"trial {number} of {study.study_name} {what}; it takes a complete one: {', '.join(complete) or 'there is none'}")
+    params = root() / "params.yaml"
+    own = argument_values(replace(load(params=params), method=config.method))
+    changes = {word: value for word, value in trials[number].user_attrs["arguments"].items() if value != own[word]}
+    write_text(params, with_variant(params.read_text(encoding="utf-8"), name, config.method, changes))
+    say(f"{params.name}: methods.{name} is trial {number} of {study.study_name}; python src/unlearn.py --method {name}")
+
+
+def _newest(config: Config) -> optuna.Study:
+    exists = config.search.storage or (shared_layout(config).trials / "search.db").exists()
+    summaries = with_storage(config, optuna.get_all_study_summaries) if exists else []
+    matches = [study for study in summaries if study.user_attrs.get("about") == search_key(config) and study.datetime_start]
+    if not matches:
+        settings = ", ".join(f"{key} {value}" for key, value in search_key(config).items())
+        raise UserError(f"there is no search with {settings} in {config.workspace}; python src/search.py runs one")
+    name = max(matches, key=lambda study: study.datetime_start).study_name
+    newest: optuna.Study = with_storage(config, partial(optuna.load_study, study_name=name))
+    return newest
 
 
 def with_variant(text: str, name: str, like: str, arguments: Mapping[str, Any]) -> str:
-    """params.yaml with one more line, at the end of `methods`; every other byte stays. Raises RunFailed where that gives another tree."""
+    """Add a variant to the text of params.yaml, as one line at the end of `methods`; every other byte stays.
+
+    Args:
+        text: The file's text.
+        name: Name of the variant.
+        like: The method it is a variant of.
+        arguments: The arguments that differ.
+
+    Returns:
+        The new text.
+
+    Raises:
+        RunFailed: The file is written in a way in which the line would change something else.
+    """
     yaml = YAML(typ="safe", pure=True)
-    place = YAML().load(text)
-    after = [place.lc.key(key)[0] for key in place if place.lc.key(key)[0] > place.lc.key("methods")[0]]
+    document = YAML().load(text)
+    later = [document.lc.key(key)[0] for key in document if document.lc.key(key)[0] > document.lc.key("methods")[0]]
     lines = text.splitlines(keepends=True)
-    end = min(after, default=len(lines))
-    while not lines[end - 1].strip() or lines[end - 1].startswith("#"):  # what stands before the next section is about that one
+    end = min(later, default=len(lines))
+    while not lines[end - 1].strip() or lines[end - 1].startswith("#"):  # comments before the next section belong to it
         end -= 1
     variant = {"like": like, **arguments}
-    written = f"{name}: {{{', '.join(f'{word}: {_plain(value)}' for word, value in variant.items())}}}"
-    indent = " " * next(iter(place["methods"].lc.data.values()))[1]
+    written = f"{name}: {{{', '.join(f'{key}: {_plain(value)}' for key, value in variant.items())}}}"
+    indent = " " * next(iter(document["methods"].lc.data.values()))[1]
     lines[end - 1] = lines[end - 1].rstrip("\n") + "\n"
-    made = "".join([*lines[:end], f"{indent}{written}\n", *lines[end:]])
+    changed = "".join([*lines[:end], f"{indent}{written}\n", *lines[end:]])
     wanted = yaml.load(text)
     wanted["methods"][name] = yaml.load(written)[name]
     try:
-        same = yaml.load(made) == wanted
+        same = yaml.load(changed) == wanted
     except YAMLError:
         same = False
     if not same:
         raise RunFailed(f"params.yaml is written in a way that can't be added to; add this line to its methods: {written}")
-    return made
+    return changed
 
 
 def _plain(value: Any) -> str:
-    """As every reader of YAML understands it: no exponent (some take it for a text), names as a list."""
+    """Format a value so that every YAML reader agrees: no exponent (some read it as text), names as a list."""
     if isinstance(value, float):
         digits = format(Decimal(repr(value)), "f")
         return digits if "." in digits else f"{digits}.0"

@@ -1,4 +1,4 @@
-"""What a search wants: two objectives, read from a model's logits; and a workspace in which the test split is not."""
+"""The two objectives of a search, computed from logits, and a workspace without its test split."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,39 +12,45 @@ from torch.nn import Module, functional
 from lethe.data.device_data import Data
 from lethe.engine.observers import MEASURED
 from lethe.engine.options import Evaluate
-from lethe.evaluation import inference as predict
-from lethe.evaluation import metrics
+from lethe.evaluation import inference, metrics
 from lethe.evaluation.logits_table import like
 from lethe.search.pareto import Point
 from lethe.workspace.workspace import Prepared
 
-Measured = Mapping[str, float]
+Measurements = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Names of the two objectives, the splits they read, whether they need the retrained model, and how to get them.
+    """A pair of objectives.
 
-    `worst`: the first at the corner of the hypervolume; None: the original's."""
+    Attributes:
+        names: What the two are called on figures and in Optuna.
+        splits: The splits that are measured for it.
+        oracle: Whether it needs the retrained model.
+        worst: The first objective at the hypervolume's reference point; None: that of the original model.
+        point: Computes (unlearning, utility) from the measurements of a model and of the retrained model.
+        note: A sentence for the description of an MLflow run.
+    """
 
     names: tuple[str, str]
     splits: tuple[str, ...]
     oracle: bool
     worst: float | None
-    point: Callable[[Measured, Measured], Point]
+    point: Callable[[Measurements, Measurements], Point]
     note: str
 
 
-def _oracle_free(measured: Measured, retrained: Measured) -> Point:
+def _oracle_free(measured: Measurements, retrained: Measurements) -> Point:
     return abs(measured["forget.auc"] - 0.5), measured["utility"]
 
 
-def _oracle(measured: Measured, retrained: Measured) -> Point:
-    apart = [abs(measured[f"{split}.accuracy"] - retrained[f"{split}.accuracy"]) for split in MEASURED]
-    return sum(apart) / len(apart), measured["utility"]
+def _oracle(measured: Measurements, retrained: Measurements) -> Point:
+    distances = [abs(measured[f"{split}.accuracy"] - retrained[f"{split}.accuracy"]) for split in MEASURED]
+    return sum(distances) / len(distances), measured["utility"]
 
 
-def _report(measured: Measured, retrained: Measured) -> Point:
+def _report(measured: Measurements, retrained: Measurements) -> Point:
     return measured["forget.accuracy"], measured["retain.accuracy"]
 
 
@@ -55,7 +61,7 @@ OBJECTIVES = {
         False,
         0.5,
         _oracle_free,
-        "No retrained model is needed: the losses on forget should be spread as those on validation.",
+        "No retrained model is needed: the losses on forget should be distributed like those on validation.",
     ),
     "oracle": Objective(
         ("mean |distance to retrained|", "validation accuracy"),
@@ -71,16 +77,28 @@ OBJECTIVES = {
         False,
         None,
         _report,
-        "The report's own wish. **Over-forgets by construction**: a retrained model classifies most of forget correctly.",
+        "The report's own objectives. **Over-forgets by construction**: a retrained model classifies most of forget correctly.",
     ),
 }
 
 
 def evaluator(data: Data, splits: Sequence[str], autocast: Any) -> Evaluate:
-    """`<split>.accuracy`, `<split>.loss`; `forget.auc`: how well a low loss tells forget from validation (0.5: not at all);
-    `utility`: validation accuracy on the classes that retain still holds.
+    """Make the function that measures a model during a search.
 
-    Where forget lacks a class of validation's (a class was asked to be forgotten), validation is weighted to forget's classes."""
+    It returns `<split>.accuracy` (percent) and `<split>.loss` (nats) of each split; `gap` (retain minus forget accuracy) where both
+    are measured; `forget.auc`, how well a low loss separates forget from validation (0.5: not at all); and `utility`, the validation
+    accuracy on the classes that retain still contains.
+
+    Where forget lacks classes that validation has (whole classes were forgotten), validation is weighted to forget's class histogram.
+
+    Args:
+        data: Images and splits on the device.
+        splits: The splits to measure; forget and validation are among them.
+        autocast: Makes the context of the forward pass, as `Compute.autocast`.
+
+    Returns:
+        `(model, data) -> measurements`, as the engine takes it.
+    """
     from sklearn.metrics import roc_auc_score
 
     index_N = torch.cat([data.splits[name] for name in splits])
@@ -88,19 +106,18 @@ def evaluator(data: Data, splits: Sequence[str], autocast: Any) -> Evaluate:
     labels = dict(zip(splits, data.labels_N[index_N].split(sizes), strict=True))
     useful_N = torch.isin(labels["validation"], data.labels_N[data.splits["retain"]])
     forget, validation = (labels[name].cpu().numpy() for name in ("forget", "validation"))
-    weights = like(forget, validation)
     member = np.concatenate([np.ones(len(forget)), np.zeros(len(validation))])
-    weight = np.concatenate([np.ones(len(forget)), weights])
+    weight = np.concatenate([np.ones(len(forget)), like(forget, validation)])
 
     def evaluate(model: Module, source: Data = data) -> dict[str, float]:
-        tables = dict(zip(splits, predict.logits(model, source, index_N, autocast).split(sizes), strict=True))
+        tables = dict(zip(splits, inference.logits(model, source, index_N, autocast).split(sizes), strict=True))
         measured: dict[str, float] = {}
         for name, logits_NC in tables.items():
             measured[f"{name}.accuracy"] = metrics.accuracy(logits_NC, labels[name])
             measured[f"{name}.loss"] = metrics.cross_entropy(logits_NC, labels[name])
         if "retain" in tables:
             measured["gap"] = measured["retain.accuracy"] - measured["forget.accuracy"]
-        if all(map(math.isfinite, measured.values())):  # else the engine says so
+        if all(map(math.isfinite, measured.values())):  # otherwise the engine raises Diverged
             loss = [functional.cross_entropy(tables[n].double(), labels[n], reduction="none") for n in ("forget", "validation")]
             measured["forget.auc"] = float(roc_auc_score(member, -torch.cat(loss).cpu().numpy(), sample_weight=weight))
             kept = tables["validation"][useful_N], labels["validation"][useful_N]
@@ -111,10 +128,10 @@ def evaluator(data: Data, splits: Sequence[str], autocast: Any) -> Evaluate:
 
 
 def without_test(prepared: Prepared) -> Prepared:
-    """The same with no image, label or index of the test split in it; hashes and device are those of the whole."""
+    """Copy a workspace's data without any image, label or index of the test split; hashes and device stay those of the whole."""
     test = np.zeros(len(prepared.images.ids), bool)
     test[prepared.splits["test"]] = True
-    place = np.cumsum(~test) - 1
+    position = np.cumsum(~test) - 1
     whole = prepared.images
     images = replace(
         whole,
@@ -123,7 +140,7 @@ def without_test(prepared: Prepared) -> Prepared:
         ids=tuple(id_ for id_, hidden in zip(whole.ids, test, strict=True) if not hidden),
         held_out=whole.held_out - int(test.sum()),
     )
-    splits = {name: place[index] for name, index in prepared.splits.items() if name != "test"}
+    splits = {name: position[index] for name, index in prepared.splits.items() if name != "test"}
     blind = Prepared(prepared.config, images, splits)
     vars(blind).update(hashes=prepared.hashes, compute=prepared.compute)  # cached properties
     return blind

@@ -1,4 +1,4 @@
-"""What a search found, read from its trials: fronts, winners and their price, as tables, lines and pictures. No model, no database."""
+"""Results of a search: front, winners, selection bias, as tables and files. Needs neither model nor database."""
 
 import csv
 import io
@@ -11,221 +11,267 @@ from typing import Any
 from lethe._util.files import whole, write_json, write_text
 from lethe.config.loader import Config
 from lethe.evaluation.uncertainty import over_seeds
-from lethe.search.objectives import OBJECTIVES, Measured
-from lethe.search.pareto import Point, front, hypervolume, nested, picture
-from lethe.search.spaces import values_of
+from lethe.search import figures
+from lethe.search.objectives import OBJECTIVES, Measurements
+from lethe.search.pareto import Point, front, hypervolume
+from lethe.search.spaces import argument_values
 
-WITHIN = 1.0  # points of validation accuracy, the winner's condition: Found.least
+MAX_LOSS = 1.0  # points of validation accuracy that a winner may lose: SearchResults.min_utility
 
 
 @dataclass(frozen=True)
 class Trial:
-    """`state`: complete, pruned or fail, the last two for a `reason`. `values`: both objectives of a complete one; `said`: what was
-    noted on it."""
+    """A finished trial.
+
+    Attributes:
+        number: Its number in the study, from 0.
+        state: "complete", "pruned" or "fail".
+        values: Both objectives of a complete trial.
+        arguments: The method's arguments it ran with.
+        attributes: What was recorded on it: `measured`, `curve`, `ran`, ...
+        reason: Why it was pruned or failed.
+    """
 
     number: int
     state: str
     values: Point | None
     arguments: Mapping[str, Any]
-    said: Mapping[str, Any]
+    attributes: Mapping[str, Any]
     reason: str
 
     @property
     def point(self) -> Point:
+        """Both objectives of a complete trial."""
         assert self.values
         return self.values
 
 
 @dataclass(frozen=True)
-class Found:
-    """`words`: the arguments searched. `original`, `retrained`: what they measure, the second empty where it is not known. `ended`:
-    trials that count, as they ended. `fresh`: by trial and seed, what a winner measured with a seed that the search did not have."""
+class SearchResults:
+    """What can be computed from the finished trials of a search.
+
+    Attributes:
+        config: The search's configuration.
+        searched: Names of the arguments that were searched.
+        original: Measurements of the original model.
+        retrained: Measurements of the retrained model; empty if there is none.
+        finished: The trials that count, in the order in which they ended.
+        fresh: Records of winners run again with other seeds, by (trial, seed).
+    """
 
     config: Config
-    words: Sequence[str]
-    original: Measured
-    retrained: Measured
-    ended: Sequence[Trial]
+    searched: Sequence[str]
+    original: Measurements
+    retrained: Measurements
+    finished: Sequence[Trial]
     fresh: Mapping[tuple[int, int], Mapping[str, Any]]
 
     @cached_property
     def complete(self) -> list[Trial]:
-        return sorted((trial for trial in self.ended if trial.state == "complete"), key=lambda trial: trial.number)
+        """The complete trials, by number."""
+        return sorted((trial for trial in self.finished if trial.state == "complete"), key=lambda trial: trial.number)
 
     def front(self) -> list[Trial]:
+        """The complete trials that no other dominates, lowest `unlearning` first."""
         return [self.complete[n] for n in front([trial.point for trial in self.complete])]
 
-    # ---- who wins, and what that is worth
+    # ---- winners and selection bias
 
-    def readings(self) -> list[str]:
-        return readings(self.config.search.objective, self.retrained)
+    def objectives(self) -> list[str]:
+        """Names of the objectives that trials can be scored by."""
+        return scorable_objectives(self.config.search.objective, self.retrained)
 
-    def point(self, trial: Trial, reading: str) -> Point | None:
-        """None where the trial did not measure what the reading needs."""
-        if reading == self.config.search.objective:
+    def point(self, trial: Trial, objective: str) -> Point | None:
+        """Score a complete trial by an objective; None if it did not measure what the objective needs."""
+        if objective == self.config.search.objective:
             return trial.point
-        measured = trial.said["measured"]
-        known = all(f"{split}.accuracy" in measured for split in OBJECTIVES[reading].splits)
-        return OBJECTIVES[reading].point(measured, self.retrained) if known else None
+        measured = trial.attributes["measured"]
+        available = all(f"{split}.accuracy" in measured for split in OBJECTIVES[objective].splits)
+        return OBJECTIVES[objective].point(measured, self.retrained) if available else None
 
-    def least(self, reading: str) -> float:
-        """Validation accuracy that a winner has at least: a point below the original's. With the retrained model known, below the
-        lower of the two: a trial that is like it must be able to win."""
-        known = [self.original["utility"], *([self.retrained["utility"]] if OBJECTIVES[reading].oracle else [])]
-        return min(known) - WITHIN
+    def min_utility(self, objective: str) -> float:
+        """Compute the lowest validation accuracy of a winner: a point below the original's.
 
-    def floor(self) -> str:
-        """In words, by its own objective."""
-        reading = self.config.search.objective
-        lower = OBJECTIVES[reading].oracle and self.retrained["utility"] < self.original["utility"]
-        return f"a validation accuracy of {self.least(reading):.2f} (a point below the {'retrained model' if lower else 'original'}'s)"
+        With the retrained model known, it is a point below the lower of the two, so that a trial that equals it can win.
+        """
+        baselines = [self.original["utility"], *([self.retrained["utility"]] if OBJECTIVES[objective].oracle else [])]
+        return min(baselines) - MAX_LOSS
 
-    def winner(self, reading: str | None = None) -> Trial | None:
-        """The least `unlearning` among those with at least that validation accuracy."""
-        reading = reading or self.config.search.objective
-        read = [(self.point(trial, reading), trial) for trial in self.complete]
-        good = [(point, trial) for point, trial in read if point and trial.said["measured"]["utility"] >= self.least(reading)]
-        best = min(good, key=lambda pair: (pair[0][0], -pair[0][1], pair[1].number), default=None)
+    def describe_min_utility(self) -> str:
+        """Describe the winner's condition by the search's own objective."""
+        objective = self.config.search.objective
+        lower = OBJECTIVES[objective].oracle and self.retrained["utility"] < self.original["utility"]
+        baseline = "retrained model" if lower else "original"
+        return f"a validation accuracy of at least {self.min_utility(objective):.2f} (a point below the {baseline}'s)"
+
+    def winner(self, objective: str | None = None) -> Trial | None:
+        """Find the trial with the lowest `unlearning` among those with the required validation accuracy.
+
+        Args:
+            objective: The objective to score by; None: the search's own.
+        """
+        objective = objective or self.config.search.objective
+        scored = [(self.point(trial, objective), trial) for trial in self.complete]
+        minimum = self.min_utility(objective)
+        eligible = [(point, trial) for point, trial in scored if point and trial.attributes["measured"]["utility"] >= minimum]
+        best = min(eligible, key=lambda pair: (pair[0][0], -pair[0][1], pair[1].number), default=None)
         return best and best[1]
 
     def winners(self) -> dict[str, Trial]:
-        """By reading, those that there are."""
-        found = {reading: self.winner(reading) for reading in self.readings()}
-        return {reading: trial for reading, trial in found.items() if trial}
+        """The winner by each objective that has one."""
+        by_objective = {objective: self.winner(objective) for objective in self.objectives()}
+        return {objective: trial for objective, trial in by_objective.items() if trial}
 
-    def seeds(self) -> list[int]:
-        """Those that the search did not have."""
+    def fresh_seeds(self) -> list[int]:
+        """The seeds with which winners are run again; the search used none of them."""
         return [self.config.run.seed + n for n in range(1, self.config.search.fresh_seeds + 1)]
 
     def chosen(self) -> dict[str, dict[str, Any]]:
-        """By reading: its winner, what it scored in the search and with fresh seeds, and how far the first is from the second."""
-        found: dict[str, dict[str, Any]] = {}
-        for reading, trial in self.winners().items():
-            point = self.point(trial, reading)
+        """By objective: the winner, its score in the search and with fresh seeds, and the difference with its interval."""
+        table: dict[str, dict[str, Any]] = {}
+        for objective, trial in self.winners().items():
+            point = self.point(trial, objective)
             assert point
-            of = {"trial": trial.number, "unlearning": point[0], "utility": point[1]}
-            anew = [self.fresh.get((trial.number, seed), {}).get("measured") for seed in self.seeds()]
-            points = [OBJECTIVES[reading].point(measured, self.retrained) for measured in anew if measured]
+            row = {"trial": trial.number, "unlearning": point[0], "utility": point[1]}
+            reruns = [self.fresh.get((trial.number, seed), {}).get("measured") for seed in self.fresh_seeds()]
+            points = [OBJECTIVES[objective].point(measured, self.retrained) for measured in reruns if measured]
             if points:
                 for n, key in enumerate(("unlearning", "utility")):
                     fresh = over_seeds([each[n] for each in points])
                     low, high = fresh.ends()
-                    of |= {f"fresh.{key}": fresh.value, f"fresh.{key}.low": low, f"fresh.{key}.high": high}
-                    of |= {f"bias.{key}": point[n] - fresh.value, f"bias.{key}.low": point[n] - high, f"bias.{key}.high": point[n] - low}
-                of["fresh.seeds"] = len(points)
-            found[reading] = of
-        return found
+                    row |= {f"fresh.{key}": fresh.value, f"fresh.{key}.low": low, f"fresh.{key}.high": high}
+                    row |= {f"bias.{key}": point[n] - fresh.value, f"bias.{key}.low": point[n] - high, f"bias.{key}.high": point[n] - low}
+                row["fresh.seeds"] = len(points)
+            table[objective] = row
+        return table
 
     # ---- numbers and tables
 
-    def worst(self) -> Point:
+    def reference_point(self) -> Point:
+        """The hypervolume's reference point."""
         objective = OBJECTIVES[self.config.search.objective]
-        first = objective.point(self.original, self.retrained)[0] if objective.worst is None else objective.worst
-        return first, 0.0
+        unlearning = objective.point(self.original, self.retrained)[0] if objective.worst is None else objective.worst
+        return unlearning, 0.0
 
     def counts(self) -> dict[str, float]:
-        """How many trials counted, were stopped and failed; the area that the complete ones dominate."""
-        stopped, failed = (sum(trial.state == state for trial in self.ended) for state in ("pruned", "fail"))
-        area = hypervolume([trial.point for trial in self.complete], self.worst())
-        return {"done": len(self.ended), "pruned": stopped, "failed": failed, "hypervolume": area}
+        """Numbers of finished, pruned and failed trials, and the hypervolume of the complete ones."""
+        pruned, failed = (sum(trial.state == state for trial in self.finished) for state in ("pruned", "fail"))
+        volume = hypervolume([trial.point for trial in self.complete], self.reference_point())
+        return {"done": len(self.finished), "pruned": pruned, "failed": failed, "hypervolume": volume}
 
-    def grown(self) -> list[list[Point]]:
-        """The points that were known when 0, 1, 2, ... trials had ended."""
-        known: list[list[Point]] = [[]]
-        for trial in self.ended:
-            known.append([*known[-1], *([trial.point] if trial.state == "complete" else [])])
-        return known
+    def points_by_budget(self) -> list[list[Point]]:
+        """The complete trials' points after 0, 1, 2, ... finished trials."""
+        so_far: list[list[Point]] = [[]]
+        for trial in self.finished:
+            so_far.append([*so_far[-1], *([trial.point] if trial.state == "complete" else [])])
+        return so_far
 
     def _measured(self) -> list[str]:
         return [key for key in self.original if key != "utility"]
 
     def table(self, trials: Iterable[Trial]) -> str:
-        """CSV: both objectives, the first by each other reading, what was measured, epochs that ran, arguments."""
+        """Format trials as CSV: both objectives, the first by every other objective, measurements, epochs, arguments."""
         written = io.StringIO()
         lines = csv.writer(written, lineterminator="\n")
-        others = self.readings()[1:]
-        lines.writerow(["trial", "state", "unlearning", "utility", *others, *self._measured(), "ran", *self.words, "reason"])
+        others = self.objectives()[1:]
+        lines.writerow(["trial", "state", "unlearning", "utility", *others, *self._measured(), "ran", *self.searched, "reason"])
         for trial in trials:
-            measured = trial.said.get("measured", {})
-            points = [self.point(trial, reading) if measured else None for reading in others]
+            measured = trial.attributes.get("measured", {})
+            points = [self.point(trial, objective) if measured else None for objective in others]
             cells = [*(trial.values or ("", "")), *(point[0] if point else "" for point in points)]
-            cells += [*(measured.get(key, "") for key in self._measured()), trial.said.get("ran", "")]
-            cells += [trial.arguments.get(word, "") for word in self.words]
+            cells += [*(measured.get(key, "") for key in self._measured()), trial.attributes.get("ran", "")]
+            cells += [trial.arguments.get(name, "") for name in self.searched]
             lines.writerow([trial.number, trial.state, *map(_cell, cells), "" if trial.state == "complete" else trial.reason])
         return written.getvalue()
 
     def fresh_table(self) -> str:
-        """CSV: every fresh run of the winners, by each reading."""
+        """Format the winners' runs with fresh seeds as CSV, scored by every objective."""
         written = io.StringIO()
         lines = csv.writer(written, lineterminator="\n")
-        lines.writerow(["trial", "seed", *self.readings(), "utility", *self._measured(), "reason"])
-        for (number, seed), said in self.fresh.items():
-            measured = said["measured"]
-            points = [OBJECTIVES[each].point(measured, self.retrained)[0] if measured else "" for each in self.readings()]
+        lines.writerow(["trial", "seed", *self.objectives(), "utility", *self._measured(), "reason"])
+        for (number, seed), record in self.fresh.items():
+            measured = record["measured"]
+            points = [OBJECTIVES[each].point(measured, self.retrained)[0] if measured else "" for each in self.objectives()]
             cells = [*points, measured.get("utility", ""), *(measured.get(each, "") for each in self._measured())]
-            lines.writerow([number, seed, *map(_cell, cells), said.get("reason", "")])
+            lines.writerow([number, seed, *map(_cell, cells), record.get("reason", "")])
         return written.getvalue()
 
     def budgets_table(self) -> str:
-        lines = [f"{n},{len(front(points))},{hypervolume(points, self.worst()):.6g}" for n, points in enumerate(self.grown()) if n]
+        """Format the size of the front and the hypervolume after each trial as CSV."""
+        reference = self.reference_point()
+        budgets = list(enumerate(self.points_by_budget()))[1:]
+        lines = [f"{n},{len(front(points))},{hypervolume(points, reference):.6g}" for n, points in budgets]
         return "\n".join(["trials,front,hypervolume", *lines]) + "\n"
 
-    # ---- pictures and files
+    # ---- figures and files
 
-    def budgets(self) -> bytes:
-        grown, names = self.grown(), OBJECTIVES[self.config.search.objective].names
+    def budgets_figure(self) -> bytes:
+        """PNG: the front and the hypervolume by number of trials."""
+        names, reference = OBJECTIVES[self.config.search.objective].names, self.reference_point()
         title = f"{self.config.method}, {self.config.search.objective}: would more trials help?"
-        return nested(title, names, grown, [hypervolume(points, self.worst()) for points in grown])
+        history = self.points_by_budget()
+        return figures.budgets(title, names, history, [hypervolume(points, reference) for points in history])
 
-    def picture(self) -> bytes:
+    def front_figure(self) -> bytes:
+        """PNG: the trials, their front, the original model, the configuration's own values and the winner."""
         objective, winner = OBJECTIVES[self.config.search.objective], self.winner()
-        named = [("original", objective.point(self.original, self.retrained), "#D55E00", "s")]
-        own = [trial for trial in self.complete if trial.arguments == values_of(self.config)]
-        named += [("own values", trial.point, "#222222", "D") for trial in own[:1]]
-        named += [(f"best: {winner.number}", winner.point, "#009E73", "*")] if winner else []
-        least = self.least(self.config.search.objective) if objective.names[1] == "validation accuracy" else None
+        marks = [figures.Mark("original", objective.point(self.original, self.retrained), "#D55E00", "s")]
+        own = [trial for trial in self.complete if trial.arguments == argument_values(self.config)]
+        marks += [figures.Mark("own values", trial.point, "#222222", "D") for trial in own[:1]]
+        marks += [figures.Mark(f"best: {winner.number}", winner.point, "#009E73", "*")] if winner else []
+        minimum = self.min_utility(self.config.search.objective) if objective.names[1] == "validation accuracy" else None
         title = f"{self.config.method}, {self.config.search.objective}"
-        return picture(title, objective.names, [trial.point for trial in self.complete], named, least)
+        return figures.front(title, objective.names, [trial.point for trial in self.complete], marks, minimum)
 
     def write(self, folder: Path) -> None:
-        """What the row shows, for those who read files."""
+        """Write all tables and figures into a folder; the search's MLflow run has the same."""
         winner = self.winner()
         best = {"trial": winner.number, "unlearning": winner.point[0], "utility": winner.point[1]} if winner else {}
-        for name, draw in (("front.png", self.picture), ("budgets.png", self.budgets)):
-            with whole(folder / name) as beside:
-                beside.write_bytes(draw())
-        write_text(folder / "trials.csv", self.table(self.ended))
+        for name, draw in (("front.png", self.front_figure), ("budgets.png", self.budgets_figure)):
+            with whole(folder / name) as temporary:
+                temporary.write_bytes(draw())
+        write_text(folder / "trials.csv", self.table(self.finished))
         write_text(folder / "front.csv", self.table(self.front()))
         write_text(folder / "budgets.csv", self.budgets_table())
         write_text(folder / "fresh.csv", self.fresh_table())
         write_json(folder / "best.json", self.counts() | best | {"chosen": self.chosen()})
 
 
-def readings(own: str, retrained: Measured) -> list[str]:
-    """The objectives by which trials can be read: their search's own first, oracle where the retrained model is known.
+def scorable_objectives(own: str, retrained: Measurements) -> list[str]:
+    """List the objectives that trials can be scored by: the search's own first, `oracle` if the retrained model is known.
 
-    >>> readings("oracle_free", {}), readings("report", {"utility": 83.4})
+    Args:
+        own: The search's objective.
+        retrained: Measurements of the retrained model; empty if there is none.
+
+    >>> scorable_objectives("oracle_free", {}), scorable_objectives("report", {"utility": 83.4})
     (['oracle_free'], ['report', 'oracle_free', 'oracle'])
     """
     return list(dict.fromkeys([own, "oracle_free", *(["oracle"] if retrained else [])]))
 
 
-def price(reading: str, of: Mapping[str, Any]) -> str:
-    """One line on what a winner's score is worth."""
-    said = f"best by {reading}: trial {of['trial']}, {pair((of['unlearning'], of['utility']))} in the search"
-    if "fresh.seeds" not in of:
-        return said
-    biases = (f"{key} {_signed(of, f'bias.{key}')}" for key in ("unlearning", "utility"))
-    fresh = pair((of["fresh.unlearning"], of["fresh.utility"]))
-    return f"{said}; {fresh} with {of['fresh.seeds']} fresh seeds; selection bias (search minus fresh): {', '.join(biases)}"
+def describe_winner(objective: str, row: Mapping[str, Any]) -> str:
+    """Format a winner's score and its selection bias as one line.
+
+    Args:
+        objective: The objective it won by.
+        row: Its row of `SearchResults.chosen`.
+    """
+    line = f"best by {objective}: trial {row['trial']}, {format_point((row['unlearning'], row['utility']))} in the search"
+    if "fresh.seeds" not in row:
+        return line
+    biases = (f"{key} {_signed(row, f'bias.{key}')}" for key in ("unlearning", "utility"))
+    fresh = format_point((row["fresh.unlearning"], row["fresh.utility"]))
+    return f"{line}; {fresh} with {row['fresh.seeds']} fresh seeds; selection bias (search minus fresh): {', '.join(biases)}"
 
 
-def pair(values: Sequence[float] | None) -> str:
+def format_point(values: Sequence[float] | None) -> str:
+    """Format both objectives for a line on stderr; "" for None."""
     return ", ".join(f"{value:.4g}" for value in values or ())
 
 
-def _signed(of: Mapping[str, Any], key: str) -> str:
-    return f"{of[key]:+.3g} [{of[key + '.low']:+.3g}, {of[key + '.high']:+.3g}]"
+def _signed(row: Mapping[str, Any], key: str) -> str:
+    return f"{row[key]:+.3g} [{row[key + '.low']:+.3g}, {row[key + '.high']:+.3g}]"
 
 
 def _cell(value: Any) -> Any:

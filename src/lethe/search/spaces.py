@@ -1,4 +1,4 @@
-"""Where a search looks: typed spaces (params.yaml, search.spaces) and how a trial draws from them."""
+"""Search spaces of arguments (params.yaml, `search.spaces`) and how a trial draws from them."""
 
 import math
 from collections.abc import Mapping
@@ -9,50 +9,64 @@ from lethe.config.schema import Space
 from lethe.workspace.workspace import say
 
 
-def spaces(config: Config) -> tuple[dict[str, Space], dict[str, Any]]:
-    """The method's space, and the configuration's own values, which are the first trial.
+def widened_space(config: Config) -> tuple[dict[str, Space], dict[str, Any]]:
+    """Resolve the method's search space and the first trial, which is the configuration's own values.
 
-    A space that lacks its own value is widened, with a line; where that can't be (log, step) there is no first trial: {}."""
-    own, wide, missed = values_of(config), dict(config.space), False
-    for word, space in config.space.items():
-        value = own[word]
+    A space that excludes a configured value is widened, with a message. Where that is impossible (`log`, `step`), there is no
+    first trial.
+
+    Returns:
+        The space of each argument, and the values of the first trial; `{}` if it can't be expressed in the space.
+    """
+    configured, wide, excluded = argument_values(config), dict(config.space), False
+    for name, space in config.space.items():
+        value = configured[name]
         if space.choices is not None:
             if value not in space.choices:
-                wide[word] = space.model_copy(update={"choices": (*space.choices, value)})
+                wide[name] = space.model_copy(update={"choices": (*space.choices, value)})
         elif space.low is not None and space.high is not None:
             steps = (value - space.low) / space.step if space.step else 0.0
             if (space.log and value <= 0) or not math.isclose(steps, round(steps), abs_tol=1e-9):
-                say(f"search.spaces: {word} can't be {value} there; the configuration's own values are not tried")
-                missed = True
+                say(f"search.spaces.{config.method}.{name} can't include the configured value {value}; the configured values are not tried")
+                excluded = True
             elif not space.low <= value <= space.high:
-                wide[word] = space.model_copy(update={"low": min(space.low, value), "high": max(space.high, value)})
-        if wide[word] != space:
-            say(f"search.spaces: {word} is widened to its own value {value}")
-    return wide, {} if missed else {word: own[word] for word in wide if holds(wide[word], own)}
+                wide[name] = space.model_copy(update={"low": min(space.low, value), "high": max(space.high, value)})
+        if wide[name] != space:
+            say(f"search.spaces.{config.method}.{name} is widened to include the configured value {value}")
+    return wide, {} if excluded else {name: configured[name] for name in wide if is_active(wide[name], configured)}
 
 
-def values_of(config: Config) -> dict[str, Any]:
-    """The method's arguments; names as one text, as Optuna stores them."""
+def argument_values(config: Config) -> dict[str, Any]:
+    """Get the method's arguments by name; a list of names is one text, the form in which Optuna stores it."""
     section = config.methods[config.method]
-    said = {word: getattr(section, word) for word in type(section).model_fields}
-    return {word: ",".join(value) if isinstance(value, tuple) else value for word, value in said.items()}
+    values = {name: getattr(section, name) for name in type(section).model_fields}
+    return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def holds(space: Space, values: Mapping[str, Any]) -> bool:
-    """Whether the argument is searched at these values of the others."""
+def is_active(space: Space, values: Mapping[str, Any]) -> bool:
+    """Test whether an argument is searched, given the values of the others (`when`)."""
     return all(values[other] in allowed for other, allowed in space.when.items())
 
 
-def suggest(trial: Any, config: Config, wide: Mapping[str, Space]) -> dict[str, Any]:
-    """What an Optuna trial proposes, in the order of the space, so that a condition is known when it is asked."""
-    values, chosen = values_of(config), dict[str, Any]()
-    for word, space in wide.items():
-        if not holds(space, values | chosen):
+def suggest(trial: Any, config: Config, spaces: Mapping[str, Space]) -> dict[str, Any]:
+    """Draw a trial's arguments.
+
+    Args:
+        trial: The Optuna trial that proposes values.
+        config: The search's configuration, whose values the arguments that are not searched keep.
+        spaces: The space of each argument, in order: the values a `when` refers to are drawn before it is tested.
+
+    Returns:
+        The drawn values of the active arguments.
+    """
+    values, drawn = argument_values(config), dict[str, Any]()
+    for name, space in spaces.items():
+        if not is_active(space, values | drawn):
             continue
         if space.choices is not None:
-            chosen[word] = trial.suggest_categorical(word, space.choices)
-        elif isinstance(values[word], int):
-            chosen[word] = trial.suggest_int(word, space.low, space.high, log=space.log, step=int(space.step or 1))
+            drawn[name] = trial.suggest_categorical(name, space.choices)
+        elif isinstance(values[name], int):
+            drawn[name] = trial.suggest_int(name, space.low, space.high, log=space.log, step=int(space.step or 1))
         else:
-            chosen[word] = trial.suggest_float(word, space.low, space.high, log=space.log, step=space.step)
-    return chosen
+            drawn[name] = trial.suggest_float(name, space.low, space.high, log=space.log, step=space.step)
+    return drawn

@@ -1,7 +1,8 @@
-"""Where trials are kept: a database that may be away for a while, and which of its trials nobody runs any more.
+"""The database of a search's trials: it may be unreachable for a while, and trials whose process died are queued again.
 
-A trial is alive while its process holds a lock on this machine or, on another, while its heartbeat goes on. One that is not
-fails and waits to be tried again: it does not count then, and its successor names it in Optuna's retry history.
+A trial is alive while its process holds a lock file (on this machine) or while its heartbeat continues (on another). A trial that is
+not alive fails and is queued again with the same arguments: the failed one does not count, and its successor names it in Optuna's
+retry history.
 """
 
 import contextlib
@@ -22,56 +23,104 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
-from lethe._util.errors import RunFailed
-from lethe._util.redact import said
+from lethe._util import redact
+from lethe._util.errors import RunFailed, UserError
+from lethe.config.loader import Config
+from lethe.workspace.layout import Layout
 
-PATIENCE = 600.0  # seconds that a database may be away
-MISSED = 4  # heartbeats in a row, and the trial is another's
-TRIES = 4  # of a trial whose process dies each time
-BEHIND = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id", "_get_stale_trial_ids")  # Optuna's cache calls them
-TAKES = "set_trial_state_values"
+MAX_WAIT = 600.0  # seconds that a database may be unreachable
+MISSED_HEARTBEATS = 4  # in a row, after which a trial counts as dead
+MAX_ATTEMPTS = 4  # at a trial whose process dies each time
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+# Private methods of Optuna's storage that its cache calls without going through the public ones
+CACHE_METHODS = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id", "_get_stale_trial_ids")
+CLAIM = "set_trial_state_values"  # the method that takes a waiting trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 log = logging.getLogger(__name__)
 
 
-def address(url: str) -> str:
-    """With the driver that is installed, where the URL names none."""
+def shared_layout(config: Config) -> Layout:
+    """The workspace whose trials and locks are used: the same one for all the copies that DVC makes of a checkout."""
+    return Layout(config.path(config.run.workspace))
+
+
+def storage_url(config: Config) -> str:
+    """Resolve `search.storage`; by default a SQLite file in the workspace, whose folder is created."""
+    if config.search.storage:
+        return config.search.storage
+    folder = shared_layout(config).trials
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder.resolve() / 'search.db'}"
+
+
+def with_storage(config: Config, call: Callable[..., Any] | None = None) -> Any:
+    """Open the database and call a function of Optuna with it.
+
+    Args:
+        config: The configuration.
+        call: Takes the keyword argument `storage`; None: only test that the database opens.
+
+    Returns:
+        What `call` returns.
+
+    Raises:
+        UserError: The database can't be opened; names it without its password.
+    """
+    try:
+        storage = Storage(storage_url(config), config.search.heartbeat)
+        return call(storage=storage) if call else None
+    except Exception as error:  # a missing driver, a server that is down: as many types as there are databases
+        raise UserError(f"search.storage: Optuna can't work with {redact.clean(storage_url(config))}: {redact.said(error)}") from error
+
+
+def with_driver(url: str) -> str:
+    """Complete a PostgreSQL URL that names no driver with the one that is installed."""
     kind, separator, rest = url.partition("://")
     return f"postgresql+psycopg://{rest}" if separator and kind in ("postgresql", "postgres") else url
 
 
 class Storage(optuna.storages.RDBStorage):  # type: ignore[misc]
-    """Optuna's, which waits for a database that went away. Opening it does not: what is wrong with a URL is said at once."""
+    """Optuna's storage, which waits for an unreachable database. Opening it does not wait: a wrong URL is an error at once."""
 
     def __init__(self, url: str, heartbeat: int) -> None:
+        """Open the database.
+
+        Args:
+            url: SQLAlchemy's URL.
+            heartbeat: Seconds between two heartbeats of a running trial.
+        """
         sqlite = url.startswith("sqlite")
         self.file = make_url(url).database if sqlite else None
         engine: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
         if url.startswith("postgresql"):
             engine["connect_args"] = {"connect_timeout": 10}
         super().__init__(
-            address(url),
+            with_driver(url),
             engine,
             heartbeat_interval=heartbeat,
-            grace_period=MISSED * heartbeat,
-            heartbeat_stale_trial_callback=again,
+            grace_period=MISSED_HEARTBEATS * heartbeat,
+            heartbeat_stale_trial_callback=requeue,
         )
 
-    def turn(self) -> contextlib.AbstractContextManager[Any]:
-        """SQLite locks no row while a waiting trial is taken: two processes would take the same one (14 times of 60), and run it."""
+    def claim_lock(self) -> contextlib.AbstractContextManager[Any]:
+        """Lock the taking of a waiting trial. SQLite locks no row: two processes would take the same trial (14 times of 60)."""
         return FileLock(f"{self.file}.lock") if self.file and self.file != ":memory:" else contextlib.nullcontext()
 
 
-def patiently(call: Callable[[], Any]) -> Any:
-    """Its result, tried until the database answers. Raises RunFailed once that takes too long."""
+def retrying(call: Callable[[], Any]) -> Any:
+    """Call a function of the database again until the database answers.
+
+    Raises:
+        RunFailed: It did not answer for `MAX_WAIT` seconds.
+    """
     for attempt in Retrying(
-        retry=retry_if_exception(_away),
+        retry=retry_if_exception(_is_unreachable),
         wait=wait_exponential(max=5),
-        stop=stop_after_delay(PATIENCE),
-        before_sleep=_tell,
-        retry_error_callback=_gave_up,
+        stop=stop_after_delay(MAX_WAIT),
+        before_sleep=_warn,
+        retry_error_callback=_give_up,
     ):
         with attempt:
             try:
@@ -79,97 +128,129 @@ def patiently(call: Callable[[], Any]) -> Any:
             except UpdateFinishedTrialError:
                 if attempt.retry_state.attempt_number == 1:
                     raise
-                return True  # an attempt got through whose answer did not
+                return True  # an earlier attempt succeeded, only its answer was lost
     raise AssertionError
 
 
-def _away(error: BaseException) -> bool:
+def _is_unreachable(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError)  # the last: Optuna goes on in a broken session
+    return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError)  # the last: Optuna reuses a broken session
 
 
-def _gave_up(state: RetryCallState) -> NoReturn:
+def _give_up(state: RetryCallState) -> NoReturn:
     error = state.outcome.exception() if state.outcome else None
-    reason = said(error.__cause__ or error) if error else ""
-    raise RunFailed(f"search.storage did not answer for {PATIENCE:g} s ({reason}); the same command goes on") from error
+    reason = redact.said(error.__cause__ or error) if error else ""
+    raise RunFailed(f"search.storage did not answer for {MAX_WAIT:g} s ({reason}); the same command resumes") from error
 
 
-def _tell(state: RetryCallState) -> None:
-    if state.attempt_number == 2 and state.outcome:  # the first may be no more than a lock
-        error = state.outcome.exception()
-        log.warning("search.storage does not answer (%s); waiting up to %g s", said(error.__cause__ or error), PATIENCE)  # type: ignore[union-attr,arg-type]
+def _warn(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    if state.attempt_number == 2 and error:  # the first may be no more than a lock
+        log.warning("search.storage does not answer (%s); waiting up to %g s", redact.said(error.__cause__ or error), MAX_WAIT)
 
 
-def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+def _with_retries(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: Storage, *arguments: Any, **named: Any) -> Any:
-        with self.turn() if method.__name__ == TAKES else contextlib.nullcontext():
-            return patiently(lambda: method(self, *arguments, **named))
+        with self.claim_lock() if method.__name__ == CLAIM else contextlib.nullcontext():
+            return retrying(lambda: method(self, *arguments, **named))
 
     return call
 
 
 for _name, _method in list(vars(optuna.storages.RDBStorage).items()):
-    if callable(_method) and (not _name.startswith("_") or _name in BEHIND):
-        setattr(Storage, _name, _patient(_method))
+    if callable(_method) and (not _name.startswith("_") or _name in CACHE_METHODS):
+        setattr(Storage, _name, _with_retries(_method))
 
 
-# ---- trials that nobody runs ----------------------------------------------------------------------------------------
+# ---- trials -----------------------------------------------------------------------------------------------------------
 
 
-def again(study: optuna.Study, trial: FrozenTrial, tries: int | None = TRIES) -> None:
-    """Its arguments wait to be tried again, by themselves: what it measured is not theirs."""
+def trials_of(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """Read the study's trials in these states; without any, in all states."""
+    trials: list[FrozenTrial] = study.get_trials(deepcopy=False, states=states or None)
+    return trials
+
+
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Read the trials that count, in the order in which they ended: a failed one counts unless it was or will be tried again."""
+    retried = retried_numbers(study) | {trial.number for trial in unqueued(study)}
+    trials = [trial for trial in trials_of(study, *FINISHED) if trial.number not in retried]
+    return sorted(trials, key=lambda trial: (trial.datetime_complete, trial.number))
+
+
+def requeue(study: optuna.Study, trial: FrozenTrial, max_attempts: int | None = MAX_ATTEMPTS) -> None:
+    """Queue a trial's arguments again, without what it recorded.
+
+    Args:
+        study: The trial's study.
+        trial: The trial that did not end by itself.
+        max_attempts: How often these arguments are tried in all; None: without limit.
+    """
     trial.user_attrs = {}
-    RetryHeartbeatStaleTrialCallback(max_retry=tries and tries - 1)(study, trial)
+    RetryHeartbeatStaleTrialCallback(max_retry=max_attempts and max_attempts - 1)(study, trial)
 
 
-def interrupted(study: optuna.Study) -> set[int]:
-    """Numbers of the trials that were, or will be, tried again."""
-    found = study.get_trials(deepcopy=False)
-    return {number for trial in found for number in RetryHeartbeatStaleTrialCallback.retry_history(trial)}
+def retried_numbers(study: optuna.Study) -> set[int]:
+    """Numbers of the trials that were queued again."""
+    return {number for trial in trials_of(study) for number in RetryHeartbeatStaleTrialCallback.retry_history(trial)}
 
 
-def lost(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that were interrupted before it was noted that they wait to be tried again."""
-    over, found = interrupted(study), study.get_trials(states=(TrialState.FAIL,))
-    alone = [trial for trial in found if "reason" not in trial.user_attrs and trial.number not in over]
-    return [trial for trial in alone if len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) < TRIES - 1]
+def unqueued(study: optuna.Study) -> list[FrozenTrial]:
+    """Interrupted trials that were killed before they were queued again."""
+    retried = retried_numbers(study)
+    alone = [t for t in trials_of(study, TrialState.FAIL) if "reason" not in t.user_attrs and t.number not in retried]
+    return [trial for trial in alone if len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) < MAX_ATTEMPTS - 1]
 
 
 @contextlib.contextmanager
-def running(study: optuna.Study, trial: optuna.Trial, locks: Path, home: str) -> Iterator[None]:
-    """Others see that the trial is alive. `home`: this workspace on this machine, whose `locks` they look at."""
-    lock = _lock(study, locks, trial.number)
+def marked_alive(study: optuna.Study, trial: optuna.Trial, locks: Path, home: str) -> Iterator[None]:
+    """Show other processes that a trial is alive.
+
+    Args:
+        study: The trial's study.
+        trial: The running trial.
+        locks: Folder of lock files that the processes on this machine share.
+        home: Identifies this workspace on this machine.
+    """
+    lock = _lock_path(study, locks, trial.number)
     with FileLock(lock, timeout=10):
         trial.set_user_attr("home", home)
         yield
         lock.unlink(missing_ok=True)
 
 
-def revive(study: optuna.Study, locks: Path, home: str, alone: bool = False) -> None:
-    """What nobody runs any more fails, and waits to be tried again. `alone`: nobody but us can begin a trial."""
+def requeue_dead(study: optuna.Study, locks: Path, home: str, exclusive: bool = False) -> None:
+    """Fail and queue again every trial whose process is gone.
+
+    Args:
+        study: The study to look at.
+        locks: Folder of lock files, as for `marked_alive`.
+        home: This workspace on this machine, as for `marked_alive`.
+        exclusive: Whether no other process can start a trial now.
+    """
     optuna.storages.fail_stale_trials(study)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    for trial in trials_of(study, TrialState.RUNNING):
         where, age = trial.user_attrs.get("home"), datetime.now() - (trial.datetime_start or datetime.now())
         if where not in (None, home):
-            continue  # its heartbeat tells
-        if where is None and not alone and age < timedelta(minutes=5):
-            continue  # it may just have been begun, anywhere
-        with contextlib.suppress(Timeout), FileLock(lock := _lock(study, locks, trial.number), timeout=0):
-            _give_up(study, trial.number)
+            continue  # on another machine: its heartbeat decides
+        if where is None and not exclusive and age < timedelta(minutes=5):
+            continue  # another process may have started it just now
+        with contextlib.suppress(Timeout), FileLock(lock := _lock_path(study, locks, trial.number), timeout=0):
+            _fail_and_requeue(study, trial.number)
             lock.unlink(missing_ok=True)
 
 
-def _give_up(study: optuna.Study, number: int) -> None:
-    """Killed between the two, it is given up once more, and tried again once."""
+def _fail_and_requeue(study: optuna.Study, number: int) -> None:
+    """A kill between the two steps is made good by the next call, which queues the trial once."""
     trial = study.get_trials()[number]
     if trial.state is TrialState.RUNNING:
-        if number not in interrupted(study):
-            again(study, trial)
-        with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # another's heartbeat check was first
+        if number not in retried_numbers(study):
+            requeue(study, trial)
+        with contextlib.suppress(ValueError, UpdateFinishedTrialError):  # another process's heartbeat check was first
             study.tell(number, state=TrialState.FAIL)
 
 
-def _lock(study: optuna.Study, locks: Path, number: int) -> Path:
+def _lock_path(study: optuna.Study, locks: Path, number: int) -> Path:
     locks.mkdir(parents=True, exist_ok=True)
     return locks / f"search.{study.study_name}.{number}.lock"
