@@ -1,7 +1,7 @@
 """What a result depends on beside its recipe and its data: the arithmetic, as declared numbers.
 
 A result is out of date when one of these numbers is raised, never because a file was edited, renamed or moved. Raise a number
-when the same recipe on the same data would give other results beyond the order of sums; tests/test_golden.py fails as long as the
+when the same recipe on the same data would give other results beyond the order of sums; tests/contract/test_golden.py fails as long as the
 arithmetic moved and the number did not. Number 1 of `engine` and `reading` is what commit 8948325 computed. That commit identified its
 arithmetic by the hashes of its source files, so these hashes are what number 1 is called, and its workspaces are still up to date."""
 

@@ -1,0 +1,372 @@
+"""What every method promises.
+
+A method is under contract by standing in METHODS: its numbers come from its section of params.yaml, with few epochs.
+"""
+
+import inspect
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+from torch import Tensor
+from torch.nn import Module
+
+from lethe._util.checkout import CHECKOUT
+from lethe.config import loader as config
+from lethe.data.device_data import Batch, Data
+from lethe.engine import engine
+from lethe.engine.engine import FrozenReferences, State
+from lethe.engine.options import RunOptions
+from lethe.evaluation import inference as predict
+from lethe.models import architectures as model
+from lethe.recipes import recipe
+from lethe.recipes.losses import CrossEntropy
+from lethe.recipes.paper_methods import METHODS, Training
+from lethe.recipes.recipe import Phase
+from lethe.recipes.schedules import Constant, Cosine
+from support import loops
+from support.methods import (
+    PARAMS,
+    SMALL,
+    Boom,
+    attempt,
+    boom_at,
+    copied,
+    digests,
+    everyone,
+    images,
+    moved,
+    network,
+    numbers,
+    section,
+    small,
+    told,
+    trained,
+    watched,
+)
+
+torch.set_num_threads(1)
+
+# What the report says of each method; where it is silent, the notebook's number
+HEAD, ALL = ("layer4", "fc"), ("all",)
+QUADRATIC = {"epochs": 50, "shape": "power", "power": 2.0, "final_epochs": 10, "lr_schedule": "constant"}
+HYBRID = QUADRATIC | {"peak": -1.0, "repair_every": 10, "trains": HEAD}
+REPORT: dict[str, dict[str, Any]] = {
+    "model_1": {"epochs": 5, "lr_schedule": "cosine", "trains": ALL},
+    "model_2": {"epochs": 5, "lr_schedule": "cosine", "trains": HEAD},
+    "model_3": {"epochs": 10, "scale": -1.0, "lr_schedule": "cosine", "trains": HEAD},
+    "model_4": {"epochs": 10, "scale": -0.1, "lr_schedule": "constant", "trains": ALL},
+    "model_5": {"epochs": 50, "scale": -0.5, "lr_schedule": "constant", "trains": ALL},
+    "model_6": {"epochs": 50, "scale": -0.5, "final_epochs": 5, "lr_schedule": "constant", "trains": ALL},
+    "hybrid_1": {"epochs": 50, "peak": -0.6, "shape": "linear", "lr_schedule": "constant", "trains": ALL},
+    "hybrid_2": QUADRATIC | {"peak": -0.8, "trains": ALL},
+    "hybrid_3": HYBRID,
+    "hybrid_4": HYBRID | {"unfreeze": ("layer1", "layer2"), "unfreeze_at": 0.3},
+}
+EVERYWHERE = {"lr": 0.001, "momentum": 0.9, "weight_decay": 0.0005, "batch_size": 128, "batchnorm": "train", "keep": "last"}
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return images()
+
+
+@pytest.fixture(params=sorted(METHODS))
+def method(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+# --- the section of params.yaml ---------------------------------------------------------------------------------------
+
+
+def test_the_section_holds_exactly_the_functions_arguments(method: str) -> None:
+    said = YAML(typ="safe", pure=True).load(PARAMS)["methods"][method]
+    first, *own = inspect.signature(METHODS[method]).parameters
+    assert first == "training"
+    assert list(said) == [*own, *Training.__dataclass_fields__]
+
+
+@pytest.mark.parametrize("name", REPORT)
+def test_the_numbers_are_the_reports(name: str) -> None:
+    own = section(name)
+    said = EVERYWHERE | REPORT[name]
+    assert {word: own[word] for word in said} == said
+
+
+# --- the recipe is a value --------------------------------------------------------------------------------------------
+
+
+def test_repr_evaluates_back(method: str) -> None:
+    for steps in (small(method), config.load(["--method", method], params=PARAMS).recipe()):
+        text = repr(steps)
+        assert eval(text, recipe.names()) == steps
+        assert hash(eval(text, recipe.names())) == hash(steps)
+        assert " at 0x" not in text
+        assert "lambda" not in text
+        assert "\n" not in text
+
+
+def test_repr_tells_numbers_apart(method: str) -> None:
+    steps = small(method)
+    for word, other in (
+        ("lr", 0.03),
+        ("epochs", 5),
+        ("trains", ("fc",)),
+        ("batchnorm", "eval"),
+        ("keep", "best"),
+        ("momentum", 0.5),
+    ):
+        if word in section(method):
+            assert repr(small(method, **{word: other})) != repr(steps), word
+
+
+# --- who moves --------------------------------------------------------------------------------------------------------
+
+
+def test_the_student_moves(method: str, data: Data) -> None:
+    student = network()
+    before = copied(student)
+    epochs = list(engine.run(small(method), student, data))
+    assert "fc.weight" in moved(before, student.state_dict())
+    assert [epoch.number for epoch in epochs] == list(range(len(epochs)))
+
+
+def test_references_share_nothing_with_the_student_and_do_not_move(method: str, data: Data) -> None:
+    student, random_init = network(0), network(1)
+    before, random_init_before = copied(student), copied(random_init)
+    seen: list[FrozenReferences] = []
+
+    def watch(batch: Batch, refs: FrozenReferences) -> None:
+        seen.append(refs)
+        for reference, start in ((refs.original, before), (refs.random_init, random_init_before)):
+            assert not moved(start, reference.state_dict())
+            assert not any(module.training for module in reference.modules())
+            assert not any(parameter.requires_grad for parameter in reference.parameters())
+
+    steps = watched(small(method), watch)
+    for _ in engine.run(steps, student, data, RunOptions(random_init=random_init)):
+        pass
+    assert seen
+    assert all(refs is seen[0] for refs in seen)
+    watch(next(data.batches("retain", 8, 0, 0)), seen[0])
+    assert moved(before, student.state_dict())
+    places = [storages(network) for network in (student, random_init, seen[0].original, seen[0].random_init)]
+    assert len(set().union(*places)) == sum(map(len, places))
+
+
+def storages(network: Module) -> set[int]:
+    return {value.untyped_storage().data_ptr() for value in network.state_dict().values()}
+
+
+@pytest.mark.parametrize("batchnorm", ["train", "eval_frozen"])
+def test_frozen_weights_equal_the_originals_to_the_bit(method: str, batchnorm: str, data: Data) -> None:
+    steps = small(method, trains=("layer4", "fc"), unfreeze=("layer1",), batchnorm=batchnorm)
+    student = network()
+    before = copied(student)
+    phases = [part for part in steps if isinstance(part, Phase)]
+    trains = {name for phase in phases for e in range(phase.epochs) for name in phase.trains(student, e / phase.epochs)}
+    for _ in engine.run(steps, student, data):
+        pass
+    after = moved(before, student.state_dict())
+    weights = {name for name, _ in student.named_parameters()}
+    assert trains < weights
+    assert after & weights == trains
+    buffers = after - weights
+    statistics = {name for name in before if "running" in name or "num_batches" in name}
+    frozen = {name for name in statistics if name.rsplit(".", 1)[0] + ".weight" not in trains}
+    assert buffers == (statistics if batchnorm == "train" else statistics - frozen)
+
+
+def test_zero_epochs_change_nothing(method: str, data: Data) -> None:
+    none = {word: 0 for word in section(method) if word.endswith("epochs")}
+    assert none
+    student = network()
+    before = copied(student)
+    epochs = list(engine.run(small(method, **none), student, data))
+    assert [epoch.phase for epoch in epochs] == ["start"]
+    assert not moved(before, student.state_dict())
+
+
+def test_flags_and_modes_are_given_back(method: str, data: Data) -> None:
+    """Behind a run, behind every epoch, and behind an exception in the middle of one."""
+    student = network()
+    student.train()
+    student.get_submodule("layer2").eval()
+    student.get_parameter("fc.bias").requires_grad_(False)
+
+    def state() -> list[bool]:
+        return [m.training for m in student.modules()] + [p.requires_grad for p in student.parameters()]
+
+    before = state()
+    for _ in engine.run(small(method), student, data, RunOptions(evaluate=predict.evaluator(data, ["validation"]))):
+        assert state() == before
+    epochs = engine.run(watched(small(method), boom_at(7)), student, data)
+    with pytest.raises(Boom):
+        list(epochs)
+    assert state() == before
+
+
+def test_equal_seeds_give_equal_logits_and_other_seeds_do_not(method: str, data: Data) -> None:
+    one, again, other = (everyone(trained(small(method), data, seed=seed), data) for seed in (3, 3, 4))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.slow
+def test_two_processes_end_alike() -> None:
+    other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    said = "import json; from support.methods import digests; print(json.dumps([hash('R'), digests()]))"
+    environment = os.environ | {"PYTHONHASHSEED": other, "PYTHONPATH": f"{CHECKOUT / 'src'}:{CHECKOUT / 'tests'}"}
+    process = subprocess.run([sys.executable, "-c", said], env=environment, stdout=subprocess.PIPE, check=True)
+    hash_there, there = json.loads(process.stdout)
+    assert hash_there != hash("R")  # the two really differ in what could leak into a result
+    assert there == digests()
+    assert len(set(there.values())) == len(METHODS)  # and no two methods are one
+
+
+# --- equal to a plain loop --------------------------------------------------------------------------------------------
+
+
+def table(data: Data, batch_size: int, seed: int) -> loops.Table:
+    """The same images in the same order, for a loop that knows nothing of the engine."""
+
+    def batches(split: str, number: int) -> Iterator[Tensor]:
+        return (batch.index_B for batch in data.batches(split, batch_size, seed, number))
+
+    return loops.Table(data.normalised(torch.arange(len(data.labels_N))), data.labels_N, batches)
+
+
+def by_loop(loop: Callable[..., None], method: str, student: Module, data: Data, seed: int, said: dict[str, Any], *more: Any) -> None:
+    sgd = loops.Numbers(*(said[word] for word in ("trains", "lr", "momentum", "weight_decay")))
+    own = {word: said[word] for word in inspect.signature(loop).parameters if word in said}
+    # the loop of a method takes all its numbers but the ramp's form, which the report fixes
+    assert set(inspect.signature(METHODS[method]).parameters) - set(own) <= {"training", "shape", "power"}
+    loop(student, table(data, said["batch_size"], seed), *more, sgd, **own)
+
+
+CASES: dict[str, tuple[dict[str, int], dict[str, Any]]] = {  # sizes of the splits; changes to the numbers
+    "as in params.yaml, last batches short": ({}, {}),
+    "a part trains, last batches joined or full": (
+        {"retain": 33, "forget": 16},
+        {"trains": ("layer3", "fc"), "unfreeze": ("layer1", "layer4")},
+    ),
+    "forget longer than retain, other rates": (
+        {"retain": 19, "forget": 60},
+        {"repair_every": 1, "lr": 0.05, "momentum": 0.5, "weight_decay": 0.01, "scale": -0.05, "peak": -0.05},
+    ),
+    "one image to forget": ({"forget": 1}, {"final_epochs": 1, "repair_every": 0}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_its_plain_loop_to_the_bit(method: str, case: str) -> None:
+    loop = getattr(loops, method, None)
+    if loop is None:
+        pytest.skip("no plain loop of it in tests/support/loops.py")
+    sizes, changes = CASES[case]
+    data = images(**sizes)
+    student, plain = network(), network()
+    for _ in engine.run(small(method, **changes), student, data, RunOptions(seed=11)):
+        pass
+    by_loop(loop, method, plain, data, 11, numbers(method, **changes))
+    assert not moved(plain.state_dict(), student.state_dict())
+    assert all(value.isfinite().all() for value in student.state_dict().values())
+
+
+def test_there_is_a_loop_of_each_of_the_reports_methods() -> None:
+    assert all(hasattr(loops, method) for method in REPORT)
+
+
+def test_frozen_statistics_equal_their_plain_loop_to_the_bit(data: Data) -> None:
+    student, plain = network(), network()
+    for _ in engine.run(small("model_2", batchnorm="eval_frozen"), student, data):
+        pass
+    by_loop(loops.model_2_with_frozen_statistics, "model_2", plain, data, 0, numbers("model_2"))
+    assert not moved(plain.state_dict(), student.state_dict())
+
+
+def test_the_best_epoch_equals_its_plain_loop_to_the_bit(data: Data) -> None:
+    """Over six seeds, so that the best epoch is not always the last."""
+    changes = {"keep": "best", "epochs": 1, "final_epochs": 3, "lr": 0.1}
+    not_last = 0
+    for seed in range(6):
+        student, plain = network(), network()
+        state = State()
+        for _ in engine.run(
+            small("model_6", **changes), student, data, RunOptions(seed=seed, evaluate=predict.evaluator(data, ["validation"])), state=state
+        ):
+            last = copied(student)
+        by_loop(loops.model_6_keeping_the_best, "model_6", plain, data, seed, numbers("model_6", **changes), data.splits["validation"])
+        assert not moved(plain.state_dict(), student.state_dict())
+        not_last += bool(moved(last, student.state_dict()))
+    assert 0 < not_last < 6
+
+
+@pytest.mark.slow
+def test_hybrid_4_equals_its_plain_loop_on_resnet18_to_the_bit() -> None:
+    data = images(retain=21, forget=9, validation=4, size=32)
+    changes = {"epochs": 2, "final_epochs": 1, "repair_every": 2, "batch_size": 8, "lr": 0.001}
+    student, plain = (model.build("resnet18", 10, 0) for _ in range(2))
+    before = copied(student)
+    for _ in engine.run(small("hybrid_4", **changes), student, data):
+        pass
+    by_loop(loops.hybrid_4, "hybrid_4", plain, data, 0, numbers("hybrid_4", **changes))
+    after = moved(before, student.state_dict())
+    assert {"layer1.0.conv1.weight", "layer3.0.bn1.running_mean"} <= after
+    assert "layer3.0.conv1.weight" not in after
+    assert not moved(plain.state_dict(), student.state_dict())
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_interrupted_in_every_epoch_and_continued_ends_alike(method: str, keep: str, data: Data, tmp_path: Path) -> None:
+    """Dies at a random batch of every epoch of every phase; each time a new model goes on from what the last epoch wrote."""
+    steps = small(method, epochs=3, keep=keep)
+    whole = network()
+    calls: list[int] = []  # of a loss, epoch by epoch
+
+    def count(batch: Batch, refs: FrozenReferences) -> None:
+        calls[-1] += 1
+
+    records = []
+    for epoch in engine.run(watched(steps, count), whole, data, RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"]))):
+        records.append(told(epoch))
+        calls.append(0)
+    assert {record.phase for record in records[1:]} == {part.name for part in steps}
+
+    draw = random.Random(f"{method} {keep}")
+    stops = [draw.randrange(length) for length in calls[:-1]]
+    seen = []
+    for number, stop in enumerate(stops):  # in epoch `number` + 1, so behind all of the one before it, which this life begins with
+        behind = calls[number - 1] if number else 0
+        seen += attempt(watched(steps, boom_at(behind + stop)), tmp_path, data, network())
+        assert len(seen) == number + 1
+    student = network()
+    assert seen + attempt(steps, tmp_path, data, student) == records
+    assert not moved(whole.state_dict(), student.state_dict()), f"stopped at batches {stops}"
+
+
+def test_a_continued_run_still_knows_its_original(data: Data, tmp_path: Path) -> None:
+    start = copied(network())
+    seen: list[FrozenReferences] = []
+    assert len(attempt(watched(small("model_6"), boom_at(15)), tmp_path, data, network())) > 2
+    attempt(watched(small("model_6"), lambda batch, refs: seen.append(refs)), tmp_path, data, network())
+    assert seen
+    assert not moved(start, seen[0].original.state_dict())
+
+
+@pytest.mark.parametrize("name", REPORT)
+def test_the_reports_methods_step_on_cross_entropy_and_only_the_first_phase_has_a_schedule(name: str) -> None:
+    phases = [part for part in small(name, lr_schedule="cosine") if isinstance(part, Phase)]
+    assert [phase.lr for phase in phases] == [Cosine(SMALL["lr"]), *[Constant(SMALL["lr"])] * (len(phases) - 1)]
+    terms = [term for phase in phases for term in phase.terms]
+    assert {type(term.loss) for term in terms} == {CrossEntropy}
+    assert all(term.weight_at(0.9) < 0 for term in terms if term.stream == "forget")

@@ -1,0 +1,86 @@
+"""The newcomer's notebook: it runs top to bottom from nothing, leaves nothing behind but what git ignores, and is committed as it ran.
+
+`python tests/docs/test_notebook.py` runs it and writes it back with its outputs."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "notebooks" / "newcomer.ipynb"
+
+
+def executed(root: Path) -> nbformat.NotebookNode:
+    """The notebook, run in `root`/notebooks with nothing there but params.yaml; DVC_ROOT makes `root` the checkout."""
+    (root / "notebooks").mkdir()
+    for path in (NOTEBOOK, ROOT / "params.yaml"):
+        shutil.copy(path, root / path.relative_to(ROOT))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+    own = {
+        "DVC_ROOT": str(root),
+        "OMP_NUM_THREADS": "1",
+        "JUPYTER_RUNTIME_DIR": str(root / "jupyter"),
+        "IPYTHONDIR": str(root / "ipython"),
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, where ipywidgets is not there
+    }
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", "--ExecutePreprocessor.record_timing=False"]
+    done = subprocess.run([*command, NOTEBOOK.name], cwd=root / "notebooks", env=clean | own, capture_output=True, text=True, timeout=540)
+    assert done.returncode == 0, done.stderr
+    return nbformat.read(root / "notebooks" / NOTEBOOK.name, as_version=4)
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def text(notebook: nbformat.NotebookNode) -> str:
+    shown = [output.get("text") or output["data"].get("text/plain", "") for output in outputs(notebook)]
+    return "\n".join("".join(part) for part in shown)
+
+
+@pytest.mark.slow
+def test_it_runs_from_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    notebook = executed(tmp_path)
+    assert not [output for output in outputs(notebook) if output.get("name") == "stderr" or output.output_type == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs(notebook)) == 3
+    rows = [line.split()[0] for line in text(notebook).splitlines() if line.strip()]
+    assert {"original", "retrained", "model_1", "hybrid_4", "mine"} <= set(rows)
+    assert [path.name for path in (tmp_path / "notebooks").iterdir()] == [NOTEBOOK.name]
+    ignored = {"demo", "mlruns", "mlflow.db"}
+    assert {path.name for path in tmp_path.iterdir()} - {"jupyter", "ipython"} == {"notebooks", "params.yaml"} | ignored
+    assert all(f"/{name}" in GITIGNORE or name in GITIGNORE for name in ("mlflow.db", "mlruns/", "demo/"))
+
+
+GITIGNORE = (ROOT / ".gitignore").read_text().split()
+
+
+def test_it_is_committed_as_it_ran() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert "mine" in text(notebook)
+    written = NOTEBOOK.read_text()
+    assert str(Path.home()) not in text(notebook)
+    assert not [word for word in ("/tmp/", "/home/", "/Users/", "Traceback", "Warning", '"stderr"', "iopub") if word in written]
+    assert len(written) < 300_000
+    assert "execution" not in {key for cell in code for key in cell.metadata}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = executed(Path(folder))
+    notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # one print, one output
+    notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
+    nbformat.write(notebook, NOTEBOOK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,487 @@
+"""The stages as a person types them: what they print, write and leave in MLflow, and what they refuse."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from lethe.models import checkpoint
+from lethe.recipes.paper_methods import METHODS, TEN
+from support.project import ROOT, Project, at_step, no_larger
+
+STAGES = ("prepare", "pretrain", "retrain", "unlearn", "evaluate", "demo")
+SPLITS = ("retain", "forget", "validation", "test")
+NONE = ("--method", "model_1", "--methods.model_1.epochs", "0")  # an unlearning that changes nothing
+
+
+def table(text: str) -> dict[str, dict[str, float]]:
+    """The result table on stdout: row -> split -> percent."""
+    head, *lines = text.splitlines()
+    columns = head.split()
+    rows = {}
+    for line in lines:
+        name, *cells = [word for word in line.split() if not word.startswith("(")]
+        if len(cells) == len(columns) - 1 and line[0] != " ":
+            rows[name] = dict(zip(columns[1:], map(float, cells), strict=True))
+    return rows
+
+
+# --- what is only said ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "send"])
+def test_help_names_every_key(stage: str, bare: Project) -> None:
+    before = bare.files()
+    done = bare.ran(stage, "--help")
+    assert done.stderr == ""
+    assert "usage: " in done.stdout
+    assert f"src/{stage}.py" in done.stdout or stage == "send"
+    if stage != "send":
+        for key in ("data.forget.ids", "pretrain.checkpoint", "run.workspace", "method", "methods.<method>.unfreeze_at"):
+            assert f"  --{key} " in done.stdout
+    assert bare.files() == before
+
+
+@pytest.mark.parametrize("method", [*METHODS, "as_run"])
+def test_explain_reads_and_writes_nothing(method: str, bare: Project) -> None:
+    before = bare.files()
+    done = bare.ran("unlearn", "--method", method, "--explain")
+    assert "retain 60, forget 60 images" in done.stdout
+    assert f"{method}: " in done.stdout or method == "as_run"
+    assert done.stdout.count(" optimizer steps, batch 8") == done.stdout.count("BatchNorm  ") > 0
+    assert bare.files() == before
+    assert bare.rows() == []
+
+
+def test_explain_in_numbers(bare: Project) -> None:
+    """Of params.yaml as it stands: CIFAR-10, 352 batches to retain and 40 to forget."""
+    (bare.root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    before = bare.files()
+    done = bare.ran("unlearn", "--explain", "--method", "hybrid_4")
+    said = " ".join(done.stdout.split())
+    for words in (
+        "resnet18, 11,181,642 weights; retain 45,000, forget 5,000 images",
+        f"hybrid: 50 epochs, {50 * (352 + 40) + 5 * 352:,} optimizer steps, batch 128",
+        "word 20x(R F F) 332xR every 10th 20x(R F F) 684xR",
+        "learning rate 0.001 throughout",
+        "scale 0 at t=0, -0.25 at t=0.5, -0.9604 at t=0.98",
+        "trains layer4, fc: 8,398,858 weights",
+        "trains layer1, layer2, layer4, fc: 9,072,394 weights, from epoch 15 on",
+        "final: 10 epochs, 3,520 optimizer steps",
+    ):
+        assert words in said
+    assert bare.files() == before
+
+
+def test_explain_with_time(bare: Project) -> None:
+    before = bare.files()
+    done = bare.ran("unlearn", "--method", "model_6", "--explain", "--time")
+    assert " s of steps on this machine" in done.stdout
+    assert bare.files() == before
+    assert bare.rows() == []
+
+
+# --- from nothing to a table ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_demo(bare: Project, tmp_path: Path) -> None:
+    """With params.yaml as it stands, but for where it works."""
+    home = {"CURVES": "drawn", "DVC_ROOT": "", "MLFLOW_TRACKING_URI": f"sqlite:///{bare.root}/mlflow.db"}
+    done = bare.ran("demo", "--run.workspace", str(tmp_path / "demo"), **home)
+    percent = table(done.stdout)
+    assert list(percent) == ["original", "retrained", "hybrid_4"]
+    assert percent["original"]["test"] > 85
+    assert percent["original"]["forget"] - percent["retrained"]["forget"] >= 5
+    assert done.stderr.splitlines()[-1].startswith("compare the runs: `make ui`")
+    assert percent == {name: round_(json.loads((tmp_path / "demo" / "scores" / f"{name}.json").read_text())) for name in percent}
+    rows = {row["name"]: row for row in bare.rows()}
+    assert rows.keys() == percent.keys()
+    assert len(bare.rows()) == 3
+    for key in ("data", "split"):
+        assert len({row["tags"][key] for row in rows.values()}) == 1
+    for name, row in rows.items():
+        assert (row["status"], row["tags"]["method"]) == ("FINISHED", name)
+        steps = [step for step, _ in row["metrics"]["retain.accuracy"]]
+        assert steps == list(range(len(steps)))
+        ((step, value),) = row["metrics"]["test.accuracy"]
+        assert (step, round(value, 2)) == (steps[-1], percent[name]["test"])
+        assert row["metrics"]["forget.accuracy"][-1][1] == pytest.approx(percent[name]["forget"], abs=0.01)
+    (curves,) = (bare.root / "mlruns").rglob(f"{rows['hybrid_4']['run_id']}/artifacts/curves.png")
+    assert curves.read_bytes().startswith(b"\x89PNG")
+    refused = bare.run("demo", "--run.workspace", str(tmp_path / "demo"), "--data.limit", "19", **home)
+    assert refused.returncode == 2
+    _, script, *words = shlex.split(refused.stderr.split("`")[1])
+    assert "10 classes; retain 95, forget 95," in bare.ran(Path(script).stem, *words, **home).stdout
+
+
+def round_(scores: dict[str, object]) -> dict[str, float]:
+    accuracy = scores["accuracy"]
+    assert isinstance(accuracy, dict)
+    return {name: round(value, 2) for name, value in (accuracy | {"gap": scores["gap"]}).items()}
+
+
+@pytest.mark.slow
+def test_equal_seeds_are_equal_bytes_in_another_interpreter(project: Project, bare: Project) -> None:
+    """What a forked stage makes in a workspace that is half there, a new interpreter that hashes otherwise makes from nothing."""
+    project.ran("unlearn", "--method", "hybrid_4")
+    done = bare.lethe("unlearn", "--method", "hybrid_4", PYTHONHASHSEED="2")
+    assert done.returncode == 0, done.stderr
+
+    def made(one: Project) -> dict[str, bytes]:
+        return {name: content for name, content in one.files().items() if name.split("/")[0] not in (".lethe", "mlruns")}
+
+    assert made(bare).keys() == made(project).keys()
+    assert [name for name, content in made(bare).items() if made(project)[name] != content] == []
+    assert sum(name.startswith(("data/", "models/", "epochs/", "logits/", "scores/")) for name in made(bare)) == 7 + 4 * 3
+    assert len(bare.rows(method="hybrid_4")) == 1
+
+
+@pytest.mark.slow
+def test_the_chain(project: Project) -> None:
+    """The notebook's ten, each from the result before it; killed in the third, it goes on there."""
+    names = [f"as_run/{name}" for name in TEN]
+    assert project.run("unlearn", "--method", "as_run", **at_step(8 + 8 + 12)).returncode == -9
+    done = project.ran("unlearn", "--method", "as_run")
+    assert [line for line in done.stderr.splitlines() if line.endswith(": is done")] == [f"{name}: is done" for name in names[:2]]
+    assert "as_run/model_3: going on behind epoch 1" in done.stderr
+    assert not list((project.root / ".lethe" / "resume").iterdir())
+    assert list(table(done.stdout)) == ["original", "retrained", *names]
+    for folder, ending in (("models", "safetensors"), ("epochs", "csv"), ("logits", "safetensors"), ("scores", "json")):
+        assert {file.name for file in (project.root / folder / "as_run").iterdir()} == {f"{name}.{ending}" for name in TEN}
+    (parent,) = project.rows(method="as_run")
+    assert parent["status"] == "FINISHED"
+    children = project.rows(**{"mlflow.parentRunId": parent["run_id"]})
+    assert [child["name"] for child in children] == names
+    assert {child["status"] for child in children} == {"FINISHED"}
+    (original,) = project.rows(method="original")
+    before = original["tags"]["result"]
+    for child in children:
+        assert child["tags"]["start"] == before
+        before = child["tags"]["result"]
+    assert len(project.rows()) == 13
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def test_references_stand_once_in_every_experiment(project: Project) -> None:
+    project.ran("unlearn", *NONE)
+    assert sorted(row["name"] for row in project.rows()) == ["model_1", "original", "retrained"]
+    project.ran("unlearn", "--method", "model_2", "--methods.model_2.epochs", "0")
+    assert sorted(row["name"] for row in project.rows()) == ["model_1", "model_2", "original", "retrained"]
+    project.ran("unlearn", *NONE, MLFLOW_EXPERIMENT_NAME="another")
+    assert sorted(row["name"] for row in project.rows("another")) == ["model_1", "original", "retrained"]
+    assert len(project.rows()) == 4
+    for one, other in zip(project.rows(method="original"), project.rows("another", method="original"), strict=True):
+        assert one["metrics"] == other["metrics"]
+        assert [step for step, _ in one["metrics"]["validation.loss"]] == [0, 1, 2, 3]
+    for row in project.rows():
+        assert row["status"] == "FINISHED"
+        assert len(row["metrics"]["test.accuracy"]) == 1
+        assert "Read every number against the row *retrained*" in row["tags"]["mlflow.note.content"]
+
+
+def test_evaluate_joins_the_row_of_the_run(project: Project) -> None:
+    project.ran("unlearn", "--method", "model_3", "--run.evaluate", "false")
+    assert not (project.root / "scores" / "model_3.json").exists()
+    (row,) = project.rows(method="model_3")
+    assert "test.accuracy" not in row["metrics"]
+    done = project.ran("evaluate", "--method", "model_3")
+    assert list(table(done.stdout)) == ["original", "retrained", "model_3"]
+    scores = json.loads((project.root / "scores" / "model_3.json").read_text())
+    (after,) = project.rows(method="model_3")
+    assert (after["run_id"], after["status"]) == (row["run_id"], "FINISHED")
+    assert after["metrics"]["test.accuracy"] == [(4, scores["accuracy"]["test"])]
+    assert after["metrics"]["forget.accuracy"] == row["metrics"]["forget.accuracy"]
+    assert len(project.rows()) == 3
+
+
+def test_scores_are_made_again_from_tables_without_a_model(project: Project) -> None:
+    project.ran("unlearn", "--method", "model_3")
+    files, rows = project.files(), project.rows()
+    names = ["original", "retrained", "model_3"]
+    shutil.rmtree(project.root / "models")
+    for name in names:
+        (project.root / "scores" / f"{name}.json").unlink()
+    done = project.ran("evaluate", "--method", "all")
+    assert sorted(table(done.stdout)) == sorted(names)
+    assert "into a logits table" not in done.stderr
+    after = project.files()
+    for name in names:
+        assert after[f"scores/{name}.json"] == files[f"scores/{name}.json"]
+        assert after[f"logits/{name}.safetensors"] == files[f"logits/{name}.safetensors"]
+    assert not (project.root / "models").exists()
+    for row, before in zip(project.rows(), rows, strict=True):  # told nothing twice
+        assert row["metrics"] == before["metrics"]
+    path = project.root / "logits" / "model_3.safetensors"
+    tensors, about = checkpoint.load(path)
+    tensors["logits"][5, 0] = float("nan")
+    checkpoint.save(tensors, path, about)
+    for cut, said in ((None, "model_3: NaN or infinite for 1 of 620 images"), (-1, "logits/model_3.safetensors can't be read")):
+        path.write_bytes(path.read_bytes()[:cut])
+        done = project.run("evaluate", "--method", "model_3,original")
+        assert (done.returncode, done.stderr.count(said)) == (2, 1), done.stderr
+    path.unlink()
+    done = project.run("evaluate", "--method", "model_3")
+    assert done.returncode == 2 and "`python src/unlearn.py --method model_3` makes it" in done.stderr
+    done = project.run("evaluate", "--method", "model_3,model_0")
+    assert done.returncode == 2 and "method is model_0; evaluate takes model_1, " in done.stderr
+
+
+def test_what_a_run_took_stands_on_its_row_and_in_no_file_that_is_hashed(project: Project) -> None:
+    project.ran("unlearn", "--method", "model_3")  # the retrained model is there, but was not trained on this machine
+    (project.root / "models" / "retrained.safetensors").unlink()
+    project.ran("retrain")
+    project.ran("unlearn", "--method", "model_3")
+    alone, beside = project.rows(method="model_3")
+    retraining = max(row["metrics"]["seconds"][0][1] for row in project.rows(method="retrained") if "seconds" in row["metrics"])
+    for row in (alone, beside):
+        took = row["metrics"]["seconds"][0][1]
+        assert 0 < took == pytest.approx(sum(seconds for _, seconds in row["metrics"]["epoch_seconds"]))
+        assert "peak_memory" not in row["metrics"]
+    assert "share_of_retrain" not in alone["metrics"]
+    assert beside["metrics"]["share_of_retrain"][0][1] == pytest.approx(took / retraining)
+    assert ("slow" in beside["tags"]) == (took / retraining > 0.2)
+    scores = (project.root / "scores" / "model_3.json").read_text()
+    assert "seconds" not in scores and "share_of_retrain" not in scores
+
+
+def test_measures_stand_on_the_rows(project: Project) -> None:
+    """Also on that of an original whose retrained model came later."""
+    for folder in ("models", "logits", "scores"):
+        shutil.rmtree(project.root / folder)
+    project.ran("pretrain")
+    first = json.loads((project.root / "scores" / "original.json").read_text())
+    assert first["tier"] == 0 and first["measures"]["tow"] == {"missing": "takes at least 1 retrained model; there are 0"}
+    project.ran("unlearn", "--method", "model_1")
+    for name in ("original", "retrained", "model_1"):
+        (row,) = project.rows(method=name)
+        scores = json.loads((project.root / "scores" / f"{name}.json").read_text())
+        values = {id_: got["value"] for id_, got in scores["measures"].items() if "value" in got}
+        for id_, metric in (("mia.svc", "mia.svc"), ("mia.over", "mia.over"), ("tow", "tow"), ("distance.forget", "forget.distance")):
+            if id_ in values:
+                assert [value for _, value in row["metrics"][metric]] == [values[id_]], (name, id_)
+        assert ("tow" in values) == (name != "retrained")
+        assert len(row["metrics"]["test.accuracy"]) == 1
+        assert (row["tags"]["tier"], row["tags"]["references"]) == (("T0", "0") if name == "retrained" else ("T1", "1"))
+        assert ("over_forgetting" in row["tags"]) == (name != "retrained")
+    (artifact,) = (project.root / "mlruns").rglob(f"{row['run_id']}/artifacts/scores.json")
+    assert json.loads(artifact.read_text()) == scores
+
+
+# --- what is written ------------------------------------------------------------------------------------------------
+
+
+def test_git_sees_nothing_of_a_workspace_in_the_checkout(bare: Project) -> None:
+    bare.ran("prepare", "--run.workspace", "photos")
+    assert (bare.root / "photos" / ".gitignore").read_text() == "*\n"
+    bare.ran("prepare")
+    assert not (bare.root / ".gitignore").exists()
+
+
+def test_the_logits_table(project: Project) -> None:
+    project.ran("unlearn", "--method", "model_5")
+    listed = {name: (project.root / "data" / "splits" / f"{name}.csv").read_text().split() for name in SPLITS}
+    assert {name: lines[0] for name, lines in listed.items()} == dict.fromkeys(SPLITS, "id")
+    assert [len(lines) - 1 for lines in listed.values()] == [60, 60, 250, 250]
+    home = {id_: number for number, lines in enumerate(listed.values()) for id_ in lines[1:]}
+    for name in ("original", "retrained", "model_5"):
+        path = project.root / "logits" / f"{name}.safetensors"
+        tables = load_file(path)
+        with safe_open(path, "np") as file:
+            ids = json.loads(file.metadata()["ids"])
+        assert {key: (value.dtype.name, value.shape) for key, value in tables.items()} == {
+            "logits": ("float32", (620, 10)),
+            "labels": ("int64", (620,)),
+            "split": ("uint8", (620,)),
+            "probe": ("uint8", (620,)),
+            "residual": ("uint8", (620, 3)),
+        }
+        assert tables["split"].tolist() == [home[id_] for id_ in ids]
+        scores = json.loads((project.root / "scores" / f"{name}.json").read_text())
+        right = tables["logits"].argmax(axis=1) == tables["labels"]
+        accuracy = {split: round(100 * float(np.mean(right[tables["split"] == number])), 6) for number, split in enumerate(SPLITS)}
+        assert scores["accuracy"] == accuracy
+        assert scores["gap"] == round(accuracy["retain"] - accuracy["forget"], 6)
+        forget = tables["split"] == 1
+        assert not tables["residual"][~forget].any() and 0 < tables["residual"][forget].mean() <= 16
+        excess = 100 * (tables["probe"][forget].mean() - tables["probe"][tables["split"] == 3].mean())
+        assert scores["measures"]["probe.excess"]["value"] == pytest.approx(excess, abs=1e-6)
+    epochs = [line.split(",") for line in (project.root / "epochs" / "model_5.csv").read_text().splitlines()]
+    last = dict(zip(epochs[0], epochs[-1], strict=True))
+    assert epochs[0][0] == "step"
+    assert [row[0] for row in epochs[1:]] == ["0", "1", "2", "3"]
+    for split in SPLITS[:3]:
+        assert float(last[f"{split}.accuracy"]) == pytest.approx(accuracy[split], abs=1e-5)
+    assert not any(name.startswith("test.") for name in epochs[0])
+
+
+# --- what belongs together ------------------------------------------------------------------------------------------
+
+
+def mended(project: Project, *argv: str) -> list[str]:
+    """Types `unlearn` and, as long as it is refused, the command that the refusal names. The stages that it took."""
+    stages = []
+    while (done := project.run("unlearn", *NONE, *argv)).returncode == 2:
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+        python, script, *words = shlex.split(line.split("`")[1])
+        assert python == "python"
+        stages.append(Path(script).stem)
+        assert len(stages) < 5, line
+        project.ran(stages[-1], *words)
+    assert done.returncode == 0, done.stderr
+    return stages
+
+
+def of_a_file(project: Project) -> list[str]:
+    ids = (project.root / "data" / "splits" / "retain.csv").read_text().split()[1:8]
+    (project.root / "a request.csv").write_text("id\n" + "\n".join(ids) + "\n")
+    return ["--data.forget.ids", "a request.csv"]
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        (of_a_file, ["prepare", "retrain"]),
+        (lambda project: ["--data.forget.classes", "3,5"], ["prepare", "retrain"]),
+        (lambda project: ["--data.limit", "13"], ["prepare", "pretrain", "retrain"]),
+        (lambda project: ["--pretrain.lr", "0.2"], ["pretrain", "retrain"]),
+        (lambda project: ["--retrain.epochs", "1"], ["retrain"]),
+    ],
+    ids=["a deletion request", "classes", "other images", "another recipe", "another reference"],
+)
+def test_what_does_not_belong_is_refused_and_mended(change: Callable[[Project], list[str]], stages: list[str], project: Project) -> None:
+    original, retrained = (project.root / "models" / f"{name}.safetensors" for name in ("original", "retrained"))
+    before = original.read_bytes(), retrained.read_bytes()
+    argv = change(project)
+    assert mended(project, *argv) == stages
+    assert (original.read_bytes() == before[0]) == ("pretrain" not in stages)
+    assert retrained.read_bytes() != before[1]
+    if change is of_a_file:
+        assert mended(project) == stages, "and back"
+        assert (original.read_bytes(), retrained.read_bytes()) == before
+        tags = [(row["tags"]["data"], row["tags"]["split"]) for row in project.rows(method="model_1")]
+        assert len({data for data, _ in tags}) == 1
+        assert len({split for _, split in tags}) == 2
+
+
+def test_a_workspace_says_what_it_was_made_with(project: Project) -> None:
+    said = ("--data.source", "digits", "--data.limit", "11")
+    project.ran("prepare", *said, "--run.workspace", "other")
+    asked = ("--run.workspace", "other")
+    for more in ((), ("--data.source", "cifar10")):
+        done = project.run("unlearn", *NONE, *asked, *more)
+        assert done.returncode == 2 and "reading cifar10" not in done.stderr
+        assert "it was made with --data.source digits --data.limit 11, so give that, or `python src/prepare.py" in done.stderr
+    done = project.run("report", *asked)
+    assert done.returncode == 2
+    assert "`python src/unlearn.py --data.source digits --data.limit 11 --run.workspace other` makes some" in done.stderr
+    project.ran("prepare", "--data.limit", "11", "--data.forget.count", "9", *asked)
+    done = project.run("report", *asked, "--data.forget.classes", "3")
+    assert "`python src/unlearn.py --data.limit 11 --run.workspace other --data.forget.classes 3` makes some" in done.stderr
+    # what a command that is refused says is not believed; nor is what stands beside other images, or none
+    project.run("unlearn", *NONE, *asked, "--data.limit", "11", "--data.forget.count", "9", "--model.architecture", "resnet18")
+    assert "resnet18" not in project.run("report", *asked).stderr
+    shutil.rmtree(project.root / "other" / "data")
+    assert "--data.limit" not in project.run("report", *asked).stderr
+    project.ran("prepare", *asked)
+    # what made an original is told behind it, and recipes that differ by their numbers
+    project.ran("pretrain", *asked, "--pretrain.lr", "0.05")
+    assert "--pretrain.lr 0.05" in project.run("report", "card", "--method", "model_1", *asked).stderr
+    done = project.run("unlearn", *NONE, *asked)
+    assert done.returncode == 2 and "(other recipe: peak 0.05, here 0.1)" in done.stderr
+    assert "`python src/pretrain.py --run.workspace other` makes it anew" in done.stderr
+
+
+def test_a_result_of_other_splits_is_not_scored(project: Project) -> None:
+    project.ran("unlearn", *NONE)
+    project.ran("prepare", "--data.forget.count", "30")
+    done = project.run("evaluate", "--method", "model_1", "--data.forget.count", "30")
+    assert done.returncode == 2
+    assert "models/model_1.safetensors was made for other splits" in done.stderr
+    assert len(project.rows(method="model_1")) == 1
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+BAD = {
+    "methods.model_2.trains": (
+        "layer5",
+        "methods.model_2.trains: no layer is called 'layer5'; this architecture has layer1, layer2, layer3, layer4, fc",
+    ),
+    "methods.hybrid_4.unfreeze": (
+        "layer1,stem",
+        "methods.hybrid_4.unfreeze: no layer is called 'stem'; this architecture has layer1, layer2",
+    ),
+    "methods.model_1.batch_size": ("61", "methods.model_1.batch_size is 61; it takes at most the 60 retain images"),
+    "methods.model_1.scael": ("1", "methods.model_1.scael is unknown"),
+    "methods.model_1.lr": ("nan", "methods.model_1.lr is nan (command line); it takes a number above 0"),
+    "methods.model_4.scale": ("0.1", "methods.model_4.scale is 0.1 (command line); it takes a number up to 0"),
+    "methods.model_1.epochs": ("-1", "methods.model_1.epochs is -1"),
+    "data.forget.fraction": ("1", "data.forget.fraction is 1"),
+    "data.forget.count": ("120", "data.forget.count is 120; it takes 1 to 119"),
+    "data.forget.ids": ("nowhere.csv", "nowhere.csv"),
+    "pretrain.checkpoint": ("nowhere.pth", "nowhere.pth"),
+    "model.architecture": ("resnet19", "model.architecture is 'resnet19'; it takes resnet18"),
+    "run.device": ("cuda:77", "run.device is cuda:77"),
+    "run.threads": ("0", "run.threads is 0"),
+    "method": ("hybrid_5", "method is hybrid_5"),
+}
+WANTS_DATA = ("methods.model_1.batch_size", "pretrain.checkpoint")  # can be refused only behind the data, which stay
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(key: str, request: pytest.FixtureRequest) -> None:
+    value, says = BAD[key]
+    project: Project = request.getfixturevalue("project" if key in WANTS_DATA else "bare")
+    method = key.split(".")[1] if key.startswith("methods.") else "model_1"
+    before = project.files()
+    done = project.run("unlearn", f"--{key}={value}", *([] if key == "method" else ["--method", method]))
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith(("device ", "reading "))]
+    assert line.startswith("error: ")
+    assert says in line
+    assert project.files() == before
+    assert project.rows() == []
+
+
+def test_a_file_that_is_no_safetensors_is_named(project: Project) -> None:
+    original = project.root / "models" / "original.safetensors"
+    original.write_bytes(original.read_bytes()[:-1])
+    done = project.run("unlearn", *NONE)
+    assert done.returncode == 2
+    assert "models/original.safetensors can't be read as safetensors" in done.stderr
+    assert project.rows() == []
+
+
+def test_a_full_disk(project: Project) -> None:
+    project.ran("unlearn", *NONE)
+    models = project.root / "models"
+    before = (models / "model_1.safetensors").read_bytes()
+    done = project.run("unlearn", "--method", "model_1", **no_larger(50_000))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert "state.safetensors could not be written: " in line
+    assert (models / "model_1.safetensors").read_bytes() == before
+    images = (project.root / "data" / "images.safetensors").read_bytes()
+    done = project.run("prepare", "--data.limit", "13", **no_larger(1_000_000))
+    assert done.returncode == 1
+    assert "data/images.safetensors could not be written: " in done.stderr
+    assert (project.root / "data" / "images.safetensors").read_bytes() == images
+    assert not list(project.root.glob("data/.*"))
+    project.ran("unlearn", "--method", "model_1")
+
+
+def test_a_folder_that_is_a_file(bare: Project) -> None:
+    (bare.root / "data").write_text("")
+    done = bare.run("prepare")
+    assert done.returncode == 1
+    assert f"failed: {bare.root}/data/images.safetensors could not be written: " in done.stderr

@@ -1,0 +1,104 @@
+"""Reading images in processes: stopped, without a network, twice the same."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lethe.data import sources
+from lethe.data.sources import Images
+
+SRC = Path(sources.__file__).parents[1]
+
+
+def picture(seed: int, size: tuple[int, int] = (32, 32)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """train/{cat,dog} with 3 images each, test/{cat,dog} with 2 each, all PNG of 32x32."""
+    root = tmp_path / "own"
+    for part, count in (("train", 3), ("test", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                picture(100 * label + 10 * count + i).save(folder / f"{i}.png")
+    return root
+
+
+def folder(root: Path, image_size: int = 32, limit: int | None = None) -> Images:
+    return sources.read("image_folder", root=root, image_size=image_size, limit=limit, cache=root / "never")
+
+
+def test_ctrl_c_while_reading_is_quiet_and_leaves_no_process(tmp_path: Path) -> None:
+    for part, count in (("train", 4000), ("test", 1)):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            picture(0, (200, 200)).save(tmp_path / part / name / "0.jpg")
+            for i in range(1, count):
+                (tmp_path / part / name / f"{i}.jpg").hardlink_to(tmp_path / part / name / "0.jpg")
+    code = (
+        "import sys; from pathlib import Path; from lethe.data import sources; sources._workers = lambda files: 2\n"
+        "print('reading', flush=True)\n"
+        "try: sources.read('image_folder', root=Path(sys.argv[1]), image_size=32, limit=None, cache=Path('never'))\n"
+        "except KeyboardInterrupt: print('stopped')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, env=environment, start_new_session=True, stdout=-1, stderr=-2, text=True) as reading:
+        assert reading.stdout
+        assert reading.stdout.readline() == "reading\n"
+        time.sleep(1)
+        os.killpg(reading.pid, signal.SIGINT)
+        assert reading.communicate(timeout=10)[0] == "stopped\n"  # its end: no process holds the pipe any longer
+
+
+# --- digits and CIFAR-10 --------------------------------------------------------------------------------------------
+
+
+def digits(limit: int | None = None) -> Images:
+    return sources.read("digits", root=None, image_size=32, limit=limit, cache=Path("never"))
+
+
+def test_without_a_network_one_line_names_the_ways_that_need_none(tmp_path: Path) -> None:
+    code = (
+        "import sys, torchvision.datasets, time; from pathlib import Path; from lethe._util import errors; from lethe.data import sources\n"
+        "started = time.monotonic()\n"
+        "try: sources.read('cifar10', root=None, image_size=32, limit=None, cache=Path(sys.argv[1]))\n"
+        "except errors.UserError as error: print(error)\n"
+        "print(time.monotonic() - started)"
+    )
+    dead = "http://127.0.0.1:9"
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "https_proxy": dead, "http_proxy": dead, "no_proxy": ""}
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "cache"], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    message, seconds = done.stdout.splitlines()
+    assert message.startswith("data.source is cifar10 and it can't be downloaded (")
+    assert "--data.source image_folder --data.root <folder>" in message
+    assert "--data.source digits" in message
+    assert float(seconds) < 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_file_of_images_is_the_same_in_every_process(root: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from lethe.data import sources\n"
+        "i = sources.read('image_folder', root=Path(sys.argv[1]), image_size=32, limit=None, cache=Path('never'))\n"
+        "sources.save(i, Path(sys.argv[2]), 'listing'); print(i.train_hash())"
+    )
+    sums = set()
+    for seed in ("1", "2"):
+        path = tmp_path / f"{seed}.safetensors"
+        environment = {**os.environ, "PYTHONPATH": str(SRC), "PYTHONHASHSEED": seed}
+        run = subprocess.run([sys.executable, "-c", code, root, path], env=environment, check=True, capture_output=True)
+        sums.add((hashlib.sha256(path.read_bytes()).hexdigest(), run.stdout))
+    assert len(sums) == 1

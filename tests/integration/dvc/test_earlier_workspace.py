@@ -1,0 +1,72 @@
+"""A workspace that commit 8948325 made is used as it is: nothing is trained, read or run again (tests/fixtures/make_workspace.py)."""
+
+import re
+import tarfile
+
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from support.dvc_checkout import Checkout, stages
+from support.project import ROOT, Project, Warm
+
+pytestmark = pytest.mark.slow
+
+ARCHIVE = ROOT / "tests" / "fixtures" / "workspace_8948325.tar.xz"
+WORK = re.compile(r"training on|into a logits table|going on behind epoch|unlearning by seed|^phase .*epoch", re.MULTILINE)
+
+
+@pytest.fixture
+def earlier(small: Checkout) -> Checkout:
+    """The workspace under today's pipeline."""
+    today = {name: (small.root / name).read_text() for name in ("dvc.yaml", "search/dvc.yaml")}
+    (small.root / "params.yaml").unlink()
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(small.root, filter="data")
+    yaml = YAML()
+    was = yaml.load((small.root / "dvc.yaml").read_text())
+    now = yaml.load(today["dvc.yaml"])
+    now["vars"] = was["vars"]
+    now["plots"] = was["plots"]
+    yaml.dump(now, small.root / "dvc.yaml")
+    (small.root / "search" / "dvc.yaml").write_text(today["search/dvc.yaml"])
+    small.commit()
+    return small
+
+
+def test_dvc_runs_nothing_again(earlier: Checkout) -> None:
+    before = earlier.read("models", "logits", "scores", "epochs", "bank", "report", "recipes", "search")
+    assert stages(earlier.dvc("repro")) == {"fingerprint"}
+    assert stages(earlier.dvc("repro", "search/dvc.yaml")) == {"fingerprint"}
+    assert earlier.read("models", "logits", "scores", "epochs", "bank", "report", "recipes", "search") == before
+
+
+def test_no_command_trains_or_reads_again(earlier: Checkout, warm: Warm) -> None:
+    project = Project(earlier.root, warm)
+    files = {name: content for name, content in project.files().items() if name.startswith(("models/", "logits/", "epochs/", "bank/"))}
+    bank = project.ran("bank")
+    assert "1 original asked for, 1 of them there" in bank.stderr
+    assert "2 retrained asked for, 2 of them there" in bank.stderr
+    search = project.ran("search", "--search.heartbeat", "60")
+    assert "resuming after 3 trials" in search.stderr
+    said = [bank.stderr, search.stderr]
+    said.append(project.ran("unlearn", "--method", "model_1", "--run.seeds", "2").stderr)
+    said.append(project.ran("evaluate", "--method", "all").stderr)
+    said.append(project.ran("evaluate", "--method", "original,retrained").stderr)
+    said.append(project.ran("report", "card", "--method", "hybrid_4").stderr)
+    said.append(project.ran("report").stderr)
+    for text in said:
+        assert not WORK.search(text), text
+    now = project.files()
+    assert {name: now[name] for name in files} == files
+    assert project.ran("report", "card", "--list", "train/11").stdout.count("hybrid_4") <= 2
+
+
+def test_a_comment_runs_nothing_again(earlier: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in earlier.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(earlier.root)
+    for path in (earlier.root / "src").rglob("*.py"):
+        path.write_text(path.read_text() + "\n# a comment\n")
+    with Repo(str(earlier.root)) as repo:
+        assert set(repo.status()) == {"fingerprint"}

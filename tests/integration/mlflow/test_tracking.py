@@ -1,0 +1,571 @@
+"""Rows in real stores: a fresh SQLite file a test, and a real server that is killed and started again."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lethe._util.errors import RunFailed
+from lethe.tracking import mlflow_delivery as delivery
+from lethe.tracking.mlflow_delivery import connect, send, sweep
+from lethe.tracking.outbox import default_store, leftovers
+from lethe.tracking.run_log import Row, find
+from support.server import Server, free_port, wait_for
+
+ROOT = Path(__file__).parents[3]
+EPOCH = {"retain.accuracy": 98.5, "forget.loss": 0.25}
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory):
+    """An empty default store: making its tables takes MLflow 8 seconds."""
+    folder = tmp_path_factory.mktemp("a root")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        (default,) = connect(default_store()).search_experiments()
+        assert default.artifact_location == str(folder / "mlruns" / "0")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, migrated):
+    """A workspace beside a store of its own, and nothing of MLflow in the environment but the store's address."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        if name not in delivery.QUIET:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store(tmp_path, migrated)}")
+    yield tmp_path / "home"
+    delivery.away.clear()
+
+
+def store(folder, migrated):
+    shutil.copy(migrated, folder / "mlflow.db")
+    with sqlite3.connect(folder / "mlflow.db") as db:
+        db.execute("update experiments set artifact_location = ?", [str(folder / "mlruns" / "0")])
+    return folder / "mlflow.db"
+
+
+def client():
+    return connect(os.environ["MLFLOW_TRACKING_URI"])
+
+
+def rows():
+    """Oldest first."""
+    return client().search_runs(["0"], order_by=["attributes.start_time"])
+
+
+def steps(run_id, key="retain.accuracy"):
+    return sorted(point.step for point in client().get_metric_history(run_id, key))
+
+
+def journals(home):
+    return list((home / ".lethe" / "outbox").glob("*/"))
+
+
+def launcher_row(**params):
+    """A row as `mlflow run` makes it before the program starts."""
+    tags = {"mlflow.project.entryPoint": "hybrid", "mlflow.source.name": f"file://{ROOT}", "mlflow.source.type": "PROJECT"}
+    run = client().create_run("0", tags=tags)
+    for pair in params.items():
+        client().log_param(run.info.run_id, *pair)
+    return run.info.run_id
+
+
+def artifact(run_id, path):
+    return Path(client().download_artifacts(run_id, path)).read_text()
+
+
+def test_a_row_holds_what_it_was_told(home, capfd):
+    long = "x" * 7000
+    with Row.open(
+        home,
+        name="hybrid_4 on digits",
+        tags={"method": "hybrid_4", "unknown": None},
+        params={"lr": 0.001, "batch": None, "flip": True, "classes": ["cat", "dog"], "recipe": long},
+        description="What *it* does",
+    ) as row:
+        row.metrics({**EPOCH, "scale": None}, 0)
+        row.metrics({"retain.accuracy": 99.0, "forget.loss": math.nan, "retain.loss": math.inf}, 1)
+        row.dataset(name="digits", digest="f" * 64, source="scikit-learn", shape=(3, 32, 32), classes=["0", "1"], profile={"train": 9})
+        row.text("config/params.yaml", "a: 1\n")
+        (home / "epochs.csv").write_text("epoch\n")
+        row.file(home / "epochs.csv")
+        row.tag("device", "cpu")
+    assert capfd.readouterr().err == ""
+    (run,) = rows()
+    run_id, data = run.info.run_id, run.data
+    assert (run.info.run_name, run.info.status) == ("hybrid_4 on digits", "FINISHED")
+    assert row.run_id == run_id
+    assert data.params == {"lr": "0.001", "batch": "null", "flip": "true", "classes": "cat,dog"}
+    assert artifact(run_id, "params/recipe.txt") == long
+    assert artifact(run_id, "epochs.csv") == "epoch\n"
+    assert artifact(run_id, "config/params.yaml") == "a: 1\n"
+    assert data.tags["method"] == "hybrid_4"
+    assert data.tags["device"] == "cpu"
+    assert "unknown" not in data.tags
+    assert data.tags["mlflow.note.content"] == "What *it* does"
+    head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=ROOT, text=True).strip()
+    assert data.tags["mlflow.source.git.commit"] == head
+    assert data.tags["git_dirty"] in ("true", "false")
+    assert sorted(data.metrics) == ["forget.loss", "retain.accuracy", "retain.loss"]
+    assert math.isnan(data.metrics["forget.loss"])
+    assert math.isnan(data.metrics["retain.loss"])
+    assert steps(run_id) == [0, 1]
+    (used,) = run.inputs.dataset_inputs
+    assert used.dataset.name == "digits"
+    assert json.loads(used.dataset.profile)["train"] == 9
+    assert not journals(home)
+    assert not list((home / ".lethe" / "outbox").iterdir())
+
+
+def test_telling_needs_no_mlflow(tmp_path):
+    """It takes seconds to import, and the first step must not wait for it."""
+    code = "import sys, lethe.tracking.run_log; sys.exit(any(m in sys.modules for m in ('mlflow', 'torch', 'numpy')))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_errors_and_stops_end_the_row_as_what_they_were(home):
+    for error, status in ((ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")):
+        with pytest.raises(error), Row.open(home, name=status):
+            raise error
+        assert rows()[-1].info.status == status
+    assert not journals(home)
+
+
+def test_a_launchers_row_is_joined_and_its_parameters_are_left(home, monkeypatch):
+    run_id = launcher_row(lr="1e-3", epochs="10")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    with Row.open(home, name="hybrid_4", params={"lr": 0.001, "epochs": 10, "seed": 0}, tags={"method": "hybrid_4"}) as row:
+        row.metrics(EPOCH, 0)
+    (run,) = rows()
+    assert run.info.run_id == run_id == row.reference()["run_id"]
+    assert (run.info.run_name, run.info.status) == ("hybrid_4", "FINISHED")
+    assert run.data.params == {"lr": "1e-3", "epochs": "10", "seed": "0"}
+    assert run.data.tags["method"] == "hybrid_4"
+    assert run.data.tags["mlflow.source.type"] == "PROJECT"
+
+
+def test_rows_of_a_chain_stand_under_one(home, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", launcher_row())
+    with Row.open(home, name="as_run") as chain:
+        for method in ("model_1", "model_2"):
+            with Row.open(home, name=method, parent=chain.reference()) as row:
+                row.metrics(EPOCH, 0)
+    top, *under = rows()
+    assert [run.info.run_name for run in (top, *under)] == ["as_run", "model_1", "model_2"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in under} == {top.info.run_id}
+
+
+def test_the_callers_experiment(home, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "cats and dogs")
+    for name in ("first", "second"):
+        Row.open(home, name=name, tags={"method": name}).close()
+    assert not rows()
+    assert [row["name"] for row in find({})] == ["second", "first"]
+    assert [row["name"] for row in find({"method": "first"})] == ["first"]
+    assert find({"method": "first"}, "Default") == []
+
+
+def test_once(home):
+    """Original and retrained have one row an experiment, whoever comes first."""
+    tags = {"method": "original", "original": "abc"}
+    for number in range(2):
+        with Row.open(home, name=f"original {number}", tags=tags, once=tags) as row:
+            row.metrics(EPOCH, 0)
+            row.text("a.txt", "a")
+    Row.open(home, name="another", tags=tags | {"original": "def"}, once=tags | {"original": "def"}).close()
+    assert [run.info.run_name for run in rows()] == ["original 0", "another"]
+    assert not journals(home)
+
+
+def test_a_finished_row_gets_its_test_accuracy_later(home, caplog):
+    for name in ("older", "newer"):
+        Row.open(home, name=name, tags={"result": "abc"}).close()
+    with Row.join(home, tags={"result": "abc"}) as row:
+        row.metrics({"test.accuracy": 83.98}, 1)
+    with Row.join(home, rows()[0].info.run_id) as row:
+        row.metrics({"test.accuracy": 11}, 1)
+    assert [run.data.metrics for run in rows()] == [{"test.accuracy": 11}, {"test.accuracy": 83.98}]
+    assert {run.info.status for run in rows()} == {"FINISHED"}
+    with Row.join(home, tags={"result": "else"}) as row:
+        row.metrics({"test.accuracy": 1}, 1)
+    assert "MLflow has no row {'result': 'else'}" in caplog.text
+    assert not journals(home)
+
+
+def test_what_the_store_refuses_costs_nothing_else(home, caplog):
+    with Row.open(home, name="a") as row:
+        row.metrics(EPOCH, 0)
+        row.metrics({"retain%accuracy": 1.0}, 1)
+        row.metrics(EPOCH, 2)
+    assert "MLflow refused metrics" in caplog.text
+    assert steps(rows()[0].info.run_id) == [0, 2]
+
+
+def test_a_row_that_the_user_deletes_is_let_go(home, caplog):
+    with Row.open(home, name="a") as row:
+        wait_for(lambda: row.run_id)
+        client().delete_run(row.run_id)
+        row.metrics(EPOCH, 0)
+        wait_for(lambda: row.journal.idle)
+        row.metrics(EPOCH, 1)
+    assert "The row a was deleted" in caplog.text
+    assert not rows()
+    assert not journals(home)
+
+
+def test_an_artifact_store_that_refuses_does_not_hold_up_the_numbers(home, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(delivery, "BETWEEN", 0.1)
+    (tmp_path / "mlruns").write_text("in the way")
+    row = Row.open(home, name="a")
+    row.text("a.txt", "told")
+    row.metrics(EPOCH, 0)
+    wait_for(lambda: "MLflow does not take all of" in caplog.text)
+    row.metrics(EPOCH, 1)
+    assert row.close() is False
+    (run,) = rows()
+    assert run.info.status == "RUNNING"
+    assert steps(run.info.run_id) == [0, 1]
+    (tmp_path / "mlruns").unlink()
+    assert send([home]) == 0
+    (run,) = rows()
+    assert run.info.status == "FINISHED"
+    assert artifact(run.info.run_id, "a.txt") == "told"
+    assert not journals(home)
+
+
+def test_a_store_that_is_begun_anew_gets_everything_again(home):
+    with Row.open(home, name="a", params={"lr": 0.1}) as row:
+        row.metrics(EPOCH, 0)
+        wait_for(lambda: row.run_id and not row.journal.pending())
+        client()._tracking_client.store._hard_delete_run(row.run_id)
+        row.metrics(EPOCH, 1)
+    (run,) = rows()
+    assert run.data.params == {"lr": "0.1"}
+    assert steps(run.info.run_id) == [0, 1]
+
+
+def test_a_growing_artifact_is_refreshed_rarely_and_ends_whole(home, monkeypatch):
+    table, drawn = home / "epochs.csv", []
+
+    def draw():
+        drawn.append(1)
+        return b"png"
+
+    with Row.open(home, name="a") as row:
+        for epoch in range(100):
+            table.write_text(f"{epoch}\n")
+            row.refresh(table, "epochs.csv")
+            row.refresh(draw, "curves.png")
+        assert len(drawn) == 1
+    (run,) = rows()
+    assert len(drawn) == 2
+    assert artifact(run.info.run_id, "epochs.csv") == "99\n"
+
+
+KILLED = """
+import json, os, signal, sys, time
+from pathlib import Path
+from lethe.tracking.run_log import Row
+previous = json.loads(sys.argv[3])
+row = Row.open(Path(sys.argv[1]), name="killed", tags={"method": "model_1"}, params={"lr": 0.1}, previous=previous)
+while sys.argv[2] == "late" and row.run_id is None:
+    time.sleep(0.02)
+for step in range(int(sys.argv[4]), int(sys.argv[4]) + 5):
+    row.metrics({"retain.accuracy": step, "forget.loss": 1.0}, step)
+row.text("note.txt", "told")
+print(json.dumps(row.reference()), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed(home, when="early", previous=None, first=0):
+    """A run killed with -9 after five epochs, before or after its row was made; what its resume state would hold."""
+    command = [sys.executable, "-c", KILLED, str(home), when, json.dumps(previous), str(first)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert journals(home)
+    return json.loads(done.stdout)
+
+
+def test_a_killed_runs_journal_is_sent_by_the_next_start(home):
+    killed(home)
+    Row.open(home, name="next").close()
+    old, new = rows()
+    assert (old.info.run_name, old.info.status) == ("killed", "KILLED")
+    assert new.info.status == "FINISHED"
+    assert steps(old.info.run_id) == list(range(5))
+    assert artifact(old.info.run_id, "note.txt") == "told"
+    assert old.data.params == {"lr": "0.1"}
+    assert not journals(home)
+
+
+def test_a_line_cut_off_by_the_kill_was_never_told(home):
+    killed(home)
+    with (journals(home)[0] / "records.jsonl").open("a") as file:
+        file.write('{"metrics": [["retain.accuracy"')
+    Row.open(home, name="next").close()
+    assert steps(rows()[0].info.run_id) == list(range(5))
+    assert not journals(home)
+
+
+@pytest.mark.parametrize("when", ["early", pytest.param("late", marks=pytest.mark.slow)])
+def test_a_resumed_run_joins_its_row(home, when):
+    reference = killed(home, when)
+    history = [(step, {"retain.accuracy": step, "forget.loss": 1.0}) for step in range(5)]
+    with Row.open(home, name="resumed", params={"lr": 0.1}, previous=reference, history=history) as row:
+        row.metrics(EPOCH, 5)
+    (run,) = rows()
+    assert (run.info.run_name, run.info.status) == ("resumed", "FINISHED")
+    assert row.reference()["row"] == reference["row"]
+    assert steps(run.info.run_id) == list(range(6)) == steps(run.info.run_id, "forget.loss")
+
+
+def test_a_run_killed_twice_before_anything_was_sent_has_one_row(home):
+    reference = killed(home, previous=killed(home), first=5)
+    assert len(journals(home)) == 2
+    with Row.open(home, name="a", previous=reference, history=[(step, EPOCH) for step in range(10)]) as row:
+        row.metrics(EPOCH, 10)
+    (run,) = rows()
+    assert run.info.status == "FINISHED"
+    assert steps(run.info.run_id) == list(range(11))
+
+
+def test_a_resumed_run_sends_what_its_row_lacks(home):
+    """The kill came between saving the resume state and telling the epoch."""
+    reference = killed(home)
+    with Row.open(home, name="a", previous=reference, history=[(step, EPOCH) for step in range(8)]):
+        pass
+    (run,) = rows()
+    assert steps(run.info.run_id) == list(range(8))
+
+
+def test_a_resumed_run_under_a_new_launcher_has_all_epochs_and_ends_the_old(home, monkeypatch):
+    reference = killed(home)
+    run_id = launcher_row()
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    with Row.open(home, name="new", previous=reference, history=[(step, EPOCH) for step in range(5)]) as row:
+        row.metrics(EPOCH, 5)
+    old, new = sorted(rows(), key=lambda run: run.info.run_name)
+    assert (old.info.run_name, old.info.status, old.data.tags["continued_in"]) == ("killed", "KILLED", run_id)
+    assert (new.info.run_id, new.info.status) == (run_id, "FINISHED")
+    assert steps(old.info.run_id) == list(range(5))
+    assert steps(run_id) == list(range(6))
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)  # the same launcher again: the same row
+    with Row.open(home, name="new", previous=row.reference(), history=[(step, EPOCH) for step in range(6)]) as row:
+        row.metrics(EPOCH, 6)
+    assert len(rows()) == 2
+    assert steps(run_id) == list(range(7))
+
+
+def test_a_resumed_run_whose_row_is_gone_has_a_new_one(home, tmp_path, monkeypatch, migrated):
+    reference = killed(home)
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store(tmp_path / 'other', migrated)}")
+    with Row.open(home, name="new", previous=reference, history=[(step, EPOCH) for step in range(5)]):
+        pass
+    (run,) = rows()
+    assert run.info.run_name == "new"
+    assert steps(run.info.run_id) == list(range(5))
+
+
+def test_the_journal_of_a_living_process_is_left_alone(home):
+    with Row.open(home, name="alive") as row:
+        assert list(leftovers(home)) == []
+        done = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "1 runs are left to the processes that run them\n")
+        sweep(home, os.environ["MLFLOW_TRACKING_URI"])
+        wait_for(lambda: row.run_id)
+        sweep(home, os.environ["MLFLOW_TRACKING_URI"])
+        assert rows()[0].info.status == "RUNNING"
+
+
+def test_rows_that_nobody_holds_are_swept(home, tmp_path):
+    long_ago = int((time.time() - 3600) * 1000)
+    fresh = launcher_row()
+    ours = {"mlflow.project.entryPoint": "hybrid", "mlflow.source.name": f"file://{ROOT}#sub"}
+    left = client().create_run("0", long_ago, ours).info.run_id
+    foreign = client().create_run("0", long_ago, ours | {"mlflow.source.name": "/else"}).info.run_id
+    plain = client().create_run("0", long_ago).info.run_id
+    elsewhere = client().create_run("0", long_ago, {delivery.ROW: "a", delivery.HOME: "b"}).info.run_id
+    here = {delivery.ROW: "a", delivery.HOME: delivery.place(home)}
+    lost = client().create_run("0", long_ago, here).info.run_id
+    Row.open(home, name="next").close()
+    ended = {run.info.run_id: run.info.status for run in rows() if run.info.run_name != "next"}
+    assert ended == dict.fromkeys([fresh, foreign, plain, elsewhere], "RUNNING") | {left: "FAILED", lost: "KILLED"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(tmp_path_factory, migrated, request):
+    """Begins to start with the first test, for it takes half a minute; only when a test that wants it was chosen."""
+    if not any(item.originalname.startswith("test_a_server_") for item in request.session.items if item.module is request.module):
+        yield None
+        return
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(migrated, folder / "mlflow.db")
+    with sqlite3.connect(folder / "mlflow.db") as db:
+        db.execute("update experiments set artifact_location = 'mlflow-artifacts:/0'")
+    server = Server(folder, f"sqlite:///{folder}/mlflow.db")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+    monkeypatch.setattr(delivery, "BETWEEN", 1.0)
+    row = Row.open(home, name="a", params={"lr": 0.1})
+    for step in range(3):
+        row.metrics(EPOCH, step)
+    wait_for(server.answers, 300)
+    wait_for(lambda: not row.journal.pending())
+    row.text("note.txt", "told")
+    wait_for(lambda: not row.journal.pending())
+    server.stop()
+    for step in range(3, 50):
+        row.metrics(EPOCH, step)
+        row.refresh(lambda: b"csv", "epochs.csv")
+    assert len(row.journal.pending()) >= 47
+    assert row.close() is False
+    assert "are not sent to MLflow yet" in caplog.text
+    assert len(journals(home)) == 1
+    failed = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "records are not sent" in failed.stdout
+    assert "Traceback" not in failed.stderr
+    server.start()
+    wait_for(server.answers, 300)
+    done = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Everything is sent\n", "")
+    (run,) = rows()
+    assert run.info.status == "FINISHED"
+    assert steps(run.info.run_id) == list(range(50))
+    assert artifact(run.info.run_id, "note.txt") == "told"
+    assert artifact(run.info.run_id, "epochs.csv") == "csv"
+    assert not journals(home)
+
+
+def test_send_knows_its_folders(home, tmp_path):
+    command = [sys.executable, ROOT / "src" / "send.py"]
+    wrong = subprocess.run([*command, tmp_path / "nowhere"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "nowhere is no folder" in wrong.stderr
+    assert subprocess.run([*command, tmp_path], capture_output=True, text=True).returncode == 0
+
+
+@pytest.mark.parametrize("secret", ["s3cr3t", "s3cr3t/with?signs"])
+def test_credentials_appear_nowhere(home, monkeypatch, caplog, secret):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{secret}@127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "t0k3n")
+    with Row.open(home, name="a", params={"storage": f"postgresql://u:{secret}@host/db"}, tags={"t": f"https://u:{secret}@h"}) as row:
+        row.text("params.yaml", f"storage: postgresql://u:{secret}@host/db t0k3n\n")
+        wait_for(lambda: delivery.away)
+    with pytest.raises(RunFailed) as caught:
+        find({})
+    told = [file.read_text() for file in home.rglob("*") if file.is_file()]
+    assert len(told) >= 3
+    assert "postgresql://host/db" in "".join(told)
+    for text in [*told, caplog.text, str(caught.value)]:
+        assert "s3cr3t" not in text
+        assert "t0k3n" not in text
+
+
+def net():
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 2)).eval()
+
+
+INFO = {"architecture": "toy", "classes": ["cat", "dog"], "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+
+
+def weights(folder):
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(net().state_dict(), folder / "a.safetensors")
+    return folder / "a.safetensors"
+
+
+@pytest.mark.slow
+def test_a_safetensors_model(home):
+    import mlflow
+    from safetensors.torch import load_file
+
+    with Row.open(home, name="a") as row:
+        file = weights(home)
+        row.checkpoint(file, 1, shape=(3, 8, 8), info=INFO)
+        row.metrics(EPOCH, 2)
+        row.model(file, "safetensors", shape=(3, 8, 8), info=INFO)
+        row.model(file, "none", shape=(3, 8, 8), info=INFO)
+        file.unlink()
+        row.metrics({"test.accuracy": 84.0}, 2)
+        wait_for(lambda: not row.journal.pending())
+        row.metrics({"test.loss": 0.5}, 2)
+    (run,) = rows()
+    steps = {client().get_logged_model(output.model_id).name: output.step for output in run.outputs.model_outputs}
+    assert steps == {"checkpoint": 1, "model": 0}
+    (model,) = client().search_logged_models(["0"], "name = 'model'")
+    assert (model.status, model.source_run_id) == ("READY", run.info.run_id)
+    assert {metric.key: metric.value for metric in model.metrics} == EPOCH | {"test.accuracy": 84.0, "test.loss": 0.5}
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    signature = mlflow.models.get_model_info(f"models:/{model.model_id}").signature
+    assert (signature.inputs.inputs[0].shape, signature.outputs.inputs[0].shape) == ((-1, 3, 8, 8), (-1, 2))
+    folder = Path(model.artifact_location)
+    assert json.loads((folder / "model.json").read_text()) == INFO
+    assert load_file(folder / "model.safetensors").keys() == net().state_dict().keys()
+
+
+LOAD = """
+import json, sys
+sys.modules["lethe"] = None
+import mlflow, torch
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pytorch.load_model(f"models:/{sys.argv[2]}")
+batch = torch.linspace(-1, 1, 5 * 3 * 8 * 8).reshape(5, 3, 8, 8)
+print(json.dumps(model(batch).tolist()))
+"""
+
+
+@pytest.mark.slow
+def test_a_pt2_model_loads_without_this_repository(home, tmp_path, capfd):
+    import mlflow
+    import torch
+
+    with Row.open(home, name="a") as row:
+        row.model(weights(home), "pt2", shape=(3, 8, 8), info=INFO, module=net)
+    assert capfd.readouterr() == ("", "")
+    (model,) = client().search_logged_models(["0"])
+    assert model.status == "READY"
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    assert mlflow.models.get_model_info(f"models:/{model.model_id}").signature.inputs.inputs[0].shape == (-1, 3, 8, 8)
+    assert not [file for file in Path(model.artifact_location).rglob("*") if file.suffix in (".pth", ".pkl", ".pickle")]
+    command = [sys.executable, "-c", LOAD, os.environ["MLFLOW_TRACKING_URI"], model.model_id]
+    given = json.loads(subprocess.check_output(command, cwd=tmp_path, text=True, stderr=subprocess.DEVNULL))
+    batch = torch.linspace(-1, 1, 5 * 3 * 8 * 8).reshape(5, 3, 8, 8)
+    assert given == net()(batch).tolist()
+
+
+def test_an_export_that_fails_loses_nothing(home, caplog):
+    def broken():
+        raise RuntimeError("no such layer\nand more")
+
+    with Row.open(home, name="a") as row:
+        row.metrics(EPOCH, 0)
+        row.model(weights(home), "pt2", shape=(3, 8, 8), info=INFO, module=broken)
+        row.metrics(EPOCH, 1)
+    assert "can't be exported as pt2, it is logged as safetensors: no such layer" in caplog.text
+    (model,) = client().search_logged_models(["0"])
+    assert model.model_type == "safetensors"
+    assert steps(rows()[0].info.run_id) == [0, 1]

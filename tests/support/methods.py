@@ -1,0 +1,152 @@
+"""The methods on random images: small recipes, a small network, what moves and what a run that dies leaves."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from lethe._util.checkout import CHECKOUT
+from lethe.config import loader as config
+from lethe.data.device_data import Batch, Data
+from lethe.engine import engine, observers
+from lethe.engine.engine import Epoch, FrozenReferences, State
+from lethe.engine.options import RunOptions
+from lethe.evaluation import inference as predict
+from lethe.models import architectures as model
+from lethe.recipes.losses import Loss
+from lethe.recipes.paper_methods import METHODS
+from lethe.recipes.recipe import Phase, Recipe
+
+PARAMS = CHECKOUT / "params.yaml"
+SMALL = {"epochs": 2, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.02, "unfreeze_at": 0.5}
+
+
+@cache
+def section(method: str) -> dict[str, Any]:
+    """The method's numbers in params.yaml."""
+    return dict(config.load(["--method", method], params=PARAMS).methods[method])
+
+
+def numbers(method: str, **changes: Any) -> dict[str, Any]:
+    """The method's numbers with few epochs and small batches; a change that the method has no word for is left out."""
+    own = section(method)
+    return own | {word: value for word, value in (SMALL | changes).items() if word in own}
+
+
+@cache
+def small(method: str, **changes: Any) -> Recipe:
+    """The recipe of `numbers`, by the way a command line takes."""
+    argv = ["--method", method]
+    for word, value in numbers(method, **changes).items():
+        argv += [f"--methods.{method}.{word}", ",".join(value) if isinstance(value, tuple) else str(value)]
+    return config.load(argv, params=PARAMS).recipe()
+
+
+def images(retain: int = 30, forget: int = 19, validation: int = 30, size: int = 16, seed: int = 0) -> Data:
+    """Random images, 10 classes. In batches of 8 both streams end on a short one."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {"retain": retain, "forget": forget, "validation": validation}
+    n = sum(sizes.values())
+    pixels = torch.randint(0, 256, (n, 3, size, size), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 10, (n,), generator=generator)
+    splits = dict(zip(sizes, torch.randperm(n, generator=generator).split(list(sizes.values())), strict=True))
+    channels = torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1)
+    return Data(pixels, labels, splits, mean=channels, std=channels / 2)
+
+
+def network(seed: int = 0) -> Module:
+    return model.build("convnet", 10, seed)
+
+
+def copied(network: Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def trained(steps: Recipe, data: Data, *, start: int = 0, seed: int = 0, **options: Any) -> Module:
+    student = network(start)
+    for _ in engine.run(steps, student, data, RunOptions(seed=seed, **options)):
+        pass
+    return student
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The loss `inner`; every call is shown to `watch` first."""
+
+    inner: Loss
+    watch: Callable[[Batch, FrozenReferences], None] = field(compare=False)
+
+    def __call__(self, logits_BC: Tensor, batch: Batch, refs: FrozenReferences) -> Tensor:
+        self.watch(batch, refs)
+        return self.inner(logits_BC, batch, refs)
+
+
+def watched(steps: Recipe, watch: Callable[[Batch, FrozenReferences], None]) -> Recipe:
+    """The same recipe; `watch` is called whenever a loss is."""
+
+    def with_watch(phase: Phase) -> Phase:
+        return replace(phase, terms=tuple(replace(term, loss=Watched(term.loss, watch)) for term in phase.terms))
+
+    return tuple(with_watch(part) if isinstance(part, Phase) else part for part in steps)
+
+
+class Boom(Exception):
+    pass
+
+
+def boom_at(call: int) -> Callable[[Batch, FrozenReferences], None]:
+    """Raises Boom at the call of that number (from 0)."""
+    calls = iter(range(call + 1))
+
+    def watch(batch: Batch, refs: FrozenReferences) -> None:
+        if next(calls) == call:
+            raise Boom
+
+    return watch
+
+
+# --- equal where it should be, unequal where it should not ------------------------------------------------------------
+
+
+def everyone(network: Module, data: Data) -> Tensor:
+    return predict.logits(network, data, torch.arange(len(data.labels_N)))
+
+
+def digests() -> dict[str, str]:
+    """Method -> a hash of the logits it ends with."""
+    data = images()
+    return {
+        name: hashlib.sha256(everyone(trained(small(name), data, seed=5), data).numpy().tobytes()).hexdigest() for name in sorted(METHODS)
+    }
+
+
+# --- stopped and continued --------------------------------------------------------------------------------------------
+
+
+def told(epoch: Epoch) -> Epoch:
+    """The record without what a clock says."""
+    return replace(epoch, seconds=0.0, evaluate_seconds=0.0)
+
+
+def attempt(steps: Recipe, folder: Path, data: Data, student: Module) -> list[Epoch]:
+    """One process's share of a run that keeps its resume state in `folder` and may die of Boom."""
+    resume = observers.Resume(folder)
+    state = resume.load(data.device) or State()
+    epochs = engine.run(steps, student, data, RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"])), state=state)
+    seen = []
+    with suppress(Boom):
+        for epoch in observers.kept(epochs, resume, state, student):
+            seen.append(told(epoch))
+    return seen

@@ -1,0 +1,299 @@
+"""A small real project to run the stages in, and the stages as processes.
+
+Imports take each process five seconds and more, so most tests fork theirs from a parent that has imported everything:
+`python tests/support/project.py` is that parent. A forked stage is a process like any other: its own memory, arguments,
+environment, working folder and exit code, and `kill -9` kills it. It draws no curves unless it is told to, by CURVES.
+"""
+
+import atexit
+import faulthandler
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import resource
+import runpy
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+# The values of `demo` in params.yaml, and still less of everything: 60 images to retain and 60 to forget
+LESS: dict[str, dict[str, Any]] = {
+    "data": {"limit": 12},
+    "pretrain": {"epochs": 2, "final_epochs": 1, "flip": True},
+    "run": {"workspace": ".", "log_model": "none"},
+    "search": {"fresh_seeds": 0},
+}
+FEW = {"epochs": 3, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.01, "share": 0.01}
+
+
+def clean() -> dict[str, str]:
+    """The environment without what leads to another store or checkout."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+
+
+def at(call: str, times: int, number: int = signal.SIGKILL, file: str | None = None) -> dict[str, str]:
+    """For the environment of a forked stage: it gets a signal right before its `times`-th call of a function (module:name);
+    with `file`, before its `times`-th call with a path of that name."""
+    return {"HIT": json.dumps({"call": call, "times": times, "number": number, "file": file})}
+
+
+def at_step(times: int, number: int = signal.SIGKILL) -> dict[str, str]:
+    return at("torch.optim:SGD.step", times, number)
+
+
+def at_file(name: str, times: int = 1, number: int = signal.SIGKILL) -> dict[str, str]:
+    """When the file is written and not yet in its place."""
+    return at("pathlib:Path.replace", times, number, name)
+
+
+def no_larger(size: int) -> dict[str, str]:
+    """For the environment of a forked stage: a disk on which no file grows beyond so many bytes."""
+    return {"LARGEST": str(size)}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder that holds params.yaml, what the stages make of it, and mlflow.db. It is DVC_ROOT: a stage takes it for the checkout."""
+
+    root: Path
+    warm: "Warm"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return clean() | {"DVC_ROOT": str(self.root), "OMP_NUM_THREADS": "1", "CURVES": "none"} | more
+
+    def start(self, stage: str, *argv: str, **more: str) -> "Started":
+        return self.warm.start([str(ROOT / "src" / f"{stage}.py"), *argv], self.root, self.environment(**more))
+
+    def run(self, stage: str, *argv: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return self.start(stage, *argv, **more).wait()
+
+    def ran(self, stage: str, *argv: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """`run`, and it went well."""
+        done = self.run(stage, *argv, **more)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def lethe(self, stage: str, *argv: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """As typed, in an interpreter of its own."""
+        command = [sys.executable, str(ROOT / "src" / f"{stage}.py"), *argv]
+        return subprocess.run(command, cwd=self.root, env=self.environment(**more), capture_output=True, text=True, timeout=300)
+
+    def script(self, text: str, **more: str) -> str:
+        """What a Python text prints, in a forked process."""
+        file = self.root.parent / "script.py"
+        file.write_text(text)
+        done = self.warm.start([str(file)], self.root, self.environment(**more)).wait()
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def files(self) -> dict[str, bytes]:
+        """All that a stage can have written, but for the store."""
+        everything = (path for path in self.root.rglob("*") if path.is_file() and path.name != "mlflow.db")
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in everything}
+
+    def times(self, run_id: str, key: str) -> dict[int, int]:
+        """When each step of a metric was, in milliseconds, as the store has it."""
+        with sqlite3.connect(self.root / "mlflow.db") as db:
+            return dict(db.execute("select step, timestamp from metrics where run_uuid = ? and key = ?", [run_id, key]))
+
+    def rows(self, experiment: str = "Default", **tags: str) -> list[dict[str, Any]]:
+        """Rows of the store, oldest first; metrics: key -> [(step, value), ...] in the order of steps."""
+        found = []
+        with sqlite3.connect(self.root / "mlflow.db") as db:
+            where = "from runs r join experiments e using (experiment_id) where e.name = ? order by start_time, r.rowid"
+            for run_id, name, status in db.execute(f"select run_uuid, r.name, status {where}", [experiment]).fetchall():
+                row: dict[str, Any] = {"run_id": run_id, "name": name, "status": status, "metrics": {}}
+                for table in ("tags", "params"):
+                    row[table] = dict(db.execute(f"select key, value from {table} where run_uuid = ?", [run_id]))
+                for key, *point in db.execute("select key, step, value from metrics where run_uuid = ? order by step", [run_id]):
+                    row["metrics"].setdefault(key, []).append(tuple(point))
+                if tags.items() <= row["tags"].items():
+                    found.append(row)
+        return found
+
+
+@dataclass(frozen=True)
+class Started:
+    """A forked stage that is under way."""
+
+    warm: "Warm"
+    pid: int
+    argv: list[str]
+    out: Path
+    err: Path
+
+    def until(self, there: Callable[[str], bool], seconds: float = 120) -> None:
+        """Waits until what it said on stderr is so."""
+        end = time.monotonic() + seconds
+        while not there(self.err.read_text()):
+            assert time.monotonic() < end, self.err.read_text()
+            time.sleep(0.01)
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        code = self.warm.ask({"wait": self.pid})
+        return subprocess.CompletedProcess(self.argv, code, self.out.read_text(), self.err.read_text())
+
+
+class Warm:
+    """The parent, and what to ask it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.started = folder, 0
+        environment = clean() | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1"}
+        command = [sys.executable, __file__]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+
+    def ask(self, what: Mapping[str, Any]) -> int:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def start(self, argv: list[str], cwd: Path, environment: Mapping[str, str]) -> Started:
+        self.started += 1
+        out, err = (self.folder / f"{self.started}.{name}" for name in ("out", "err"))
+        out.touch()
+        err.touch()
+        pid = self.ask({"argv": argv, "cwd": str(cwd), "environment": dict(environment), "out": str(out), "err": str(err)})
+        return Started(self, pid, argv, out, err)
+
+
+def write_params(path: Path, real: Path = ROOT / "params.yaml") -> None:
+    """The real params.yaml with its section `demo` and LESS laid over it, and FEW over every method."""
+    from ruamel.yaml import YAML
+
+    def lay(over: Mapping[str, Any], tree: dict[str, Any]) -> None:
+        for key, value in over.items():
+            if isinstance(value, dict):
+                lay(value, tree[key])
+            else:
+                tree[key] = value
+
+    yaml = YAML()
+    said = yaml.load(real.read_text())
+    lay(said["demo"], said)
+    lay(LESS, said)
+    for own in said["methods"].values():
+        own.update({word: value for word, value in FEW.items() if word in own})
+    yaml.dump(said, path)
+
+
+def copied(built: Path, root: Path, warm: Warm, *without: str) -> Project:
+    shutil.copytree(built, root, ignore=shutil.ignore_patterns(".lethe", *without))
+    with sqlite3.connect(root / "mlflow.db") as db:
+        db.execute("update experiments set artifact_location = ?", [str(root / "mlruns" / "0")])
+    return Project(root, warm)
+
+
+# --- a database -----------------------------------------------------------------------------------------------------
+
+
+def tool() -> Any:
+    """tools/postgres.py"""
+    spec = importlib.util.spec_from_file_location("postgres", ROOT / "tools" / "postgres.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- the parent -----------------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """A request is a line: a stage to start (the answer is its pid) or a pid to wait for (its exit code)."""
+    sys.path[0] = str(ROOT / "src")
+    for name in ("pipeline.dry_run", "pipeline.unlearn", "plots.figures", "tracking.run_log"):
+        importlib.import_module(f"lethe.{name}")
+    os.environ.update(sys.modules["lethe.tracking.mlflow_delivery"].QUIET)
+    for name in (
+        "pandas",
+        "matplotlib.backends.backend_agg",
+        "scipy.stats",
+        "sklearn.datasets",
+        "sklearn.linear_model",
+        "sklearn.model_selection",
+        "sklearn.svm",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "torch._dynamo",
+    ):
+        importlib.import_module(name)
+    sys.modules["torch"].set_num_threads(1)
+    sys.modules["lethe.config.loader"].load()  # slow the first time
+    gc.freeze()  # else the first collection in every child copies a gigabyte
+    answers = os.fdopen(os.dup(1), "w")
+    for line in iter(sys.stdin.readline, ""):
+        asked = json.loads(line)
+        if "wait" in asked:
+            answer = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])
+        elif (answer := os.fork()) == 0:
+            play(**asked)
+        print(answer, file=answers, flush=True)
+    os._exit(0)
+
+
+def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> None:
+    """In the child: what `python <argv>` does, to its exit."""
+    for number, name in enumerate((os.devnull, out, err)):
+        os.dup2(os.open(name, os.O_RDWR), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    sys.argv = argv
+    faulthandler.enable()  # where an interpreter crashed stands on stderr
+    if environment.get("CURVES") == "none":  # drawing them takes longer than the rest of a small run
+        sys.modules["lethe.plots.figures"].curves = lambda *_: b""  # type: ignore[attr-defined]
+    if "HIT" in environment:
+        hit(**json.loads(environment["HIT"]))
+    if "LARGEST" in environment:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(environment["LARGEST"]),) * 2)
+    code: Any = 0
+    try:
+        runpy.run_path(argv[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(code or 0)  # the rest of an interpreter's end, object by object, takes 4 seconds
+
+
+def hit(call: str, times: int, number: int, file: str | None) -> None:
+    module, _, path = call.partition(":")
+    owner: Any = importlib.import_module(module)
+    *owners, name = path.split(".")
+    for part in owners:
+        owner = getattr(owner, part)
+    real, seen = getattr(owner, name), 0
+
+    def counting(self: Any, *arguments: Any, **named: Any) -> Any:
+        nonlocal seen
+        seen += file is None or Path(arguments[0]).name == file
+        if seen == times:
+            seen += 1
+            os.kill(os.getpid(), number)
+        return real(self, *arguments, **named)
+
+    setattr(owner, name, counting)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,121 @@
+"""What lets `mlflow run .` work as typed, without starting it."""
+
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lethe.cli import mlflow_launch as launch
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="MLflow can't start a shell script in conda's place there")
+
+ROOT = Path(__file__).parents[3]
+BIN = Path(sys.executable).parent
+SCRIPT = """
+import json, os, pathlib, sys
+import lethe
+seen = dict(python=sys.executable, arguments=sys.argv[1:], package=lethe.__file__, environ=dict(os.environ))
+pathlib.Path(os.environ["SEEN"]).write_text(json.dumps(seen))
+"""
+
+
+def write(file, text, mode=0o644):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(mode)
+    return file
+
+
+@pytest.fixture
+def clean():
+    """An environment in which nothing is activated and no conda is installed."""
+    own = re.compile("(MLFLOW|CONDA|_CE|GIT|PYTEST)_|VIRTUAL_ENV|PYTHONPATH|BASH_ENV")
+    environ = {key: value for key, value in os.environ.items() if not own.match(key)}
+    folders = [f for f in environ["PATH"].split(os.pathsep) if f != str(BIN) and not Path(f, "conda").exists()]
+    return environ | {"PATH": os.pathsep.join(folders)}
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = tmp_path / "project"
+    write(folder / "MLproject", "conda_env: conda.yaml\nentry_points: {toy: {command: python src/toy.py}}\n")
+    write(folder / "conda.yaml", "name: lethe\ndependencies: [python=3.12]\n")
+    write(folder / "src" / "toy.py", SCRIPT)
+    write(folder / "src" / "lethe" / "__init__.py", "")
+    return folder
+
+
+@pytest.fixture
+def conda(tmp_path):
+    """A real conda as far as MLflow can tell: it notes what it is asked and activates an environment of its own."""
+    home = tmp_path / "miniconda"
+    own = f'#!/bin/sh\nCONDA_DEFAULT_ENV=the-real-one exec "{sys.executable}" "$@"\n'
+    write(home / "envs" / "bin" / "python", own, 0o755)
+    write(home / "etc" / "profile.d" / "conda.sh", f'conda() {{ PATH="{home}/envs/bin:$PATH"; }}\n')
+    answers = f"""#!/bin/sh
+echo "$*" >>"{home}/asked"
+case "$*" in 'env list --json') echo '{{"envs": []}}' ;; 'info --base') echo "{home}" ;; esac
+"""
+    write(home / "bin" / "conda", answers, 0o755)
+    return home
+
+
+def prepared(environ):
+    launch.prepare(environ)
+    return environ
+
+
+def test_a_program_that_a_launcher_started_is_left_alone(clean):
+    environ = clean | {"MLFLOW_RUN_ID": "1"}
+    assert prepared(dict(environ)) == environ
+
+
+def test_being_prepared_twice_changes_nothing_more(clean):
+    path = clean["PATH"]
+    once = prepared(clean)
+    assert once["MLFLOW_CONDA_HOME"] == str(launch.STAND_IN)
+    assert once["PATH"] == f"{BIN}:{path}"
+    assert prepared(dict(once)) == once
+
+
+def test_what_the_user_set_is_kept(clean):
+    assert prepared(clean | {"MLFLOW_CONDA_HOME": "/else"})["MLFLOW_CONDA_HOME"] == "/else"
+
+
+def test_a_conda_that_is_gone_or_has_no_profile_is_not_used(clean, conda, tmp_path):
+    (conda / "etc" / "profile.d" / "conda.sh").unlink()
+    environ = clean | {"CONDA_EXE": str(tmp_path / "gone"), "PATH": f"{conda / 'bin'}:{clean['PATH']}"}
+    assert prepared(environ)["MLFLOW_CONDA_HOME"] == str(launch.STAND_IN)
+
+
+@pytest.mark.parametrize("shim", ["exit 127", 'exec "{conda}" "$@"'])
+def test_a_real_conda_is_found_behind_a_shim(clean, conda, tmp_path, shim):
+    text = f"#!/bin/sh\n{shim}\n".format(conda=conda / "bin" / "conda")
+    folders = [write(tmp_path / "shims" / "conda", text, 0o755).parent]
+    folders += [conda / "bin"] if "127" in shim else []
+    environ = clean | {"PATH": ":".join(map(str, [*folders, clean["PATH"]]))}
+    assert prepared(environ)["MLFLOW_CONDA_HOME"] == str(conda)
+
+
+def test_the_entries_are_those_promised():
+    project = yaml.safe_load((ROOT / "MLproject").read_text())
+    names = ["main", "hybrid", "unlearn", "prepare", "pretrain", "retrain", "bank", "evaluate", "demo", "search", "report", "card"]
+    methods = [f"model_{i}" for i in range(1, 7)] + [f"hybrid_{i}" for i in range(1, 5)]
+    assert sorted(project["entry_points"]) == sorted(names + methods)
+    commands = {name: entry["command"] for name, entry in project["entry_points"].items()}
+    assert all(commands[name] == f"python src/unlearn.py --method {name}" for name in methods)
+    assert commands["main"] == commands["hybrid"] == commands["hybrid_4"]
+    stages = {"unlearn", "prepare", "pretrain", "retrain", "bank", "evaluate", "demo", "search", "report"}
+    assert all(commands[name] == f"python src/{name}.py" for name in stages)
+    assert commands["card"] == "python src/report.py card"
+
+
+def test_conda_yaml_takes_nothing_beside_the_lock():
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    assert conda["name"] == "lethe" and conda["dependencies"][-1] == {"pip": ["-r requirements.txt"]}
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert f"python{wanted}" in conda["dependencies"]

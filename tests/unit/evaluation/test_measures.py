@@ -1,0 +1,404 @@
+"""The registry: every measure is moved by a planted fault, sees nothing where there is nothing, and says what it lacks."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from lethe._util.errors import InsufficientData, UserError
+from lethe.data.splits import beside
+from lethe.evaluation import catalogue as measures
+from lethe.evaluation import measures as measuring
+from lethe.evaluation.catalogue import MEASURES, Measure, measure, of_references
+from lethe.evaluation.context import Case, Clock
+from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, Array, LogitsTable
+from lethe.evaluation.uncertainty import EXAMPLES, Estimate
+from support.tables import SIZES, bank, drawn, of_phi
+
+BY_ID = {each.id: each for each in MEASURES}
+LEAK = 3.0  # what phi gains where an image is remembered
+
+
+@pytest.fixture(autouse=True)
+def small_banks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "TIERS", {0: 0, 1: 1, 2: 3, 3: 6})
+
+
+def case(leak: float, models: int = 6, table: LogitsTable | None = None, **more: object) -> Case:
+    """A model that remembers so much of forget, with all that there can be beside it."""
+    model = table or drawn(1, leak, "unlearned")
+    known = {
+        "original": drawn(50, LEAK, "original"),
+        "unlearned": [model, *bank(models - 1, leak, 300, "unlearned")],
+        "clock": Clock(2.0, 20.0, 1000),
+    }
+    theirs = [with_columns(each, 0.0, number) for number, each in enumerate(bank(models))]
+    own = with_columns(model, leak, models)
+    own = replace(own, columns={**own.columns, **of_others(own, leak)})
+    return Case(own, theirs, **(known | more))  # type: ignore[arg-type]
+
+
+def with_columns(table: LogitsTable, leak: float, own: int = 0) -> LogitsTable:
+    """A probe that is right of seven in ten unseen images and of more that are remembered; perturbed images as the unperturbed; features
+    that models share but for an own part, larger where there is a leak; relearned in steps that are as many fewer."""
+    generator = np.random.default_rng(7)
+    number = len(table.ids)
+    lucky = generator.random(number) < 0.7 + 0.09 * leak * (table.split == 1)
+    counts = np.clip(8 + 2 * leak + generator.normal(0, 2, (number, 3)), 0, 16)
+    shared = generator.normal(0, 1, (number, 8))
+    apart = np.random.default_rng(own).normal(0, 1, (number, 8)) * (1 + leak)
+    steps = np.tile(np.arange(61) >= 40 - int(10 * leak), (number, 1))
+    columns = {"probe": lucky, "residual": counts, "relearn": steps}
+    features = {"features": (shared + apart).astype(np.float32)}
+    return replace(table, columns={name: column.astype(np.uint8) for name, column in columns.items()} | features)
+
+
+def of_others(table: LogitsTable, leak: float) -> dict[str, Array]:
+    """What models say that forgot other images: SWAP's has never seen forget and remembers F'; each of 24 shadows forgot half of the pool,
+    never saw a quarter and has nothing to do with the rest."""
+    generator = np.random.default_rng(2)
+    other = beside(table.rows("forget"), table.rows("validation"), table.labels)
+    pool = np.concatenate([table.rows("forget"), other])
+    phi = drawn(90).phi.copy()
+    phi[other] += leak
+    role = np.zeros((len(table.ids), 24), np.uint8)
+    role[pool] = generator.permuted(np.tile(np.repeat([FORGOT, FORGOT, NEVER_SAW, 0], 6), (len(pool), 1)), axis=1)
+    hard = generator.normal(0, 2, (len(table.ids), 1))
+    said = hard + generator.normal(0, 1, role.shape) + leak * (role == FORGOT)
+    return {"swapped": of_phi(phi).logits, SHADOWS[0]: said.astype(np.float32), SHADOWS[1]: role}
+
+
+# measure -> the parts that must move when forget is remembered, and which way
+MOVED: dict[str, dict[str, int]] = {
+    "accuracy": {"forget": 1},
+    "distance": {"forget": 1},
+    "mia.loss": {"": 1},
+    "mia.svc": {"": -1},
+    "mia.over": {"": -1},
+    "avg_gap.svc": {"": 1},
+    "avg_gap.rmia": {"": 1},
+    "tow": {"": -1},
+    "kl_to_reference": {"forget": 1},
+    "js_to_reference": {"forget": 1},
+    "rmia.gamma_1": {"auc": 1},
+    "rmia.gamma_2": {"auc": 1},
+    "probe.excess": {"": 1},
+    "residual": {"0.01": 1, "0.03": 1, "0.06": 1},
+    "cka": {"forget": -1, "test": -1},
+    "iam": {"mean": -1, "below_half": 1},
+    "relearn": {"": -1},
+    "klom": {"forget": 1, "forget.p95": 1, "reversed.forget": 1},
+    "epsilon": {"mean": 1},
+    "neurips": {"": -1},
+    "ulira": {"balanced_accuracy": 1, "auc": 1},
+    "swap.advantage": {"": 1},
+}
+OTHERWISE = {"accuracy_of", "seconds", "share_of_retrain", "peak_memory"}  # tests of their own
+
+
+def test_every_measure_has_a_planted_fault() -> None:
+    assert {each.id for each in MEASURES} == set(MOVED) | OTHERWISE
+    assert len(BY_ID) == len(MEASURES)
+
+
+def test_parts_are_declared(forgotten_and_remembered: tuple[dict[str, Estimate], dict[str, Estimate]]) -> None:
+    declared = {f"{each.id}.{part}".rstrip(".") for each in MEASURES for part in each.parts or ("",)}
+    found = set(forgotten_and_remembered[0])
+    assert found <= declared
+    assert {id_.split(".")[0] for id_ in declared - found} == {"accuracy_of"}  # of whole-class requests alone
+
+
+@pytest.fixture(scope="module")
+def forgotten_and_remembered() -> tuple[dict[str, Estimate | str], dict[str, Estimate | str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measures, "TIERS", {0: 0, 1: 1, 2: 3, 3: 6})
+        return measure(case(0.0)), measure(case(LEAK))
+
+
+@pytest.mark.parametrize(("id_", "part", "way"), [(id_, part, way) for id_, parts in MOVED.items() for part, way in parts.items()])
+def test_a_remembered_forget_set_moves_it_beyond_its_interval(
+    forgotten_and_remembered: tuple[dict[str, Estimate], dict[str, Estimate]], id_: str, part: str, way: int
+) -> None:
+    key = f"{id_}.{part}".rstrip(".")
+    clean, leaking = (found[key] for found in forgotten_and_remembered)
+    assert math.copysign(1, leaking.value - clean.value) == way
+    assert not leaking.overlaps(clean), (clean, leaking)
+    for found in (clean, leaking):
+        low, high = found.ends()
+        assert math.isfinite(found.value) and low <= high
+        assert found.interval == BY_ID[id_].interval or part not in ("", "forget")
+
+
+def test_where_nothing_is_remembered_every_measure_is_at_its_aim(
+    forgotten_and_remembered: tuple[dict[str, Estimate], dict[str, Estimate]],
+) -> None:
+    clean, leaking = forgotten_and_remembered
+    assert clean["distance.forget"].low <= 0 <= clean["distance.forget"].high  # type: ignore[operator]
+    assert clean["mia.loss"].low <= 50 <= clean["mia.loss"].high  # type: ignore[operator]
+    assert clean["rmia.gamma_1.auc"].low <= 0.5 <= clean["rmia.gamma_1.auc"].high  # type: ignore[operator]
+    assert clean["ulira.auc"].low <= 0.5 <= clean["ulira.auc"].high  # type: ignore[operator]
+    assert clean["swap.advantage"].value < 0.15 < leaking["swap.advantage"].value
+    assert clean["tow"].value > 0.9
+    assert clean["avg_gap.svc"].value < 4 < leaking["avg_gap.svc"].value
+
+
+def test_over_forgetting_is_told_apart_from_forgetting() -> None:
+    over = measure(case(-2.0), [BY_ID["mia.over"], BY_ID["distance"]])
+    clean = measure(case(0.0), [BY_ID["mia.over"], BY_ID["distance"]])
+    for key, way in (("mia.over", 1), ("distance.forget", -1)):
+        worse, good = over[key], clean[key]
+        assert isinstance(worse, Estimate) and isinstance(good, Estimate)
+        assert way * (worse.value - good.value) > 0 and not worse.overlaps(good)
+
+
+# --- second ways to compute them ------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_did_nothing_is_as_far_as_the_original_from_the_reference() -> None:
+    original, reference = drawn(50, LEAK, "original"), drawn(100)
+    found = measure(Case(replace(original, name="did nothing"), [reference], original))
+    for split in ("retain", "forget", "validation", "test"):
+        here, there = (100 * np.mean(table.correct[table.rows(split)]) for table in (original, reference))
+        assert value(found, f"accuracy.{split}") == pytest.approx(here)
+        assert value(found, f"distance.{split}") == pytest.approx(here - there)
+    gaps = [abs(value(found, f"distance.{split}")) for split in ("retain", "forget", "test")]
+    assert value(found, "tow") == pytest.approx(math.prod(1 - gap / 100 for gap in gaps))
+    assert value(found, "avg_gap.svc") == pytest.approx(
+        np.mean([*gaps, abs(value(found, "mia.svc") - value(measure(Case(reference)), "mia.svc"))])
+    )
+
+
+def test_a_reference_beside_itself_is_at_every_aim() -> None:
+    reference = drawn(100)
+    found = measure(Case(replace(reference, name="same"), [reference], drawn(50, LEAK)))
+    assert [value(found, f"distance.{split}") for split in ("retain", "forget", "test")] == [0, 0, 0]
+    assert (value(found, "tow"), value(found, "avg_gap.svc")) == (1, 0)
+    for divergence in ("kl_to_reference", "js_to_reference"):
+        assert value(found, f"{divergence}.forget") == pytest.approx(0, abs=1e-12)
+
+
+def test_divergences_by_hand() -> None:
+    generator = np.random.default_rng(0)
+    tables = [replace(drawn(n), logits=generator.normal(0, 2, (840, 4)).astype(np.float32)) for n in range(3)]
+    found = measure(Case(tables[0], tables[1:]))
+    for split in ("forget", "test"):
+        kl, js = [], []
+        for row in tables[0].rows(split):
+            p, *others = (
+                [math.exp(z) / sum(map(math.exp, table.logits[row].tolist())) for z in table.logits[row].tolist()] for table in tables
+            )
+            q = [sum(column) / 2 for column in zip(*others, strict=True)]
+            kl.append(sum(b * math.log(b / a) for a, b in zip(p, q, strict=True)))
+            entropy = [-sum(x * math.log(x) for x in each) for each in (p, q, [(a + b) / 2 for a, b in zip(p, q, strict=True)])]
+            js.append(entropy[2] - (entropy[0] + entropy[1]) / 2)
+        assert value(found, f"kl_to_reference.{split}") == pytest.approx(np.mean(kl), rel=1e-5)
+        assert value(found, f"js_to_reference.{split}") == pytest.approx(np.mean(js), rel=1e-5)
+
+
+def test_on_gaussians_mia_over_is_the_normal_integral() -> None:
+    sizes = (10, 9000, 10, 9000)
+    generator = np.random.default_rng(0)
+    table = of_phi(generator.normal(np.repeat([0.0, 1.2, 0.0, 0.3], sizes), 0.8), sizes=sizes)
+    over = BY_ID["mia.over"](Case(table))
+    assert not isinstance(over, str)
+    assert over[""].value == pytest.approx(norm.cdf((0.3 - 1.2) / (0.8 * math.sqrt(2))), abs=0.01)
+    # the interval is as wide as that of Hanley and McNeil (1982) for so many images
+    auc = over[""].value
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    half = 1.96 * math.sqrt((auc * (1 - auc) + 8999 * (q1 - auc**2 + q2 - auc**2)) / 9000**2)
+    assert over[""].high - over[""].low == pytest.approx(2 * half, rel=0.15)  # type: ignore[operator]
+
+
+def test_relearning_counts_steps_until_within_a_point_of_the_original() -> None:
+    assert measuring.relearn_steps([80.0, 90.0, 96.9, 97.0, 99.0], 98.0) == 3
+    assert measuring.relearn_steps([99.0, 80.0], 98.0) == 0
+    with pytest.raises(InsufficientData, match="more than 2 optimizer steps"):
+        measuring.relearn_steps([80.0, 90.0, 96.9], 98.0)
+
+
+def test_the_clock() -> None:
+    cost = [BY_ID[id_] for id_ in ("seconds", "share_of_retrain", "peak_memory")]
+    found = measure(case(0.0), cost)
+    assert [value(found, each.id) for each in cost] == [2.0, 0.1, 1000]
+    found = measure(case(0.0, clock=Clock(2.0)), cost)
+    assert value(found, "seconds") == 2.0
+    assert found["share_of_retrain"] == "takes the wall clock of retraining; there is none"
+    assert isinstance(found["peak_memory"], str)
+
+
+# --- what holds for all -----------------------------------------------------------------------------------------------------
+
+
+def permuted(table: LogitsTable, order: np.ndarray) -> LogitsTable:
+    columns = {name: column[order] for name, column in table.columns.items()}
+    ids = tuple(table.ids[i] for i in order)
+    return LogitsTable(table.name, ids, table.labels[order], table.split[order], table.logits[order], columns)
+
+
+@settings(max_examples=2)
+@given(st.integers(0, 1000))
+def test_permuting_examples_changes_nothing(seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(sum(SIZES))
+    whole = case(1.0, models=3, resample=False, unlearned=())
+    mixed = replace(
+        whole,
+        model=permuted(whole.model, order),
+        references=[permuted(reference, order[::-1]) for reference in whole.references],
+        original=whole.original and permuted(whole.original, order),
+    )
+    assert measure(mixed) == measure(whole)
+
+
+@given(st.floats(0.1, 8.0))
+def test_scaling_all_logits_changes_no_accuracy(factor: float) -> None:
+    table = drawn(1, 1.0)
+    scaled = replace(table, logits=table.logits * np.float32(factor))
+    ids = [BY_ID["accuracy"]]
+    assert measure(Case(scaled, resample=False), ids) == measure(Case(table, resample=False), ids)
+
+
+def test_a_score_made_again_is_the_same_score(
+    forgotten_and_remembered: tuple[dict[str, Estimate], dict[str, Estimate]],
+) -> None:
+    asked = [each for each in MEASURES if each.id not in ("epsilon", "neurips")]  # which draw nothing but the mean's resamples
+    assert measure(case(LEAK), asked).items() <= forgotten_and_remembered[1].items()
+
+
+def test_tables_of_other_images_are_refused() -> None:
+    other = replace(drawn(3, name="other"), ids=tuple(f"x{n}" for n in range(sum(SIZES))))
+    with pytest.raises(UserError, match="unlearned and other do not belong together: 1680 images"):
+        Case(drawn(1, name="unlearned"), [other])
+
+
+# --- tiers -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_measure_whose_tier_is_not_met_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    alone, one = measure(Case(drawn(1), resample=False)), measure(Case(drawn(1), [drawn(100)], resample=False))
+    assert alone["distance"] == "takes at least 1 retrained model; there are 0"
+    assert alone["iam"] == "takes at least 1 retrained model; there are 0"
+    assert one["iam"] == "takes the original's logits table; there is none"
+    assert one["rmia.gamma_1"] == one["avg_gap.rmia"] == "takes at least 8 retrained models; there is 1"
+    assert one["klom"] == "takes at least 64 retrained and 64 unlearned models; there are 1 and 1"
+    assert one["probe.excess"] == "takes tables with the column probe, of models that end in a linear layer; there is none"
+    assert one["swap.advantage"] == "takes a second original and the model that forgot other images from it (evaluate.swap); there is none"
+    assert one["ulira"] == "takes at least 64 models unlearned on other requests (evaluate.shadows); there are 0"
+    few = drawn(1)
+    few = replace(few, columns=of_others(few, 0.0))
+    assert (
+        measure(Case(few, resample=False))["ulira"]
+        == "takes at least 64 models unlearned on other requests (evaluate.shadows); there are 24"
+    )
+    for found in (alone, one):
+        for id_, said in found.items():
+            assert isinstance(said, Estimate) or id_ in BY_ID
+
+
+def test_too_few_images_are_said_and_not_scored() -> None:
+    sizes = (20, 3, 20, 20)
+    found = measure(Case(of_phi(np.random.default_rng(0).normal(size=63), sizes=sizes), [of_phi(np.zeros(63), sizes=sizes)]))
+    assert found["mia.loss"] == "takes at least 10 forget and 10 held-out images; there are 3 and 3"
+    assert value(found, "distance.forget") <= 0
+    sizes = (20, 12, 20, 0)
+    found = measure(Case(of_phi(np.zeros(52), sizes=sizes), [of_phi(np.zeros(52), sizes=sizes)]))
+    assert found["mia.over"] == found["mia.svc"] == found["tow"] == "takes test images; there are none"
+    assert value(found, "distance.validation") == 0 and "accuracy.test" not in found
+    one = measure(Case(of_phi(np.zeros(43), sizes=(20, 1, 11, 11))))
+    assert one["accuracy.forget"] == Estimate(100.0 if value(one, "accuracy.forget") else 0.0)
+    assert "accuracy.validation" in one
+
+
+# --- the reference's own value ----------------------------------------------------------------------------------------------
+
+
+def test_what_the_references_score_one_and_several() -> None:
+    single = of_references(Case(drawn(1, LEAK), [drawn(100)], drawn(50, LEAK)))
+    alone = measure(Case(drawn(100)))
+    assert single["mia.svc"] == alone["mia.svc"] and single["accuracy.forget"] == alone["accuracy.forget"]
+    assert single["accuracy.forget"].interval == EXAMPLES
+    assert not [id_ for id_ in single if id_.startswith(("kl", "iam", "rmia", "distance"))]
+    several = of_references(case(LEAK))
+    values = [100 * np.mean(table.correct[table.rows("forget")]) for table in bank(6)]
+    assert several["accuracy.forget"].value == pytest.approx(np.mean(values))
+    assert (several["accuracy.forget"].models, several["accuracy.forget"].interval) == (6, "Student-t over seeds")
+    assert 0.4 < several["rmia.gamma_1.auc"].value < 0.6
+    assert 0 < several["kl_to_reference.forget"].value < value(measure(case(LEAK)), "kl_to_reference.forget")
+    assert {"iam.mean", "iam.below_half", "probe.excess"} <= set(several)
+    assert not [id_ for id_ in several if id_.startswith(("distance", "seconds"))]
+    halves = measure(Case(bank(6)[0], bank(6)[3:], unlearned=bank(6)[:3]), [replace(BY_ID["klom"], tier=2)])
+    assert several["klom.forget"] == halves["klom.forget"]
+
+
+def test_each_reference_is_held_out_of_its_own_bank() -> None:
+    whole = case(0.0)
+    for one, reference in zip(whole.held_out(), whole.references, strict=True):
+        assert one.model is reference
+        assert len(one.references) == 5 and not any(other is reference for other in one.references)
+
+
+def test_several_seeds_make_a_mean_with_students_interval() -> None:
+    asked = [BY_ID["mia.loss"], BY_ID["klom"]]
+    seeds = [measure(Case(drawn(seed, 1.0), [drawn(100)], resample=False), asked) for seed in (1, 2, 3)]
+    found = measures.over_seeds(seeds)
+    assert value(found, "mia.loss") == pytest.approx(np.mean([value(each, "mia.loss") for each in seeds]))
+    assert found["klom"] == seeds[0]["klom"]
+    assert found["mia.loss"].models == 3  # type: ignore[union-attr]
+
+
+# --- whole-class requests ---------------------------------------------------------------------------------------------------
+
+
+def whole_class(leak: float, seed: int = 1) -> LogitsTable:
+    """Classes 0 and 1 are forgotten as a whole, three times as many of 0; the classes differ in how hard they are."""
+    labels = np.concatenate([np.arange(240) % 2 + 2, np.repeat([0, 0, 0, 1], 50), np.arange(200) % 4, np.arange(200) % 4])
+    phi = np.random.default_rng(seed).normal(0, 1, 840) + np.array([-3.0, -1.0, 2.0, 2.0])[labels]
+    return of_phi(phi + np.repeat([2.0, leak, 0.0, 0.0], SIZES), labels=labels)
+
+
+def test_a_forgotten_class_is_compared_with_its_own_held_out_images() -> None:
+    asked = [BY_ID[id_] for id_ in ("mia.loss", "mia.over", "accuracy_of")]
+    found, remembered = (measure(Case(whole_class(leak)), asked) for leak in (0.0, 3.0))
+    assert value(found, "mia.over") == pytest.approx(0.5, abs=0.12)
+    assert value(remembered, "mia.over") < 0.1
+    assert found["mia.loss"].ends()[0] <= 50 <= found["mia.loss"].ends()[1]  # type: ignore[union-attr]
+    assert value(remembered, "mia.loss") > 80
+    table = whole_class(0.0)
+    for split, number in (("validation", 2), ("test", 3)):
+        for name, of in (("retained_classes", table.labels > 1), ("forgotten_classes", table.labels < 2)):
+            rows = (table.split == number) & of
+            assert value(found, f"accuracy_of.{name}.{split}") == pytest.approx(100 * table.correct[rows].mean())
+
+
+def test_a_random_request_has_no_accuracies_by_class() -> None:
+    assert measure(case(0.0), [BY_ID["accuracy_of"]]) == {}
+
+
+def test_half_a_class_is_weighed_too_though_retain_still_holds_it() -> None:
+    table = whole_class(0.0)
+    labels = np.concatenate([np.arange(240) % 4, table.labels[240:]])
+    found = measure(Case(replace(table, labels=labels)), [BY_ID["mia.over"], BY_ID["accuracy_of"]])
+    assert value(found, "mia.over") == pytest.approx(0.5, abs=0.12)
+    assert list(found) == ["mia.over"]
+
+
+# --- the list ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_measure_is_added_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    of: Callable[[Case], Estimate] = lambda case: case.mean(case.model.loss[case.rows("forget")])  # noqa: E731
+    monkeypatch.setattr(measures, "MEASURES", (*MEASURES, Measure("loss.forget", "mean loss on forget", measures.REFERENCE, of)))
+    whole = Case(drawn(1), [drawn(100)])
+    assert value(measure(whole), "loss.forget") == pytest.approx(drawn(1).loss[240:440].mean())
+    assert of_references(whole)["loss.forget"].value == pytest.approx(drawn(100).loss[240:440].mean())
+
+
+def value(found: dict[str, Estimate | str], id_: str) -> float:
+    got = found[id_]
+    assert isinstance(got, Estimate), (id_, got)
+    return got.value

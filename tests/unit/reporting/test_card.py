@@ -1,0 +1,325 @@
+"""The unlearning card against files made by hand: what stands on it is what its JSON says, and what it refuses."""
+
+import json
+import re
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from lethe._util.errors import UserError
+from lethe._util.files import digest, short, write_json
+from lethe.config import loader as config
+from lethe.data import sources, splits
+from lethe.models import checkpoint
+from lethe.plots import figures as plots
+from lethe.reporting import card
+from lethe.reporting import card_page as cardpage
+from lethe.workspace import scores as results
+from support.cards import CLASSES, asked, changed, put, written
+from support.tables import SIZES, drawn
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    home = tmp_path_factory.mktemp("card") / "workspace"
+    model = drawn(1, 1.0, "model_1")
+    pixels = np.random.default_rng(0).integers(0, 255, (len(model.ids), 3, 8, 8), np.uint8)
+    images = sources.Images(pixels, model.labels, model.ids, CLASSES, SIZES[2] + SIZES[3])
+    sources.save(images, home / "data" / "images.safetensors", "")
+    index = np.split(np.arange(len(model.ids)), np.cumsum(SIZES)[:-1])
+    request = dict(zip(splits.SPLITS, index, strict=True))
+    splits.write(request, images, home / "data" / "splits")
+    split = splits.split_hash(request, images)
+    put(home, "retrained", drawn(100, name="retrained"), split)
+    put(home, "original", drawn(50, 3.0, "original"), split)
+    put(home, "model_1", model, split)
+    put(home, "model_2", drawn(2, -3.0, "model_2"), split)
+    return home
+
+
+@pytest.fixture
+def home(made, tmp_path, monkeypatch):
+    told = {}
+
+    class Told:
+        def text(self, path, text):
+            told[path] = text
+
+    @contextmanager
+    def join(home, tags):
+        told["tags"] = tags
+        yield Told()
+
+    monkeypatch.setattr(card.tracking, "find", lambda tags: [])
+    monkeypatch.setattr(card.tracking.Row, "join", join)
+    shutil.copytree(made, tmp_path / "workspace")
+    Home = type("Home", (type(tmp_path),), {"told": told})
+    return Home(tmp_path / "workspace")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    monkeypatch.setattr(plots, "histograms", lambda series, edges: f"<svg>{[list(each[3]) for each in series]}{list(edges)}</svg>")
+
+
+def leaves(tree, path=()):
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    if items is None:
+        yield path, tree
+    else:
+        for key, value in items:
+            yield from leaves(value, (*path, key))
+
+
+# --- what stands on it --------------------------------------------------------------------------------------------------
+
+
+def test_another_number_in_the_json_makes_another_page(home, undrawn):
+    """Every leaf of it, alone, but for what the page is not made of (the ids) or only chooses words by."""
+    made, markdown, html = written(home)
+    assert (cardpage.markdown(made), cardpage.html(made)) == (markdown, html)
+    seen = 0
+    for path, value in leaves(made):
+        if (
+            value is None
+            or path[:2] == ("request", "ids")
+            or path[-1] in ("kind", "interval", "measure", "id", "about", "aim", "apart", "power", "png")
+        ):
+            continue
+        other = 7654.0 if isinstance(value, int | float) else f"{value}x"
+        if path[0] == "says" or isinstance(value, bool):
+            other = "other"
+        altered = changed(made, path, other)
+        assert cardpage.html(altered) != html, path
+        if path[:2] != ("loss", "log10_edges"):
+            assert cardpage.markdown(altered) != markdown, path
+        if "percent" not in path and "log10_edges" not in path and isinstance(value, int | float):
+            assert re.search("7,?654", cardpage.html(altered)), path
+            assert re.search("7,?654", cardpage.markdown(altered)), path
+        seen += 1
+    assert seen > 200
+
+
+def test_no_number_of_the_tables_is_the_pages_own(home, undrawn):
+    made, markdown, _ = written(home)
+    known = {cardpage.number(value) for _, value in leaves(made) if isinstance(value, int | float)}
+    rows = [line for line in markdown.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(made["measures"]) > 15
+    for row in rows:
+        assert set(re.findall(r"-?\d[\d,]*\.?\d*(?:e-?\d+)?", " ".join(row.split("|")[2:5]))) <= known, row
+
+
+def test_the_numbers_are_those_of_the_score_files(home, undrawn):
+    made, markdown, _ = written(home)
+    scores = {name: json.loads((home / "scores" / f"{name}.json").read_text())["measures"] for name in ("model_1", "original")}
+    by_id = {line["id"]: line for line in made["measures"]}
+    assert by_id.keys() == {id_ for id_, got in scores["model_1"].items() if "value" in got}
+    for id_, line in by_id.items():
+        assert {k: scores["model_1"][id_][k] for k in ("value", "low", "high")} == line["model"]
+        assert line["original"] == {k: scores["original"][id_][k] for k in ("value", "low", "high")}
+    assert by_id["accuracy.forget"]["reference"]["value"] == scores["model_1"]["accuracy.forget"]["reference"]["value"]
+    assert by_id["mia.loss"]["reference"] is not None  # an aim of 50, and what the retrained model scores
+    assert made["missing"] == {id_: got["missing"] for id_, got in scores["model_1"].items() if "missing" in got}
+    assert "takes at least 64 retrained and 64 unlearned models" in markdown
+
+
+def test_the_request(home, undrawn):
+    made, markdown, html = written(home)
+    ids = [f"image/{n:05d}" for n in range(SIZES[0], SIZES[0] + SIZES[1])]
+    assert made["request"]["hash"] == digest(ids)
+    assert (made["request"]["images"], made["request"]["of"]) == (SIZES[1], SIZES[0] + SIZES[1])
+    assert made["request"]["classes"] == dict.fromkeys(CLASSES, SIZES[1] // 4)
+    assert all(id_ not in text for id_ in ids for text in (json.dumps(made), markdown, html))  # the card does not name who asked
+    assert "&lt;ship&gt;" in html and "<ship>" not in html
+    assert len(made["request"]["thumbnails"]) == html.count("<img ") == markdown.count("data:image/png") == 24
+    made, markdown, html = written(home, "--card.thumbnails", "0")
+    assert not made["request"]["thumbnails"] and "<img" not in html and "data:image" not in markdown
+
+
+def test_histograms_are_of_the_tables_losses():
+    tables = {"model": drawn(1, 3.0), "retrained": drawn(100)}
+    found = card.losses(tables)
+    assert found["of"].keys() == {"forget", "test", "retrained"}
+    edges = 10 ** np.array(found["log10_edges"])
+    loss = tables["model"].loss[tables["model"].rows("forget")]
+    for n in (0, 9, 17):
+        expected = 100 * ((loss >= edges[n]) & (loss < edges[n + 1])).mean()
+        assert found["of"]["forget"]["percent"][n] == pytest.approx(expected, abs=1.0)
+    assert all(sum(got["percent"]) == pytest.approx(100, abs=0.1) for got in found["of"].values())
+    assert found["of"]["forget"]["quantiles"][1] == pytest.approx(np.median(loss), rel=1e-3)
+
+
+@pytest.mark.parametrize("tier", card.CANNOT)
+@pytest.mark.parametrize("method", ["model_1", "model_2"])
+def test_it_claims_no_more_than_it_can(home, undrawn, tier, method):
+    made, *_ = written(home, method=method)
+    made |= {"tier": tier, "cannot": [card.CANNOT[tier], *card.BEYOND]}
+    for text in (json.dumps(made), cardpage.markdown(made), cardpage.html(made)):
+        assert "certif" not in text.lower()
+        assert "guarantee" not in text.lower()
+    assert f"<b>Tier T{tier}</b>" in cardpage.html(made)
+    assert card.CANNOT[tier].replace("'", "&#39;") in cardpage.html(made)
+
+
+def test_it_needs_no_network(home):
+    _, _, html = written(home)
+    assert "<svg" in html and "this model on forget</text>" in html
+    assert not re.search(r"""<script|<link|@import|(src|href)\s*=\s*["'](?!data:|#)|url\((?!#)""", html)
+
+
+def test_the_alarm_is_on_the_card(home, undrawn):
+    made, markdown, html = written(home, method="model_2")
+    assert "forget accuracy" in made["alarm"] and "mia.over" in made["alarm"]
+    assert "Alarm: over-forgets." in html and "Alarm: over-forgets." in markdown
+    made, markdown, html = written(home)
+    assert made["alarm"] == "" and "Alarm" not in html + markdown
+
+
+def test_a_retrained_model_that_is_no_yardstick_is_called_so(home, undrawn, monkeypatch):
+    made, *_ = written(home)
+    assert made["cannot"] == [card.CANNOT[made["tier"]], card.UNTRIED, *card.BEYOND]
+    monkeypatch.setattr(results, "no_yardstick", lambda where: f"retrained is no yardstick in {where.root.name}")
+    made, markdown, html = written(home)
+    first = made["cannot"][0]
+    assert first == "Retrained is no yardstick in workspace." and first in html and first in markdown
+
+
+def test_what_all_measures_come_to_stands_at_the_top(home, undrawn):
+    made, markdown, html = written(home, method="model_2")
+    others = [id_ for id_ in made["tally"]["differ"] if id_ != "accuracy"]
+    acquitted = {"kind": "as retrained", "head": "As", "meaning": "."}
+    assert card._weighed(acquitted, made["tally"])["head"] == "Not as the retrained model"
+    assert card._weighed(acquitted, {"able": 20, "differ": ["accuracy"]}) == acquitted
+    by_one = card._weighed(acquitted, {"able": 20, "differ": ["accuracy", others[0]]})
+    assert by_one["head"] == "By forget accuracy as the retrained model, not by every measure" and by_one["kind"] == "as retrained"
+    assert card._weighed({**acquitted, "kind": "over-forgets"}, made["tally"])["kind"] == "over-forgets"
+    able = {line["measure"] for line in made["measures"] if line["power"]}
+    differ = [line["measure"] for line in made["measures"] if line["power"] and line["apart"]]
+    assert made["tally"] == {"able": len(able), "differ": list(dict.fromkeys(differ))} and differ
+    said = f"By {len(set(differ))} of the {len(able)} measures that can tell here it differs from the retrained model: accuracy"
+    assert said in html and said in markdown
+
+
+def test_a_measure_that_does_not_tell_original_from_retrained_says_so(home, undrawn):
+    made, _, html = written(home)
+    power = {line["id"]: line["power"] for line in made["measures"]}
+    assert power["accuracy.forget"] and power["mia.over"] and power["distance.forget"]
+    assert power["accuracy.test"] is power["distance.test"] is False
+    assert power["tow"] is None  # it takes a second retrained model to know
+    assert html.count("<td>no power here</td>") == [*power.values()].count(False)
+    split = checkpoint.metadata(home / "logits" / "model_1.safetensors")["split"]
+    put(home, "original", drawn(51, 0.0, "original"), split)  # it never learned them
+    put(home, "model_1", drawn(1, 1.0, "model_1"), split)
+    made, _, html = written(home)
+    assert {line["power"] for line in made["measures"] if line["id"] in ("accuracy.forget", "mia.over", "distance.forget")} == {False}
+    assert made["says"]["head"] == "No power here"
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.19, ""), (0.21, "over 0.2")])
+def test_unlearning_that_takes_a_fifth_of_retraining_is_flagged(share, said):
+    line = {"id": "share_of_retrain", "model": {"value": share}, "power": None, "apart": None}
+    assert cardpage.says(line) == said
+
+
+def test_alike_is_by_the_facing_halves_of_the_intervals():
+    a = {"value": 10.0, "low": 0.0, "high": 13.0}
+    assert card.alike(a, {"value": 15.0, "low": 11.0, "high": 90.0})  # 5 <= hypot(3, 4)
+    assert not card.alike(a, {"value": 15.1, "low": 11.1, "high": 90.0})
+    assert card.alike({"value": 1.0}, {"value": 1.0}) and not card.alike({"value": 1.0}, {"value": 1.1})
+
+
+def test_the_command_is_of_the_rows_own_keys(home, undrawn, monkeypatch):
+    usual = config.load(["--method", "model_1"])
+    params = {key: card.plain(value) for key, value in (usual.resolved("original") | usual.resolved("model_1")).items()}
+    params |= {"data.forget.fraction": "null", "data.forget.count": "7", "methods.model_1.lr": "0.5", "recipe": "()"}
+    row = {"run_id": "run", "metrics": {"seconds": 3.25}, "tags": {"version.torch": "2", "mlflow.source.git.commit": "c0ffee"}}
+    monkeypatch.setattr(card.tracking, "find", lambda tags: [row | {"params": params}])
+    made, _, html = written(home)
+    assert (
+        made["reproduce"]["commands"]["result"] == "python src/unlearn.py --method model_1 --data.forget.count 7 --methods.model_1.lr 0.5"
+    )
+    assert made["reproduce"]["commands"]["scores"].startswith("python src/evaluate.py --method model_1 --data.forget.count 7")
+    assert 'commit <span class="hash">c0ffee' in html
+    assert [line["model"] for line in made["measures"] if line["id"] == "seconds"] == [{"value": 3.25}]
+
+
+def test_it_is_logged_with_the_run(home, undrawn):
+    made, markdown, html = written(home)
+    (stem,) = {path.removeprefix("card/").rpartition(".")[0] for path in home.told if path != "tags"}
+    assert stem == f"model_1-{short(made['request']['hash'])}"
+    assert home.told["tags"] == {"method": "model_1", "result": short(made["models"]["result"]["weights"])}
+    assert (home.told[f"card/{stem}.md"], home.told[f"card/{stem}.html"]) == (markdown, html)
+    assert json.loads(home.told[f"card/{stem}.json"]) == made
+
+
+# --- every card of an image ---------------------------------------------------------------------------------------------
+
+
+def test_what_became_of_a_request(home, undrawn, capsys):
+    """Cards of past requests stay, and are found by the id of an image."""
+    made, *_ = written(home)
+    written(home, method="model_2")
+    past = changed(changed(made, ("request", "ids"), [short(digest(["image/00003"]))]), ("request", "hash"), "0" * 64)
+    write_json(home / "cards" / "model_1-000000000000.json", past)
+    capsys.readouterr()
+    card.listed(asked(home), "image/00300")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["model_2", "model_1"]
+    assert all(short(made["request"]["hash"]) in line and line.endswith(".html") for line in lines)
+    assert "is below" in lines[0]
+    card.listed(asked(home), "image/00003")
+    assert capsys.readouterr().out.count("\n") == 1
+    with pytest.raises(UserError, match=r"image/00700: no card in .*cards is of a request that names it; `python src/report\.py card"):
+        card.listed(asked(home), "image/00700")
+    (home / "cards" / "torn.json").write_text("{}")
+    with pytest.raises(UserError, match=r"torn\.json is no card"):
+        card.listed(asked(home), "image/00300")
+
+
+# --- what it refuses ----------------------------------------------------------------------------------------------------
+
+
+def refused(home, match):
+    with pytest.raises(UserError, match=match) as found:
+        written(home)
+    assert "\n" not in str(found.value)
+    assert not (home / "cards").exists()
+
+
+def test_without_a_run_or_its_scores(home, undrawn):
+    (home / "scores" / "model_1.json").unlink()
+    refused(home, r"scores/model_1\.json does not exist; `python src/evaluate\.py .*--method model_1` makes it")
+    (home / "logits" / "model_1.safetensors").unlink()
+    refused(home, r"holds no run of model_1; `python src/unlearn\.py .*--method model_1` makes one")
+    shutil.rmtree(home)
+    refused(home, r"holds no run of model_1")
+
+
+def test_what_does_not_belong_together(home, undrawn):
+    scores = json.loads((home / "scores" / "model_1.json").read_text())
+    write_json(home / "scores" / "model_1.json", scores | {"of": scores["of"] | {"retrained": "0" * 12}})
+    refused(home, r"scores/model_1\.json is of other tables than .*logits holds; `python src/evaluate\.py .*` makes it anew")
+    write_json(home / "scores" / "model_1.json", scores)
+    tensors, about = checkpoint.load(home / "logits" / "model_1.safetensors")
+    checkpoint.save(tensors, home / "logits" / "model_1.safetensors", about | {"split": "other"})
+    refused(
+        home, r"logits/model_1\.safetensors was made for other splits than data/splits holds; `python src/unlearn\.py .*` makes it anew"
+    )
+    checkpoint.save({"fc.weight": tensors["logits"]}, home / "models" / "model_1.safetensors", {"split": about["split"]})
+    refused(home, r"other splits than data/splits holds; `python src/evaluate\.py .*` makes it anew")
+    checkpoint.save(tensors, home / "logits" / "model_1.safetensors", about)
+    refused(home, r"was read from other weights than .*models/model_1\.safetensors holds; `python src/evaluate\.py")
+    checkpoint.save({}, home / "models" / "model_1.safetensors", {"split": "other"})
+    refused(home, r"models/model_1\.safetensors was made for other splits than data/splits holds; `python src/unlearn\.py")
+
+
+def test_nothing_is_half_written(home, monkeypatch):
+    def full(series, edges):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(plots, "histograms", full)
+    with pytest.raises(OSError, match="no space left"):
+        written(home)
+    assert not (home / "cards").exists() and not home.told

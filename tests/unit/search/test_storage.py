@@ -1,0 +1,86 @@
+"""A search's storage: passwords, patience, and whose turn it is."""
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from lethe._util.errors import RunFailed, UserError
+from lethe._util.redact import clean
+from lethe.cli import mlflow_launch as launch
+from lethe.search import storage
+
+
+def number(row: dict[str, Any]) -> int:
+    return int(row["tags"]["trial"])
+
+
+def test_a_password_is_cleaned_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "s3cret")
+    for text in ("postgresql://me:s3cret@db/x", "postgresql:///x?host=db&user=me&password=s3cret&a=1", "it said s3cret"):
+        assert "s3cret" not in clean(text)
+
+
+def test_a_password_is_not_handed_to_mlflow() -> None:
+    """Which would write it on the row before the program starts."""
+    argv = ["/x/bin/mlflow", "run", ".", "-e", "search", "-P"]
+    with pytest.raises(SystemExit, match="PGPASSWORD"):
+        launch._keep_passwords([*argv, "search.storage=postgresql://me:secret@host:5432/db"])
+    launch._keep_passwords([*argv, "search.storage=postgresql://me@host:5432/db"])
+    launch._keep_passwords([*argv, "search.storage=sqlite:///x:y.db"])
+    launch._keep_passwords(["src/search.py", "--search.storage=postgresql://me:secret@host/db"])
+
+
+@pytest.mark.parametrize("url", ["postgresql://u@h/d", "postgres://u@h/d", "postgresql+psycopg://u@h/d"])
+def test_an_address_takes_the_driver_that_is_there(url: str) -> None:
+    assert storage.with_driver(url) == "postgresql+psycopg://u@h/d"
+
+
+def test_a_database_that_is_away_is_waited_for_and_what_got_through_is_not_said_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    away, finished = OperationalError("select", {}, Exception("gone")), UpdateFinishedTrialError()
+    answers: list[Any] = [away, away, 7]
+
+    def call() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=lambda seconds: None))
+    assert storage.retrying(call) == 7
+    answers[:] = [away, finished]
+    assert storage.retrying(call) is True
+    answers[:] = [finished]
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.retrying(call)
+    answers[:] = [UserError("no")]
+    with pytest.raises(UserError):
+        storage.retrying(call)
+    monkeypatch.setattr(storage, "MAX_WAIT", 0.0)
+    answers[:] = [away]
+    with pytest.raises(RunFailed, match=r"search.storage did not answer for 0 s .*gone.*; the same command resumes"):
+        storage.retrying(call)
+
+
+def test_on_sqlite_too_a_waiting_trial_is_taken_once(tmp_path: Path) -> None:
+    """Which Optuna leaves to the database's row locks, and SQLite has none."""
+    url, number = f"sqlite:///{tmp_path / 's.db'}", 30
+    study = optuna.create_study(study_name="s", storage=storage.Storage(url, 30))
+    for _ in range(2 * number):
+        study.enqueue_trial({}, skip_if_exists=False)
+
+    def take(_: int) -> list[int]:
+        own = optuna.load_study(study_name="s", storage=storage.Storage(url, 30))
+        return [own.ask().number for _ in range(number)]
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("ignore")  # a heartbeat is for optimize
+        taken = [n for each in pool.map(take, range(2)) for n in each]
+    assert sorted(taken) == list(range(2 * number))

@@ -1,0 +1,91 @@
+"""What the benches compare is comparable: the same steps in every row, and a difference is seen."""
+
+import csv
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from torch.utils.data import DataLoader
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def bench(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("batchnorm", ["train", "eval_frozen"])
+def test_every_row_of_the_speed_bench_takes_the_same_steps(batchnorm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = bench("speed")
+    monkeypatch.setattr(torch.utils.data, "DataLoader", lambda *a, num_workers, persistent_workers=False, **k: DataLoader(*a, **k))
+    steps: list[int] = []
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, *a, **k: (steps.append(1), step(self, *a, **k))[1])
+    sizes = {"retain": 40, "forget": 24, "validation": 8, "test": 8}
+    case = speed.Case("small", batchnorm, 0.5, sizes, 2, 1, 16, "convnet")
+    setting = speed.Setting(case, torch.device("cpu"), torch.float32)
+    rows: dict[str, Callable[..., dict[str, float]]] = {
+        "notebook": lambda s: speed.today(s, advised=False),
+        "advice": lambda s: speed.today(s, advised=True),
+        "ours": speed.ours,
+        "floor": speed.floor,
+    }
+    counts = {}
+    for name, row in rows.items():
+        steps.clear()
+        parts = row(setting)
+        counts[name] = len(steps)
+        assert parts["steps"] > 0
+    assert set(counts.values()) == {sum(len(word) for *_, word in setting.words())} and counts["ours"] == 13
+    assert setting.seen() == 2 * (40 + 24) + 40
+
+
+def test_compare_names_the_first_number_that_differs(tmp_path: Path) -> None:
+    compare = bench("compare")
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in ("epochs", "models"):
+        (one / folder).mkdir(parents=True)
+    (one / "epochs" / "m.csv").write_text("step,forget.accuracy,gap\n0,50.0,\n1,40.0,1.5\n")
+    save_file({"a": np.ones(3, np.float32), "b": np.zeros(2, np.float32)}, one / "models" / "m.safetensors")
+    shutil.copytree(one, other)
+    assert compare.difference(one, other, "m") is None
+    weights = load_file(other / "models" / "m.safetensors")
+    weights["b"][1] = -0.0
+    save_file(weights, other / "models" / "m.safetensors")
+    assert compare.difference(one, other, "m") == "weights, b"
+    (other / "epochs" / "m.csv").write_text("step,forget.accuracy,gap\n0,50.0,\n1,40.0,1.5000001\n")
+    assert compare.difference(one, other, "m") == "epoch 1, gap: 1.5 and 1.5000001"
+    (other / "epochs" / "m.csv").write_text("step,forget.accuracy,gap\n0,50.0,\n")
+    assert compare.difference(one, other, "m") == "1 and 0 epochs"
+
+
+def test_fronts_and_rows_of_the_tables_in_one_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the files that stand under results/: the numbers drawn are theirs."""
+    results = BENCH.parent / "results"
+    tables, trials = results / "cifar10_jpeg", results / "cifar10_jpeg_search" / "trials.csv"
+    words = ["--trials", f"cheap={trials}", "--tables", str(tables), "--found", f"again={tables / 'scores' / 'hybrid_4.json'}"]
+    monkeypatch.setattr(sys, "argv", ["fronts.py", *words, "--write", str(tmp_path / "fronts")])
+    bench("fronts").main()
+    assert (tmp_path / "fronts.png").stat().st_size > 10_000
+    with (tmp_path / "fronts.csv").open() as file:
+        points = {(row["kind"], row["name"]): row for row in csv.DictReader(file)}
+    assert sum(kind == "trial, cheap" for kind, _ in points) == 60
+    ours, again, published = points["independent", "hybrid_4"], points["found", "again"], points["published", "hybrid_4"]
+    with (tables / "table_8.csv").open() as file:
+        row = next(row for row in csv.DictReader(file) if (row["method"], row["reading"]) == ("hybrid_4", "independent"))
+    apart = [abs(float(row[f"{split}.distance"])) for split in ("retain", "forget", "validation")]
+    assert float(ours["distance"]) == pytest.approx(sum(apart) / 3, abs=1e-4)
+    assert float(again["distance"]) == pytest.approx(float(ours["distance"]), abs=1e-4)
+    assert (published["over"], published["test"]) == ("retain+forget", "78.02")

@@ -1,0 +1,43 @@
+"""What scores beside a bank say of a leak, and what they don't."""
+
+import pytest
+
+from lethe.evaluation import catalogue as measures
+from lethe.workspace import scores as results
+from support import tables
+
+
+@pytest.fixture(scope="module")
+def leaks() -> dict[str, results.Scores]:
+    """A retrained model, the original and a method of several seeds beside a bank."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measures, "TIERS", {0: 0, 1: 1, 2: 4, 3: 16})
+        references = tables.bank(32)
+        originals = tables.bank(16, 3.0, 500, "original")
+        held_out = tables.drawn(77, 0.0, "retrained")
+        return {
+            "held out": results.measure(held_out, references, originals[0], [held_out, *tables.bank(15, 0.0, 700)]),
+            "original": results.measure(originals[0], references, originals[0], originals),
+            "one": results.measure(held_out, references, originals[0]),
+        }
+
+
+def test_a_bank_in_two_shows_no_leak_and_the_original_one(leaks: dict[str, results.Scores]) -> None:
+    retrained, original = leaks["held out"]["measures"], leaks["original"]["measures"]
+    assert retrained["rmia.gamma_1.auc"]["low"] < 0.5 < retrained["rmia.gamma_1.auc"]["high"]
+    assert original["rmia.gamma_1.auc"]["low"] > 0.6
+    for id_ in ("klom.forget", "epsilon.mean"):
+        halves = retrained[id_]["reference"]["value"]
+        assert abs(retrained[id_]["value"] - halves) < (original[id_]["value"] - halves) / 2, id_
+    assert original["neurips"]["value"] < retrained["neurips"]["value"] / 2
+    assert not results.over_forgotten(leaks["held out"])
+    assert {name: made["tier"] for name, made in leaks.items()} == {"held out": 3, "original": 3, "one": 2}
+    assert leaks["one"]["measures"]["klom"] == {"missing": "takes at least 16 retrained and 16 unlearned models; there are 32 and 1"}
+
+
+def test_chance_between_models_rings_no_alarm() -> None:
+    """Student's interval of a mean of 64 is narrow; a single model varies as much as models do."""
+    references = tables.bank(20)
+    rung = sum(bool(results.over_forgotten(results.measure(tables.drawn(1000 + n, 0.0, "u"), references))) for n in range(10))
+    assert rung <= 2
+    assert results.over_forgotten(results.measure(tables.drawn(1, -3.0, "wrecked"), references))
