@@ -215,7 +215,7 @@ def ours(setting: Setting) -> dict[str, float]:
 def tracked(setting: Setting) -> dict[str, float]:
     """The same with all that watches a run; what it still sends when the run ends is in it."""
     from lethe.config import loader as config
-    from lethe.data.sources import Images
+    from lethe.data.images import Images
     from lethe.engine import observers
     from lethe.pipeline.runner import started
     from lethe.workspace import workspace

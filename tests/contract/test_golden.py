@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from lethe.data import sources, splits
+from lethe.data import shadow_splits, splits
+from lethe.data.deletion_request import DeletionRequest
+from lethe.data.images import Images
 from lethe.engine import engine
 from lethe.engine import stacked_models as stack
 from lethe.engine.frozen_prefix import Prefix
@@ -89,13 +91,13 @@ def of_reading() -> Numbers:
 def of_splits() -> Numbers:
     pixels = np.zeros((90, 3, 8, 8), np.uint8)
     ids = tuple(f"{'train' if n < 60 else 'test'}/{n}" for n in range(90))
-    source = sources.Images(pixels, np.arange(90) % 3, ids, ("a", "b", "c"), 30)
-    drawn = splits.draw(source, splits.Request(fraction=0.2), 42)
-    other = splits.swapped(drawn, source)
+    source = Images(pixels, np.arange(90) % 3, ids, ("a", "b", "c"), 30)
+    drawn = splits.draw(source, DeletionRequest(fraction=0.2), 42)
+    other = shadow_splits.swapped(drawn, source)
     return {name: index.tolist() for name, index in drawn.items()} | {
         "swapped": other["forget"].tolist(),
-        "halved": [half.tolist() for half in splits.halved(drawn, source, 3)],
-        "by class": splits.draw(source, splits.Request(classes=("b",)), 1)["forget"].tolist(),
+        "halved": [half.tolist() for half in shadow_splits.halved(drawn, source, 3)],
+        "by class": splits.draw(source, DeletionRequest(classes=("b",)), 1)["forget"].tolist(),
     }
 
 

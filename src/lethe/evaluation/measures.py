@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lethe._util.errors import InsufficientData
-from lethe.data.splits import SPLITS, beside
+from lethe.data.shadow_splits import replacements
+from lethe.data.splits import SPLITS
 from lethe.evaluation import attacks
 from lethe.evaluation import model_distributions as distributions
 from lethe.evaluation import representations as features
@@ -143,7 +144,7 @@ def iam(case: Case) -> Estimates:
 
 def swap(case: Case) -> Estimate:
     second = replace(case.model, logits=case.model.columns[SWAPPED], columns={})
-    parts = [case.rows("forget"), beside(case.rows("forget"), case.rows("validation"), case.model.labels)]
+    parts = [case.rows("forget"), replacements(case.rows("forget"), case.rows("validation"), case.model.labels)]
     if len(parts[0]) != len(parts[1]) or len(parts[0]) < 4:
         raise InsufficientData(f"takes two requests of equal size, at least 4; they are of {len(parts[0])} and {len(parts[1])}")
     (first_F, first_G), (second_F, second_G) = ([_signals(table, rows) for rows in parts] for table in (case.model, second))

@@ -1,6 +1,5 @@
 """What would happen: the phases of a recipe in numbers. Reads no data, writes nothing."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,7 +7,7 @@ import torch
 
 from lethe._util.errors import UserError
 from lethe.config.loader import Config
-from lethe.data import sources, splits
+from lethe.data import deletion_request, sources
 from lethe.data.device_data import Data
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
@@ -18,9 +17,6 @@ from lethe.models import device as compute
 from lethe.recipes.ordering import First, short
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.layout import Layout
-
-CLASSES = {"cifar10": 10, "digits": 10}
-TRAIN = {"cifar10": 50_000, "digits": sources.DIGITS_TRAIN}
 
 
 def explain(config: Config, measure: bool = False) -> str:
@@ -103,17 +99,9 @@ def _sizes(config: Config) -> tuple[int, int, int]:
     """Retain and forget images, and classes: from the listing alone, no image is read where it tells."""
     asked = config.data
     root = config.path(asked.root) if asked.root else None
-    if asked.source == "image_folder":
-        per_class = sources.class_counts(root, asked.limit)
-    elif asked.source in TRAIN:
-        each = TRAIN[asked.source] // CLASSES[asked.source]
-        per_class = dict.fromkeys(map(str, range(CLASSES[asked.source])), min(each, asked.limit or each))
-    else:
-        images = sources.read(asked.source, root=root, image_size=asked.image_size, limit=asked.limit, cache=Layout(config.workspace).data)
-        numbers = Counter(images.labels[: images.train].tolist())
-        per_class = {name: numbers[label] for label, name in enumerate(images.classes)}
-    classes = len(per_class)
-    train = TRAIN[asked.source] if asked.source in TRAIN and not asked.limit else sum(per_class.values())
+    cache = Layout(config.workspace).data
+    per_class = sources.class_counts(asked.source, root=root, image_size=asked.image_size, limit=asked.limit, cache=cache)
+    classes, train = len(per_class), sum(per_class.values())
     forget = asked.forget
     if forget.fraction is not None:
         wanted = round(forget.fraction * train)
@@ -123,7 +111,7 @@ def _sizes(config: Config) -> tuple[int, int, int]:
         wanted = round(sum(per_class.get(name, train / classes) for name in forget.classes))
     else:
         assert forget.ids is not None  # one of the four is set
-        wanted = splits.count_ids(config.path(forget.ids))
+        wanted = deletion_request.count_ids(config.path(forget.ids))
     if not 0 < wanted < train:
         by = f".ids ({config.path(forget.ids)})" if forget.ids is not None else ""
         raise UserError(f"data.forget{by} asks for {wanted} of {train} train images; it takes 1 to {train - 1}")

@@ -17,7 +17,7 @@ from torch import Tensor
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, short
 from lethe.config.loader import Config
-from lethe.data import splits
+from lethe.data.shadow_splits import halved, swapped
 from lethe.engine import observers
 from lethe.evaluation import inference as predict
 from lethe.evaluation import seed_aggregation as seeds
@@ -45,7 +45,7 @@ def check(prepared: Prepared, name: str) -> None:
     if (asked.swap or asked.shadows) and method in prepared.config.methods:
         _recipe(prepared, name)
     if asked.swap or asked.shadows:
-        splits.swapped(prepared.splits, prepared.images)
+        swapped(prepared.splits, prepared.images)
 
 
 def add(prepared: Prepared, name: str) -> None:
@@ -115,7 +115,7 @@ def _recipe(prepared: Prepared, name: str) -> Recipe:
 
 def _shadows(prepared: Prepared, phi_KN: Sequence[Array]) -> dict[str, Array]:
     """What each shadow says of the pool, and which half of it that one had learned and forgotten."""
-    halves = [splits.halved(prepared.splits, prepared.images, number) for number in range(len(phi_KN))]
+    halves = [halved(prepared.splits, prepared.images, number) for number in range(len(phi_KN))]
     role_NK = np.zeros((len(prepared.images.ids), len(halves)), np.uint8)
     for number, (forgotten, unseen) in enumerate(halves):
         role_NK[forgotten, number], role_NK[unseen, number] = FORGOT, NEVER_SAW
@@ -172,8 +172,8 @@ class Other:
     def model(self) -> training.Model:
         here = self.prepared
         start = None if self.kind == LEARNED else checkpoint.load(self.learned.path)[0]
-        other = splits.swapped(here.splits, here.images)
-        forgotten, unseen = (other["forget"], here.splits["forget"]) if self.swap else splits.halved(here.splits, here.images, self.number)
+        other = swapped(here.splits, here.images)
+        forgotten, unseen = (other["forget"], here.splits["forget"]) if self.swap else halved(here.splits, here.images, self.number)
         rest = np.setdiff1d(here.splits["validation"], other["forget"])
         # what keeps its best epoch chooses by images that no attack looks at, as long as there are any
         return training.Model(self.seed, {**here.splits, "forget": forgotten, "validation": rest if len(rest) else unseen}, start)
@@ -273,7 +273,7 @@ def _read(other: Other, tensors: Mapping[str, Tensor]) -> Tensor:
     here = other.prepared
     network = here.network(0)
     network.load_state_dict(dict(tensors))
-    pool = np.concatenate([here.splits["forget"], splits.swapped(here.splits, here.images)["forget"]])
+    pool = np.concatenate([here.splits["forget"], swapped(here.splits, here.images)["forget"]])
     logits_NC = np.zeros((len(here.images.ids), len(here.images.classes)), np.float32)
     logits_NC[pool] = predict.logits(network, here.data, torch.from_numpy(pool).to(here.data.device)).cpu().numpy()
     if not np.isfinite(logits_NC).all():

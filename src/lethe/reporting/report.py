@@ -13,7 +13,7 @@ from typing import Any
 from lethe._util.errors import UserError
 from lethe._util.files import read_json, whole
 from lethe.config.loader import Config
-from lethe.data.sources import Images
+from lethe.data.images import Images
 from lethe.data.splits import SPLITS
 from lethe.engine import observers
 from lethe.evaluation import seed_aggregation as seeds

@@ -15,8 +15,9 @@ from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, write_json, write_text
 from lethe.config.loader import Config
 from lethe.data import sources, splits
+from lethe.data.deletion_request import DeletionRequest
 from lethe.data.device_data import Data
-from lethe.data.sources import Images
+from lethe.data.images import Images, load_images, save_images
 from lethe.data.splits import Splits
 from lethe.models import architectures as model
 from lethe.models import device as compute
@@ -93,7 +94,7 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
     kept = Layout(config.path(config.run.workspace))  # one for all the copies that DVC makes of a checkout
     path = kept.images
     listing = sources.listing(asked.source, **where)
-    images, was = sources.load(path) if path.exists() else (None, "")
+    images, was = load_images(path) if path.exists() else (None, "")
     others = f"{folder} holds other images than data.source {asked.source} asks for; {_or_give(config)}makes it anew"
     if not anew and _told(config).get("data.source", asked.source) != asked.source:
         raise UserError(others)  # before they are fetched
@@ -109,7 +110,7 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
         if there and splits.split_hash(there, images) != prepared.hashes["split"]:
             raise UserError(f"{layout.splits} holds other splits than data.forget and data.seed ask for; {_or_give(config)}draws them anew")
     if was != listing:
-        sources.save(images, path, listing)
+        save_images(images, path, listing)
     for file, said in about.items():
         if anew or not file.exists():
             write_json(file, said)
@@ -128,7 +129,7 @@ def lying(config: Config) -> Prepared:
     kept = layout.images
     if not kept.exists():
         return prepare(config)
-    images, _ = sources.load(kept)
+    images, _ = load_images(kept)
     return Prepared(config, images, splits.read(layout.splits, images))
 
 
@@ -143,9 +144,9 @@ def _about(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _request(config: Config) -> splits.Request:
+def _request(config: Config) -> DeletionRequest:
     forget = config.data.forget
-    return splits.Request(forget.fraction, forget.count, forget.classes, config.path(forget.ids) if forget.ids else None)
+    return DeletionRequest(forget.fraction, forget.count, forget.classes, config.path(forget.ids) if forget.ids else None)
 
 
 def mend(stage: str, config: Config, **more: str) -> str:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from lethe.data import sources, splits
+from lethe.data import splits
+from lethe.data.images import Images, save_images
 from lethe.reporting import card
 from lethe.reporting import card_page as cardpage
 from lethe.workspace import scores as results
@@ -21,8 +22,8 @@ def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("card") / "workspace"
     model = drawn(1, 1.0, "model_1")
     pixels = np.random.default_rng(0).integers(0, 255, (len(model.ids), 3, 8, 8), np.uint8)
-    images = sources.Images(pixels, model.labels, model.ids, CLASSES, SIZES[2] + SIZES[3])
-    sources.save(images, home / "data" / "images.safetensors", "")
+    images = Images(pixels, model.labels, model.ids, CLASSES, SIZES[2] + SIZES[3])
+    save_images(images, home / "data" / "images.safetensors", "")
     index = np.split(np.arange(len(model.ids)), np.cumsum(SIZES)[:-1])
     request = dict(zip(splits.SPLITS, index, strict=True))
     splits.write(request, images, home / "data" / "splits")

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from lethe.data import sources
-from lethe.data.sources import Images
+from lethe.data.images import Images
 
-SRC = Path(sources.__file__).parents[1]
+SRC = Path(sources.__file__).parents[2]
 
 
 def picture(seed: int, size: tuple[int, int] = (32, 32)) -> Image.Image:
@@ -47,7 +47,8 @@ def test_ctrl_c_while_reading_is_quiet_and_leaves_no_process(tmp_path: Path) -> 
             for i in range(1, count):
                 (tmp_path / part / name / f"{i}.jpg").hardlink_to(tmp_path / part / name / "0.jpg")
     code = (
-        "import sys; from pathlib import Path; from lethe.data import sources; sources._workers = lambda files: 2\n"
+        "import sys; from pathlib import Path; from lethe.data import image_folder, sources\n"
+        "image_folder._workers = lambda files: 2\n"
         "print('reading', flush=True)\n"
         "try: sources.read('image_folder', root=Path(sys.argv[1]), image_size=32, limit=None, cache=Path('never'))\n"
         "except KeyboardInterrupt: print('stopped')"
@@ -91,9 +92,9 @@ def test_without_a_network_one_line_names_the_ways_that_need_none(tmp_path: Path
 
 def test_the_file_of_images_is_the_same_in_every_process(root: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from lethe.data import sources\n"
+        "import sys; from pathlib import Path; from lethe.data import images, sources\n"
         "i = sources.read('image_folder', root=Path(sys.argv[1]), image_size=32, limit=None, cache=Path('never'))\n"
-        "sources.save(i, Path(sys.argv[2]), 'listing'); print(i.train_hash())"
+        "images.save_images(i, Path(sys.argv[2]), 'listing'); print(i.train_hash())"
     )
     sums = set()
     for seed in ("1", "2"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lethe.data import splits
+from lethe.data import shadow_splits
 from lethe.data.splits import Splits
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
@@ -65,7 +65,7 @@ def test_a_real_run_has_the_second_side(project: Project, monkeypatch: pytest.Mo
     assert "train  " not in again.stderr and "into a logits table" not in again.stderr
     assert same_files(project, before) and len(project.rows()) == len(rows)
     here = prepared(project, monkeypatch, "--method", "model_3")
-    mine = splits.swapped(here.splits, here.images)
+    mine = shadow_splits.swapped(here.splits, here.images)
     made = results.logits(here, "model_3")
     there = replace(made, logits=made.columns["swapped"]).phi
     pool = [made.ids.index(here.images.ids[i]) for i in (*here.splits["forget"], *mine["forget"])]
@@ -106,7 +106,7 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
     made = results.logits(here, "model_3")
     phi, role = (made.columns[name] for name in SHADOWS)
     for number in (0, 3):
-        forgotten, unseen = splits.halved(here.splits, here.images, number)
+        forgotten, unseen = shadow_splits.halved(here.splits, here.images, number)
         mine = {**here.splits, "forget": forgotten, "validation": unseen}
         for rows, what in ((forgotten, FORGOT), (unseen, NEVER_SAW)):
             assert {*np.flatnonzero(role[:, number] == what)} == {made.ids.index(here.images.ids[i]) for i in rows}

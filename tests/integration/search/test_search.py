@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lethe.config import loader as config
-from lethe.data import sources
+from lethe.data.images import load_images
 from lethe.models import checkpoint
 from lethe.search.pareto import front
 from lethe.search.spaces import argument_values
@@ -166,7 +166,7 @@ def test_the_test_split_changes_nothing(searched: Project, built: Path, warm: Wa
     project = copied(built, tmp_path / "project", warm)
     path = project.root / "data" / "images.safetensors"
     tensors, said = checkpoint.load(path)
-    ids = sources.load(path)[0].ids
+    ids = load_images(path)[0].ids
     asked = set((project.root / "data/splits/test.csv").read_text().split()[1:])
     test = torch.tensor([id_ in asked for id_ in ids])
     assert test.sum() == len(asked) > 100

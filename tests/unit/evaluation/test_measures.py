@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from lethe._util.errors import InsufficientData, UserError
-from lethe.data.splits import beside
+from lethe.data.shadow_splits import replacements
 from lethe.evaluation import catalogue as measures
 from lethe.evaluation import measures as measuring
 from lethe.evaluation.catalogue import MEASURES, Measure, measure, of_references
@@ -62,7 +62,7 @@ def of_others(table: LogitsTable, leak: float) -> dict[str, Array]:
     """What models say that forgot other images: SWAP's has never seen forget and remembers F'; each of 24 shadows forgot half of the pool,
     never saw a quarter and has nothing to do with the rest."""
     generator = np.random.default_rng(2)
-    other = beside(table.rows("forget"), table.rows("validation"), table.labels)
+    other = replacements(table.rows("forget"), table.rows("validation"), table.labels)
     pool = np.concatenate([table.rows("forget"), other])
     phi = drawn(90).phi.copy()
     phi[other] += leak

@@ -240,7 +240,8 @@ SHARED = ROOT.parent / "shared"
 def test_the_provided_checkpoints_on_the_forget_images(tmp_path: Path) -> None:
     """On CIFAR-10 (JPEG), the seed-42 draw: what they were trained on, and not."""
     from lethe.data import splits
-    from lethe.data.sources import Images
+    from lethe.data.deletion_request import DeletionRequest
+    from lethe.data.images import Images
     from lethe.evaluation import metrics
     from lethe.models import small_conv as quick
 
@@ -253,7 +254,7 @@ def test_the_provided_checkpoints_on_the_forget_images(tmp_path: Path) -> None:
     ids = tuple(str(file.relative_to(folder)) for part in files.values() for _, file in part)
     labels = np.array([label for part in files.values() for label, _ in part])
     unread = Images(np.empty((len(ids), 0), np.uint8), labels, ids, tuple(classes), len(files["test"]))
-    forget = splits.draw(unread, splits.Request(fraction=0.1), seed=42)["forget"]
+    forget = splits.draw(unread, DeletionRequest(fraction=0.1), seed=42)["forget"]
     assert forget[:3].tolist() == [11492, 29443, 25305]
     images = torch.from_numpy(np.stack([np.asarray(Image.open(folder / ids[i])) for i in forget])).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))

@@ -11,7 +11,8 @@ import pytest
 from lethe._util.errors import UserError
 from lethe._util.files import digest, short, write_json
 from lethe.config import loader as config
-from lethe.data import sources, splits
+from lethe.data import splits
+from lethe.data.images import Images, save_images
 from lethe.models import checkpoint
 from lethe.plots import figures as plots
 from lethe.reporting import card
@@ -26,8 +27,8 @@ def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("card") / "workspace"
     model = drawn(1, 1.0, "model_1")
     pixels = np.random.default_rng(0).integers(0, 255, (len(model.ids), 3, 8, 8), np.uint8)
-    images = sources.Images(pixels, model.labels, model.ids, CLASSES, SIZES[2] + SIZES[3])
-    sources.save(images, home / "data" / "images.safetensors", "")
+    images = Images(pixels, model.labels, model.ids, CLASSES, SIZES[2] + SIZES[3])
+    save_images(images, home / "data" / "images.safetensors", "")
     index = np.split(np.arange(len(model.ids)), np.cumsum(SIZES)[:-1])
     request = dict(zip(splits.SPLITS, index, strict=True))
     splits.write(request, images, home / "data" / "splits")

@@ -14,7 +14,9 @@ import torch
 from lethe._util.errors import UserError
 from lethe._util.files import write_json, write_text
 from lethe.config import loader as config
-from lethe.data import sources, splits
+from lethe.data import splits
+from lethe.data.deletion_request import DeletionRequest
+from lethe.data.images import Images, save_images
 from lethe.evaluation import verdict as judge
 from lethe.evaluation.verdict import Reading
 from lethe.models import checkpoint
@@ -42,9 +44,9 @@ def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("report") / "workspace"
     labels = np.arange(3000) % 10
     ids = [f"train/{i}" for i in range(2000)] + [f"test/{i}" for i in range(1000)]
-    images = sources.Images(np.zeros((3000, 3, 2, 2), np.uint8), labels, tuple(ids), tuple("0123456789"), 1000)
-    sources.save(images, home / "data" / "images.safetensors", "")
-    drawn = splits.draw(images, splits.Request(fraction=0.25), 42)
+    images = Images(np.zeros((3000, 3, 2, 2), np.uint8), labels, tuple(ids), tuple("0123456789"), 1000)
+    save_images(images, home / "data" / "images.safetensors", "")
+    drawn = splits.draw(images, DeletionRequest(fraction=0.25), 42)
     splits.write(drawn, images, home / "data" / "splits")
     for name, row in {"original": ORIGINAL, "retrained": RETRAINED, **RAN}.items():
         score(home, name, row)

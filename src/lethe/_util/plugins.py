@@ -1,0 +1,34 @@
+"""Code from outside: a `package.module:function` in a key, and entry points of installed packages."""
+
+import importlib
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from lethe._util.errors import UserError
+
+
+def import_reference(reference: str, key: str) -> Any:
+    """Import what `package.module:function` names, with the current folder on the path.
+
+    Args:
+        reference: module and attribute, separated by a colon.
+        key: the key that holds it, for errors.
+
+    Raises:
+        UserError: it can't be imported, or the module has no such attribute.
+    """
+    module, _, name = reference.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # the module is the user's own code, and may raise anything
+        raise UserError(f"{key} is {reference!r}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    finally:
+        sys.path.pop(0)
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """Entry points of a group by name, of every installed package; nothing is imported."""
+    return {point.name: point for point in entry_points(group=group)}

@@ -1,0 +1,143 @@
+"""Deletion requests: which train images are to be forgotten, by fraction, number, classes, or a file of ids."""
+
+import csv
+import difflib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lethe._util.errors import UserError
+from lethe.data.images import Images
+
+Indices = npt.NDArray[np.int64]
+
+TAKES_IDS = "it takes a CSV with a column id, or a text file of one id a line"
+
+
+@dataclass(frozen=True)
+class DeletionRequest:
+    """What to forget, by exactly one of: a fraction of the train images, their number, whole classes, a file of ids."""
+
+    fraction: float | None = None
+    count: int | None = None
+    classes: tuple[str, ...] | None = None
+    ids: Path | None = None
+
+
+def forget_count(request: DeletionRequest, n: int) -> int:
+    """How many of `n` train images a request by fraction or count asks for.
+
+    Raises:
+        UserError: it is not between 1 and n - 1.
+    """
+    if request.count is not None:
+        if not 1 <= request.count < n:
+            raise UserError(f"data.forget.count is {request.count}; it takes 1 to {n - 1}, of {n} train images")
+        return request.count
+    assert request.fraction is not None
+    if not 0 < request.fraction < 1:  # nan too
+        raise UserError(f"data.forget.fraction is {request.fraction}; it takes a number above 0 and below 1")
+    forget = round(request.fraction * n)
+    if not 1 <= forget < n:
+        what = f"{'none' if forget == 0 else 'all'} of {n} train images"
+        raise UserError(f"data.forget.fraction is {request.fraction} ({what}); some must be forgotten and some retained")
+    return forget
+
+
+def of_classes(images: Images, classes: Sequence[str] | None) -> Indices:
+    """Indices of all train images of the classes.
+
+    Raises:
+        UserError: a class does not exist, or none is named.
+    """
+    if not classes:
+        raise UserError(f"data.forget.classes is empty; it takes one or more of {_some(images.classes)}")
+    for name in classes:
+        if name not in images.classes:
+            raise UserError(
+                f"data.forget.classes names {name} (no such class{nearest(name, images.classes)}); "
+                f"it takes one or more of {_some(images.classes)}"
+            )
+    wanted = [images.classes.index(name) for name in classes]
+    return np.flatnonzero(np.isin(images.labels[: images.train], wanted))
+
+
+def count_ids(path: Path) -> int:
+    """Number of ids in a file of ids, whether or not such images exist."""
+    return sum(1 for _ in _ids_in(path, f"data.forget.ids is {path}"))
+
+
+def of_ids(images: Images, path: Path) -> Indices:
+    """Indices of the train images that a file names, in the order of the file.
+
+    Raises:
+        UserError: the file can't be read, or names an id twice, an unknown one, or a held-out one; with the line.
+    """
+    key = f"data.forget.ids is {path}"
+    index = {id_: i for i, id_ in enumerate(images.ids)}
+    found: dict[str, int] = {}  # id -> its line
+    unknown: list[tuple[str, int]] = []
+    held_out: list[tuple[str, int]] = []
+    for id_, line in _ids_in(path, key):
+        if not id_:
+            raise UserError(f"{key} (line {line} has no id); {TAKES_IDS}")
+        if id_ in found:
+            raise UserError(f"{key} ({id_} is on line {found[id_]} and again on line {line}); it takes each id once")
+        found[id_] = line
+        if id_ not in index:
+            unknown.append((id_, line))
+        elif index[id_] >= images.train:
+            held_out.append((id_, line))
+    if not found:
+        raise UserError(f"{key} (no ids in it); {TAKES_IDS}")
+    if unknown:
+        id_, line = unknown[0]
+        near = nearest(id_, images.ids) or f"; ids here look like {images.ids[0]}"
+        raise UserError(f"{key} ({len(unknown)} of {len(found)} ids unknown, first {id_}, line {line}{near}); {TAKES_IDS}")
+    if held_out:
+        id_, line = held_out[0]
+        raise UserError(
+            f"{key} ({len(held_out)} of {len(found)} ids are of held-out images, first {id_}, line {line}); "
+            "it takes train images: no model has learned the others"
+        )
+    return np.array([index[id_] for id_ in found], np.int64)
+
+
+def _ids_in(path: Path, key: str) -> Iterator[tuple[str, int]]:
+    """Each id and its line. With id among the columns of its first line it is a CSV, by comma, semicolon or tab."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # -sig: Excel begins its CSV with a byte-order mark
+    except FileNotFoundError:
+        raise UserError(f"{key} (no such file); {TAKES_IDS}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise UserError(f"{key} ({reason}); {TAKES_IDS}") from None
+    for delimiter in ",;\t":
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        try:
+            header = [name.strip().lower() for name in next(rows, [])]
+            if "id" in header:
+                column = header.index("id")
+                for row in rows:
+                    if any(row):
+                        yield row[column].strip() if column < len(row) else "", rows.line_num
+                return
+        except csv.Error as error:
+            raise UserError(f"{key} ({error}); {TAKES_IDS}") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield line.strip(), number
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """For an error: the text "; nearest: ..." with the most similar of `words`, or nothing."""
+    near = difflib.get_close_matches(word, words, 1) if len(words) < 200_000 else []  # 60,000 ids: 1-2 s
+    return f"; nearest: {near[0]}" if near else ""
+
+
+def _some(words: Sequence[str]) -> str:
+    return ", ".join(words) if len(words) <= 20 else f"{', '.join(words[:20])}, ... ({len(words)} in all)"
