@@ -57,7 +57,7 @@ def _keys(config: Config) -> list[str]:
 
 def registries() -> str:
     """Return what `lethe --list` prints: every registered method, measure, data source and architecture."""
-    from lethe.data.sources import SOURCES
+    from lethe.data import sources
     from lethe.evaluation.catalogue import MEASURES
     from lethe.models.architectures import OWN
 
@@ -69,7 +69,7 @@ def registries() -> str:
     tables = [
         _table("Methods (--method)", methods),
         _table("Measures (scores/*.json)", {measure.id: measure.about for measure in MEASURES}),
-        _table("Data sources (--data.source)", dict.fromkeys(SOURCES, "")),
+        _table("Data sources (--data.source)", sources.summaries() | {"<package.module:function>": "one of your own"}),
         _table("Architectures (--model.architecture)", architectures),
     ]
     return "\n\n".join(tables)

@@ -99,6 +99,14 @@ def names() -> list[str]:
     return list(dict.fromkeys([*BUILT_IN, *_REGISTERED, *installed(GROUP)]))
 
 
+def summaries() -> dict[str, str]:
+    """Source -> the first line of its function's docstring; sources of entry points by the package that installs them."""
+    for source in BUILT_IN:
+        find(source)
+    known = {name: (source.read.__doc__ or "").strip().partition("\n")[0] for name, source in _REGISTERED.items()}
+    return {name: known.get(name, "") or f"from {installed(GROUP)[name].value}" for name in names()}
+
+
 def accepted() -> str:
     """What `data.source` takes, in words."""
     return f"{', '.join(names())}, or package.module:function"
