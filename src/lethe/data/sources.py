@@ -34,7 +34,7 @@ class SourceOptions:
     root: Path | None = None
     image_size: int = 32
     limit: int | None = None
-    cache: Path = Path("data")
+    cache: Path = Path()
 
 
 Read = Callable[[SourceOptions], Any]
@@ -104,7 +104,7 @@ def summaries() -> dict[str, str]:
     for source in BUILT_IN:
         find(source)
     known = {name: (source.read.__doc__ or "").strip().partition("\n")[0] for name, source in _REGISTERED.items()}
-    return {name: known.get(name, "") or f"from {installed(GROUP)[name].value}" for name in names()}
+    return {name: point.value for name, point in installed(GROUP).items()} | known
 
 
 def accepted() -> str:
