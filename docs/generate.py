@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lethe.config import loader as config
-from lethe.config.schema import SECTIONS, Arguments, accepts, flatten, leaves
+from lethe.config.describe import accepts
+from lethe.config.method_schema import Arguments
+from lethe.config.schema import SECTIONS, flatten, leaves
 from lethe.evaluation import catalogue as measures
 from lethe.recipes.ordering import short
 from lethe.recipes.paper_methods import METHODS, as_run

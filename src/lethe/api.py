@@ -18,7 +18,7 @@ from torch.nn import Module
 
 from lethe._util.errors import UserError
 from lethe.config import loader
-from lethe.config.schema import accepts
+from lethe.config.describe import accepts
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.splits import SPLITS
 from lethe.data.user_data import Examples, as_data

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 import lethe
 from lethe._util.redact import plain
 from lethe.cli.stages import STAGES
-from lethe.config.loader import BASES, Config, load
-from lethe.config.schema import SECTIONS, Arguments, accepts, flatten, leaves, method_section
+from lethe.config.describe import accepts
+from lethe.config.loader import Config, load
+from lethe.config.method_schema import BASES, Arguments, method_section
+from lethe.config.schema import SECTIONS, flatten, leaves
 from lethe.recipes.paper_methods import METHODS
 
 
@@ -52,6 +54,7 @@ def _keys(config: Config) -> list[str]:
         having = [name for name in BASES if word in method_section(name).model_fields]
         who = "" if len(having) == len(METHODS) + 1 else f" ({', '.join(having)})"
         lines += [f"  --methods.<method>.{word}  {accepts(info)}", f"      {info.description}{who}"]
+    lines += ["", "  --config  a YAML file", "      with sections as in params.yaml; overrides params.yaml and the workspace's settings"]
     return lines
 
 

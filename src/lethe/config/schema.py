@@ -3,18 +3,14 @@
 A field's annotation is type, range, unit and meaning at once; the parser, --help, docs/keys.md and every message come from it.
 """
 
-import inspect
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from lethe.recipes.paper_methods import METHODS, Training, as_run
-from lethe.recipes.schedules import Shape
+from lethe.config.describe import types_of
 
 
 def _is_number(value: Any) -> bool:
@@ -50,7 +46,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and bool not in kinds(cls.model_fields[str(info.field_name)]):
+        if isinstance(value, bool) and bool not in types_of(cls.model_fields[str(info.field_name)]):
             raise ValueError
         return value
 
@@ -180,48 +176,6 @@ class Space(Section):
     when: dict[str, Listed] = Field({}, description="searched only while these arguments have one of these values")
 
 
-class Arguments(Section):
-    """The arguments of all methods: the same word means the same in every method that has it."""
-
-    epochs: Epochs = Field(description="of the main phase")
-    final_epochs: Epochs = Field(description="retain epochs at the end")
-    repair_every: int = Field(ge=0, description="a pass of retain behind every so many epochs; 0: never")
-    scale: float = Field(le=0, description="weight of the forget loss; negative climbs (gradient reversal)")
-    peak: float = Field(le=0, description="where the scale's ramp goes, from 0")
-    shape: Shape = Field(description="of the scale's ramp")
-    power: float = Field(gt=0, description="exponent of shape power, rate of shape exponential")
-    unfreeze: Names = Field(description="blocks that train too, later")
-    unfreeze_at: Share = Field(description="from which share of the epochs on they do")
-    lr: float = Field(gt=0, description="learning rate")
-    lr_schedule: Literal["constant", "cosine"] = Field(description="of the learning rate over the epochs of the first phase")
-    momentum: float = Field(ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(ge=0, description="of SGD")
-    batch_size: int = Field(ge=1, description="images a step")
-    trains: Names = Field(description="blocks that train, or: all")
-    batchnorm: Literal["train", "eval_frozen", "eval"] = Field(description="eval_frozen: frozen layers keep their statistics")
-    keep: Literal["last", "best"] = Field(description="best: end on the final phase's epoch with the highest validation accuracy")
-    share: float = Field(gt=0, description="multiplies the notebook's epochs")
-
-
-class MethodSection(Section):
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self).__name__, self.model_dump())  # its class is made while the program runs
-
-
-def _again(name: str, said: Mapping[str, Any]) -> Section:
-    return method_section(name).model_validate(said)
-
-
-@cache
-def method_section(name: str) -> type[Section]:
-    """The section `methods.<name>`: exactly the method function's arguments."""
-    function = as_run if name == "as_run" else METHODS[name]
-    own = [p for p in inspect.signature(function).parameters if p != "training"]
-    words = [*own, *Training.__dataclass_fields__]
-    fields: dict[str, Any] = {word: (Arguments.model_fields[word].annotation, Arguments.model_fields[word]) for word in words}
-    return create_model(name, __base__=MethodSection, **fields)
-
-
 SECTIONS: dict[str, type[Section]] = {
     "data": DataSection,
     "model": ModelSection,
@@ -253,54 +207,3 @@ def flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         key = f"{prefix}.{name}" if prefix else str(name)
         flat |= flatten(value, key) if isinstance(value, Mapping) else {key: value}
     return flat
-
-
-# --- in words ---------------------------------------------------------------------------------------------------------
-
-
-def kinds(info: FieldInfo) -> list[Any]:
-    """The types that a key takes."""
-    return _unfold(info.annotation, [])[0]
-
-
-def accepts(info: FieldInfo) -> str:
-    """What a key takes, in words, from its annotation: type, range, whether null."""
-    found, marks = _unfold(info.annotation, list(info.metadata))
-    words = " or ".join(dict.fromkeys(_word(kind, marks) for kind in found if kind is not NoneType))
-    return words + (" or null" if NoneType in found else "")
-
-
-def _unfold(annotation: Any, marks: list[Any]) -> tuple[list[Any], list[Any]]:
-    """The types in an annotation, and what is said about them (bounds, patterns)."""
-    origin = get_origin(annotation)
-    if origin in (Union, UnionType):
-        parts = [_unfold(part, []) for part in get_args(annotation)]
-        return [kind for found, _ in parts for kind in found], marks + [mark for _, more in parts for mark in more]
-    if origin is Annotated:
-        inner, *more = get_args(annotation)
-        for one in more:
-            marks = marks + (list(one.metadata) if isinstance(one, FieldInfo) else [one])
-        return _unfold(inner, marks)
-    return [annotation], marks
-
-
-def _word(kind: Any, marks: list[Any]) -> str:
-    if get_origin(kind) is Literal:
-        return ", ".join(str(choice) for choice in get_args(kind))
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        return (
-            "names, as a,b" if Ellipsis in inner else f"{len(inner)} numbers{' above 0' if inner[0] is not float else ''}, as 0.5,0.5,0.5"
-        )
-    if get_origin(kind) is dict:
-        return "arguments with values, as {shape: [power]}"
-    noun = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "a text"}[kind]
-    if kind in (int, float):
-        bounds = []
-        for mark in marks:
-            for attribute, says in (("gt", "above"), ("ge", "from"), ("lt", "below"), ("le", "up to")):
-                if getattr(mark, attribute, None) is not None:
-                    bounds.append(f"{says} {getattr(mark, attribute):g}")
-        return " ".join([noun, " and ".join(bounds)]).strip()
-    pattern = next((mark.pattern for mark in marks if getattr(mark, "pattern", None)), None)
-    return "auto, cpu, mps, cuda or cuda:<n>" if pattern else noun

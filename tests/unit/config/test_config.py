@@ -15,8 +15,10 @@ from lethe._util.checkout import CHECKOUT
 from lethe._util.errors import UserError
 from lethe.cli import help as manual
 from lethe.config import loader as config
+from lethe.config.describe import accepts
 from lethe.config.loader import Config
-from lethe.config.schema import SECTIONS, Arguments, Forget, accepts, leaves, method_section
+from lethe.config.method_schema import Arguments, method_section
+from lethe.config.schema import SECTIONS, Forget, leaves
 from lethe.recipes.paper_methods import METHODS
 
 PARAMS = CHECKOUT / "params.yaml"
@@ -319,6 +321,54 @@ def test_the_command_line_wins_over_the_overlay_and_that_over_the_file(tmp_path:
     both = config.load(["--run.seed", "7"], params=path, overlay="demo")
     assert (both.run.seed, both.run.threads) == (7, 2)
     assert both.given == {"run.seed": "7", "run.threads": "2"}  # what is said beside the file
+
+
+def test_a_file_of_ones_own_overrides_what_the_workspace_remembers_and_the_command_line_both(tmp_path: Path) -> None:
+    path = written(tree() | {"demo": {"run": {"seed": 5}}}, tmp_path)
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "settings.yaml").write_text("run: {seed: 6}\ndata: {limit: 7, forget: {count: 5}}\npretrain: {lr: 0.5}\n")
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        f"run: {{workspace: {tmp_path / 'w'}, threads: 3}}\ndata: {{limit: 9}}\nmethods: {{mine: {{like: hybrid_4, epochs: 2}}}}\n"
+    )
+    typed = ["--run.workspace", str(tmp_path / "w")]
+    remembered = config.load(typed, params=path, overlay="demo")
+    assert (remembered.run.seed, remembered.data.limit, remembered.pretrain.lr) == (6, 7, 0.5)
+    assert dict(remembered.data.forget) == dict.fromkeys(Forget.model_fields) | {"count": 5}
+    assert remembered.given == {"run.seed": "5", "run.workspace": str(tmp_path / "w")}, "what is remembered is not given"
+    both = config.load(["--config", str(own), "--method=mine", "--data.forget.classes=a,b"], params=path)
+    assert (both.run.threads, both.data.limit, both.pretrain.lr, both.methods["mine"].epochs) == (3, 9, 0.5, 2)  # type: ignore[attr-defined]
+    assert both.data.forget.classes == ("a", "b")
+    assert both.data.forget.count is None
+    assert both.given["data.limit"] == "9"
+    assert config.load([f"--config={own}", "--data.limit", "8"], params=path).data.limit == 8
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("data:\n limit: 0\n", "data.limit is 0 ({}, line 2); it takes a whole number from 1 or null"),
+        ("data:\n limt: 3\n", "data.limt is unknown ({}, line 2); nearest: data.limit"),
+        ("rnu: {seed: 1}\n", "rnu is unknown ({}, line 1); nearest: run"),
+        ("demo: {run: {seed: 1}}\n", "demo is unknown ({}, line 1); nearest: "),
+        ("methods:\n  mine: {lr: 1}\n", "methods.mine ({}, line 2) is unknown; nearest: methods."),
+        ("run: [", "{}, line "),
+        ("- a\n", "{}: it takes sections, not ['a']"),
+    ],
+)
+def test_what_a_layer_gets_wrong_has_its_file_and_line(content: str, says: str, tmp_path: Path) -> None:
+    path = written(tree(), tmp_path)
+    own, settings = tmp_path / "own.yaml", tmp_path / "w" / "settings.yaml"
+    settings.parent.mkdir()
+    for file, typed in ((own, ["--config", str(own)]), (settings, ["--run.workspace", str(tmp_path / "w")])):
+        file.write_text(content)
+        assert refusal(typed, path).startswith(says.format(file))
+        file.unlink()
+
+
+def test_a_config_file_must_exist(tmp_path: Path) -> None:
+    assert refusal(["--config", str(tmp_path / "own.yaml")]) == f"{tmp_path / 'own.yaml'} does not exist"
+    assert refusal(["--config"]) == "config has no value (command line); it takes --config <value>"
 
 
 @pytest.mark.parametrize(

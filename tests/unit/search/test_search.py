@@ -61,11 +61,11 @@ PARAMS = ROOT / "params.yaml"
         ({"hybrid_4": {"unfreeze": {"choices": [["layer1"], []]}}}, "unfreeze.choices has [] (params.yaml, line 1); unfreeze takes names"),
         (
             {"hybrid_4": {"lr": {"low": 0.1, "high": 1, "when": {"shape": ["power"]}}}},
-            "whose space stands before it: none",
+            "whose space is listed before it: none",
         ),
         (
             {"hybrid_4": {"shape": {"choices": ["linear", "power"]}, "power": {"low": 1, "high": 2, "when": {"shap": "power"}}}},
-            "power.when.shap (params.yaml, line 1): it takes an argument whose space stands before it: shape",
+            "power.when.shap (params.yaml, line 1): it takes an argument whose space is listed before it: shape",
         ),
         (
             {"hybrid_4": {"shape": {"choices": ["linear", "power"]}, "power": {"low": 1, "high": 2, "when": {"shape": "cubic"}}}},

@@ -1,0 +1,71 @@
+"""What a key takes, in words, from its annotation: the one source of --help, docs/keys.md and error messages."""
+
+import json
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+
+def accepts(info: FieldInfo) -> str:
+    """What a key takes: type, range, whether null.
+
+    >>> accepts(FieldInfo.from_annotation(Annotated[int, FieldInfo(ge=0)]))
+    'a whole number from 0'
+    """
+    types, marks = _unfold(info.annotation, list(info.metadata))
+    words = " or ".join(dict.fromkeys(_words(kind, marks) for kind in types if kind is not NoneType))
+    return words + (" or null" if NoneType in types else "")
+
+
+def types_of(info: FieldInfo) -> list[Any]:
+    """The types of a key's values, unions taken apart."""
+    return _unfold(info.annotation, [])[0]
+
+
+def show(value: Any) -> str:
+    """A value as one would type it.
+
+    >>> show(("cat", "dog")), show(None), show("")
+    ('cat,dog', 'null', "''")
+    """
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "[]"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value) or "''"
+
+
+def _unfold(annotation: Any, marks: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The types in an annotation, and its constraints (bounds, patterns)."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        parts = [_unfold(part, []) for part in get_args(annotation)]
+        return [kind for types, _ in parts for kind in types], marks + [mark for _, more in parts for mark in more]
+    if origin is Annotated:
+        inner, *more = get_args(annotation)
+        for one in more:
+            marks = marks + (list(one.metadata) if isinstance(one, FieldInfo) else [one])
+        return _unfold(inner, marks)
+    return [annotation], marks
+
+
+_NOUNS = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "a text"}
+_BOUNDS = (("gt", "above"), ("ge", "from"), ("lt", "below"), ("le", "up to"))
+
+
+def _words(kind: Any, marks: list[Any]) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(str(choice) for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        if Ellipsis in inner:
+            return "names, as a,b"
+        return f"{len(inner)} numbers{' above 0' if inner[0] is not float else ''}, as 0.5,0.5,0.5"
+    if get_origin(kind) is dict:
+        return "arguments with values, as {shape: [power]}"
+    noun = _NOUNS[kind]
+    if kind in (int, float):
+        bounds = [f"{word} {getattr(mark, name):g}" for mark in marks for name, word in _BOUNDS if getattr(mark, name, None) is not None]
+        return " ".join([noun, " and ".join(bounds)]).strip()
+    pattern = next((mark.pattern for mark in marks if getattr(mark, "pattern", None)), None)
+    return "auto, cpu, mps, cuda or cuda:<n>" if pattern else noun

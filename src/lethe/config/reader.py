@@ -1,0 +1,146 @@
+"""Reads sections out of the layers: validated values, or one line about the first that is wrong."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from lethe._util.errors import UserError
+from lethe.config.describe import accepts, show
+from lethe.config.method_schema import BASES, method_section
+from lethe.config.schema import SECTIONS, Section, Space, leaves
+from lethe.config.search_space import SpaceCheck
+from lethe.config.source_map import SourceMap
+from lethe.recipes.paper_methods import METHODS
+
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Sections of a SourceMap. All methods raise UserError with key, value, place and what is accepted."""
+
+    sources: SourceMap
+
+    def section(self, name: str, kind: type[S], tree: Any = None) -> S:
+        """The values at a dotted name (or in `tree`), validated as `kind`."""
+        try:
+            return kind.model_validate(self.sources.value(name) if tree is None else tree)
+        except ValidationError as error:
+            raise self._refusal(name, kind, error) from None
+
+    def check_names(self) -> None:
+        """Refuse sections that do not exist."""
+        sections = (*SECTIONS, "method", "methods")
+        for name in self.sources.tree:
+            if name not in sections:
+                near = difflib.get_close_matches(str(name), sections, 1, 0.0)[0]
+                raise UserError(f"{name} is unknown ({self.sources.place(str(name))}); nearest: {near}")
+
+    def methods(self) -> tuple[dict[str, Section], dict[str, str]]:
+        """Arguments of each method, and by name the registered method that it is built on: itself, or the last of its `like`s."""
+        tree = self.sources.value("methods")
+        if not isinstance(tree, dict):
+            raise self.sources.refusal("methods", "it takes a section for each method")
+        sections: dict[str, Section] = {}
+        bases: dict[str, str] = {}
+        for name, own in tree.items():
+            ancestry = self._ancestry(name)
+            base, key = ancestry[-1], f"methods.{ancestry[-1]}"
+            if (wrong := _like(tree[base])) is not None:
+                others = ", ".join(other for other in tree if other not in ancestry)
+                raise UserError(f"{key}.like is {wrong!r}; it takes another method: {others}")
+            if base not in BASES:
+                near = difflib.get_close_matches(base, BASES, 1, 0.0)[0]
+                place = self.sources.place(key)
+                raise UserError(f"{key} ({place}) is unknown; nearest: methods.{near}; a variant says like: <method>")
+            values = own
+            if isinstance(own, dict):
+                values = {word: value for one in reversed(ancestry) for word, value in tree[one].items() if word != "like"}
+            bases[name], sections[name] = base, self.section(f"methods.{name}", method_section(base), values)
+        return sections, bases
+
+    def spaces(self, methods: Mapping[str, Section]) -> dict[str, dict[str, Space]]:
+        """The section `search.spaces`, by method and argument; it is taken out of the tree."""
+        trees = self.sources.value("search.spaces")
+        if not isinstance(trees, dict):
+            raise self.sources.refusal("search.spaces", "it takes a section for each method")
+        spaces: dict[str, dict[str, Space]] = {}
+        for name, own in trees.items():
+            key = f"search.spaces.{name}"
+            if name not in methods or name == "as_run":
+                raise self.unknown(key)
+            if not isinstance(own, dict):
+                raise self.sources.refusal(key, "it takes a space for each argument")
+            spaces[name] = {}
+            for word, tree in own.items():
+                if word not in type(methods[name]).model_fields:
+                    raise self.unknown(f"{key}.{word}")
+                if tree is not None:  # null on the command line takes an argument out of the search
+                    space = self.section(f"{key}.{word}", Space, tree)
+                    spaces[name][word] = SpaceCheck(self.sources, f"{key}.{word}", methods[name], space).checked(spaces[name])
+        del self.sources.tree["search"]["spaces"]
+        return spaces
+
+    def known(self) -> list[str]:
+        """Every dotted key that the command line takes."""
+        keys = [key for name, kind in SECTIONS.items() for key, _ in leaves(kind, name)] + ["method"]
+        tree = self.sources.value("methods")
+        for name in tree if isinstance(tree, dict) else ():
+            base = self._ancestry(name)[-1]
+            if base in BASES:
+                keys += [key for key, _ in leaves(method_section(base), f"methods.{name}")]
+            if base in METHODS:
+                for word in method_section(base).model_fields:
+                    key = f"search.spaces.{name}.{word}"
+                    keys += [key, *(f"{key}.{part}" for part in Space.model_fields if part != "when")]
+        return keys
+
+    def unknown(self, key: str, place: str = "") -> UserError:
+        """The error of a key that does not exist, with the nearest one that does; `place`: where it is, if in no layer yet."""
+        near = difflib.get_close_matches(key, self.known(), 1, 0.0)
+        return UserError(f"{key} is unknown ({place or self.sources.place(key)}); nearest: {near[0] if near else 'none'}")
+
+    def _ancestry(self, name: str) -> list[str]:
+        """A method, the method that its section is `like`, and so on, as far as they exist."""
+        tree, names = self.sources.value("methods"), [name]
+        while isinstance(like := _like(tree[names[-1]]), str) and isinstance(tree.get(like), dict) and like not in names:
+            names.append(like)
+        return names
+
+    def _refusal(self, name: str, kind: type[Section], error: ValidationError) -> UserError:
+        # a misspelled key is unknown and its right name missing: the first is what to change
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        key = _key(name, kind, [str(part) for part in first["loc"]])
+        if first["type"] == "extra_forbidden":
+            return self.unknown(key)
+        info = dict(leaves(kind, name)).get(key)
+        accepted = f"it takes {accepts(info)}" if info else "it takes a section"
+        value = self.sources.value(key)
+        if first["type"] == "missing" and value is None:
+            return UserError(f"{key} is missing ({self.sources.base.name}); {accepted}")
+        if value is None and isinstance(first.get("input"), str | int | float):
+            value = first["input"]
+        return UserError(f"{key} is {show(value)} ({self.sources.place(key)}); {accepted}")
+
+
+def _key(name: str, kind: type[Section], loc: list[str]) -> str:
+    """The dotted key at a location in a section; a location inside a value is the value's key."""
+    section: Any = kind
+    path = [name]
+    for part in loc:
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            break
+        path.append(part)
+        info = section.model_fields.get(part)
+        if info is None:
+            break
+        section = info.annotation
+    return ".".join(path)
+
+
+def _like(section: Any) -> Any:
+    """The value of `like` in a method's section."""
+    return section.get("like") if isinstance(section, dict) else None

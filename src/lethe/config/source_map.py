@@ -1,0 +1,140 @@
+"""Layers of values and where each value came from: a later layer overrides an earlier one, key by key.
+
+Errors name the layer of the value at fault, with file and line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lethe._util.errors import UserError
+from lethe.config.describe import show
+from lethe.config.schema import Forget
+
+FORGET = "data.forget."  # a layer that asks for one forget set replaces the request of those below it
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values of one source.
+
+    Args:
+        name: as messages show it: a file's name, or "command line".
+        values: dotted key -> value.
+        file: the YAML file that they were read from, if any.
+        section: dotted prefix of the keys in that file ("demo." for the section `demo` of params.yaml).
+        given: whether the command asks for these values; defaults, and what a workspace remembers, are not given.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    file: Path | None = None
+    section: str = ""
+    given: bool = False
+
+    def place(self, key: str) -> str:
+        """Name, and line in the file."""
+        line = line_of(self.file, self.section + key) if self.file else None
+        return self.name + (f", line {line}" if line else "")
+
+
+@dataclass
+class SourceMap:
+    """The tree of values after all layers so far, and the layer of each key.
+
+    Args:
+        base: the lowest layer, params.yaml: its file says where a key of no other layer is, or should be.
+        tree: sections and values, nested.
+    """
+
+    base: Layer
+    tree: dict[str, Any]
+    layers: list[Layer] = field(default_factory=list)
+
+    def add(self, layer: Layer) -> None:
+        """Put a layer above the others.
+
+        Raises:
+            UserError: it has a key below one that holds a value.
+        """
+        if any(key.startswith(FORGET) for key in layer.values):
+            self._drop_request()
+        self.layers.append(layer)
+        for key, value in layer.values.items():
+            self._set(key, value)
+
+    def value(self, key: str) -> Any:
+        """The value of a dotted key; None where there is none."""
+        node: Any = self.tree
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    def place(self, key: str) -> str:
+        """Where the value of a key came from: "params.yaml, line 12" or "command line"."""
+        ordered = (self.base, *self.layers)
+        exact = next((layer for layer in reversed(ordered) if key in layer.values), None)
+        around = next((layer for layer in ordered if any(one.startswith(f"{key}.") for one in layer.values)), self.base)
+        return (exact or around).place(key)
+
+    def refusal(self, key: str, accepted: str) -> UserError:
+        """The error of a value that its key does not take."""
+        return UserError(f"{key} is {show(self.value(key))} ({self.place(key)}); {accepted}")
+
+    def _drop_request(self) -> None:
+        data = self.tree.get("data")
+        if isinstance(data, dict):
+            data["forget"] = dict.fromkeys(Forget.model_fields)
+
+    def _set(self, key: str, value: Any) -> None:
+        *parents, leaf = key.split(".")
+        node = self.tree
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise UserError(f"{parent} is {child!r} ({self.base.name}); it takes a section")
+            node = child
+        node[leaf] = value
+
+
+def read_yaml(path: Path, name: str) -> dict[str, Any]:
+    """The sections of a YAML file.
+
+    Args:
+        path: the file.
+        name: as messages about its content show it.
+
+    Raises:
+        UserError: it is missing, unreadable, no YAML or no mapping.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{name}{where}: {getattr(error, 'problem', None) or 'no YAML'}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{name}: it takes sections, not {tree!r}")
+    return tree
+
+
+def line_of(path: Path, key: str) -> int | None:
+    """The line (from 1) of a dotted key in a YAML file, or of the last part of it that exists."""
+    from ruamel.yaml import YAML
+
+    node: Any = YAML().load(path.read_text(encoding="utf-8"))
+    line = None
+    for part in key.split("."):
+        if not (hasattr(node, "lc") and part in node):
+            return line
+        line = node.lc.key(part)[0] + 1
+        node = node[part]
+    return line
