@@ -1,6 +1,6 @@
-"""Every command of the README is typed, in its order, in a copy of the project with a few digits and short runs.
+"""Every command of the README and the guides is typed, in its order, in a copy of the project with a few digits and short runs.
 
-What would take the network, hours or another machine is typed with other words, which stand in STEPS beside the command."""
+What would need the network, hours or another machine is typed in another form, given in PAGES next to the command."""
 
 import re
 import shutil
@@ -17,21 +17,28 @@ from PIL import Image
 from support.dvc_checkout import Checkout
 from support.project import ROOT
 
-PAGE = (ROOT / "README.md").read_text()
-
 
 @dataclass(frozen=True)
 class Step:
-    """A command as it stands in the README; what its output matches; how it is typed instead; what is done first."""
+    """A command as a page shows it.
+
+    Attributes:
+        command: the command, on one line.
+        output: a pattern that its output matches.
+        instead: what is replaced when it is typed.
+        first: what is done before.
+        elsewhere: the test that types it, if it is not this one.
+    """
 
     command: str
-    says: str
+    output: str = ""
     instead: dict[str, str] = field(default_factory=dict)
     first: "Callable[[Checkout, Path], None]" = lambda copy, home: None
+    elsewhere: str = ""
 
 
 def photos(copy: Checkout, home: Path) -> None:
-    """What the README says is there: ~/photos with images, a model of them, a deletion request."""
+    """Create what the pages assume: ~/photos with images, a model of them, two deletion requests."""
     draw, root = np.random.default_rng(0), home / "photos"
     for part, n in (("train", 8), ("test", 4)):
         for name in ("cat", "dog"):
@@ -39,6 +46,7 @@ def photos(copy: Checkout, home: Path) -> None:
             for number in range(n):
                 Image.fromarray(draw.integers(0, 256, (40, 30, 3), np.uint8)).save(root / part / name / f"{number:04}.png")
     (root / "delete.csv").write_text("id\ntrain/cat/0003.png\ntrain/dog/0007.png\n")
+    (root / "next.csv").write_text("id\ntrain/dog/0001.png\n")
     model = "import sys, torch, torchvision; torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), sys.argv[1])"
     subprocess.run([sys.executable, "-c", model, str(root / "model.pth")], check=True)
 
@@ -70,29 +78,28 @@ def committed_again(copy: Checkout, home: Path) -> None:
     copy.commit()
 
 
-STEPS: dict[str, list[Step]] = {
-    "The real thing": [
+OWN_DATA = (
+    "--data.source image_folder --data.root ~/photos --data.image_size 32 "
+    "--model.architecture resnet18 --pretrain.checkpoint ~/photos/model.pth "
+    "--data.forget.ids ~/photos/delete.csv --run.workspace photos"
+)
+README: dict[str, list[Step]] = {
+    "Two commands": [
+        Step("make demo", elsewhere="tests/integration/cli/test_cli.py, test_the_demo"),
+        Step("make test", elsewhere="this"),
+        Step("make ui", elsewhere="tests/integration/browser/test_browser.py"),
+    ],
+    "CIFAR-10": [
         # params.yaml says digits here, where the README's downloads CIFAR-10 and trains for hours
         Step("mlflow run . -e hybrid", r"\nretrained .*\nhybrid_4 "),
         Step("python src/unlearn.py --method hybrid_4 --methods.hybrid_4.epochs 10", r"\nhybrid_4 "),
         Step("python src/unlearn.py --method hybrid_4 --explain --time", r"word +\d+x.* s of steps on this machine"),
     ],
     "Your data, your model, your list": [
-        Step(
-            "python src/unlearn.py --method hybrid_4 "
-            "--data.source image_folder --data.root ~/photos --data.image_size 32 "
-            "--model.architecture resnet18 --pretrain.checkpoint ~/photos/model.pth "
-            "--data.forget.ids ~/photos/delete.csv --run.workspace photos",
-            r"original: .*photos/model.pth, SHA-256 \w+, provenance unknown.*\nhybrid_4 ",
-            first=photos,
-        ),
+        Step(f"python src/unlearn.py --method hybrid_4 {OWN_DATA}", elsewhere="the deletion request's guide"),
     ],
     "How to read the result": [Step("mlflow run . -e evaluate -P method=all", r"\nretrained .*\nmodel_1 ", first=ran)],
-    "Beside many retrained models": [
-        Step("python src/bank.py --retrain.seeds 8 --pretrain.seeds 8", r"bank/\w+: 2 original, 2 retrained", {"seeds 8": "seeds 2"}),
-        Step("python src/unlearn.py --method hybrid_4 --run.seeds 8", r"\nhybrid_4 .*mean over 2 seeds", {"seeds 8": "seeds 2"}),
-    ],
-    "The search, the report, the card, the notebook": [
+    "Search, report, card": [
         Step("mlflow run . -e search -P search.method=hybrid_4 -P search.trials=40", r"2 of 2 done", {"trials=40": "trials=2"}),
         Step("python src/search.py adopt 17 gentle", r"methods.gentle is trial 1 of", {"17": "1"}),
         Step("mlflow run . -e unlearn -P method=gentle", r"\nretrained .*\ngentle "),
@@ -100,7 +107,46 @@ STEPS: dict[str, list[Step]] = {
         Step("python src/report.py card --method hybrid_4 --run.workspace demo", r"demo/cards/hybrid_4-\w+.html\n"),
         Step("python src/report.py card --list train/11 --run.workspace demo", r"hybrid_4"),
     ],
-    "The pipeline": [
+    "Speed": [Step("make bench", elsewhere="tests/unit/test_bench.py")],
+}
+DELETION_REQUEST: dict[str, list[Step]] = {
+    "2. Look before you run": [
+        Step(f"python src/unlearn.py --explain --method hybrid_4 {OWN_DATA}", r"hybrid_4: 2 phases", first=photos),
+    ],
+    "3. Run": [
+        Step(
+            f"python src/unlearn.py --method hybrid_4 {OWN_DATA}",
+            r"original: .*photos/model.pth, SHA-256 \w+, provenance unknown.*\nhybrid_4 ",
+        ),
+    ],
+    "4. Read the result": [
+        Step(f"python src/unlearn.py --method hybrid_4 --run.seeds 3 {OWN_DATA}", elsewhere="tests/integration/cli/test_seeds.py"),
+    ],
+    "5. The unlearning card": [
+        Step("python src/report.py card --method hybrid_4 --run.workspace photos", r"photos/cards/hybrid_4-\w+.html\n"),
+        Step("python src/report.py card --list train/cat/0003.png --run.workspace photos", r"hybrid_4"),
+    ],
+    "6. The next request": [
+        Step(
+            "python src/prepare.py --data.source image_folder --data.root ~/photos --data.image_size 32 "
+            "--data.forget.ids ~/photos/next.csv --run.workspace photos",
+            r"forget 1,",
+        ),
+    ],
+}
+RESEARCHER: dict[str, list[Step]] = {
+    "Strong evidence: a reference bank": [
+        Step("python src/bank.py --retrain.seeds 8 --pretrain.seeds 8", r"bank/\w+: 2 original, 2 retrained", {"seeds 8": "seeds 2"}),
+        Step("python src/unlearn.py --method hybrid_4 --run.seeds 8", r"\nhybrid_4 .*mean over 2 seeds", {"seeds 8": "seeds 2"}),
+        Step(
+            "python src/evaluate.py --method hybrid_4 --evaluate.swap true --evaluate.shadows 64",
+            elsewhere="tests/integration/cli/test_shadow_models.py",
+        ),
+    ],
+}
+MLOPS: dict[str, list[Step]] = {
+    "MLflow": [Step("python src/send.py", r"Everything is sent|Nothing")],
+    "DVC": [
         Step("dvc repro", r"unlearn@hybrid_3'.*unlearn@hybrid_4'.*'report'"),
         Step("dvc metrics diff", r"scores/hybrid_4.json +accuracy.forget", first=committed_and_edited),
         Step("dvc params diff", r"params.yaml +methods.hybrid_4.peak +-1.2 +-0.9"),
@@ -115,24 +161,31 @@ STEPS: dict[str, list[Step]] = {
         Step("dvc push", r"files? pushed", {"push": "push --remote folder"}),  # the bucket is on the network
     ],
 }
-TARGETS = {
-    "make demo": "tests/integration/cli/test_cli.py, test_the_demo",
-    "make test": "this",
-    "make ui": "tests/integration/browser/test_browser.py",
-    "make bench": "tests/unit/test_bench.py",
+PAGES = {
+    "README.md": README,
+    "docs/guides/deletion-request.md": DELETION_REQUEST,
+    "docs/guides/researcher.md": RESEARCHER,
+    "docs/guides/mlops.md": MLOPS,
 }
+# What is typed in one copy of the project, in order: one section, or the whole of a page whose steps build on each other
+TOGETHER = [
+    *(("README.md", [section]) for section in ("CIFAR-10", "How to read the result", "Search, report, card")),
+    ("docs/guides/deletion-request.md", list(DELETION_REQUEST)),
+    ("docs/guides/researcher.md", list(RESEARCHER)),
+    ("docs/guides/mlops.md", list(MLOPS)),
+]
 
 
-def commands() -> dict[str, list[str]]:
-    """Heading -> what is typed below it, a line each."""
-    found: dict[str, list[str]] = {}
-    for section in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]:
+def commands(page: str) -> dict[str, list[str]]:
+    """Heading -> the commands in its console blocks, one line each."""
+    shown: dict[str, list[str]] = {}
+    for section in re.split(r"^## ", (ROOT / page).read_text(), flags=re.MULTILINE)[1:]:
         blocks = re.findall(r"^```console\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
         lines = "".join(blocks).replace("\\\n", "").splitlines()
         assert all(line.startswith("$ ") for line in lines)
         if typed := [" ".join(line[2:].split()) for line in lines]:
-            found[section.partition("\n")[0]] = typed
-    return found
+            shown[section.partition("\n")[0]] = typed
+    return shown
 
 
 def typed(copy: Checkout, home: Path, command: str) -> str:
@@ -143,31 +196,33 @@ def typed(copy: Checkout, home: Path, command: str) -> str:
     return done.stdout
 
 
-def test_every_command_is_played() -> None:
-    shown = commands()
-    targets = [command for typed in shown.values() for command in typed if command.startswith("make ")]
-    assert sorted(targets) == sorted(TARGETS)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_typed(page: str) -> None:
+    steps = PAGES[page]
+    assert commands(page) == {section: [step.command for step in typed] for section, typed in steps.items()}
     makefile = (ROOT / "Makefile").read_text()
-    assert all(re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE) for command in TARGETS)
-    left = {name: [command for command in typed if command not in targets] for name, typed in shown.items()}
-    assert {name: typed for name, typed in left.items() if typed} == {name: [s.command for s in steps] for name, steps in STEPS.items()}
-    for step in (step for steps in STEPS.values() for step in steps):
+    for step in (step for typed in steps.values() for step in typed):
         assert all(word in step.command for word in step.instead)
+        assert not step.command.startswith("make ") or re.search(rf"^{step.command.split()[1]}:", makefile, re.MULTILINE)
+    typed_here = {section for own, sections in TOGETHER if own == page for section in sections}
+    assert typed_here >= {section for section, typed in steps.items() if any(not step.elsewhere for step in typed)}
+    for test in re.findall(r"tests/[\w/]+\.py", " ".join(step.elsewhere for typed in steps.values() for step in typed)):
+        assert (ROOT / test).exists(), test
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", STEPS)
-def test_a_section_can_be_typed(section: str, request: pytest.FixtureRequest, built: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "sections"), TOGETHER, ids=lambda value: value if isinstance(value, str) else value[0])
+def test_a_section_can_be_typed(page: str, sections: list[str], request: pytest.FixtureRequest, built: Path, tmp_path: Path) -> None:
     copy: Checkout = request.getfixturevalue("small")
     home = tmp_path / "home"
     home.mkdir()
-    if section not in ("The pipeline", "Your data, your model, your list"):
+    if page not in ("docs/guides/mlops.md", "docs/guides/deletion-request.md"):
         prepared(copy, built)
         copy.put(search__spaces__hybrid_4={"peak": {"low": -1.0, "high": -0.01}})
-    for step in STEPS[section]:
+    for step in (step for section in sections for step in PAGES[page][section] if not step.elsewhere):
         step.first(copy, home)
         command = step.command
         for word, other in step.instead.items():
             command = command.replace(word, other)
-        said = typed(copy, home, command)
-        assert re.search(step.says, said, re.DOTALL), f"$ {command}\n{said}"
+        output = typed(copy, home, command)
+        assert re.search(step.output, output, re.DOTALL), f"$ {command}\n{output}"
