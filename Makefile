@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)# dvc and mlflow start the first `python`
 LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help env ray postgres server database demo demo-full test lint docs ui lock bench compare
+.PHONY: help env ray postgres server database demo demo-full test lint docs docs-site ui lock bench compare
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -45,6 +45,9 @@ lint: env ## ruff, mypy, and who may import whom
 
 docs: env ## docs/keys.md, docs/methods.md and docs/measures.md from the code
 	python docs/generate.py
+
+docs-site: env ## the documentation with the API reference as a site, site/ (built offline)
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 bench: env ## how fast it is beside the ways of today: a table here, every run in results/speed_cpu.json (minutes)
 	python bench/speed.py --growth --write results/speed_cpu.json
