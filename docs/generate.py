@@ -11,7 +11,7 @@ from lethe.config import loader as config
 from lethe.config.describe import accepts
 from lethe.config.method_schema import Arguments
 from lethe.config.schema import SECTIONS, flatten, leaves
-from lethe.evaluation import catalogue as measures
+from lethe.evaluation import catalogue, registry
 from lethe.recipes.ordering import short
 from lethe.recipes.paper_methods import METHODS, as_run
 from lethe.recipes.recipe import Phase
@@ -77,7 +77,7 @@ def methods() -> str:
 
 def measures_() -> str:
     """What is measured, on one page; the arithmetic's own words stand in the code."""
-    tiers = "; ".join(f"T{tier} at least {n}" for tier, n in measures.TIERS.items() if n)
+    tiers = "; ".join(f"T{tier} at least {n}" for tier, n in registry.TIERS.items() if n)
     lines = [
         "# The measures",
         NOTE,
@@ -101,11 +101,11 @@ def measures_() -> str:
         "| Id | Is | Aim | Tier | Takes | Interval | Source |",
         "|---|---|---|---|---|---|---|",
     ]
-    for each in measures.MEASURES:
+    for each in catalogue.all_measures():
         parts = [part for part in each.parts if part]
         id_ = f"`{each.id}`" + (f" `{{{','.join(f'.{part}' for part in parts)}}}`" if parts else "")
-        takes = "; ".join(measures.NEEDS[need][0] for need in each.needs if need in measures.NEEDS)
-        cells = [id_, each.about, str(each.aim), f"T{each.tier}", takes, each.interval, each.source]
+        takes = "; ".join(registry.NEEDS[need][0] for need in each.needs if need in registry.NEEDS)
+        cells = [id_, each.about, str(each.target), f"T{each.tier}", takes, each.interval, each.source]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -1,10 +1,13 @@
 """Logits tables without a model: phi, the log odds of the true class, is what is drawn, and logits are made to have it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from lethe.data.splits import SPLITS
+from lethe.evaluation import catalogue, registry
 from lethe.evaluation.logits_table import Array, LogitsTable
 
 CLASSES = 4
@@ -31,3 +34,11 @@ def drawn(seed: int, leak: float = 0.0, name: str = "made", sizes: Sequence[int]
 
 def bank(models: int, leak: float = 0.0, first: int = 100, name: str = "retrained") -> list[LogitsTable]:
     return [drawn(first + number, leak, f"{name}.seed{number}") for number in range(models)]
+
+
+def lower_tiers(patch: pytest.MonkeyPatch, second: int, third: int) -> None:
+    """Let banks of a few models reach tiers 2 and 3."""
+    fewer = {8: second, 64: third}
+    measures = [replace(each, min_references=fewer.get(each.min_references, each.min_references)) for each in catalogue.all_measures()]
+    patch.setattr(registry, "_REGISTERED", {each.id: each for each in measures})
+    patch.setattr(registry, "TIERS", {0: 0, 1: 1, 2: second, 3: third})

@@ -61,7 +61,7 @@ def _keys(config: Config) -> list[str]:
 def registries() -> str:
     """Return what `lethe --list` prints: every registered method, measure, data source and architecture."""
     from lethe.data import sources
-    from lethe.evaluation.catalogue import MEASURES
+    from lethe.evaluation.catalogue import all_measures
     from lethe.models.architectures import OWN
 
     config = load()
@@ -71,7 +71,7 @@ def registries() -> str:
     architectures["<package.module:function>"] = "one of your own"
     tables = [
         _table("Methods (--method)", methods),
-        _table("Measures (scores/*.json)", {measure.id: measure.about for measure in MEASURES}),
+        _table("Measures (scores/*.json)", {measure.id: measure.about for measure in all_measures()}),
         _table("Data sources (--data.source)", sources.summaries() | {"<package.module:function>": "one of your own"}),
         _table("Architectures (--model.architecture)", architectures),
     ]

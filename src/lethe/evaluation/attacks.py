@@ -38,6 +38,10 @@ class Roc:
         # 1e-9: a cumulative sum that means 0.01 may be 0.010000000000000002
         return np.stack([auc, *(np.where(rates <= rate + 1e-9, above, 0.0).max(-1) for rate in RATES)])
 
+    def point(self) -> Floats:
+        """[1 + rates]: the same on all images, without resampling."""
+        return self(*map(np.arange, self.sizes))
+
     def _shares(self, ranks: Ints, weights: Floats) -> Floats:
         """[..., values]: the share of images at each value."""
         rows = ranks.reshape(-1, ranks.shape[-1])
@@ -67,7 +71,7 @@ def by_loss(forget: Floats, held_out: Floats, rounds: int = 10) -> tuple[Floats,
     from sklearn.model_selection import StratifiedShuffleSplit
 
     if min(len(forget), len(held_out)) < rounds:
-        raise InsufficientData(f"takes at least {rounds} forget and {rounds} held-out images; there are {len(forget)} and {len(held_out)}")
+        raise InsufficientData(f"needs at least {rounds} forget and {rounds} held-out images; {len(forget)} and {len(held_out)} available")
     losses = np.concatenate([forget, held_out])[:, None]
     member = np.repeat([1, 0], [len(forget), len(held_out)])
     right, asked = np.zeros(len(member)), np.zeros(len(member))

@@ -1,20 +1,26 @@
-"""A model and what it is measured beside: all that a measure may look at."""
+"""The context of an evaluation: a model's logits table and everything that it is compared with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lethe._util.errors import InsufficientData
-from lethe.evaluation import uncertainty as intervals
-from lethe.evaluation.logits_table import Array, Floats, Ints, LogitsTable, like, together
+from lethe.evaluation import uncertainty
+from lethe.evaluation.logits_table import Array, Floats, Ints, LogitsTable, class_weights, require_same_images
 from lethe.evaluation.uncertainty import Estimate
 
-Estimates = dict[str, Estimate]  # part -> its number; "" where a measure is one number
+Estimates = dict[str, Estimate]  # part -> estimate; the part is "" for a measure with a single value
 
 
 @dataclass(frozen=True)
-class Clock:
-    """Wall clock of the unlearning and of retraining, on the same machine and in the same precision, and the most memory it took."""
+class Cost:
+    """Cost of an unlearning run.
+
+    Attributes:
+        seconds: wall-clock time of unlearning alone.
+        retrain_seconds: wall-clock time of retraining on the same machine in the same precision; None if it is not known.
+        peak_bytes: peak memory allocated by tensors on the device; None if the device does not report it.
+    """
 
     seconds: float
     retrain_seconds: float | None = None
@@ -22,52 +28,68 @@ class Clock:
 
     @property
     def share_of_retrain(self) -> float | None:
+        """Unlearning time divided by retraining time."""
         return self.seconds / self.retrain_seconds if self.retrain_seconds else None
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
-    """A model, and all that it is measured beside. What is left out, the measures that want it name as missing.
+class EvaluationContext:
+    """All that a measure may look at. A measure that needs a part which is left out reports it as missing.
 
-    `references`: retrained models without this one; `original`: what unlearning began with; `unlearned`: models of the method, one a
-    seed, this one among them. `resample`: whether with intervals.
-    Raises UserError, naming both tables, when they are not of the same images, labels, classes and splits."""
+    Attributes:
+        model: the model to evaluate.
+        references: retrained models, without this one.
+        original: the model that unlearning started from.
+        unlearned: models of the same method, one per seed, including this one.
+        cost: time and memory of the unlearning run.
+        resample: whether to compute bootstrap intervals.
+
+    Raises:
+        UserError: the tables differ in images, labels, classes or splits; names both.
+    """
 
     model: LogitsTable
     references: Sequence[LogitsTable] = ()
     original: LogitsTable | None = None
     unlearned: Sequence[LogitsTable] = ()
-    clock: Clock | None = None
+    cost: Cost | None = None
     resample: bool = True
 
     def __post_init__(self) -> None:
-        together(self.model, *self.references, *([self.original] if self.original else []), *self.unlearned)
+        require_same_images(self.model, *self.references, *([self.original] if self.original else []), *self.unlearned)
 
     def rows(self, split: str) -> Ints:
-        """Raises InsufficientData where the split has no images."""
+        """Row indices [n] of a split's images in the tables, sorted by id.
+
+        Raises:
+            InsufficientData: the split is empty.
+        """
         rows = self.model.rows(split)
         if not len(rows):
-            raise InsufficientData(f"takes {split} images; there are none")
+            raise InsufficientData(f"needs {split} images; the split is empty")
         return rows
 
-    def beside_forget(self, split: str) -> tuple[Ints, Floats]:
-        """The held-out images that the forgotten are compared with, and their weights.
+    def matched_held_out(self, split: str) -> tuple[Ints, Floats]:
+        """Held-out images to compare the forget set with: row indices [n], and weights [n] of mean 1.
 
-        Where the request left a class out (whole classes, one person's images) those are the forgotten classes' alone."""
+        If the request removes whole classes (or all images of one person), only images of the forgotten classes are returned,
+        weighted to the class histogram of the forget set. Otherwise all images of the split, with weight 1."""
         rows = self.rows(split)
-        weights = like(self.model.labels[self.rows("forget")], self.model.labels[rows])
+        weights = class_weights(self.model.labels[self.rows("forget")], self.model.labels[rows])
         return rows[weights > 0], weights[weights > 0]
 
     def bootstrap(self, statistic: Callable[..., Any], *sizes: int) -> list[Estimate]:
-        return intervals.bootstrap(statistic, *sizes, resample=self.resample)
+        """Bootstrap intervals, see `uncertainty.bootstrap`; point estimates only if `resample` is off."""
+        return uncertainty.bootstrap(statistic, *sizes, resample=self.resample)
 
     def mean(self, values_N: Array) -> Estimate:
+        """Mean of per-image values [N], with its bootstrap interval over images."""
         return self.bootstrap(lambda index: values_N[index].mean(-1)[None], len(values_N))[0]
 
-    def held_out(self) -> list["Case"]:
-        """Each reference in turn as the model, beside the others; with intervals only where it is the only one."""
+    def leave_one_out(self) -> list["EvaluationContext"]:
+        """Each reference in turn as the model, compared with the others; bootstrap intervals only if there is a single reference."""
         return [
-            Case(
+            EvaluationContext(
                 reference,
                 [other for other in self.references if other is not reference],
                 self.original,

@@ -1,9 +1,9 @@
-"""A logits table: what a model says of every image. The one artefact of a model, and all that its scores are made from.
+"""Logits table: the logits of one model on every image, with labels and splits. All scores are computed from it, without the model.
 
-N images, C classes. Rows stand in the order of their ids, whoever made the table: so draws among them are the same for all tables."""
+N images, C classes. Rows are sorted by image id, so a seeded draw selects the same images in every table."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -22,18 +22,28 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
-OWN = ("logits", "labels", "split")  # the other tensors of a file are columns
-SWAPPED = "swapped"  # column [N, C]: logits of the model that SWAP holds this one against
-SHADOWS = ("shadow_phi", "shadow_role")  # columns [N, K]: phi by K models unlearned on other requests; what each had to do with an image
-FORGOT, NEVER_SAW = 1, 2  # roles; 0: the image is no matter of theirs
+REQUIRED = ("logits", "labels", "split")  # tensors of a file; all others are columns
+SWAPPED = "swapped"  # column [N, C]: logits of the model that the SWAP test compares with this one
+SHADOWS = ("shadow_phi", "shadow_role")  # columns [N, K]: phi by K models unlearned on other requests, and each model's role per image
+FORGOT, NEVER_SAW = 1, 2  # roles; 0: the image plays no part for that model
 
 
 @dataclass(frozen=True, eq=False)
 class LogitsTable:
-    """logits float32 [N, C], labels int64 [N], split uint8 [N] (its number in SPLITS), ids; sorted by id when it is made.
+    """Logits of one model on N images. Rows are sorted by id on construction.
 
-    `columns`: what only a model can tell of an image beside its logits, [N, ...]; `about`: strings, as a file's metadata;
-    `name`: of the run or file, for errors. Raises UserError, naming it, when parts do not fit or a logit is NaN or infinite."""
+    Attributes:
+        name: of the run or file, for error messages.
+        ids: image ids, N unique strings.
+        labels: true classes, int64 [N].
+        split: index into SPLITS, uint8 [N].
+        logits: float32 [N, C].
+        columns: further per-image values that need the model to compute, each [N, ...].
+        about: string metadata, as stored in the file.
+
+    Raises:
+        UserError: lengths differ, an id repeats, a label or split is out of range, or a value is NaN or infinite; names the table.
+    """
 
     name: str
     ids: tuple[str, ...]
@@ -42,20 +52,20 @@ class LogitsTable:
     logits: npt.NDArray[np.float32]
     columns: Mapping[str, Array] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
-    known: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # what was worked out of this table and is asked again
+    _cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 2:
-            raise UserError(f"{self.name}: logits have {self.logits.ndim} dimensions; a table has images x classes")
+            raise UserError(f"{self.name}: logits have {self.logits.ndim} dimensions; expected 2 (images x classes)")
         arrays: dict[str, Array] = {"labels": self.labels, "split": self.split, "logits": self.logits, **self.columns}
         for part, array in arrays.items():
             if len(array) != len(self.ids):
                 raise UserError(f"{self.name}: {len(self.ids)} ids, but {part} of {len(array)} images")
         order = np.argsort(np.array(self.ids)) if self.ids else np.arange(0)
         ids = tuple(self.ids[i] for i in order)
-        twice = next((a for a, b in pairwise(ids) if a == b), None)
-        if twice is not None:
-            raise UserError(f"{self.name}: {twice} stands in it more than once")
+        repeated = next((a for a, b in pairwise(ids) if a == b), None)
+        if repeated is not None:
+            raise UserError(f"{self.name}: id {repeated} occurs more than once")
         parts = {"ids": ids, "labels": self.labels[order].astype(np.int64), "split": self.split[order].astype(np.uint8)}
         parts |= {"logits": np.ascontiguousarray(self.logits[order], np.float32)}
         parts |= {"columns": {name: column[order] for name, column in self.columns.items()}}
@@ -76,26 +86,30 @@ class LogitsTable:
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < classes:
             raise UserError(f"{self.name}: labels from {self.labels.min()} to {self.labels.max()}, but logits of {classes} classes")
         if len(self.split) and self.split.max() >= len(SPLITS):
-            raise UserError(f"{self.name}: split {self.split.max()}; it takes 0 to {len(SPLITS) - 1} ({', '.join(SPLITS)})")
-
-    # --- rows ---------------------------------------------------------------------------------------------------------
+            raise UserError(f"{self.name}: split {self.split.max()}; expected 0 to {len(SPLITS) - 1} ({', '.join(SPLITS)})")
 
     def rows(self, split: str) -> Ints:
-        """Where the images of a split stand, sorted by id."""
+        """Row indices [n] of the images of a split, sorted by id."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over all that scores depend on."""
+        """SHA-256 of everything that scores depend on: ids, labels, splits, logits, columns."""
         columns = [part for name in sorted(self.columns) for part in (name, self.columns[name].tobytes())]
         arrays = (self.labels.tobytes(), self.split.tobytes(), self.logits.tobytes())
         return digest(["\n".join(self.ids), str(self.logits.shape), *arrays, *columns])
 
-    # --- what is said of the true class, float64 [N] --------------------------------------------------------------------
+    def cached(self, key: str, compute: Callable[[], Any]) -> Any:
+        """The value of `compute()`, computed once per table: every measure of every method asks the same of a reference."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
+
+    # --- per-image values of the true class, float64 [N] ----------------------------------------------------------------
 
     @cached_property
     def log_p(self) -> Floats:
-        """log p_y: the log softmax probability of the true class, in nats."""
+        """log p_y: log softmax probability of the true class, in nats."""
         from scipy.special import logsumexp
 
         return np.asarray(self._true - logsumexp(self.logits.astype(np.float64), axis=1))
@@ -107,7 +121,9 @@ class LogitsTable:
 
     @cached_property
     def phi(self) -> Floats:
-        """log p_y - log sum of the other classes' p, on logits: never log(1 - p) (Carlini et al., arXiv:2112.03570, section IV)."""
+        """Log odds of the true class: log p_y - log(sum of the other classes' p), Carlini et al., arXiv:2112.03570, section IV.
+
+        Computed on logits: log(1 - p) would lose all precision for confident predictions."""
         from scipy.special import logsumexp
 
         others = self.logits.astype(np.float64)
@@ -119,44 +135,58 @@ class LogitsTable:
         """Whether the true class has the largest logit (the first of equal ones counts)."""
         return np.asarray(self.logits.argmax(axis=1) == self.labels)
 
+    @cached_property
+    def percent_correct(self) -> Floats:
+        """100 where the prediction is correct, else 0: its mean is the accuracy in percent."""
+        return np.asarray(100.0 * self.correct)
+
     @property
     def _true(self) -> Floats:
         return self.logits[np.arange(len(self.logits)), self.labels].astype(np.float64)
 
     def log_softmax(self, rows: Ints) -> Floats:
-        """[rows, C], in nats."""
+        """Log probabilities [rows, C] of the given rows, in nats."""
         from scipy.special import log_softmax
 
         return np.asarray(log_softmax(self.logits[rows].astype(np.float64), axis=1))
 
 
-def together(first: LogitsTable, *others: LogitsTable, split: bool = True) -> None:
-    """Raises UserError, naming both, unless all are of the same images, labels, classes and (unless told not to look) splits."""
+def require_same_images(first: LogitsTable, *others: LogitsTable, split: bool = True) -> None:
+    """Check that all tables hold the same images, labels, number of classes and (unless `split` is off) splits.
+
+    Raises:
+        UserError: they differ; names both tables.
+    """
     for other in others:
-        both = f"{first.name} and {other.name}"
+        both = f"{first.name} and {other.name} do not match"
         if first.logits.shape[1] != other.logits.shape[1]:
-            raise UserError(f"{both} do not belong together: {first.logits.shape[1]} classes, and {other.logits.shape[1]}")
+            raise UserError(f"{both}: {first.logits.shape[1]} and {other.logits.shape[1]} classes")
         if first.ids != other.ids:
-            apart = sorted(set(first.ids) ^ set(other.ids))
-            raise UserError(f"{both} do not belong together: {len(apart)} images stand in one alone, first {apart[0]}")
+            unshared = sorted(set(first.ids) ^ set(other.ids))
+            raise UserError(f"{both}: {len(unshared)} images occur in only one of them, first {unshared[0]}")
         for what, ours, theirs in (("labels", first.labels, other.labels), ("splits", first.split, other.split)):
             if (what == "labels" or split) and (ours != theirs).any():
                 at = int((ours != theirs).argmax())
                 number = int((ours != theirs).sum())
-                said = f"first {first.ids[at]} ({ours[at]}, and {theirs[at]})"
-                raise UserError(f"{both} do not belong together: other {what} of {number} images, {said}")
+                raise UserError(f"{both}: {what} differ for {number} images, first {first.ids[at]} ({ours[at]} and {theirs[at]})")
 
 
-def like(wanted: Ints, there: Ints) -> Floats:
-    """Weights for held-out images with labels `there`, mean 1, that give them the class histogram of the forgotten, `wanted`.
+def class_weights(forget: Ints, held_out: Ints) -> Floats:
+    """Weights that give held-out images the class histogram of the forget set.
 
-    All 1 where the forgotten lack no class of theirs (random requests), and where they share none."""
-    weights = np.ones(len(there))
-    if set(there.tolist()) - set(wanted.tolist()):
-        size = int(max(wanted.max(initial=0), there.max())) + 1
-        asked, have = (np.bincount(labels, minlength=size) for labels in (wanted, there))
-        own = (asked / np.maximum(have, 1))[there]
-        weights = own / own.mean() if own.any() else weights
+    Args:
+        forget: labels of the forget set.
+        held_out: labels of the held-out images, [n].
+
+    Returns:
+        [n], mean 1. All 1 if the forget set contains every held-out class (random requests), or none of them.
+    """
+    weights = np.ones(len(held_out))
+    if set(held_out.tolist()) - set(forget.tolist()):
+        size = int(max(forget.max(initial=0), held_out.max())) + 1
+        wanted, available = (np.bincount(labels, minlength=size) for labels in (forget, held_out))
+        ratio = (wanted / np.maximum(available, 1))[held_out]
+        weights = ratio / ratio.mean() if ratio.any() else weights
     return weights
 
 
@@ -164,9 +194,11 @@ def like(wanted: Ints, there: Ints) -> Floats:
 
 
 def write(table: LogitsTable, path: Path) -> None:
-    """One safetensors file: the arrays and columns as tensors, ids as a JSON list in the metadata beside `about`.
+    """Write one safetensors file: arrays and columns as tensors; `about` and the ids (a JSON list) as metadata.
 
-    Raises RunFailed, naming the file, when the disk refuses."""
+    Raises:
+        RunFailed: the file can't be written; names it.
+    """
     import torch
 
     from lethe.models import checkpoint
@@ -177,17 +209,21 @@ def write(table: LogitsTable, path: Path) -> None:
 
 
 def read(path: Path, name: str = "") -> LogitsTable:
-    """Raises UserError, naming the file, when it is missing, truncated, no logits table, or holds a NaN."""
+    """Read a logits table, named `name` (the path by default) in error messages.
+
+    Raises:
+        UserError: the file is missing, truncated, not a logits table, or contains a NaN; names it.
+    """
     from lethe.models import checkpoint
 
     tensors, about = checkpoint.load(path)
-    lacks = [part for part in OWN if part not in tensors] + [part for part in ("ids",) if part not in about]
+    lacks = [part for part in REQUIRED if part not in tensors] + [part for part in ("ids",) if part not in about]
     if lacks:
-        raise UserError(f"{path} lacks {', '.join(lacks)}: a logits table holds {', '.join(OWN)} and, in its metadata, ids")
+        raise UserError(f"{path} lacks {', '.join(lacks)}: a logits table holds {', '.join(REQUIRED)} and, in its metadata, ids")
     arrays = {part: tensor.numpy() for part, tensor in tensors.items()}
     try:
         ids = tuple(json.loads(about.pop("ids")))
     except ValueError as error:
-        raise UserError(f"{path}: its ids are no JSON list: {error}") from None
-    columns = {part: array for part, array in arrays.items() if part not in OWN}
+        raise UserError(f"{path}: its ids are not a JSON list: {error}") from None
+    columns = {part: array for part, array in arrays.items() if part not in REQUIRED}
     return LogitsTable(name or str(path), ids, arrays["labels"], arrays["split"], arrays["logits"], columns, about)

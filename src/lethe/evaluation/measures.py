@@ -1,339 +1,294 @@
-"""From a case to its numbers: the function of each measure. Pure arithmetic on logits tables; what each is stands in `measures`."""
+"""Measures of one model: accuracy and gaps to the references, divergences, representation columns, cost.
+
+Each function computes one measure from an EvaluationContext; its declaration stands above it. N images, C classes."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from lethe._util.errors import InsufficientData
-from lethe.data.shadow_splits import replacements
 from lethe.data.splits import SPLITS
-from lethe.evaluation import attacks
-from lethe.evaluation import model_distributions as distributions
-from lethe.evaluation import representations as features
-from lethe.evaluation import uncertainty as intervals
-from lethe.evaluation.context import Case, Clock, Estimates
-from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Floats, Ints, LogitsTable
+from lethe.evaluation import membership, representations, uncertainty
+from lethe.evaluation.context import Cost, Estimates, EvaluationContext
+from lethe.evaluation.logits_table import Floats, Ints
+from lethe.evaluation.registry import BETWEEN, SMALL, register_measure
 from lethe.evaluation.uncertainty import Estimate
 
-TAUS = (0.01, 0.03, 0.06)  # radii of `residual`, by the square root of the number of pixel values
+TAUS = (0.01, 0.03, 0.06)  # radii of `residual`, in units of the square root of the number of pixel values
+LARGEST_SHARE = 0.2  # of the retraining time: the limit of the NeurIPS 2023 unlearning competition
+COMPARED = ("forget", "test")  # splits on which predictions and features are compared
 
 
-# --- accuracies -------------------------------------------------------------------------------------------------------
+# --- accuracy ---------------------------------------------------------------------------------------------------------
 
 
-def _known(table: LogitsTable, what: str, make: Callable[[], Any]) -> Any:
-    """Made once a table: a reference is asked by every measure, and for every method."""
-    if what not in table.known:
-        table.known[what] = make()
-    return table.known[what]
+def _distance(context: EvaluationContext) -> Floats:
+    """[N], in points: 100 where the model is correct, minus the percentage of references that are."""
+    return np.asarray(context.model.percent_correct - np.mean([table.percent_correct for table in context.references], axis=0))
 
 
-def _percent_correct(table: LogitsTable) -> Floats:
-    return np.asarray(_known(table, "percent correct", lambda: 100.0 * table.correct))
+def _by_split(context: EvaluationContext, values_N: Floats) -> Estimates:
+    return {split: context.mean(values_N[rows]) for split in SPLITS if len(rows := context.model.rows(split))}
 
 
-def _apart(case: Case) -> Floats:
-    """[N], points: whether the model is right, minus the share of references that are."""
-    there = np.mean([_percent_correct(reference) for reference in case.references], axis=0)
-    return np.asarray(_percent_correct(case.model) - there)
+@register_measure(id="accuracy", about="accuracy in percent, by split", parts=SPLITS)
+def accuracy(context: EvaluationContext) -> Estimates:
+    return _by_split(context, context.model.percent_correct)
 
 
-def _by_split(case: Case, values_N: Floats) -> Estimates:
-    return {split: case.mean(values_N[rows]) for split in SPLITS if len(rows := case.model.rows(split))}
-
-
-def accuracy(case: Case) -> Estimates:
-    return _by_split(case, _percent_correct(case.model))
-
-
-def accuracy_by_class(case: Case) -> Estimates:
-    labels = case.model.labels
-    kept = np.isin(labels, labels[case.rows("retain")])
-    right, found = _percent_correct(case.model), {}
-    if kept.all():
-        return {}
+@register_measure(
+    id="accuracy_of",
+    about="for requests that remove whole classes: validation and test accuracy in percent, on the classes that retain still contains "
+    "and on the others",
+    parts=tuple(f"{classes}.{split}" for classes in ("retained_classes", "forgotten_classes") for split in ("validation", "test")),
+)
+def accuracy_by_class(context: EvaluationContext) -> Estimates:
+    labels = context.model.labels
+    retained = np.isin(labels, labels[context.rows("retain")])
+    results: Estimates = {}
+    if retained.all():
+        return results
     for split in ("validation", "test"):
-        rows = case.model.rows(split)
-        for name, part in (("retained_classes", rows[kept[rows]]), ("forgotten_classes", rows[~kept[rows]])):
+        rows = context.model.rows(split)
+        for name, part in (("retained_classes", rows[retained[rows]]), ("forgotten_classes", rows[~retained[rows]])):
             if len(part):
-                found[f"{name}.{split}"] = case.mean(right[part])
-    return found
+                results[f"{name}.{split}"] = context.mean(context.model.percent_correct[part])
+    return results
 
 
-def distance(case: Case) -> Estimates:
-    return _by_split(case, _apart(case))
-
-
-def tow(case: Case) -> Estimate:
-    apart = [_apart(case)[case.rows(split)] for split in ("retain", "forget", "test")]
-
-    def statistic(*drawn: Ints) -> Floats:
-        kept = [1 - np.abs(part[index].mean(-1)) / 100 for part, index in zip(apart, drawn, strict=True)]
-        return np.asarray(np.prod(kept, axis=0))[None]
-
-    return case.bootstrap(statistic, *map(len, apart))[0]
-
-
-# --- membership -------------------------------------------------------------------------------------------------------
-
-
-def mia_loss(case: Case) -> Estimate:
-    held_out, weights = case.beside_forget("test")
-    forget, drawn = attacks.equal_sized(len(case.rows("forget")), weights)
-    loss = case.model.loss
-    right, asked = attacks.by_loss(loss[case.rows("forget")[forget]], loss[held_out[drawn]])
-
-    def statistic(index: Ints) -> Floats:
-        times = asked[index].sum(-1)
-        return np.asarray(100 * right[index].sum(-1) / np.where(times, times, 1))[None]
-
-    return case.bootstrap(statistic, len(right))[0]
-
-
-def _non_members(case: Case, *tables: LogitsTable) -> list[Floats]:
-    """[F] for each table, 100 where the SVC calls a forget image a non-member. Two at once: libsvm holds no lock while it fits, and
-    takes up to 400 MB for each."""
-
-    rows = [case.rows(split) for split in ("retain", "test", "forget")]
-
-    def one(table: LogitsTable) -> Floats:
-        retain, test, forget = (np.exp(table.log_p[part]) for part in rows)
-        return np.asarray(_known(table, "svc", lambda: 100.0 * ~attacks.by_svc(retain, test, forget)))
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(one, tables))
-
-
-def mia_svc(case: Case) -> Estimate:
-    return case.mean(_non_members(case, case.model, *case.references)[0])  # the references' are asked for next
-
-
-def mia_over(case: Case) -> Estimate:
-    held_out, weights = case.beside_forget("test")
-    loss = case.model.loss
-    roc = attacks.Roc(loss[case.rows("forget")], loss[held_out], weights)
-    return case.bootstrap(lambda *drawn: roc(*drawn)[:1], *roc.sizes)[0]
-
-
-def _rmia(case: Case, gamma: float) -> attacks.Roc:
-    validation = case.rows("validation")
-    population = np.sort(np.random.default_rng(0).permutation(validation)[: max(1, len(validation) // 2)])
-    scores = attacks.rmia(case.model.log_p, np.stack([reference.log_p for reference in case.references]), population, gamma)
-    held_out, weights = case.beside_forget("test")
-    return attacks.Roc(scores[case.rows("forget")], scores[held_out], weights)
-
-
-ROC_PARTS = ("auc", *(f"tpr_at_{100 * rate:g}" for rate in attacks.RATES))
-
-
-def rmia(case: Case, gamma: float) -> Estimates:
-    roc = _rmia(case, gamma)
-    return dict(zip(ROC_PARTS, case.bootstrap(roc, *roc.sizes), strict=True))
-
-
-def iam(case: Case) -> Estimates:
-    assert case.original
-    references = np.stack([reference.log_p for reference in case.references])
-    forget = case.rows("forget")
-    found = attacks.iam(case.model.log_p[forget], references[:, forget], case.original.log_p[forget])
-    return {"mean": case.mean(found), "below_half": case.mean((found < 0.5).astype(np.float64))}
-
-
-def swap(case: Case) -> Estimate:
-    second = replace(case.model, logits=case.model.columns[SWAPPED], columns={})
-    parts = [case.rows("forget"), replacements(case.rows("forget"), case.rows("validation"), case.model.labels)]
-    if len(parts[0]) != len(parts[1]) or len(parts[0]) < 4:
-        raise InsufficientData(f"takes two requests of equal size, at least 4; they are of {len(parts[0])} and {len(parts[1])}")
-    (first_F, first_G), (second_F, second_G) = ([_signals(table, rows) for rows in parts] for table in (case.model, second))
-    forget, other = attacks.swap(first_F, first_G, second_F, second_G)
-    return case.bootstrap(lambda f, o: (np.abs(forget[f].mean(-1) - other[o].mean(-1)) / 2)[None], len(forget), len(other))[0]
-
-
-def _signals(table: LogitsTable, rows: Ints) -> Floats:
-    """[3, rows]: loss and entropy in nats, margin (p of the true class minus the largest other)."""
-    log_p = table.log_softmax(rows)
-    p = np.exp(log_p)
-    others = p.copy()
-    others[np.arange(len(rows)), table.labels[rows]] = 0.0
-    true = np.exp(table.log_p[rows])
-    return np.stack([table.loss[rows], -(p * log_p).sum(axis=1), true - others.max(axis=1)])
+@register_measure(
+    id="distance",
+    about="accuracy minus the mean accuracy of the references, in points, signed",
+    target=0,
+    min_references=1,
+    parts=SPLITS,
+)
+def distance(context: EvaluationContext) -> Estimates:
+    return _by_split(context, _distance(context))
 
 
 # --- averages of gaps -------------------------------------------------------------------------------------------------
 
 
-def _mean_gap(case: Case, *sizes: int, fourth: Callable[..., Floats]) -> Estimate:
-    """Of the absolute distances in forget, retain and test accuracy and a fourth, in points; it is handed the draws of forget and of
-    samples of `sizes`."""
-    apart = [_apart(case)[case.rows(split)] for split in ("forget", "retain", "test")]
+def _mean_gap(context: EvaluationContext, *sizes: int, fourth: Callable[..., Floats]) -> Estimate:
+    """Mean of four absolute gaps in points: forget, retain and test accuracy, and `fourth`.
+
+    `fourth` takes the resampled indices of forget, and of further samples of the given `sizes`."""
+    gaps = [_distance(context)[context.rows(split)] for split in ("forget", "retain", "test")]
 
     def statistic(*drawn: Ints) -> Floats:
-        gaps = [part[index].mean(-1) for part, index in zip(apart, drawn, strict=False)]
-        return np.asarray(np.mean(np.abs([*gaps, fourth(drawn[0], *drawn[3:])]), axis=0))[None]
+        three = [part[index].mean(-1) for part, index in zip(gaps, drawn, strict=False)]
+        return np.asarray(np.mean(np.abs([*three, fourth(drawn[0], *drawn[3:])]), axis=0))[None]
 
-    return case.bootstrap(statistic, *map(len, apart), *sizes)[0]
-
-
-def avg_gap_svc(case: Case) -> Estimate:
-    ours, *theirs = _non_members(case, case.model, *case.references)
-    apart = ours - np.mean(theirs, axis=0)
-    return _mean_gap(case, fourth=lambda forget: apart[forget].mean(-1))
+    return context.bootstrap(statistic, *map(len, gaps), *sizes)[0]
 
 
-def avg_gap_rmia(case: Case) -> Estimate:
-    """The bank's own AUC, each model held out in turn, is taken as it is; only this model's is drawn anew."""
-    bank = np.mean([rmia(one, 1.0)["auc"].value for one in replace(case, resample=False).held_out()])
-    roc = _rmia(case, 1.0)
-    return _mean_gap(case, roc.sizes[1], fourth=lambda forget, held_out: 100 * (roc(forget, held_out)[0] - bank))
+@register_measure(
+    id="avg_gap.svc",
+    about="mean absolute gap to the references in forget, retain and test accuracy and in `mia.svc`, in points (SalUn's average gap)",
+    target=0,
+    min_references=1,
+    source="arXiv:2310.12508",
+)
+def avg_gap_svc(context: EvaluationContext) -> Estimate:
+    model, *references = membership.svc_non_members(context, context.model, *context.references)
+    gap = model - np.mean(references, axis=0)
+    return _mean_gap(context, fourth=lambda forget: gap[forget].mean(-1))
 
 
-# --- beside the references' predictions ---------------------------------------------------------------------------------
+@register_measure(
+    id="avg_gap.rmia",
+    about="the same with the AUC of `rmia.gamma_1` in percent instead of `mia.svc` (AMUN's average gap)",
+    target=0,
+    min_references=8,
+    source="arXiv:2503.00917",
+)
+def avg_gap_rmia(context: EvaluationContext) -> Estimate:
+    """The interval covers this model's AUC only: the bank's mean AUC, each model held out in turn, is taken as exact."""
+    bank = np.mean([membership.rmia_roc(one, 1.0).point()[0] for one in context.leave_one_out()])
+    roc = membership.rmia_roc(context, 1.0)
+    return _mean_gap(context, roc.sizes[1], fourth=lambda forget, held_out: 100 * (roc(forget, held_out)[0] - bank))
 
 
-def divergence(case: Case, of: Callable[[Floats, Floats], Floats]) -> Estimates:
-    """Mean over forget and over test of `of`, which is handed log p [n, C] of the references' mean prediction and of the model."""
-    from scipy.special import logsumexp
+@register_measure(
+    id="tow",
+    about="tug of war: product over retain, forget and test of 1 - |distance| / 100",
+    target=1,
+    min_references=1,
+    source="arXiv:2406.01257",
+)
+def tow(context: EvaluationContext) -> Estimate:
+    gaps = [_distance(context)[context.rows(split)] for split in ("retain", "forget", "test")]
 
-    found = {}
-    for split in ("forget", "test"):
-        rows = case.rows(split)
-        each = np.stack([reference.log_softmax(rows) for reference in case.references])
-        found[split] = case.mean(of(logsumexp(each, axis=0) - np.log(len(each)), case.model.log_softmax(rows)))
-    return found
+    def statistic(*drawn: Ints) -> Floats:
+        factors = [1 - np.abs(part[index].mean(-1)) / 100 for part, index in zip(gaps, drawn, strict=True)]
+        return np.asarray(np.prod(factors, axis=0))[None]
+
+    return context.bootstrap(statistic, *map(len, gaps))[0]
+
+
+# --- divergence from the references' predictions ----------------------------------------------------------------------
 
 
 def kl(reference_NC: Floats, model_NC: Floats) -> Floats:
+    """[N]: KL(reference || model) in nats, of log probabilities."""
     return np.asarray((np.exp(reference_NC) * (reference_NC - model_NC)).sum(axis=1))
 
 
 def js(reference_NC: Floats, model_NC: Floats) -> Floats:
+    """[N]: Jensen-Shannon divergence in nats, of log probabilities."""
     middle = np.logaddexp(reference_NC, model_NC) - np.log(2)
     return (kl(reference_NC, middle) + kl(model_NC, middle)) / 2  # = H(middle) - (H(p) + H(q)) / 2
 
 
-# --- what only the model could tell, from the table's columns -----------------------------------------------------------
+@register_measure(
+    id="kl_to_reference",
+    about="KL(mean prediction of the references || prediction of the model), mean over forget and over test, in nats",
+    target=BETWEEN,
+    min_references=1,
+    parts=COMPARED,
+)
+def kl_to_reference(context: EvaluationContext) -> Estimates:
+    return _divergence(context, kl)
 
 
-def probe_excess(case: Case) -> Estimate:
-    held_out, weights = case.beside_forget("test")
-    right = 100.0 * case.model.columns["probe"]
-    ours, theirs = right[case.rows("forget")], right[held_out]
+@register_measure(
+    id="js_to_reference",
+    about="the same with the Jensen-Shannon divergence, H((p + q) / 2) - (H(p) + H(q)) / 2",
+    target=BETWEEN,
+    min_references=1,
+    parts=COMPARED,
+)
+def js_to_reference(context: EvaluationContext) -> Estimates:
+    return _divergence(context, js)
+
+
+def _divergence(context: EvaluationContext, divergence: Callable[[Floats, Floats], Floats]) -> Estimates:
+    from scipy.special import logsumexp
+
+    results = {}
+    for split in COMPARED:
+        rows = context.rows(split)
+        each = np.stack([reference.log_softmax(rows) for reference in context.references])
+        results[split] = context.mean(divergence(logsumexp(each, axis=0) - np.log(len(each)), context.model.log_softmax(rows)))
+    return results
+
+
+# --- columns that were computed from the model itself -----------------------------------------------------------------
+
+
+@register_measure(
+    id="probe.excess",
+    about="accuracy of a newly fitted linear head on the last layer's input, forget minus test, in points",
+    needs=("probe",),
+    source="arXiv:2604.08271",
+)
+def probe_excess(context: EvaluationContext) -> Estimate:
+    held_out, weights = context.matched_held_out("test")
+    correct = 100.0 * context.model.columns["probe"]
+    on_forget, on_test = correct[context.rows("forget")], correct[held_out]
 
     def statistic(forget: Ints, test: Ints) -> Floats:
-        unseen = (theirs * weights)[test].sum(-1) / weights[test].sum(-1)
-        return np.asarray(ours[forget].mean(-1) - unseen)[None]
+        unseen = (on_test * weights)[test].sum(-1) / weights[test].sum(-1)
+        return np.asarray(on_forget[forget].mean(-1) - unseen)[None]
 
-    return case.bootstrap(statistic, len(ours), len(theirs))[0]
+    return context.bootstrap(statistic, len(on_forget), len(on_test))[0]
 
 
-def residual(case: Case) -> Estimates:
-    forget = case.rows("forget")
-    ours = case.model.columns["residual"][forget].astype(np.float64)
-    theirs = np.mean([reference.columns["residual"][forget] for reference in case.references], axis=0)
-    if not theirs.sum(axis=0).all():
-        raise InsufficientData("takes retrained models that classify some of the perturbed forget images; these classify none")
+@register_measure(
+    id="residual",
+    about="share of perturbed forget images (L2 radius tau x sqrt(pixel values)) still classified correctly, divided by the share of "
+    "the references; by tau",
+    target=1,
+    min_references=1,
+    needs=("residual",),
+    source="arXiv:2601.22359",
+    parts=tuple(f"{tau:g}" for tau in TAUS),
+)
+def residual(context: EvaluationContext) -> Estimates:
+    forget = context.rows("forget")
+    model = context.model.columns["residual"][forget].astype(np.float64)
+    references = np.mean([reference.columns["residual"][forget] for reference in context.references], axis=0)
+    if not references.sum(axis=0).all():
+        raise InsufficientData("needs retrained models that classify some of the perturbed forget images correctly; these classify none")
 
     def statistic(index: Ints) -> Floats:
-        below = theirs[index].mean(-2)
-        return np.moveaxis(ours[index].mean(-2) / np.maximum(below, 1e-9), -1, 0)
+        baseline = references[index].mean(-2)
+        return np.moveaxis(model[index].mean(-2) / np.maximum(baseline, 1e-9), -1, 0)
 
-    return dict(zip((f"{tau:g}" for tau in TAUS), case.bootstrap(statistic, len(forget)), strict=True))
-
-
-def cka(case: Case) -> Estimates:
-    def alike(rows: Ints) -> Estimate:
-        ours, *theirs = (table.columns["features"][rows] for table in (case.model, *case.references))
-        return intervals.over_seeds([features.cka(ours, one) for one in theirs])
-
-    return {split: alike(case.rows(split)) for split in ("forget", "test")}
+    return dict(zip((f"{tau:g}" for tau in TAUS), context.bootstrap(statistic, len(forget)), strict=True))
 
 
-# --- the cost -----------------------------------------------------------------------------------------------------------
+@register_measure(
+    id="cka",
+    about="debiased linear CKA between the features of the model and of each reference, mean over references, on forget and on test",
+    target=BETWEEN,
+    min_references=8,
+    needs=("features",),
+    interval=uncertainty.SEEDS,
+    source="arXiv:2010.15327",
+    parts=COMPARED,
+)
+def cka(context: EvaluationContext) -> Estimates:
+    def similarity(rows: Ints) -> Estimate:
+        model, *references = (table.columns["features"][rows] for table in (context.model, *context.references))
+        return uncertainty.over_seeds([representations.cka(model, one) for one in references])
+
+    return {split: similarity(context.rows(split)) for split in COMPARED}
+
+
+# --- cost -------------------------------------------------------------------------------------------------------------
 
 
 def relearn_steps(forget_accuracies: Sequence[float] | Floats, original: float) -> int:
-    """Optimizer steps of a fine-tuning on forget until its accuracy (percent, one value a step, the first before any) is within a
-    point of the original's, or above. Raises InsufficientData when it never is."""
+    """Count the optimizer steps of fine-tuning on forget until its accuracy is within one point of the original's, or above.
+
+    Args:
+        forget_accuracies: percent, one value per step; the first is before any step.
+        original: forget accuracy of the original model, in percent.
+
+    Raises:
+        InsufficientData: the accuracy is not reached within these steps.
+    """
     step = next((step for step, accuracy in enumerate(forget_accuracies) if accuracy >= original - 1.0), None)
     if step is None:
-        raise InsufficientData(f"takes more than {len(forget_accuracies) - 1} optimizer steps of relearning")
+        raise InsufficientData(f"needs more than {len(forget_accuracies) - 1} optimizer steps of relearning")
     return step
 
 
-def relearn(case: Case) -> Estimate:
-    assert case.original
-    forget = case.rows("forget")
-    accuracies = 100 * case.model.columns["relearn"][forget].mean(axis=0)
-    return Estimate(float(relearn_steps(accuracies, float(_percent_correct(case.original)[forget].mean()))))
+@register_measure(
+    id="relearn",
+    about="optimizer steps of fine-tuning on forget until forget accuracy is within one point of the original's",
+    needs=("relearn", "original"),
+    interval="",
+)
+def relearn(context: EvaluationContext) -> Estimate:
+    assert context.original
+    forget = context.rows("forget")
+    accuracies = 100 * context.model.columns["relearn"][forget].mean(axis=0)
+    return Estimate(float(relearn_steps(accuracies, float(context.original.percent_correct[forget].mean()))))
 
 
-def clock(value: Callable[[Clock], float | None]) -> Callable[[Case], Estimate]:
-    return lambda case: Estimate(float((case.clock and value(case.clock)) or 0.0))
+def _cost(context: EvaluationContext, value: Callable[[Cost], float | None]) -> Estimate:
+    return Estimate(float((context.cost and value(context.cost)) or 0.0))
 
 
-# --- N unlearned models against N retrained ones ------------------------------------------------------------------------
-
-
-def _groups(case: Case, rows: Ints) -> tuple[Floats, Floats]:
-    unlearned, retrained = (np.stack([table.phi[rows] for table in group]) for group in (case.unlearned or [case.model], case.references))
-    return unlearned, retrained
-
-
-def klom(case: Case) -> Estimates:
-    found: Estimates = {}
-    for split in ("forget", "retain", "validation"):
-        groups = _groups(case, case.rows(split))
-        for direction, pair in (("", groups), ("reversed.", groups[::-1])):
-            each = distributions.klom(*pair)
-            found |= {f"{direction}{split}": case.mean(each), f"{direction}{split}.p95": Estimate(float(np.quantile(each, 0.95)))}
-    return found
-
-
-def epsilon(case: Case) -> Estimates:
-    unlearned, retrained = _groups(case, case.rows("forget"))
-    shown = distributions.largest_shown(len(unlearned), len(retrained))
-    return {"mean": case.mean(distributions.epsilons(unlearned, retrained)), "largest_shown": Estimate(shown)}
-
-
-def neurips(case: Case) -> Estimates:
-    """The score, and the same between two halves of the retrained models: what perfect unlearning would get from so few."""
-    unlearned, retrained = _groups(case, case.rows("forget"))
-    right = [
-        [np.mean([_percent_correct(table)[case.rows(split)] for table in group]) for split in ("retain", "test")]
-        for group in (case.unlearned or [case.model], case.references)
-    ]
-    useful = float(np.prod(np.divide(right[0], right[1])))
-    half = len(retrained) // 2
-    quality = distributions.forgetting_quality(distributions.epsilons(unlearned, retrained), min(len(unlearned), len(retrained)))
-    floor = distributions.forgetting_quality(distributions.epsilons(retrained[:half], retrained[half : 2 * half]), half)
-    return {"": case.mean(quality * useful), "between_halves": case.mean(floor)}
-
-
-def ulira(case: Case) -> Estimates:
-    """Intervals are over images, of what each contributes: its own hits, and its placements among the others' scores (DeLong 1988)."""
-    phi_NK, role_NK = (case.model.columns[name] for name in SHADOWS)
-    pool = role_NK.any(axis=1)
-    phi_KN, role_KN = phi_NK[pool].T.astype(np.float64), role_NK[pool].T
-    (forgotten, of_forgotten), (unseen, of_unseen) = attacks.ulira(phi_KN, role_KN == FORGOT, role_KN == NEVER_SAW)
-    number = phi_KN.shape[1]
-
-    def contributed(by_forgotten: Floats, by_unseen: Floats) -> Floats:
-        """[N], whose mean is the sum of the two means."""
-        parts = ((of_forgotten, by_forgotten), (of_unseen, by_unseen))
-        return np.asarray(sum(np.bincount(images, values, number) * number / len(values) for images, values in parts))
-
-    roc = attacks.Roc(forgotten, unseen)
-    auc, *powers = (float(value) for value in roc(*map(np.arange, roc.sizes)))
-    below, above = _placements(forgotten, unseen), 1 - _placements(unseen, forgotten)
-    told = contributed((forgotten > 0).astype(np.float64), (unseen <= 0).astype(np.float64)) / 2
-    found = {"balanced_accuracy": case.mean(100 * told), "auc": case.mean(contributed(below, above) - auc)}
-    return found | {part: Estimate(power) for part, power in zip(ROC_PARTS[1:], powers, strict=True)}
-
-
-def _placements(scores: Floats, others: Floats) -> Floats:
-    """For each score the share of the others below it, ties half."""
-    ordered = np.sort(others)
-    return np.asarray((np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / 2 / len(others))
+register_measure(id="seconds", about="wall-clock time of unlearning alone, in seconds", target=SMALL, needs=("cost",), interval="")(
+    partial(_cost, value=lambda cost: cost.seconds)
+)
+register_measure(
+    id="share_of_retrain",
+    about=f"the same divided by the retraining time, on the same machine in the same precision; above {LARGEST_SHARE} is flagged",
+    target=SMALL,
+    needs=("retrain_cost",),
+    interval="",
+    source="arXiv:2406.09073",
+)(partial(_cost, value=lambda cost: cost.share_of_retrain))
+register_measure(
+    id="peak_memory",
+    about="peak memory allocated by tensors on the device during unlearning, in bytes",
+    target=SMALL,
+    needs=("memory",),
+    interval="",
+)(partial(_cost, value=lambda cost: cost.peak_bytes))

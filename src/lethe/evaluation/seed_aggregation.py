@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lethe._util.files import digest, short
-from lethe.evaluation import catalogue as measures
+from lethe.evaluation import catalogue
 from lethe.evaluation import uncertainty as intervals
 from lethe.evaluation.uncertainty import Estimate
 
@@ -61,7 +61,7 @@ def together(each: Mapping[int, Scores], retrained: Mapping[int, Mapping[str, fl
         for one in each.values()
     ]
     mean["measures"] = {}
-    for id_, got in measures.over_seeds(models).items():
+    for id_, got in catalogue.over_seeds(models).items():
         beside = {"reference": first["measures"][id_]["reference"]} if "reference" in first["measures"][id_] else {}
         mean["measures"][id_] = {"missing": got} if isinstance(got, str) else numbers(got) | beside
     mean |= {key: first[key] for key in ("tier", "references")}

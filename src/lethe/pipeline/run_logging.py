@@ -16,8 +16,8 @@ from lethe.config.loader import STAGE, Config
 from lethe.data.splits import SPLITS
 from lethe.engine import observers
 from lethe.evaluation import seed_aggregation as seeds
-from lethe.evaluation.catalogue import LARGEST_SHARE
 from lethe.evaluation.logits_table import LogitsTable
+from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.models import architectures as model
 from lethe.models import checkpoint
 from lethe.recipes.paper_methods import METHODS, as_run

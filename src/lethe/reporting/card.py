@@ -20,11 +20,12 @@ from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, read_json, short, whole
 from lethe._util.redact import plain
 from lethe.config.loader import OVERLAYS, Config, load
-from lethe.evaluation import catalogue as measures
+from lethe.evaluation import catalogue, registry
 from lethe.evaluation import logits_table as table
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation import verdict as judge
 from lethe.evaluation.logits_table import LogitsTable
+from lethe.evaluation.membership import CHANCE_LEVELS
 from lethe.evaluation.verdict import Reading
 from lethe.models import checkpoint
 from lethe.reporting import card_page as cardpage
@@ -170,7 +171,7 @@ def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[s
         if model.exists() and tables[which].about.get("model") != checkpoint.weights_hash(checkpoint.load(model)[0]):
             raise UserError(f"{logits} was read from other weights than {model} holds; {again['evaluate']} makes it anew")
         scores[which] = read_json(path)
-    table.together(*tables.values())
+    table.require_same_images(*tables.values())
     of = {which: short(_weights(made)) for which, made in tables.items()}
     for which, stem in {"model": name, "original": "original", "retrained": "retrained"}.items():
         if which not in scores:
@@ -274,19 +275,19 @@ def _measures(scores: Mapping[str, Scores], row: Mapping[str, Any] | None) -> li
     tells the original from the reference (`power`), and the model from it (`apart`); None where that can't be known."""
     ours, original, retrained = (scores.get(which, {}).get("measures", {}) for which in ("model", "original", "retrained"))
     lines: list[Card] = []
-    for each in measures.MEASURES:
+    for each in catalogue.all_measures():
         for id_, got in ours.items():
             if "value" not in got or not (id_ == each.id or id_.startswith(f"{each.id}.")):
                 continue
             reference = got.get("reference") or _number(retrained.get(id_))
             began = _number(original.get(id_))
-            line = {"measure": each.id, "id": id_, "about": each.about, "aim": each.aim, "interval": got.get("interval", "")}
+            line = {"measure": each.id, "id": id_, "about": each.about, "aim": each.target, "interval": got.get("interval", "")}
             line |= {"model": _number(got), "reference": _number(reference), "original": began}
             beside = _number(reference) or _aim(each, id_)
             lines.append(line | {"power": _apart(began, beside), "apart": _apart(_number(got), beside)})
-        if measures.of_machine(each) and row and each.id in row["metrics"]:
+        if each.depends_on_machine and row and each.id in row["metrics"]:
             value = {"value": row["metrics"][each.id]}
-            line = {"measure": each.id, "id": each.id, "about": each.about, "aim": each.aim, "interval": ""}
+            line = {"measure": each.id, "id": each.id, "about": each.about, "aim": each.target, "interval": ""}
             lines.append(line | {"model": value, "reference": None, "original": None, "power": None, "apart": None})
     return lines
 
@@ -304,11 +305,11 @@ def _number(got: Mapping[str, Any] | None) -> dict[str, float] | None:
     return {key: got[key] for key in ("value", "low", "high") if key in got} if got and "value" in got else None
 
 
-def _aim(measure: measures.Measure, id_: str) -> dict[str, float] | None:
+def _aim(measure: registry.Measure, id_: str) -> dict[str, float] | None:
     """What a retrained model scores, where that is known without one."""
-    if measure.id in EITHER_SIDE and isinstance(measure.aim, int | float):
-        return {"value": float(measure.aim)}
-    return {"value": measures.BY_CHANCE[id_]} if id_ in measures.BY_CHANCE else None
+    if measure.id in EITHER_SIDE and isinstance(measure.target, int | float):
+        return {"value": float(measure.target)}
+    return {"value": CHANCE_LEVELS[id_]} if id_ in CHANCE_LEVELS else None
 
 
 def _apart(a: Mapping[str, float] | None, b: Mapping[str, float] | None) -> bool | None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lethe.evaluation import catalogue as measures
+from lethe.evaluation import registry
 from lethe.evaluation import seed_aggregation as seeds
+from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.plots import figures as plots
 
 Card = Mapping[str, Any]
@@ -23,8 +24,8 @@ CURVES = {
 }
 # aims that are another's value, in a reader's words
 AIMS = {
-    measures.REFERENCE: "the retrained model's",
-    measures.HELD_OUT: "the retrained model's",
+    registry.REFERENCE: "the retrained model's",
+    registry.HELD_OUT: "the retrained model's",
 }
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -116,6 +117,6 @@ def says(line: Mapping[str, Any]) -> str:
     """What a measure's line comes to."""
     if line["power"] is False:
         return "no power here"
-    if line["id"] == "share_of_retrain" and line["model"]["value"] > measures.LARGEST_SHARE:
-        return f"over {measures.LARGEST_SHARE:g}"
+    if line["id"] == "share_of_retrain" and line["model"]["value"] > LARGEST_SHARE:
+        return f"over {LARGEST_SHARE:g}"
     return {None: "", False: "as retrained", True: "differs from retrained"}[line["apart"]]

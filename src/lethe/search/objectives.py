@@ -13,7 +13,7 @@ from lethe.data.device_data import Data
 from lethe.engine.observers import MEASURED
 from lethe.engine.options import Evaluate
 from lethe.evaluation import inference, metrics
-from lethe.evaluation.logits_table import like
+from lethe.evaluation.logits_table import class_weights
 from lethe.search.pareto import Point
 from lethe.workspace.workspace import Prepared
 
@@ -107,7 +107,7 @@ def evaluator(data: Data, splits: Sequence[str], autocast: Any) -> Evaluate:
     useful_N = torch.isin(labels["validation"], data.labels_N[data.splits["retain"]])
     forget, validation = (labels[name].cpu().numpy() for name in ("forget", "validation"))
     member = np.concatenate([np.ones(len(forget)), np.zeros(len(validation))])
-    weight = np.concatenate([np.ones(len(forget)), like(forget, validation)])
+    weight = np.concatenate([np.ones(len(forget)), class_weights(forget, validation)])
 
     def evaluate(model: Module, source: Data = data) -> dict[str, float]:
         tables = dict(zip(splits, inference.logits(model, source, index_N, autocast).split(sizes), strict=True))

@@ -13,12 +13,12 @@ from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, short, write_json
 from lethe.config.loader import STAGE
 from lethe.data.splits import SPLITS
-from lethe.evaluation import catalogue as measures
+from lethe.evaluation import catalogue, metrics, registry
 from lethe.evaluation import logits_table as table
-from lethe.evaluation import metrics
 from lethe.evaluation import seed_aggregation as seeds
-from lethe.evaluation.context import Case
+from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import SHADOWS, SWAPPED, Array, LogitsTable
+from lethe.evaluation.membership import CHANCE_LEVELS
 from lethe.models import checkpoint
 from lethe.workspace import bank
 from lethe.workspace import read_model as reading
@@ -69,11 +69,11 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
         return known
     measured = seeds.together(each, beside, over_forgotten)
     all_ = _beside(prepared, model, [logits(prepared, str(run.with_seed(seed))) for seed in several])
-    case = Case(all_.model, all_.references, all_.original, all_.unlearned)
-    together = measures.of_several()
+    context = EvaluationContext(all_.model, all_.references, all_.original, all_.unlearned)
+    together = [each for each in catalogue.all_measures() if each.of_several]
     alone = {each.id for each in together}  # of which a seed by itself only says what it lacks
-    measured["measures"] = {id_: got for id_, got in measured["measures"].items() if id_ not in alone} | _measured(case, together)
-    measured["tier"] = measures.tier(len(case.references), len(case.unlearned))
+    measured["measures"] = {id_: got for id_, got in measured["measures"].items() if id_ not in alone} | _measured(context, together)
+    measured["tier"] = registry.highest_tier(len(context.references), len(context.unlearned))
     measured["of"] = of
     if measured != known:
         write_json(path, measured)
@@ -244,9 +244,9 @@ def measure(
     """All that can be said of one logits table beside others: what stands in its score file."""
     accuracy, loss = by_split(model)
     measured: Scores = {"accuracy": accuracy, "loss": loss, "gap": round(accuracy["retain"] - accuracy["forget"], 6)}
-    case = Case(model, references, original, unlearned)
-    found = _measured(case, [each for each in measures.MEASURES if not measures.of_machine(each)])
-    tier = measures.tier(len(references), len(unlearned) or 1)
+    context = EvaluationContext(model, references, original, unlearned)
+    found = _measured(context, [each for each in catalogue.all_measures() if not each.depends_on_machine])
+    tier = registry.highest_tier(len(references), len(unlearned) or 1)
     return measured | {"measures": found, "tier": tier, "references": len(references)}
 
 
@@ -262,10 +262,10 @@ def by_split(model: LogitsTable) -> tuple[dict[str, float], dict[str, float]]:
     return accuracy, loss
 
 
-def _measured(case: Case, only: Iterable[measures.Measure]) -> Scores:
+def _measured(context: EvaluationContext, only: Iterable[registry.Measure]) -> Scores:
     """By id, with the retrained models' own number where the aim is theirs."""
-    theirs, found = measures.of_references(case), {}
-    for id_, got in measures.measure(case, only).items():
+    theirs, found = catalogue.measure_references(context), {}
+    for id_, got in catalogue.measure_model(context, only).items():
         reference = {"reference": seeds.numbers(theirs[id_])} if id_ in theirs else {}
         found[id_] = {"missing": got} if isinstance(got, str) else seeds.numbers(got) | reference
     return found
@@ -343,7 +343,7 @@ def show_attacks(table: Sequence[tuple[str, Scores]]) -> str:
             spread = f" ({got['low']:.3f} to {got['high']:.3f})" if "low" in got else ""
             said.append(f"{id_} {got['value']:.3f}{spread}" if "value" in got else f"{id_}: {got.get('missing', 'not asked for')}")
         lines.append(f"{name:<22}{'; '.join(said)}")
-    return "\n".join([*lines, f"by chance: ulira.auc {measures.BY_CHANCE['ulira.auc']:g}, swap.advantage 0; 95 % intervals in brackets"])
+    return "\n".join([*lines, f"by chance: ulira.auc {CHANCE_LEVELS['ulira.auc']:g}, swap.advantage 0; 95 % intervals in brackets"])
 
 
 def no_yardstick(layout: Layout) -> str:

@@ -6,7 +6,7 @@ import platform
 import torch
 
 from lethe._util.files import read_json, write_json
-from lethe.evaluation.context import Clock
+from lethe.evaluation.context import Cost
 from lethe.models.device import Compute
 from lethe.workspace.layout import Layout
 
@@ -17,7 +17,7 @@ def watch(compute: Compute) -> None:
         torch.cuda.reset_peak_memory_stats(compute.device)
 
 
-def took(layout: Layout, compute: Compute, name: str, result: str, seconds: float, retrained: str | None) -> Clock:
+def took(layout: Layout, compute: Compute, name: str, result: str, seconds: float, retrained: str | None) -> Cost:
     """Notes what the run of `name` took that made the weights `result`; beside the retraining's time where that made the weights
     `retrained` (short hashes) on this machine, on the same device in the same precision."""
     cuda = compute.device.type == "cuda"
@@ -26,4 +26,4 @@ def took(layout: Layout, compute: Compute, name: str, result: str, seconds: floa
     beside = read_json(path) if (path := layout.clock("retrained")).exists() else {}
     write_json(layout.clock(name), here | {"result": result, "seconds": seconds})
     same = retrained is not None and (here | {"result": retrained}).items() <= beside.items()
-    return Clock(seconds, beside["seconds"] if same else None, torch.cuda.max_memory_allocated(compute.device) if cuda else None)
+    return Cost(seconds, beside["seconds"] if same else None, torch.cuda.max_memory_allocated(compute.device) if cuda else None)

@@ -145,11 +145,11 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "NaN": (poisoned, "retrained.seed2.safetensors: NaN or infinite for 1 of"),
     "other ids": (
         altered(lambda made: replace(made, ids=("train/99999", *made.ids[1:]))),
-        "and .*retrained.seed2.safetensors do not belong together: 2 images stand in one alone",
+        "and .*retrained.seed2.safetensors do not match: 2 images occur in only one of them",
     ),
     "classes": (
         altered(lambda made: replace(made, logits=np.pad(made.logits, ((0, 0), (0, 1))))),
-        "and .*retrained.seed2.safetensors do not belong together: 10 classes, and 11",
+        "and .*retrained.seed2.safetensors do not match: 10 and 11 classes",
     ),
 }
 

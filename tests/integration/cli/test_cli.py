@@ -259,7 +259,7 @@ def test_measures_stand_on_the_rows(project: Project) -> None:
         shutil.rmtree(project.root / folder)
     project.ran("pretrain")
     first = json.loads((project.root / "scores" / "original.json").read_text())
-    assert first["tier"] == 0 and first["measures"]["tow"] == {"missing": "takes at least 1 retrained model; there are 0"}
+    assert first["tier"] == 0 and first["measures"]["tow"] == {"missing": "needs at least 1 retrained model; 0 available"}
     project.ran("unlearn", "--method", "model_1")
     for name in ("original", "retrained", "model_1"):
         (row,) = project.rows(method=name)

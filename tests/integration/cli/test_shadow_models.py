@@ -15,7 +15,6 @@ from lethe.data import shadow_splits
 from lethe.data.splits import Splits
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
-from lethe.evaluation import catalogue as measures
 from lethe.evaluation import logits_table as table
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array
 from lethe.models import checkpoint
@@ -25,6 +24,7 @@ from lethe.workspace import scores as results
 from lethe.workspace.workspace import Prepared
 from support.banks import fake, prepared
 from support.project import Project, at, at_file
+from support.tables import lower_tiers
 
 # --- a real run -----------------------------------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ def test_a_real_run_has_the_second_side(project: Project, monkeypatch: pytest.Mo
     done = project.ran("evaluate", *asked)
     assert done.stderr.count("train  ") == 2
     before, rows = project.files(), project.rows()
-    assert "\nmodel_3               ulira.auc: takes at least 64 models unlearned on other requests" in done.stdout
+    assert "\nmodel_3               ulira.auc: needs at least 64 models unlearned on other requests" in done.stdout
     for name in ("original", "model_3"):
         got = score(project, name, "swap.advantage")
         assert 0 <= got["low"] <= got["value"] <= got["high"] <= 1
@@ -96,7 +96,7 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
     assert "model_3, shadows 0 to 5: going on behind epoch 1" in done.stderr and "train  " not in done.stderr
     assert not list((project.root / ".lethe" / "others").glob("*"))
     said = score(project, "model_3", "ulira")["missing"]
-    assert said == "takes at least 64 models unlearned on other requests (evaluate.shadows); there are 6"
+    assert said == "needs at least 64 models unlearned on other requests (evaluate.shadows); 6 available"
     before = project.files()
     again = project.ran("evaluate", *asked)
     assert "into a logits table" not in again.stderr and "train  " not in again.stderr and same_files(project, before)
@@ -128,7 +128,7 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
     assert score(project, "model_1", "swap.advantage")["models"] == 2
     assert SHADOWS[0] not in results.logits(here, "model_1.seed0").columns
     with monkeypatch.context() as patch:
-        patch.setattr(measures, "TIERS", {0: 0, 1: 1, 2: 2, 3: 8})
+        lower_tiers(patch, 2, 8)
         found = results.scores(here, "model_1", anew=True)["measures"]
     assert 0 <= found["ulira.auc"]["value"] <= 1 and "ulira" not in found and "missing" in found["klom"]
 

@@ -85,7 +85,7 @@ def test_by_loss_is_as_accurate_as_the_best_threshold() -> None:
     assert right.sum() / asked.sum() == pytest.approx(norm.cdf(D / 2), abs=0.02)
     right, asked = attacks.by_loss(*np.random.default_rng(3).normal(0, 1, (2, 3000)))
     assert right.sum() / asked.sum() == pytest.approx(0.5, abs=0.02)
-    with pytest.raises(InsufficientData, match="at least 10 forget and 10 held-out images; there are 9 and 40"):
+    with pytest.raises(InsufficientData, match="at least 10 forget and 10 held-out images; 9 and 40 available"):
         attacks.by_loss(np.zeros(9), np.zeros(40))
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from lethe._util.errors import UserError
 from lethe.evaluation import logits_table as table
-from lethe.evaluation.logits_table import LogitsTable, like, together
+from lethe.evaluation.logits_table import LogitsTable, class_weights, require_same_images
 from lethe.models import checkpoint
 from support.tables import drawn, of_phi
 
@@ -43,7 +43,7 @@ def test_rows_stand_in_the_order_of_their_ids_whatever_the_order_given() -> None
     assert mixed.ids == tuple(sorted(made.ids))
     assert mixed.hash == made.hash
     assert (mixed.rows("test") == made.rows("test")).all()
-    together(made, mixed)
+    require_same_images(made, mixed)
     moved = made.logits.copy()
     moved[7, 1] += 1e-6
     assert replace(made, logits=moved).hash != made.hash
@@ -75,14 +75,14 @@ def test_tables_that_do_not_belong_together_are_refused_and_both_are_named() -> 
     labels, split = made.labels.copy(), made.split.copy()
     labels[3], split[839] = (labels[3] + 1) % 4, 2
     for said, table_ in {
-        "2 images stand in one alone, first image/00000": other(made, ids=("zebra", *made.ids[1:])),
-        "4 classes, and 5": other(made, logits=np.pad(made.logits, ((0, 0), (0, 1)))),
-        rf"other labels of 1 images, first image/00003 \({made.labels[3]}, and {labels[3]}\)": other(made, labels=labels),
-        r"other splits of 1 images, first image/00839 \(3, and 2\)": other(made, split=split),
+        "2 images occur in only one of them, first image/00000": other(made, ids=("zebra", *made.ids[1:])),
+        "4 and 5 classes": other(made, logits=np.pad(made.logits, ((0, 0), (0, 1)))),
+        rf"labels differ for 1 images, first image/00003 \({made.labels[3]} and {labels[3]}\)": other(made, labels=labels),
+        r"splits differ for 1 images, first image/00839 \(3 and 2\)": other(made, split=split),
     }.items():
-        with pytest.raises(UserError, match=rf"^ours and other do not belong together: {said}$"):
-            together(made, made, table_)
-    together(made, other(made, split=split), split=False)
+        with pytest.raises(UserError, match=rf"^ours and other do not match: {said}$"):
+            require_same_images(made, made, table_)
+    require_same_images(made, other(made, split=split), split=False)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -103,8 +103,8 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         "840 ids, but probe of 3 images": {"columns": {"probe": np.zeros(3)}},
         "logits have 1 dimensions": {"logits": made.logits[:, 0]},
         "labels from 0 to 4, but logits of 4 classes": {"labels": made.labels + (made.labels == 3)},
-        "split 4; it takes 0 to 3": {"split": np.full(840, 4, np.uint8)},
-        "image/00001 stands in it more than once": {"ids": (made.ids[1], *made.ids[1:])},
+        "split 4; expected 0 to 3": {"split": np.full(840, 4, np.uint8)},
+        "id image/00001 occurs more than once": {"ids": (made.ids[1], *made.ids[1:])},
     }.items():
         with pytest.raises(UserError, match=f"^run: {said}"):
             replace(made, **changes)
@@ -129,13 +129,13 @@ def test_files_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lacks ids"):
         table.read(path)
     checkpoint.save(tensors, path, {"ids": "a, b"})
-    with pytest.raises(UserError, match="its ids are no JSON list"):
+    with pytest.raises(UserError, match="its ids are not a JSON list"):
         table.read(path)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.lists(st.integers(0, 3), min_size=1, max_size=30))
 def test_held_out_images_are_weighted_to_the_classes_of_the_forgotten(forgotten: list[int], there: list[int]) -> None:
-    weights = like(np.array(forgotten), np.array(there))
+    weights = class_weights(np.array(forgotten), np.array(there))
     assert weights.mean() == pytest.approx(1.0)
     if set(there) <= set(forgotten) or not set(there) & set(forgotten):
         assert (weights == 1).all()

@@ -1,8 +1,8 @@
 """The registry: every measure is moved by a planted fault, sees nothing where there is nothing, and says what it lacks."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,35 +12,35 @@ from scipy.stats import norm
 
 from lethe._util.errors import InsufficientData, UserError
 from lethe.data.shadow_splits import replacements
-from lethe.evaluation import catalogue as measures
-from lethe.evaluation import measures as measuring
-from lethe.evaluation.catalogue import MEASURES, Measure, measure, of_references
-from lethe.evaluation.context import Case, Clock
+from lethe.evaluation import catalogue, measures, registry
+from lethe.evaluation.catalogue import all_measures, measure_model, measure_references
+from lethe.evaluation.context import Cost, EvaluationContext
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, Array, LogitsTable
+from lethe.evaluation.registry import register_measure
 from lethe.evaluation.uncertainty import EXAMPLES, Estimate
-from support.tables import SIZES, bank, drawn, of_phi
+from support.tables import SIZES, bank, drawn, lower_tiers, of_phi
 
-BY_ID = {each.id: each for each in MEASURES}
+BY_ID = {each.id: each for each in all_measures()}
 LEAK = 3.0  # what phi gains where an image is remembered
 
 
 @pytest.fixture(autouse=True)
 def small_banks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "TIERS", {0: 0, 1: 1, 2: 3, 3: 6})
+    lower_tiers(monkeypatch, 3, 6)
 
 
-def case(leak: float, models: int = 6, table: LogitsTable | None = None, **more: object) -> Case:
+def context(leak: float, models: int = 6, table: LogitsTable | None = None, **more: object) -> EvaluationContext:
     """A model that remembers so much of forget, with all that there can be beside it."""
     model = table or drawn(1, leak, "unlearned")
     known = {
         "original": drawn(50, LEAK, "original"),
         "unlearned": [model, *bank(models - 1, leak, 300, "unlearned")],
-        "clock": Clock(2.0, 20.0, 1000),
+        "cost": Cost(2.0, 20.0, 1000),
     }
     theirs = [with_columns(each, 0.0, number) for number, each in enumerate(bank(models))]
     own = with_columns(model, leak, models)
     own = replace(own, columns={**own.columns, **of_others(own, leak)})
-    return Case(own, theirs, **(known | more))  # type: ignore[arg-type]
+    return EvaluationContext(own, theirs, **(known | more))  # type: ignore[arg-type]
 
 
 def with_columns(table: LogitsTable, leak: float, own: int = 0) -> LogitsTable:
@@ -102,12 +102,12 @@ OTHERWISE = {"accuracy_of", "seconds", "share_of_retrain", "peak_memory"}  # tes
 
 
 def test_every_measure_has_a_planted_fault() -> None:
-    assert {each.id for each in MEASURES} == set(MOVED) | OTHERWISE
-    assert len(BY_ID) == len(MEASURES)
+    assert {each.id for each in all_measures()} == set(MOVED) | OTHERWISE
+    assert len(BY_ID) == len(all_measures())
 
 
 def test_parts_are_declared(forgotten_and_remembered: tuple[dict[str, Estimate], dict[str, Estimate]]) -> None:
-    declared = {f"{each.id}.{part}".rstrip(".") for each in MEASURES for part in each.parts or ("",)}
+    declared = {f"{each.id}.{part}".rstrip(".") for each in all_measures() for part in each.parts or ("",)}
     found = set(forgotten_and_remembered[0])
     assert found <= declared
     assert {id_.split(".")[0] for id_ in declared - found} == {"accuracy_of"}  # of whole-class requests alone
@@ -116,8 +116,8 @@ def test_parts_are_declared(forgotten_and_remembered: tuple[dict[str, Estimate],
 @pytest.fixture(scope="module")
 def forgotten_and_remembered() -> tuple[dict[str, Estimate | str], dict[str, Estimate | str]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measures, "TIERS", {0: 0, 1: 1, 2: 3, 3: 6})
-        return measure(case(0.0)), measure(case(LEAK))
+        lower_tiers(patch, 3, 6)
+        return measure_model(context(0.0)), measure_model(context(LEAK))
 
 
 @pytest.mark.parametrize(("id_", "part", "way"), [(id_, part, way) for id_, parts in MOVED.items() for part, way in parts.items()])
@@ -148,8 +148,8 @@ def test_where_nothing_is_remembered_every_measure_is_at_its_aim(
 
 
 def test_over_forgetting_is_told_apart_from_forgetting() -> None:
-    over = measure(case(-2.0), [BY_ID["mia.over"], BY_ID["distance"]])
-    clean = measure(case(0.0), [BY_ID["mia.over"], BY_ID["distance"]])
+    over = measure_model(context(-2.0), [BY_ID["mia.over"], BY_ID["distance"]])
+    clean = measure_model(context(0.0), [BY_ID["mia.over"], BY_ID["distance"]])
     for key, way in (("mia.over", 1), ("distance.forget", -1)):
         worse, good = over[key], clean[key]
         assert isinstance(worse, Estimate) and isinstance(good, Estimate)
@@ -161,7 +161,7 @@ def test_over_forgetting_is_told_apart_from_forgetting() -> None:
 
 def test_a_model_that_did_nothing_is_as_far_as_the_original_from_the_reference() -> None:
     original, reference = drawn(50, LEAK, "original"), drawn(100)
-    found = measure(Case(replace(original, name="did nothing"), [reference], original))
+    found = measure_model(EvaluationContext(replace(original, name="did nothing"), [reference], original))
     for split in ("retain", "forget", "validation", "test"):
         here, there = (100 * np.mean(table.correct[table.rows(split)]) for table in (original, reference))
         assert value(found, f"accuracy.{split}") == pytest.approx(here)
@@ -169,13 +169,13 @@ def test_a_model_that_did_nothing_is_as_far_as_the_original_from_the_reference()
     gaps = [abs(value(found, f"distance.{split}")) for split in ("retain", "forget", "test")]
     assert value(found, "tow") == pytest.approx(math.prod(1 - gap / 100 for gap in gaps))
     assert value(found, "avg_gap.svc") == pytest.approx(
-        np.mean([*gaps, abs(value(found, "mia.svc") - value(measure(Case(reference)), "mia.svc"))])
+        np.mean([*gaps, abs(value(found, "mia.svc") - value(measure_model(EvaluationContext(reference)), "mia.svc"))])
     )
 
 
 def test_a_reference_beside_itself_is_at_every_aim() -> None:
     reference = drawn(100)
-    found = measure(Case(replace(reference, name="same"), [reference], drawn(50, LEAK)))
+    found = measure_model(EvaluationContext(replace(reference, name="same"), [reference], drawn(50, LEAK)))
     assert [value(found, f"distance.{split}") for split in ("retain", "forget", "test")] == [0, 0, 0]
     assert (value(found, "tow"), value(found, "avg_gap.svc")) == (1, 0)
     for divergence in ("kl_to_reference", "js_to_reference"):
@@ -185,7 +185,7 @@ def test_a_reference_beside_itself_is_at_every_aim() -> None:
 def test_divergences_by_hand() -> None:
     generator = np.random.default_rng(0)
     tables = [replace(drawn(n), logits=generator.normal(0, 2, (840, 4)).astype(np.float32)) for n in range(3)]
-    found = measure(Case(tables[0], tables[1:]))
+    found = measure_model(EvaluationContext(tables[0], tables[1:]))
     for split in ("forget", "test"):
         kl, js = [], []
         for row in tables[0].rows(split):
@@ -204,7 +204,7 @@ def test_on_gaussians_mia_over_is_the_normal_integral() -> None:
     sizes = (10, 9000, 10, 9000)
     generator = np.random.default_rng(0)
     table = of_phi(generator.normal(np.repeat([0.0, 1.2, 0.0, 0.3], sizes), 0.8), sizes=sizes)
-    over = BY_ID["mia.over"](Case(table))
+    over = BY_ID["mia.over"](EvaluationContext(table))
     assert not isinstance(over, str)
     assert over[""].value == pytest.approx(norm.cdf((0.3 - 1.2) / (0.8 * math.sqrt(2))), abs=0.01)
     # the interval is as wide as that of Hanley and McNeil (1982) for so many images
@@ -215,19 +215,19 @@ def test_on_gaussians_mia_over_is_the_normal_integral() -> None:
 
 
 def test_relearning_counts_steps_until_within_a_point_of_the_original() -> None:
-    assert measuring.relearn_steps([80.0, 90.0, 96.9, 97.0, 99.0], 98.0) == 3
-    assert measuring.relearn_steps([99.0, 80.0], 98.0) == 0
+    assert measures.relearn_steps([80.0, 90.0, 96.9, 97.0, 99.0], 98.0) == 3
+    assert measures.relearn_steps([99.0, 80.0], 98.0) == 0
     with pytest.raises(InsufficientData, match="more than 2 optimizer steps"):
-        measuring.relearn_steps([80.0, 90.0, 96.9], 98.0)
+        measures.relearn_steps([80.0, 90.0, 96.9], 98.0)
 
 
 def test_the_clock() -> None:
     cost = [BY_ID[id_] for id_ in ("seconds", "share_of_retrain", "peak_memory")]
-    found = measure(case(0.0), cost)
+    found = measure_model(context(0.0), cost)
     assert [value(found, each.id) for each in cost] == [2.0, 0.1, 1000]
-    found = measure(case(0.0, clock=Clock(2.0)), cost)
+    found = measure_model(context(0.0, cost=Cost(2.0)), cost)
     assert value(found, "seconds") == 2.0
-    assert found["share_of_retrain"] == "takes the wall clock of retraining; there is none"
+    assert found["share_of_retrain"] == "needs the wall-clock time of retraining"
     assert isinstance(found["peak_memory"], str)
 
 
@@ -244,14 +244,14 @@ def permuted(table: LogitsTable, order: np.ndarray) -> LogitsTable:
 @given(st.integers(0, 1000))
 def test_permuting_examples_changes_nothing(seed: int) -> None:
     order = np.random.default_rng(seed).permutation(sum(SIZES))
-    whole = case(1.0, models=3, resample=False, unlearned=())
+    whole = context(1.0, models=3, resample=False, unlearned=())
     mixed = replace(
         whole,
         model=permuted(whole.model, order),
         references=[permuted(reference, order[::-1]) for reference in whole.references],
         original=whole.original and permuted(whole.original, order),
     )
-    assert measure(mixed) == measure(whole)
+    assert measure_model(mixed) == measure_model(whole)
 
 
 @given(st.floats(0.1, 8.0))
@@ -259,20 +259,20 @@ def test_scaling_all_logits_changes_no_accuracy(factor: float) -> None:
     table = drawn(1, 1.0)
     scaled = replace(table, logits=table.logits * np.float32(factor))
     ids = [BY_ID["accuracy"]]
-    assert measure(Case(scaled, resample=False), ids) == measure(Case(table, resample=False), ids)
+    assert measure_model(EvaluationContext(scaled, resample=False), ids) == measure_model(EvaluationContext(table, resample=False), ids)
 
 
 def test_a_score_made_again_is_the_same_score(
     forgotten_and_remembered: tuple[dict[str, Estimate], dict[str, Estimate]],
 ) -> None:
-    asked = [each for each in MEASURES if each.id not in ("epsilon", "neurips")]  # which draw nothing but the mean's resamples
-    assert measure(case(LEAK), asked).items() <= forgotten_and_remembered[1].items()
+    asked = [each for each in all_measures() if each.id not in ("epsilon", "neurips")]  # which draw nothing but the mean's resamples
+    assert measure_model(context(LEAK), asked).items() <= forgotten_and_remembered[1].items()
 
 
 def test_tables_of_other_images_are_refused() -> None:
     other = replace(drawn(3, name="other"), ids=tuple(f"x{n}" for n in range(sum(SIZES))))
-    with pytest.raises(UserError, match="unlearned and other do not belong together: 1680 images"):
-        Case(drawn(1, name="unlearned"), [other])
+    with pytest.raises(UserError, match="unlearned and other do not match: 1680 images"):
+        EvaluationContext(drawn(1, name="unlearned"), [other])
 
 
 # --- tiers -----------------------------------------------------------------------------------------------------------------
@@ -280,20 +280,23 @@ def test_tables_of_other_images_are_refused() -> None:
 
 def test_a_measure_whose_tier_is_not_met_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    alone, one = measure(Case(drawn(1), resample=False)), measure(Case(drawn(1), [drawn(100)], resample=False))
-    assert alone["distance"] == "takes at least 1 retrained model; there are 0"
-    assert alone["iam"] == "takes at least 1 retrained model; there are 0"
-    assert one["iam"] == "takes the original's logits table; there is none"
-    assert one["rmia.gamma_1"] == one["avg_gap.rmia"] == "takes at least 8 retrained models; there is 1"
-    assert one["klom"] == "takes at least 64 retrained and 64 unlearned models; there are 1 and 1"
-    assert one["probe.excess"] == "takes tables with the column probe, of models that end in a linear layer; there is none"
-    assert one["swap.advantage"] == "takes a second original and the model that forgot other images from it (evaluate.swap); there is none"
-    assert one["ulira"] == "takes at least 64 models unlearned on other requests (evaluate.shadows); there are 0"
+    alone, one = (
+        measure_model(EvaluationContext(drawn(1), resample=False)),
+        measure_model(EvaluationContext(drawn(1), [drawn(100)], resample=False)),
+    )
+    assert alone["distance"] == "needs at least 1 retrained model; 0 available"
+    assert alone["iam"] == "needs at least 1 retrained model; 0 available"
+    assert one["iam"] == "needs the original's logits table"
+    assert one["rmia.gamma_1"] == one["avg_gap.rmia"] == "needs at least 8 retrained models; 1 available"
+    assert one["klom"] == "needs at least 64 retrained and 64 unlearned models; 1 and 1 available"
+    assert one["probe.excess"] == "needs logits tables with the column probe, of models that end in a linear layer"
+    assert one["swap.advantage"] == "needs a second original and the model that forgot other images from it (evaluate.swap)"
+    assert one["ulira"] == "needs at least 64 models unlearned on other requests (evaluate.shadows); 0 available"
     few = drawn(1)
     few = replace(few, columns=of_others(few, 0.0))
     assert (
-        measure(Case(few, resample=False))["ulira"]
-        == "takes at least 64 models unlearned on other requests (evaluate.shadows); there are 24"
+        measure_model(EvaluationContext(few, resample=False))["ulira"]
+        == "needs at least 64 models unlearned on other requests (evaluate.shadows); 24 available"
     )
     for found in (alone, one):
         for id_, said in found.items():
@@ -302,14 +305,16 @@ def test_a_measure_whose_tier_is_not_met_says_what_is_missing(monkeypatch: pytes
 
 def test_too_few_images_are_said_and_not_scored() -> None:
     sizes = (20, 3, 20, 20)
-    found = measure(Case(of_phi(np.random.default_rng(0).normal(size=63), sizes=sizes), [of_phi(np.zeros(63), sizes=sizes)]))
-    assert found["mia.loss"] == "takes at least 10 forget and 10 held-out images; there are 3 and 3"
+    found = measure_model(
+        EvaluationContext(of_phi(np.random.default_rng(0).normal(size=63), sizes=sizes), [of_phi(np.zeros(63), sizes=sizes)])
+    )
+    assert found["mia.loss"] == "needs at least 10 forget and 10 held-out images; 3 and 3 available"
     assert value(found, "distance.forget") <= 0
     sizes = (20, 12, 20, 0)
-    found = measure(Case(of_phi(np.zeros(52), sizes=sizes), [of_phi(np.zeros(52), sizes=sizes)]))
-    assert found["mia.over"] == found["mia.svc"] == found["tow"] == "takes test images; there are none"
+    found = measure_model(EvaluationContext(of_phi(np.zeros(52), sizes=sizes), [of_phi(np.zeros(52), sizes=sizes)]))
+    assert found["mia.over"] == found["mia.svc"] == found["tow"] == "needs test images; the split is empty"
     assert value(found, "distance.validation") == 0 and "accuracy.test" not in found
-    one = measure(Case(of_phi(np.zeros(43), sizes=(20, 1, 11, 11))))
+    one = measure_model(EvaluationContext(of_phi(np.zeros(43), sizes=(20, 1, 11, 11))))
     assert one["accuracy.forget"] == Estimate(100.0 if value(one, "accuracy.forget") else 0.0)
     assert "accuracy.validation" in one
 
@@ -318,34 +323,34 @@ def test_too_few_images_are_said_and_not_scored() -> None:
 
 
 def test_what_the_references_score_one_and_several() -> None:
-    single = of_references(Case(drawn(1, LEAK), [drawn(100)], drawn(50, LEAK)))
-    alone = measure(Case(drawn(100)))
+    single = measure_references(EvaluationContext(drawn(1, LEAK), [drawn(100)], drawn(50, LEAK)))
+    alone = measure_model(EvaluationContext(drawn(100)))
     assert single["mia.svc"] == alone["mia.svc"] and single["accuracy.forget"] == alone["accuracy.forget"]
     assert single["accuracy.forget"].interval == EXAMPLES
     assert not [id_ for id_ in single if id_.startswith(("kl", "iam", "rmia", "distance"))]
-    several = of_references(case(LEAK))
+    several = measure_references(context(LEAK))
     values = [100 * np.mean(table.correct[table.rows("forget")]) for table in bank(6)]
     assert several["accuracy.forget"].value == pytest.approx(np.mean(values))
     assert (several["accuracy.forget"].models, several["accuracy.forget"].interval) == (6, "Student-t over seeds")
     assert 0.4 < several["rmia.gamma_1.auc"].value < 0.6
-    assert 0 < several["kl_to_reference.forget"].value < value(measure(case(LEAK)), "kl_to_reference.forget")
+    assert 0 < several["kl_to_reference.forget"].value < value(measure_model(context(LEAK)), "kl_to_reference.forget")
     assert {"iam.mean", "iam.below_half", "probe.excess"} <= set(several)
     assert not [id_ for id_ in several if id_.startswith(("distance", "seconds"))]
-    halves = measure(Case(bank(6)[0], bank(6)[3:], unlearned=bank(6)[:3]), [replace(BY_ID["klom"], tier=2)])
+    halves = measure_model(EvaluationContext(bank(6)[0], bank(6)[3:], unlearned=bank(6)[:3]), [replace(BY_ID["klom"], min_references=3)])
     assert several["klom.forget"] == halves["klom.forget"]
 
 
 def test_each_reference_is_held_out_of_its_own_bank() -> None:
-    whole = case(0.0)
-    for one, reference in zip(whole.held_out(), whole.references, strict=True):
+    whole = context(0.0)
+    for one, reference in zip(whole.leave_one_out(), whole.references, strict=True):
         assert one.model is reference
         assert len(one.references) == 5 and not any(other is reference for other in one.references)
 
 
 def test_several_seeds_make_a_mean_with_students_interval() -> None:
     asked = [BY_ID["mia.loss"], BY_ID["klom"]]
-    seeds = [measure(Case(drawn(seed, 1.0), [drawn(100)], resample=False), asked) for seed in (1, 2, 3)]
-    found = measures.over_seeds(seeds)
+    seeds = [measure_model(EvaluationContext(drawn(seed, 1.0), [drawn(100)], resample=False), asked) for seed in (1, 2, 3)]
+    found = catalogue.over_seeds(seeds)
     assert value(found, "mia.loss") == pytest.approx(np.mean([value(each, "mia.loss") for each in seeds]))
     assert found["klom"] == seeds[0]["klom"]
     assert found["mia.loss"].models == 3  # type: ignore[union-attr]
@@ -363,7 +368,7 @@ def whole_class(leak: float, seed: int = 1) -> LogitsTable:
 
 def test_a_forgotten_class_is_compared_with_its_own_held_out_images() -> None:
     asked = [BY_ID[id_] for id_ in ("mia.loss", "mia.over", "accuracy_of")]
-    found, remembered = (measure(Case(whole_class(leak)), asked) for leak in (0.0, 3.0))
+    found, remembered = (measure_model(EvaluationContext(whole_class(leak)), asked) for leak in (0.0, 3.0))
     assert value(found, "mia.over") == pytest.approx(0.5, abs=0.12)
     assert value(remembered, "mia.over") < 0.1
     assert found["mia.loss"].ends()[0] <= 50 <= found["mia.loss"].ends()[1]  # type: ignore[union-attr]
@@ -376,13 +381,13 @@ def test_a_forgotten_class_is_compared_with_its_own_held_out_images() -> None:
 
 
 def test_a_random_request_has_no_accuracies_by_class() -> None:
-    assert measure(case(0.0), [BY_ID["accuracy_of"]]) == {}
+    assert measure_model(context(0.0), [BY_ID["accuracy_of"]]) == {}
 
 
 def test_half_a_class_is_weighed_too_though_retain_still_holds_it() -> None:
     table = whole_class(0.0)
     labels = np.concatenate([np.arange(240) % 4, table.labels[240:]])
-    found = measure(Case(replace(table, labels=labels)), [BY_ID["mia.over"], BY_ID["accuracy_of"]])
+    found = measure_model(EvaluationContext(replace(table, labels=labels)), [BY_ID["mia.over"], BY_ID["accuracy_of"]])
     assert value(found, "mia.over") == pytest.approx(0.5, abs=0.12)
     assert list(found) == ["mia.over"]
 
@@ -390,12 +395,74 @@ def test_half_a_class_is_weighed_too_though_retain_still_holds_it() -> None:
 # --- the list ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_measure_is_added_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    of: Callable[[Case], Estimate] = lambda case: case.mean(case.model.loss[case.rows("forget")])  # noqa: E731
-    monkeypatch.setattr(measures, "MEASURES", (*MEASURES, Measure("loss.forget", "mean loss on forget", measures.REFERENCE, of)))
-    whole = Case(drawn(1), [drawn(100)])
-    assert value(measure(whole), "loss.forget") == pytest.approx(drawn(1).loss[240:440].mean())
-    assert of_references(whole)["loss.forget"].value == pytest.approx(drawn(100).loss[240:440].mean())
+@pytest.fixture
+def registrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(registry, "_REGISTERED", {each.id: each for each in all_measures()})
+
+
+@pytest.mark.usefixtures("registrations")
+def test_a_measure_is_declared_and_registered_in_one_place() -> None:
+    @register_measure(id="loss.forget", about="mean loss on forget, in nats")
+    def forget_loss(context: EvaluationContext) -> Estimate:
+        return context.mean(context.model.loss[context.rows("forget")])
+
+    whole = EvaluationContext(drawn(1), [drawn(100)])
+    assert value(measure_model(whole), "loss.forget") == pytest.approx(drawn(1).loss[240:440].mean())
+    assert measure_references(whole)["loss.forget"].value == pytest.approx(drawn(100).loss[240:440].mean())
+    assert all_measures()[-1].id == "loss.forget"
+    assert forget_loss(whole) == all_measures()[-1].function(whole)  # the function stays an ordinary one
+
+
+@pytest.mark.usefixtures("registrations")
+def test_an_id_is_registered_once_and_needs_are_known() -> None:
+    with pytest.raises(
+        UserError,
+        match=r"^measure tow is registered twice: by lethe\.evaluation\.measures:tow and by lethe\.evaluation\.measures:distance$",
+    ):
+        register_measure(id="tow", about="")(measures.distance)
+    with pytest.raises(UserError, match=r"^measure other: needs names shadow; it takes original, swapped, shadows, .*, unlearned$"):
+        register_measure(id="other", about="", needs=("shadow",))
+    register_measure(id="tow", about="again")(measures.tow)  # a module that is reloaded
+    assert next(each for each in all_measures() if each.id == "tow").about == "again"
+
+
+OUTSIDE = """
+from lethe.evaluation.registry import register_measure
+
+@register_measure(id="entropy.forget", about="mean entropy on forget, in nats")
+def entropy(context):
+    log_p = context.model.log_softmax(context.rows("forget"))
+    return context.mean(-(2.718281828459045**log_p * log_p).sum(axis=1))
+
+def plain(context):
+    return 0
+"""
+
+
+@pytest.mark.usefixtures("registrations")
+def test_a_measure_of_another_package_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "named_by_hand.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.load("named_by_hand:entropy")
+    assert 0 < value(measure_model(EvaluationContext(drawn(1)), all_measures()[-1:]), "entropy.forget") < math.log(4)
+    for name, reason in {"named_by_hand:plain": "is not registered", "named_by_hand:none": "is not registered"}.items():
+        with pytest.raises(UserError, match=rf"^measure {name} {reason}; expected package.module:function, of a function decorated"):
+            registry.load(name)
+    with pytest.raises(UserError, match=r"^measure nowhere:entropy cannot be imported \(No module named 'nowhere'\); expected package"):
+        registry.load("nowhere:entropy")
+
+
+@pytest.mark.usefixtures("registrations")
+def test_a_measure_of_an_installed_package_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "with_entry_point.py").write_text(OUTSIDE)
+    folder = tmp_path / "with_entry_point-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: with-entry-point\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[lethe.measures]\nentropy = with_entry_point:entropy\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.find_installed.cache_clear()
+    assert all_measures()[-1].id == "entropy.forget"
 
 
 def value(found: dict[str, Estimate | str], id_: str) -> float:

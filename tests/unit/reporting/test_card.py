@@ -123,7 +123,7 @@ def test_the_numbers_are_those_of_the_score_files(home, undrawn):
     assert by_id["accuracy.forget"]["reference"]["value"] == scores["model_1"]["accuracy.forget"]["reference"]["value"]
     assert by_id["mia.loss"]["reference"] is not None  # an aim of 50, and what the retrained model scores
     assert made["missing"] == {id_: got["missing"] for id_, got in scores["model_1"].items() if "missing" in got}
-    assert "takes at least 64 retrained and 64 unlearned models" in markdown
+    assert "needs at least 64 retrained and 64 unlearned models" in markdown
 
 
 def test_the_request(home, undrawn):

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from lethe._util.errors import UserError
-from lethe.evaluation import catalogue as measures
+from lethe.evaluation import registry
 from lethe.evaluation import seed_aggregation as seeds
-from lethe.evaluation.catalogue import MEASURES
+from lethe.evaluation.catalogue import all_measures
 from lethe.workspace import scores as results
 from support.tables import drawn
 
@@ -20,15 +20,15 @@ def measured() -> results.Scores:
 
 def test_every_measure_is_a_number_with_its_interval_or_says_what_is_missing(measured: results.Scores) -> None:
     found = measured["measures"]
-    absent = {each.id for each in MEASURES if not any(f"{id_}.".startswith(f"{each.id}.") for id_ in found)}
+    absent = {each.id for each in all_measures() if not any(f"{id_}.".startswith(f"{each.id}.") for id_ in found)}
     assert absent == {"accuracy_of", "seconds", "share_of_retrain", "peak_memory"}  # of whole-class requests; of the machine
     for id_, got in found.items():
         assert got.keys() == {"missing"} or got.keys() - {"reference"} == {"value", "low", "high", "interval"}, id_
         if "value" in got:
             assert got["interval"] == "bootstrap over examples"
-    assert found["rmia.gamma_1"] == {"missing": "takes at least 8 retrained models; there is 1"}
+    assert found["rmia.gamma_1"] == {"missing": "needs at least 8 retrained models; 1 available"}
     assert (measured["tier"], measured["references"]) == (1, 1)
-    assert [measures.tier(n) for n in (0, 1, 7, 8, 63, 64, 100)] == [0, 1, 1, 2, 2, 3, 3]
+    assert [registry.highest_tier(n) for n in (0, 1, 7, 8, 63, 64, 100)] == [0, 1, 1, 2, 2, 3, 3]
     assert json.loads(json.dumps(measured)) == measured
 
 
@@ -84,7 +84,7 @@ def test_the_alarm_rings_for_over_forgetting_alone(measured: results.Scores) -> 
 def test_tables_of_other_requests_are_refused() -> None:
     split = drawn(1).split.copy()
     split[[0, 300]] = split[[300, 0]]
-    with pytest.raises(UserError, match="unlearned and retrained do not belong together: other splits of 2 images"):
+    with pytest.raises(UserError, match="unlearned and retrained do not match: splits differ for 2 images"):
         results.measure(drawn(1, name="unlearned"), [replace(drawn(100, name="retrained"), split=split)])
 
 

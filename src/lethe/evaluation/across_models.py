@@ -1,0 +1,81 @@
+"""Measures of several models: N models unlearned by a method (one per seed) against N retrained ones.
+
+Each function computes one measure from an EvaluationContext; the arithmetic is in model_distributions.py."""
+
+import numpy as np
+
+from lethe.evaluation import model_distributions
+from lethe.evaluation.context import Estimates, EvaluationContext
+from lethe.evaluation.logits_table import Floats, Ints
+from lethe.evaluation.registry import HALVES, register_measure
+from lethe.evaluation.uncertainty import Estimate
+
+_KLOM_SPLITS = ("forget", "retain", "validation")
+
+
+def _phi(context: EvaluationContext, rows: Ints) -> tuple[Floats, Floats]:
+    """phi [K, rows] of the unlearned models, and [M, rows] of the retrained ones."""
+    unlearned, retrained = (
+        np.stack([table.phi[rows] for table in group]) for group in (context.unlearned or [context.model], context.references)
+    )
+    return unlearned, retrained
+
+
+@register_measure(
+    id="klom",
+    about="KL(unlearned || retrained) between histograms of phi per image, in nats: mean and 95th percentile; `reversed`: the other "
+    "direction",
+    target=HALVES,
+    min_references=64,
+    needs=("unlearned",),
+    source="arXiv:2410.23232",
+    parts=tuple(f"{direction}{split}{of}" for direction in ("", "reversed.") for split in _KLOM_SPLITS for of in ("", ".p95")),
+)
+def klom(context: EvaluationContext) -> Estimates:
+    results: Estimates = {}
+    for split in _KLOM_SPLITS:
+        groups = _phi(context, context.rows(split))
+        for direction, pair in (("", groups), ("reversed.", groups[::-1])):
+            each = model_distributions.klom(*pair)
+            results |= {f"{direction}{split}": context.mean(each), f"{direction}{split}.p95": Estimate(float(np.quantile(each, 0.95)))}
+    return results
+
+
+@register_measure(
+    id="epsilon",
+    about="largest epsilon that thresholds on phi demonstrate, mean over forget (at most 50); and the largest that this many models "
+    "can demonstrate",
+    target=HALVES,
+    min_references=64,
+    needs=("unlearned",),
+    source="arXiv:2406.09073",
+    parts=("mean", "largest_shown"),
+)
+def epsilon(context: EvaluationContext) -> Estimates:
+    unlearned, retrained = _phi(context, context.rows("forget"))
+    shown = model_distributions.largest_shown(len(unlearned), len(retrained))
+    return {"mean": context.mean(model_distributions.epsilons(unlearned, retrained)), "largest_shown": Estimate(shown)}
+
+
+@register_measure(
+    id="neurips",
+    about="score of the NeurIPS 2023 competition: mean forgetting quality x retain and test accuracy relative to the references; and "
+    "the quality between two halves of the bank",
+    target=HALVES,
+    min_references=64,
+    needs=("unlearned",),
+    source="arXiv:2406.09073",
+    parts=("", "between_halves"),
+)
+def neurips(context: EvaluationContext) -> Estimates:
+    """`between_halves` is the forgetting quality between two halves of the bank: what perfect unlearning gets from so few models."""
+    unlearned, retrained = _phi(context, context.rows("forget"))
+    correct = [
+        [np.mean([table.percent_correct[context.rows(split)] for table in group]) for split in ("retain", "test")]
+        for group in (context.unlearned or [context.model], context.references)
+    ]
+    utility = float(np.prod(np.divide(correct[0], correct[1])))
+    half, models = len(retrained) // 2, min(len(unlearned), len(retrained))
+    quality = model_distributions.forgetting_quality(model_distributions.epsilons(unlearned, retrained), models)
+    baseline = model_distributions.forgetting_quality(model_distributions.epsilons(retrained[:half], retrained[half : 2 * half]), half)
+    return {"": context.mean(quality * utility), "between_halves": context.mean(baseline)}
