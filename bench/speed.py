@@ -216,7 +216,7 @@ def tracked(setting: Setting) -> dict[str, float]:
     """The same with all that watches a run; what it still sends when the run ends is in it."""
     from lethe.config import loader as config
     from lethe.data.images import Images
-    from lethe.engine import observers
+    from lethe.engine.epoch_table import TIMES
     from lethe.pipeline.runner import started
     from lethe.workspace import workspace
 
@@ -241,7 +241,7 @@ def tracked(setting: Setting) -> dict[str, float]:
                 told = run.resume.history
         whole = time.perf_counter() - began
     steps = sum(row.get("epoch_seconds", 0.0) for row in told)
-    evaluating = sum(row[observers.TIMES[2]] for row in told)
+    evaluating = sum(row[TIMES[2]] for row in told)
     return {"steps": steps, "evaluating": evaluating, "watching": followed - steps - evaluating, "all": whole}
 
 

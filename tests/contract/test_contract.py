@@ -23,8 +23,9 @@ from lethe._util.checkout import CHECKOUT
 from lethe.config import loader as config
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
-from lethe.engine.engine import FrozenReferences, State
+from lethe.engine.engine import FrozenReferences
 from lethe.engine.options import RunOptions
+from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.recipes import recipe
@@ -137,7 +138,7 @@ def test_the_student_moves(method: str, data: Data) -> None:
     before = copied(student)
     epochs = list(engine.run(small(method), student, data))
     assert "fc.weight" in moved(before, student.state_dict())
-    assert [epoch.number for epoch in epochs] == list(range(len(epochs)))
+    assert [epoch.global_epoch for epoch in epochs] == list(range(len(epochs)))
 
 
 def test_references_share_nothing_with_the_student_and_do_not_move(method: str, data: Data) -> None:

@@ -15,9 +15,11 @@ from torch.nn import Module
 from lethe._util.checkout import CHECKOUT
 from lethe.config import loader as config
 from lethe.data.device_data import Batch, Data
-from lethe.engine import engine, observers
-from lethe.engine.engine import Epoch, FrozenReferences, State
+from lethe.engine import engine
+from lethe.engine.engine import Epoch, FrozenReferences
 from lethe.engine.options import RunOptions
+from lethe.engine.resume import Resume, resumable
+from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.recipes.losses import Loss
@@ -142,11 +144,11 @@ def told(epoch: Epoch) -> Epoch:
 
 def attempt(steps: Recipe, folder: Path, data: Data, student: Module) -> list[Epoch]:
     """One process's share of a run that keeps its resume state in `folder` and may die of Boom."""
-    resume = observers.Resume(folder)
+    resume = Resume(folder)
     state = resume.load(data.device) or State()
     epochs = engine.run(steps, student, data, RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"])), state=state)
     seen = []
     with suppress(Boom):
-        for epoch in observers.kept(epochs, resume, state, student):
+        for epoch in resumable(epochs, resume, state, student):
             seen.append(told(epoch))
     return seen

@@ -104,7 +104,7 @@ def test_an_mlp_forgets_and_the_original_stays() -> None:
     assert model is not original and type(model) is type(original)
     assert state(model)[-2:] == before[-2:]
     assert not torch.equal(model.state_dict()["3.weight"], original.state_dict()["3.weight"])
-    assert [epoch.number for epoch in seen] == [0, 1, 2, 3]
+    assert [epoch.global_epoch for epoch in seen] == [0, 1, 2, 3]
     assert {"retain.accuracy", "forget.accuracy", "validation.loss"} <= set(seen[-1].metrics)
 
 

@@ -1,6 +1,6 @@
-"""The only place that steps a model: one short engine spells the words of a recipe.
+"""The only place that steps a model: runs the phases and edits of a recipe, in order.
 
-It imports no method, no metric, no tracker and no configuration. What watches a run is a `for` loop over what `run` yields.
+It knows no method, metric, tracker or configuration. Whatever follows a run iterates over the epochs that `run` yields.
 """
 
 import copy
@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lethe._util.errors import Diverged
 from lethe.data.device_data import Batch, Data
 from lethe.engine.options import Evaluate, RunOptions
+from lethe.engine.run_state import State
 from lethe.recipes.recipe import Phase, Recipe
 
 
@@ -32,15 +33,28 @@ class FrozenReferences:
 
 @dataclass(frozen=True)
 class Epoch:
-    """All the engine ever says. Number 0 is the start, untrained; numbers count over all phases.
+    """Record of one epoch, of one edit, or of the start before any step.
 
-    `losses`: mean training loss by stream; `metrics`: what `evaluate` gave; `seconds`: the steps alone, `evaluate_seconds`
-    the evaluation; `images`: seen by the steps; `trains`: number of weights that could move."""
+    Args:
+        global_epoch: counts epochs and edits over all phases; 0 is the start.
+        phase: name of the phase or edit; "start" before the first step.
+        epoch: index within the phase, from 0.
+        progress: epoch / epochs of the phase, in [0, 1): the time that schedules are functions of.
+        learning_rate: of the epoch's last step.
+        scale: weight of the forget loss.
+        losses: mean training loss in nats by stream.
+        metrics: what `evaluate` returned; empty where the epoch was not evaluated.
+        steps: optimizer steps.
+        images: examples seen by those steps, repeats included.
+        trains: number of weights that could change.
+        seconds: duration of the steps.
+        evaluate_seconds: duration of the evaluation.
+    """
 
-    number: int
+    global_epoch: int
     phase: str
     epoch: int
-    t: float
+    progress: float
     learning_rate: float | None = None
     scale: float | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
@@ -50,52 +64,6 @@ class Epoch:
     trains: int = 0
     seconds: float = 0.0
     evaluate_seconds: float = 0.0
-
-
-@dataclass
-class State:
-    """Where a run stands: with the model, all that is needed to go on. `pending` holds tensors read from a file."""
-
-    step: int = 0
-    epoch: int = 0
-    number: int = -1
-    passes: dict[str, int] = field(default_factory=dict)
-    optimizer: torch.optim.Optimizer | None = None
-    optimizer_step: int = 0
-    best: dict[str, Tensor] | None = None
-    best_value: float = -math.inf
-    pending: dict[str, Tensor] | None = None
-
-    def tensors(self, model: Module) -> dict[str, Tensor]:
-        """Everything that is a tensor, by name: `model/...`, `best/...`, `optimizer/<what>/<parameter>`."""
-        named = {f"model/{name}": value for name, value in model.state_dict().items()}
-        named |= {f"best/{name}": value for name, value in (self.best or {}).items()}
-        if self.optimizer:
-            slots = self.optimizer.state
-            for name, parameter in model.named_parameters():
-                named |= {f"optimizer/{k}/{name}": v for k, v in slots.get(parameter, {}).items() if v is not None}
-        return named
-
-    def restore(self, model: Module, recipe: Recipe) -> None:
-        """Put `pending` back into the model and a new optimizer of the phase that made the running one."""
-        if self.pending is None:
-            return
-        groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
-        for name, value in self.pending.items():
-            kind, _, rest = name.partition("/")
-            groups[kind][rest] = value
-        model.load_state_dict(groups["model"])
-        self.best = {k: v.clone() for k, v in groups["best"].items()} or None
-        maker = recipe[self.optimizer_step]
-        if isinstance(maker, Phase) and maker.optimizer and self.number > 0:
-            self.optimizer = maker.optimizer.build(list(model.parameters()))
-            parameters = dict(model.named_parameters())
-            for name, value in groups["optimizer"].items():
-                what, _, parameter = name.partition("/")
-                like = parameters[parameter]
-                own = torch.empty_like(like) if value.shape == like.shape else torch.empty_like(value, device=like.device)
-                self.optimizer.state[like][what] = own.copy_(value)
-        self.pending = None
 
 
 def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOptions(), *, state: State | None = None) -> Iterator[Epoch]:
@@ -116,9 +84,9 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
     state = State() if state is None else state
     refs = FrozenReferences(_frozen(model), _frozen(options.random_init or model))
     state.restore(model, recipe)
-    if state.number < 0:
+    if state.global_epoch < 0:
         metrics, seconds = _timed(options.evaluate, model, model, data)
-        state.number = 0
+        state.global_epoch = 0
         for phase in (step for step in recipe if isinstance(step, Phase) and step.keep == "best"):
             phase.rank(metrics)  # what can't be is said before the first step
         yield Epoch(0, "start", 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
@@ -128,8 +96,8 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
         elif state.epoch == 0:
             step(model, data, refs)
             metrics, seconds = _timed(options.evaluate, model, model, data)
-            state.number, state.epoch = state.number + 1, 1
-            yield Epoch(state.number, step.name, 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
+            state.global_epoch, state.epoch = state.global_epoch + 1, 1
+            yield Epoch(state.global_epoch, step.name, 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
         state.step, state.epoch, state.best, state.best_value = state.step + 1, 0, None, -math.inf
 
 
@@ -142,15 +110,15 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
     for epoch in range(state.epoch, phase.epochs):
         if optimizer is None:
             raise ValueError(f"phase {phase.name!r} goes on with an optimizer, and none runs yet")
-        t = epoch / phase.epochs
-        trains = phase.trains(model, t)
+        progress = epoch / phase.epochs
+        trains = phase.trains(model, progress)
         word = phase.word(lengths, epoch)
         losses: list[tuple[int, str, Tensor]] = []
         images = 0
-        rate = phase.lr(t)
+        rate = phase.lr(progress)
         _wait(data.device)
         began = time.perf_counter()
-        with _training(model, trains, phase.batchnorm), _seeded(options.seed, state.number, data.device):
+        with _training(model, trains, phase.batchnorm), _seeded(options.seed, state.global_epoch, data.device):
             seen, source = options.step_inputs(phase, model, data, trains)
             streams = {letter: _passes(phase, stream, source, options.seed, state.passes) for letter, stream in phase.streams.items()}
             for number, letters in enumerate(word):
@@ -168,7 +136,7 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
                         for term in phase.terms:
                             if term.letter == letter:
                                 loss = term.loss(logits_BC.float(), batch, refs)
-                                total = total + term.weight_at(t) * loss
+                                total = total + term.weight_at(progress) * loss
                                 losses.append((number, term.stream, loss.detach()))
                     images += len(batch.labels_B)
                 assert isinstance(total, Tensor)
@@ -187,10 +155,21 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
         if phase.keep == "best" and phase.rank(metrics) > state.best_value:
             state.best_value = phase.rank(metrics)
             state.best = {name: value.clone() for name, value in model.state_dict().items()}
-        state.epoch, state.number = epoch + 1, state.number + 1
-        weights = sum(p.numel() for name, p in model.named_parameters() if name in trains)
+        state.epoch, state.global_epoch = epoch + 1, state.global_epoch + 1
         yield Epoch(
-            state.number, phase.name, epoch, t, rate, phase.scale(t), means, metrics, len(word), images, weights, seconds, evaluating
+            global_epoch=state.global_epoch,
+            phase=phase.name,
+            epoch=epoch,
+            progress=progress,
+            learning_rate=rate,
+            scale=phase.scale(progress),
+            losses=means,
+            metrics=metrics,
+            steps=len(word),
+            images=images,
+            trains=sum(p.numel() for name, p in model.named_parameters() if name in trains),
+            seconds=seconds,
+            evaluate_seconds=evaluating,
         )
     if state.best is not None:
         model.load_state_dict(state.best)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lethe._util.files import read_json, write_json, write_text
 from lethe.config.loader import STAGE, Config
-from lethe.engine import observers
+from lethe.engine.resume import Resume
 from lethe.evaluation import logits_table as table
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.models import checkpoint
@@ -118,7 +118,7 @@ def _train(unit: Unit) -> None:
     """Train, read into tables, tell their rows; then the resume state has had its use."""
     prepared, kind = unit.prepared, unit.kind
     write_json(unit.folder / "seeds.json", list(unit.seeds))
-    resume = observers.Resume(unit.folder)
+    resume = Resume(unit.folder)
     models = [training.Model(seed, prepared.splits) for seed in unit.seeds]
     for seed, tensors in zip(unit.seeds, training.trained(prepared, unit.recipe, models, resume, str(unit)), strict=True):
         path = bank.path(prepared, kind, seed)

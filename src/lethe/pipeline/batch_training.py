@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from lethe.data.splits import Splits
-from lethe.engine import engine, observers
+from lethe.engine import engine
 from lethe.engine import stacked_models as stack
 from lethe.engine.options import RunOptions, StepInputs, no_metrics, whole_model
+from lethe.engine.progress import show_progress
+from lethe.engine.resume import Resume, resumable
+from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.workspace import Prepared, say
@@ -46,17 +49,15 @@ def at_once(prepared: Prepared, recipe: Recipe, number: int, label: str) -> int:
     return 1 if why else min(AT_ONCE, number)
 
 
-def trained(
-    prepared: Prepared, recipe: Recipe, models: Sequence[Model], resume: observers.Resume, label: str
-) -> Iterator[dict[str, Tensor]]:
+def trained(prepared: Prepared, recipe: Recipe, models: Sequence[Model], resume: Resume, label: str) -> Iterator[dict[str, Tensor]]:
     """State dicts that the models end at, stepped at once where they are several; goes on behind the last epoch kept."""
     networks = [prepared.network(model.seed) for model in models]
     for network, model in zip(networks, models, strict=True):
         if model.start is not None:
             network.load_state_dict(dict(model.start))
-    state = resume.load(prepared.compute.device) or engine.State()
+    state = resume.load(prepared.compute.device) or State()
     if resume.history:
-        say(f"{label}: going on behind epoch {state.number}")
+        say(f"{label}: going on behind epoch {state.global_epoch}")
     first, *others = (model.index(prepared) for model in models)
     data = replace(prepared.data, splits=first)
     network = stack.stacked(networks) if others else networks[0]
@@ -70,7 +71,7 @@ def trained(
         random_init=prepared.network(models[0].seed),
     )
     epochs = engine.run(recipe, network, data, options, state=state)
-    for _ in observers.progress(observers.kept(epochs, resume, state, network), recipe, data, label):
+    for _ in show_progress(resumable(epochs, resume, state, network), recipe, data, label):
         pass
     for number in range(len(models)):
         yield stack.unstacked(network, number) if others else network.state_dict()

@@ -8,8 +8,8 @@ from torch import Tensor
 from lethe._util.errors import UserError
 from lethe._util.files import write_text
 from lethe.config.loader import STAGE
-from lethe.engine import observers
 from lethe.engine.engine import Epoch
+from lethe.engine.epoch_table import MEASURED, epoch_row, to_csv
 from lethe.evaluation import inference as predict
 from lethe.models import checkpoint
 from lethe.pipeline import run_logging as rows
@@ -47,8 +47,8 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
         except UserError as error:
             raise UserError(f"{STAGE[kind]}.checkpoint: {error}") from None
         say(f"{kind}: {spec}, SHA-256 {sha}, provenance unknown")
-        start = Epoch(0, "start", 0, 0.0, metrics=predict.evaluator(prepared.data, observers.MEASURED)(network))
-        write_text(prepared.layout.epochs(kind), observers.csv([observers.flat(start)]))
+        start = Epoch(0, "start", 0, 0.0, metrics=predict.evaluator(prepared.data, MEASURED)(network))
+        write_text(prepared.layout.epochs(kind), to_csv([epoch_row(start)]))
         checkpoint.save(network.state_dict(), path, {**asked, "sha256": sha})
         remember(prepared, f"{STAGE[kind]}.")
         return network.state_dict()
@@ -57,7 +57,7 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
         run.follow()
         run.save(path, asked)
         remember(prepared, f"{STAGE[kind]}.")
-        rows.finished(run.row, prepared, kind, run.state.number)
+        rows.finished(run.row, prepared, kind, run.state.global_epoch)
     return network.state_dict()
 
 

@@ -14,7 +14,8 @@ from lethe._util import dvc_stage as under_dvc
 from lethe._util.files import read_json, short
 from lethe.config.loader import STAGE, Config
 from lethe.data.splits import SPLITS
-from lethe.engine import observers
+from lethe.engine.epoch_table import MEASURED, read_csv, row_metrics
+from lethe.engine.resume import Resume
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import LARGEST_SHARE
@@ -45,7 +46,7 @@ def opened(
     name: str,
     recipe: Recipe,
     start: str,
-    resume: observers.Resume,
+    resume: Resume,
     *,
     launched: bool,
     parent: Mapping[str, Any] | None = None,
@@ -58,7 +59,7 @@ def opened(
         tags=tags(prepared, name) | {"start": start} | _below(parent),
         params=config.resolved(name) | {"recipe": repr(recipe)},
         description=describe(config, name),
-        history=[(past["step"], observers.metrics(past), past["at"]) for past in resume.history],
+        history=[(past["step"], row_metrics(past), past["at"]) for past in resume.history],
         previous=resume.row,
         launched=launched,
         parent=parent,
@@ -198,11 +199,11 @@ def below(prepared: Prepared, name: str, recipe: Recipe, parent: Mapping[str, An
 def several(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: Mapping[int, str]) -> None:
     """The row above those of several seeds: its curves are their means, as is what they took; then what is said at the end of any run."""
     config, last = prepared.config, 0
-    tables = [observers.read_csv(prepared.layout.epochs(RunId(name, seed))) for seed in weights]
+    tables = [read_csv(prepared.layout.epochs(RunId(name, seed))) for seed in weights]
     with tracking.Row.join(config.workspace, tags={tracking.ROW: parent["row"]}) as row:
         for past in zip(*tables, strict=True):
             last = past[0]["step"]
-            told = [observers.metrics(one) for one in past]
+            told = [row_metrics(one) for one in past]
             row.metrics({key: sum(one[key] for one in told) / len(told) for key in told[0] if all(key in one for one in told)}, last)
         result = seeds.result("", seeds.noted(weights))
         row.tags({"result": result, "start": short(checkpoint.metadata(prepared.layout.weights(name))["original"])})
@@ -239,9 +240,7 @@ def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Colle
             if last is None:
                 last = 0
                 measured = results.scores(prepared, name)
-                row.metrics(
-                    {f"{split}.{kind}": measured[kind][split] for kind in ("accuracy", "loss") for split in observers.MEASURED}, step=0
-                )
+                row.metrics({f"{split}.{kind}": measured[kind][split] for kind in ("accuracy", "loss") for split in MEASURED}, step=0)
             _inputs(row, prepared)
             finished(row, prepared, name, last)
         if older:
@@ -253,9 +252,9 @@ def _epochs(row: tracking.Row, prepared: Prepared, name: str) -> int | None:
     table = prepared.layout.epochs(name)
     if not table.exists():
         return None
-    history = observers.read_csv(table)
+    history = read_csv(table)
     for past in history:
-        row.metrics(observers.metrics(past), step=past["step"])
+        row.metrics(row_metrics(past), step=past["step"])
     row.file(table)
     return int(history[-1]["step"])
 
@@ -316,7 +315,7 @@ def about_model(prepared: Prepared) -> tuple[tuple[int, ...], dict[str, Any]]:
 def evaluated(prepared: Prepared, name: str) -> None:
     """Scores made later join the row of the run that made the result; what it has already is not told again."""
     table = prepared.layout.epochs(name)
-    last = observers.read_csv(table)[-1]["step"] if table.exists() else 0
+    last = read_csv(table)[-1]["step"] if table.exists() else 0
     run = RunId.parse(name)
     sought = {"method": str(run.all_seeds), "result": results.weights(prepared, name)}
     sought |= {} if run.seed is None else {"seed": str(run.seed)}

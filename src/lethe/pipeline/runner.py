@@ -13,9 +13,13 @@ from torch.nn import Module
 from lethe._util import dvc_stage as under_dvc
 from lethe._util.errors import Diverged, RunFailed
 from lethe._util.files import digest, short, write_text
-from lethe.engine import engine, observers
+from lethe.engine import engine
+from lethe.engine.epoch_table import MEASURED, row_metrics, to_csv
 from lethe.engine.frozen_prefix import Prefix
 from lethe.engine.options import RunOptions
+from lethe.engine.progress import show_progress
+from lethe.engine.resume import Resume, resumable
+from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import checkpoint
 from lethe.pipeline import run_logging as rows
@@ -37,8 +41,8 @@ class Started:
     recipe: Recipe
     network: Module
     row: tracking.Row
-    resume: observers.Resume
-    state: engine.State
+    resume: Resume
+    state: State
 
     def follow(self) -> None:
         """Spell the recipe on the network while everything watches; ends with the epoch table written.
@@ -48,8 +52,8 @@ class Started:
         clock.watch(self.prepared.compute)
         sample = config.run.evaluate_retain
         options = RunOptions(
-            evaluate=predict.evaluator(data, observers.MEASURED, cast),
-            evaluate_sample=predict.evaluator(data, observers.MEASURED, cast, sample) if sample else None,
+            evaluate=predict.evaluator(data, MEASURED, cast),
+            evaluate_sample=predict.evaluator(data, MEASURED, cast, sample) if sample else None,
             evaluate_every=config.run.evaluate_every,
             seed=config.run.seed,
             autocast=cast,
@@ -57,22 +61,22 @@ class Started:
             random_init=self.prepared.network(config.run.seed),
         )
         epochs = engine.run(self.recipe, self.network, data, options, state=self.state)
-        epochs = observers.kept(epochs, self.resume, self.state, self.network)
+        epochs = resumable(epochs, self.resume, self.state, self.network)
         try:
-            for epoch in observers.progress(epochs, self.recipe, data, self.name):
+            for epoch in show_progress(epochs, self.recipe, data, self.name):
                 newest = self.resume.history[-1]
-                self.row.metrics(observers.metrics(newest), epoch.number, newest["at"])
-                self.row.refresh(lambda: observers.csv(self.resume.history).encode(), "epochs.csv")
+                self.row.metrics(row_metrics(newest), epoch.global_epoch, newest["at"])
+                self.row.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
                 self.row.refresh(lambda: plots.curves(self.resume.history, self.name), "curves.png")
                 every = config.run.checkpoint_every
-                if every and epoch.number and epoch.number % every == 0:
-                    path = self.resume.folder / f"{epoch.number}.safetensors"
-                    checkpoint.save(self.network.state_dict(), path, {"kind": self.name, "step": str(epoch.number)})
+                if every and epoch.global_epoch and epoch.global_epoch % every == 0:
+                    path = self.resume.folder / f"{epoch.global_epoch}.safetensors"
+                    checkpoint.save(self.network.state_dict(), path, {"kind": self.name, "step": str(epoch.global_epoch)})
                     shape, info = rows.about_model(self.prepared)
-                    self.row.checkpoint(path, epoch.number, shape=shape, info=info)
+                    self.row.checkpoint(path, epoch.global_epoch, shape=shape, info=info)
         except Diverged as error:
             raise Diverged(f"{self.name} diverged: {error}; the last good epoch is kept in {self.resume.path}") from error
-        write_text(self.prepared.layout.epochs(self.name), observers.csv(self.resume.history))
+        write_text(self.prepared.layout.epochs(self.name), to_csv(self.resume.history))
 
     def save(self, path: Path, known: Mapping[str, str]) -> None:
         """The result, whole or not at all, its hash and what it took on the row."""
@@ -81,7 +85,7 @@ class Started:
         result = short(checkpoint.weights_hash(tensors))
         self.row.tag("result", result)
         seconds = sum(past.get("epoch_seconds", 0.0) for past in self.resume.history)
-        rows.timed(self.row, self.prepared, self.name, result, seconds, self.state.number)
+        rows.timed(self.row, self.prepared, self.name, result, seconds, self.state.global_epoch)
 
 
 @contextmanager
@@ -98,11 +102,11 @@ def started(
 
     The row ends FINISHED, KILLED (stopped by the user, resumable) or FAILED. Raises RunFailed when another process runs it."""
     start = checkpoint.weights_hash(network.state_dict())
-    resume = observers.Resume(resume_folder(prepared, name, repr(recipe), start))
+    resume = Resume(resume_folder(prepared, name, repr(recipe), start))
     with held(prepared.layout.lock(name), name):
-        state = resume.load(prepared.compute.device) or engine.State()
+        state = resume.load(prepared.compute.device) or State()
         if resume.history:
-            say(f"{name}: going on behind epoch {state.number}")
+            say(f"{name}: going on behind epoch {state.global_epoch}")
         row = rows.opened(prepared, name, recipe, short(start), resume, launched=launched, parent=parent)
         with row:
             try:

@@ -18,7 +18,7 @@ from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, short
 from lethe.config.loader import Config
 from lethe.data.shadow_splits import halved, swapped
-from lethe.engine import observers
+from lethe.engine.resume import Resume
 from lethe.evaluation import inference as predict
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array, LogitsTable
@@ -240,7 +240,7 @@ def _make(chunk: Chunk) -> None:
     first = chunk.others[0]
     if first.recipe:
         key = [*(other.hash for other in chunk.others), first.prepared.compute.device.type]
-        resume = observers.Resume(_states(first) / short(digest(key)))
+        resume = Resume(_states(first) / short(digest(key)))
         ends = training.trained(first.prepared, first.recipe, [other.model() for other in chunk.others], resume, str(chunk))
     else:
         ends = (checkpoint.load(other.learned.path)[0] for other in chunk.others)

@@ -95,7 +95,7 @@ def _one(
         run.save(path, result_metadata(prepared, name, recipe, start))
         remember(prepared, f"methods.{config.method}.")
         if config.run.evaluate:
-            rows.finished(run.row, scored or prepared, name, run.state.number)
+            rows.finished(run.row, scored or prepared, name, run.state.global_epoch)
         rows.export(run.row, prepared, network, path)
     return network.state_dict()
 

@@ -15,7 +15,7 @@ from lethe._util.files import read_json, whole
 from lethe.config.loader import Config
 from lethe.data.images import Images
 from lethe.data.splits import SPLITS
-from lethe.engine import observers
+from lethe.engine.epoch_table import read_csv
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation import uncertainty as intervals
 from lethe.evaluation import verdict as judge
@@ -156,7 +156,7 @@ def _by_seed(layout: Layout, names: Iterable[str], what: str) -> dict[str, dict[
 
 def _epochs(layout: Layout, names: Mapping[str, str]) -> dict[str, Record]:
     paths = {name: layout.epochs(stem) for name, stem in names.items()}
-    return {name: observers.read_csv(path) for name, path in paths.items() if path.exists()}
+    return {name: read_csv(path) for name, path in paths.items() if path.exists()}
 
 
 def _source(config: Config, images: Images) -> str:

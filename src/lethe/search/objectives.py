@@ -10,7 +10,7 @@ import torch
 from torch.nn import Module, functional
 
 from lethe.data.device_data import Data
-from lethe.engine.observers import MEASURED
+from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import Evaluate
 from lethe.evaluation import inference, metrics
 from lethe.evaluation.logits_table import class_weights

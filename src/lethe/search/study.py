@@ -16,7 +16,7 @@ from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, short
 from lethe.config.loader import Config
 from lethe.config.schema import Space
-from lethe.engine.observers import MEASURED
+from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import Evaluate
 from lethe.models import checkpoint
 from lethe.parallel.pool import spread

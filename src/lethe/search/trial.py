@@ -23,9 +23,9 @@ from lethe._util.errors import Diverged
 from lethe._util.files import digest
 from lethe.config.loader import Config
 from lethe.config.schema import Space
-from lethe.engine import engine, observers
+from lethe.engine import engine
+from lethe.engine.epoch_table import MEASURED, durations, epoch_row, row_metrics
 from lethe.engine.frozen_prefix import Prefix
-from lethe.engine.observers import MEASURED
 from lethe.engine.options import RunOptions
 from lethe.pipeline import references, run_logging
 from lethe.recipes.recipe import epochs
@@ -239,14 +239,14 @@ class TrialRunner:
                 random_init=self.data.network(config.run.seed),
             )
             for epoch in engine.run(recipe, network, self.data.data, options):
-                outcome.epochs = epoch.number
-                run.metrics(observers.metrics(observers.flat(epoch) | observers.timing(epoch)), step=epoch.number)
+                outcome.epochs = epoch.global_epoch
+                run.metrics(row_metrics(epoch_row(epoch) | durations(epoch)), step=epoch.global_epoch)
                 if not epoch.metrics:
                     continue
                 point = self.objective.point(epoch.metrics, self.spec.retrained)
-                run.metrics({"search.unlearning": point[0], "search.utility": point[1]}, step=epoch.number)
+                run.metrics({"search.unlearning": point[0], "search.utility": point[1]}, step=epoch.global_epoch)
                 outcome.curve.append((epoch.phase, epoch.epoch, *point))
-                if rule and epoch.number < epochs(recipe):
+                if rule and epoch.global_epoch < epochs(recipe):
                     outcome.pruned = rule.reason(outcome.curve, repaired_share(recipe, epoch.phase, epoch.epoch, epoch.scale), others)
                 if outcome.pruned:
                     return outcome

@@ -123,7 +123,7 @@ def test_killed_between_two_files(project: Project) -> None:
         (1, at("lethe.tracking.run_log:Row.metrics", 3)),  # told of 0 and 1 again; 2 is saved, and MLflow has not heard of it
         (2, at_file("model_6.csv")),
         (5, at_file("model_6.safetensors")),
-        (5, at("lethe.engine.observers:Resume.done", 1)),
+        (5, at("lethe.engine.resume:Resume.done", 1)),
     ]
     for epoch, moment in chain:
         done = project.run("unlearn", *argv, **moment)

@@ -89,7 +89,7 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
     killed = project.run("evaluate", *asked, **at_file("3.safetensors"))  # between two files of what was made at once
     first = {path.name: path.read_bytes() for path in learned.glob("[0-9]*")}
     assert killed.returncode == -9 and sorted(first) == ["0.safetensors", "1.safetensors", "2.safetensors"]
-    killed = project.run("evaluate", *asked, **at("lethe.engine.observers:Resume.save", 3))  # in the second epoch of their unlearning
+    killed = project.run("evaluate", *asked, **at("lethe.engine.resume:Resume.save", 3))  # in the second epoch of their unlearning
     assert killed.returncode == -9 and "shadows 0 to 5: going on behind epoch 3" in killed.stderr
     assert len([*learned.glob("[0-9]*")]) == 6 and all((learned / name).read_bytes() == was for name, was in first.items())
     done = project.ran("evaluate", *asked)

@@ -21,8 +21,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from lethe._util.errors import Diverged
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
-from lethe.engine.engine import Epoch, FrozenReferences, State
+from lethe.engine.engine import Epoch, FrozenReferences
 from lethe.engine.options import RunOptions
+from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.models.device import Compute
@@ -79,7 +80,10 @@ def test_every_epoch_and_edit_is_a_record(data: Data) -> None:
     student = network()
     everything = sum(p.numel() for p in student.parameters())
     head = student.get_submodule("fc").weight.numel() + student.get_submodule("fc").bias.numel()  # type: ignore[union-attr, operator]
-    seen = [(e.number, e.phase, e.epoch, e.t, e.learning_rate, e.scale, e.steps, e.images, e.trains) for e in ran(steps, student, data)]
+    seen = [
+        (e.global_epoch, e.phase, e.epoch, e.progress, e.learning_rate, e.scale, e.steps, e.images, e.trains)
+        for e in ran(steps, student, data)
+    ]
     assert seen == [
         (0, "start", 0, 0.0, None, None, 0, 0, 0),
         (1, "hybrid", 0, 0.0, 0.1, 0.0, 8, 57, head),
@@ -114,7 +118,7 @@ def test_evaluate_every(data: Data) -> None:
     records = ran(steps, network(), data, evaluate=measured, evaluate_every=2)
     assert [(e.phase, e.epoch) for e in records if e.metrics] == [("start", 0), ("a", 1), ("a", 3), ("a", 4), ("b", 1), ("b", 2)]
     every = ran(steps, network(), data, evaluate=measured)
-    assert [e.metrics for e in records if e.metrics] == [every[e.number].metrics for e in records if e.metrics]
+    assert [e.metrics for e in records if e.metrics] == [every[e.global_epoch].metrics for e in records if e.metrics]
 
 
 @pytest.mark.parametrize("augment", [None, Augment(2, flip=True)])
@@ -319,7 +323,7 @@ def test_a_loss_that_is_no_number_names_phase_epoch_step_and_stream(data: Data, 
     state = State()
     with pytest.raises(Diverged, match=f"^phase late, epoch 1, step 3: the forget loss is (nan|{value}|{-value})$"):
         ran(steps, network(), data, state=state)
-    assert (state.step, state.epoch, state.number) == (1, 1, 2)  # the last good epoch
+    assert (state.step, state.epoch, state.global_epoch) == (1, 1, 2)  # the last good epoch
 
 
 def test_a_model_that_measures_no_number_is_refused(data: Data) -> None:
@@ -406,7 +410,7 @@ def test_dropout_follows_from_the_seed_and_the_callers_generator_is_left_alone(d
         student = dropping()
         before = torch.random.get_rng_state()
         for epoch in engine.run((phase(),), student, data):
-            assert torch.equal(torch.random.get_rng_state(), before), epoch.number
+            assert torch.equal(torch.random.get_rng_state(), before), epoch.global_epoch
         ends.append(copied(student))
     assert not moved(*ends)
     still, other = dropping(0.0), dropping()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
+from lethe.engine.run_state import State
 from lethe.engine.stacked_models import Stack, refusal, stacked, unstacked
 from lethe.models import architectures as model
 from lethe.recipes.recipe import SGD, Augment, Phase, Recipe, Term
@@ -105,11 +106,11 @@ def test_the_losses_told_are_means_over_the_models() -> None:
 
 def test_a_resumed_stack_ends_the_same() -> None:
     """Weights, momentum and the count of passes go through the resume state as any network's."""
-    source, state = data(), engine.State()
+    source, state = data(), State()
     whole = at_once(SCRATCH, source)
     stack = stacked([network(seed) for seed in SEEDS])
     for epoch in engine.run(SCRATCH, stack, source, RunOptions(step_inputs=Stack(SEEDS)), state=state):
-        if epoch.number == 2:
+        if epoch.global_epoch == 2:
             break
     saved = {name: value.clone() for name, value in state.tensors(stack).items()}
     again = replace(state, pending=saved, optimizer=None)

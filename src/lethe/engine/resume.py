@@ -1,0 +1,80 @@
+"""The resume state on disk: a run that was killed continues after its last complete epoch, to the bit."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from lethe.engine.engine import Epoch
+from lethe.engine.epoch_table import durations, epoch_row
+from lethe.engine.run_state import State
+from lethe.models import checkpoint
+
+
+@dataclass
+class Resume:
+    """The resume state of one run: a safetensors file of tensors, with all else in its metadata.
+
+    Args:
+        folder: holds the file, and checkpoints of the run; deleted when the run is complete.
+        history: rows of the epochs so far.
+        row: reference to the run's MLflow run, if it has one.
+        saved: global epoch that the file holds.
+    """
+
+    folder: Path
+    history: list[dict[str, Any]] = field(default_factory=list)
+    row: dict[str, Any] | None = None
+    saved: int | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "state.safetensors"
+
+    def load(self, device: torch.device) -> State | None:
+        """The state at which an earlier run stopped, or None. On a CPU it also restores the number of threads, which affects sums."""
+        if not self.path.exists():
+            return None
+        tensors, metadata = checkpoint.load(self.path, str(device))
+        saved = json.loads(metadata["state"])
+        self.history, self.row = saved.pop("history"), saved.pop("row")
+        threads = saved.pop("threads")
+        if device.type == "cpu":
+            torch.set_num_threads(threads)
+        state = State(pending=tensors, global_epoch=saved.pop("number"), **saved)
+        self.saved = state.global_epoch
+        return state
+
+    def save(self, state: State, model: Module) -> None:
+        """Write the state after an epoch; the file appears whole or not at all."""
+        values = {
+            "step": state.step,
+            "epoch": state.epoch,
+            "number": state.global_epoch,
+            "passes": dict(state.passes),
+            "optimizer_step": state.optimizer_step,
+            "best_value": state.best_value,
+            "history": self.history,
+            "row": self.row,
+            "threads": torch.get_num_threads(),
+        }
+        checkpoint.save(state.tensors(model), self.path, {"state": json.dumps(values)})
+        self.saved = state.global_epoch
+
+    def done(self) -> None:
+        """Delete the folder: the run is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def resumable(epochs: Iterable[Epoch], resume: Resume, state: State, model: Module) -> Iterator[Epoch]:
+    """Save the resume state after every epoch, before anything else sees the epoch."""
+    for epoch in epochs:
+        resume.history.append(epoch_row(epoch) | durations(epoch) | {"at": int(time.time() * 1000)})
+        resume.save(state, model)
+        yield epoch

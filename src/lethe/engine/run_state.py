@@ -1,0 +1,69 @@
+"""The state of a run between two epochs: everything that is needed, with the recipe, to continue it."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from lethe.recipes.recipe import Phase, Recipe
+
+
+@dataclass
+class State:
+    """Progress of a run.
+
+    Args:
+        step: index in the recipe of the current phase or edit.
+        epoch: epochs of that phase that are complete.
+        global_epoch: epochs and edits that are complete, over all phases; -1 before the first evaluation.
+        passes: passes begun by stream, which seed the order of the next one.
+        optimizer: the running optimizer, if any.
+        optimizer_step: index in the recipe of the phase that built it.
+        best: weights of the phase's best epoch so far, where it keeps one.
+        best_value: the value by which it is the best.
+        pending: tensors read from a file that `restore` has yet to put in place.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    global_epoch: int = -1
+    passes: dict[str, int] = field(default_factory=dict)
+    optimizer: torch.optim.Optimizer | None = None
+    optimizer_step: int = 0
+    best: dict[str, Tensor] | None = None
+    best_value: float = -math.inf
+    pending: dict[str, Tensor] | None = None
+
+    def tensors(self, model: Module) -> dict[str, Tensor]:
+        """All tensors by name: `model/...`, `best/...`, `optimizer/<slot>/<parameter>`."""
+        named = {f"model/{name}": value for name, value in model.state_dict().items()}
+        named |= {f"best/{name}": value for name, value in (self.best or {}).items()}
+        if self.optimizer:
+            slots = self.optimizer.state
+            for name, parameter in model.named_parameters():
+                named |= {f"optimizer/{k}/{name}": v for k, v in slots.get(parameter, {}).items() if v is not None}
+        return named
+
+    def restore(self, model: Module, recipe: Recipe) -> None:
+        """Load `pending` into the model and into a new optimizer of the phase that built the running one."""
+        if self.pending is None:
+            return
+        groups: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, value in self.pending.items():
+            kind, _, rest = name.partition("/")
+            groups[kind][rest] = value
+        model.load_state_dict(groups["model"])
+        self.best = {k: v.clone() for k, v in groups["best"].items()} or None
+        builder = recipe[self.optimizer_step]
+        if isinstance(builder, Phase) and builder.optimizer and self.global_epoch > 0:
+            self.optimizer = builder.optimizer.build(list(model.parameters()))
+            parameters = dict(model.named_parameters())
+            for name, value in groups["optimizer"].items():
+                slot, _, parameter = name.partition("/")
+                like = parameters[parameter]
+                own = torch.empty_like(like) if value.shape == like.shape else torch.empty_like(value, device=like.device)
+                self.optimizer.state[like][slot] = own.copy_(value)
+        self.pending = None
