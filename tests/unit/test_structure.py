@@ -30,5 +30,5 @@ def test_one_place_knows_the_files_of_a_workspace():
 
 def test_one_place_spells_and_parses_run_names():
     owner = "lethe/workspace/run_names.py"
-    assert found(r"""name\.r?partition\(["']/["']\)|name\.r?split\(["']/""", owner, "lethe/engine/engine.py") == []
+    assert found(r"""name\.r?partition\(["']/["']\)|name\.r?split\(["']/""", owner, "lethe/engine/run_state.py") == []
     assert found(r"""as_run/|f["'][^"']*\.seed\{|f["'](bank|search)/\{|\.seed\(\?P""", owner) == []
