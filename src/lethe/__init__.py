@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lethe._util.errors import Diverged, UserError
     from lethe.api import Score, evaluate, run, unlearn
+    from lethe.data.images import Images
+    from lethe.data.sources import SourceOptions, register_data_source
     from lethe.engine.engine import Epoch
     from lethe.recipes.losses import CrossEntropy
     from lethe.recipes.ordering import Alternate, Every, First, InTurn, Together
@@ -26,6 +28,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "_util.errors": ("UserError", "Diverged"),
     "api": ("Score", "evaluate", "run", "unlearn"),
+    "data.images": ("Images",),
+    "data.sources": ("SourceOptions", "register_data_source"),
     "engine.engine": ("Epoch",),
     "recipes.losses": ("CrossEntropy",),
     "recipes.ordering": ("Alternate", "Every", "First", "InTurn", "Together"),
@@ -47,6 +51,7 @@ __all__ = [
     "Epoch",
     "Every",
     "First",
+    "Images",
     "InTurn",
     "Layers",
     "OneCycle",
@@ -54,12 +59,14 @@ __all__ = [
     "Ramp",
     "Reinitialise",
     "Score",
+    "SourceOptions",
     "Stages",
     "Term",
     "Together",
     "UserError",
     "__version__",
     "evaluate",
+    "register_data_source",
     "run",
     "unlearn",
 ]

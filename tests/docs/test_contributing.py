@@ -21,7 +21,7 @@ def diff(heading: str) -> str:
 
 def apply(text: str, root: Path) -> None:
     """A file begins with `--- a/<path>`, its hunks are parted by `@@`. What a hunk says is there stands in the file once, line by line;
-    a hunk that says nothing of the kind goes to the end."""
+    a hunk that says nothing of the kind goes to the end, and a file that does not exist is created."""
     for part in re.split(r"^--- a/", text, flags=re.MULTILINE)[1:]:
         name, _, hunks = part.partition("\n")
         path = root / name
@@ -29,9 +29,9 @@ def apply(text: str, root: Path) -> None:
             lines = hunk.splitlines()
             assert {line[:1] for line in lines} <= {" ", "+", "-"}, hunk
             old, new = ("".join(f"{line[1:]}\n" for line in lines if line[:1] in (" ", sign)) for sign in "-+")
-            now = path.read_text()
+            now = path.read_text() if path.exists() else ""
             assert old != new
-            assert f"\n{now}".count(f"\n{old}") == 1 if old else now.endswith("\n"), f"{name} does not hold, once:\n{old}"
+            assert f"\n{now}".count(f"\n{old}") == 1 if old else now == "" or now.endswith("\n"), f"{name} does not hold, once:\n{old}"
             path.write_text(f"\n{now}".replace(f"\n{old}", f"\n{new}", 1)[1:] if old else now + new)
 
 
@@ -160,7 +160,7 @@ def test_a_new_data_source(copy: Path) -> None:
     arrays.mkdir()
     for part, n in (("train", 60), ("test", 20)):
         np.savez(arrays / part, images=draw.integers(0, 256, (n, 32, 32, 3), np.uint8), labels=np.arange(n) % 3)
-    own = " --data.source numpy --data.root "
+    own = " --data.source own_source:read_arrays --data.root "
     said = typed(copy, f"src/prepare.py{own}arrays", f"src/unlearn.py --explain{own}arrays", f"src/prepare.py{own}nowhere")
     assert "3 classes; retain 18, forget 18, validation 10, test 10" in said
     listed = (copy / "data" / "splits" / "forget.csv").read_text().split()[1:]

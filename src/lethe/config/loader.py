@@ -26,6 +26,7 @@ from lethe.config.schema import (
     flatten,
 )
 from lethe.config.source_map import FORGET, Layer, SourceMap, read_yaml
+from lethe.data import sources as data_sources
 from lethe.recipes.from_scratch import from_scratch
 from lethe.recipes.paper_methods import METHODS, Training, as_run
 from lethe.recipes.recipe import Recipe
@@ -232,6 +233,8 @@ def _check(config: Config, sources: SourceMap) -> None:
         raise UserError(f"data.forget: {what}; it takes exactly one of {', '.join(Forget.model_fields)}")
     if config.chain and config.run.seeds > 1:
         raise sources.refusal("run.seeds", f"{config.method} is a chain of runs and takes 1")
+    if ":" not in config.data.source and config.data.source not in data_sources.names():
+        raise sources.refusal("data.source", f"it takes {data_sources.accepted()}")
     if config.data.source == "image_folder" and config.data.root is None:
         raise UserError("data.root is null; with data.source image_folder it takes a folder with train/<class>/* and test/<class>/*")
 

@@ -59,7 +59,9 @@ class Forget(Section):
 
 
 class DataSection(Section):
-    source: Literal["cifar10", "image_folder", "digits"] = Field(description="where the images come from")
+    source: Text = Field(
+        description="where the images come from: cifar10, image_folder, digits, a registered one, or package.module:function"
+    )
     root: Path | None = Field(description="image_folder: holds train/<class>/* and test/<class>/*; cifar10: where the archive is kept")
     image_size: int = Field(ge=8, le=1024, description="pixels; height and width of every image")
     seed: int = Field(ge=0, description="of the draw into retain, forget, validation and test")

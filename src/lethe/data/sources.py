@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lethe._util.errors import UserError
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest
 from lethe._util.plugins import import_reference, installed
 
@@ -186,7 +186,12 @@ def _asked(source: str, options: SourceOptions) -> DataSource:
 def _read(source: DataSource, options: SourceOptions) -> "Images":
     from lethe.data.images import Images, from_arrays
 
-    found = source.read(options)
+    try:
+        found = source.read(options)
+    except (UserError, RunFailed):
+        raise
+    except Exception as error:  # code from outside may raise anything
+        raise UserError(f"data.source {source.name}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     images = found if isinstance(found, Images) else from_arrays(found, f"data.source {source.name}")
     images.check(f"data.source {source.name}")
     height, width = images.pixels.shape[2:]
