@@ -16,6 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import Module
 
+from lethe._util.checkout import default_params
 from lethe._util.errors import UserError
 from lethe.config import loader
 from lethe.config.describe import accepts
@@ -263,7 +264,7 @@ def _check_model(model: Module, data: Data) -> None:
 
 def _recipe(method: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
     """The method's recipe by its defaults and the given arguments. Defaults that name layers fit the model."""
-    config = loader.load(["--method", method])
+    config = loader.load(["--method", method], params=default_params())  # not that of the caller's folder, which may be another project's
     section = type(config.methods[method])
     for word in arguments:
         if word not in section.model_fields:

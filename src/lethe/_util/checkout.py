@@ -1,28 +1,52 @@
-"""Where the program stands: its checkout, what relative paths stand under, and what git says of it."""
+"""Where the program was installed from, which folder relative paths resolve against, and the commit that runs."""
 
 import contextlib
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
-from lethe._util import dvc_stage as under_dvc
+from lethe._util import dvc_stage
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+_PACKAGE = Path(__file__).resolve().parents[1]
+_ABOVE = _PACKAGE.parents[1]
+# The checkout that the package is in; None where it was installed from a wheel
+CHECKOUT = _ABOVE if _PACKAGE.parent.name == "src" and (_ABOVE / "MLproject").is_file() else None
 
 
 def root() -> Path:
-    """What relative paths in keys, and the default store, stand under: DVC_ROOT when it is set, else the checkout."""
-    return Path(os.environ.get("DVC_ROOT") or CHECKOUT)
+    """Return the folder that relative paths in keys and the default store resolve against.
+
+    DVC_ROOT when it is set, else the checkout, else the current folder."""
+    return Path(os.environ.get("DVC_ROOT") or CHECKOUT or Path.cwd())
 
 
 def here() -> Path:
-    """What params.yaml and run.workspace stand under: the same, but for DVC, which runs a queued experiment in a copy of the
-    checkout, as current folder, while DVC_ROOT stays the user's own."""
-    return Path.cwd() if under_dvc.runs() else root()
+    """Return the folder of params.yaml, which run.workspace is relative to.
+
+    As `root()`, except under DVC: it runs a queued experiment in a copy of the checkout, as current folder, while DVC_ROOT stays the
+    user's own."""
+    return Path.cwd() if dvc_stage.runs() else root()
+
+
+def params_file() -> Path:
+    """Return the params.yaml to read: that of `here()`; without a checkout and with none there, the packaged one."""
+    own = here() / "params.yaml"
+    return own if CHECKOUT or own.exists() else default_params()
+
+
+def default_params() -> Path:
+    """Return the params.yaml that comes with the program."""
+    return (CHECKOUT or _PACKAGE) / "params.yaml"
+
+
+def command(stage: str, *words: str) -> str:
+    """Return how a stage is typed here: as a script of the checkout, without one as a verb of `lethe`."""
+    return shlex.join([*(["python", f"src/{stage}.py"] if CHECKOUT else ["lethe", stage]), *words])
 
 
 def commit() -> tuple[str, bool] | None:
-    """The commit that runs and whether it is edited, where the checkout is a repository of its own."""
+    """Return the commit that runs and whether tracked files are modified; None unless the checkout is the top of a Git repository."""
     prefix, _, head = _git("rev-parse", "--show-prefix", "HEAD").rpartition("\n")
     if prefix or not head:
         return None
@@ -30,13 +54,14 @@ def commit() -> tuple[str, bool] | None:
 
 
 def addresses() -> set[str]:
-    """How a launcher names this project as the source of its row."""
-    return {str(CHECKOUT), f"file://{CHECKOUT}", _git("config", "remote.origin.url")} - {""}
+    """Return how a launcher may name this project as the source of its run."""
+    return {str(CHECKOUT), f"file://{CHECKOUT}", _git("config", "remote.origin.url")} - {""} if CHECKOUT else set()
 
 
 def _git(*arguments: str) -> str:
-    """Its answer; nothing where there is no git or no repository."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=20)
-        return done.stdout.strip("\n")
+    """Return what git prints in the checkout; "" without a checkout, git or a repository."""
+    if CHECKOUT:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=20)
+            return done.stdout.strip("\n")
     return ""

@@ -1,9 +1,11 @@
 """What lets `mlflow run . -e hybrid` work exactly as typed: no flag, no conda, no activated environment.
 
-MLflow's own way with `conda_env: conda.yaml` is to call conda, and no variable chooses another. But whenever MLflow is
-imported it imports this plugin, before it looks for conda, and then it obeys two variables of its own process:
-MLFLOW_CONDA_HOME, which we point at a real conda where there is one and at a stand-in (conda_home/) where not, and
-PATH, whose first `python` runs the program. We must not import mlflow, which is only half imported at that moment.
+With `conda_env: conda.yaml` MLflow calls conda, and no variable chooses another way. But whenever MLflow is imported it imports this
+plugin, before it looks for conda, and then it obeys two variables of its own process: MLFLOW_CONDA_HOME, which is pointed at a real
+conda where there is one and else at a stand-in (conda_home/), and PATH, whose first `python` runs the program.
+
+MLflow imports the plugin in every process of every project in the environment. So it changes nothing unless the command line is
+`mlflow run` and the project is Lethe. It must not import mlflow, which is only half imported at that moment, nor anything slow.
 """
 
 import atexit
@@ -17,16 +19,26 @@ import sys
 import tempfile
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 STAND_IN = Path(__file__).with_name("conda_home")
+NAME = re.compile(r"""^name:[ ]*["']?lethe["']?[ ]*(#.*)?$""", re.MULTILINE)  # in MLproject
+# Options of `mlflow run` whose value is the next word
+VALUED = {
+    *("-e", "-v", "-P", "-A", "-b", "-c", "--entry-point", "--version", "--param-list", "--docker-args", "--experiment-name"),
+    *("--experiment-id", "--backend", "--backend-config", "--env-manager", "--storage-dir", "--run-id", "--run-name", "--env-file"),
+}
 
 
 class Plugin:
-    """A run context provider in name only: it is never in context and adds no tag; being made is all it is for."""
+    """A run context provider in name only: it is never in context and adds no tag. MLflow makes one when it is imported."""
 
     def __init__(self) -> None:
-        _keep_passwords(sys.argv)
         with contextlib.suppress(OSError):  # a convenience must never be what breaks `import mlflow`
+            project = launched_project(sys.argv)
+            if project is None or os.environ.get("MLFLOW_RUN_ID") or not is_lethe(project):
+                return
+            refuse_passwords(sys.argv)
             prepare(os.environ)
 
     def in_context(self) -> bool:
@@ -36,25 +48,74 @@ class Plugin:
         return {}
 
 
+def launched_project(argv: Sequence[str]) -> str | None:
+    """Return the project that an `mlflow run` command line names, a folder or an address; None for any other command line.
+
+    Args:
+        argv: As in `sys.argv`. Under `python -m mlflow` its first word is `-m` while MLflow is imported.
+    """
+    program, *words = argv or [""]
+    called = Path(program).name.removesuffix(".exe") == "mlflow" or Path(program).parts[-2:] == ("mlflow", "__main__.py")
+    if program == "-m":
+        called = sys.orig_argv[: len(sys.orig_argv) - len(words)][-2:] == ["-m", "mlflow"]
+    operands = list(_operands(words)) if called else []
+    return operands[1] if operands[:1] == ["run"] and len(operands) > 1 else None
+
+
+def _operands(words: Sequence[str]) -> Iterator[str]:
+    following = iter(words)
+    for word in following:
+        if word in VALUED:
+            next(following, None)
+        elif word == "-" or not word.startswith("-"):
+            yield word
+
+
+def is_lethe(project: str) -> bool:
+    """Return whether the MLproject of a folder or of a Git address is named lethe; False where it can't be read."""
+    address, _, folder = project.strip("'\"").partition("#")
+    path = Path(unquote(urlparse(address).path)) if address.startswith("file:") else Path(address)
+    if path.exists():
+        try:
+            text = (path / folder / "MLproject").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return False
+    else:
+        text = _git_file(address, f"{folder}/MLproject".lstrip("/"))
+    return bool(NAME.search(text))
+
+
+def _git_file(address: str, path: str) -> str:
+    """Return a file of the newest commit behind a Git address; "" where there is none. Takes as long as `git clone --depth 1`, or less."""
+    quiet = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
+    with contextlib.suppress(OSError, subprocess.SubprocessError), tempfile.TemporaryDirectory(prefix="lethe-git-") as folder:
+        clone = ["git", "clone", "-q", "--depth=1", "--filter=blob:none", "--no-checkout", "--", address, folder]
+        subprocess.run(clone, env=quiet, capture_output=True, check=True, timeout=60)
+        show = ["git", "-C", folder, "show", f"HEAD:{path}"]
+        return subprocess.run(show, env=quiet, capture_output=True, check=True, timeout=60, text=True).stdout
+    return ""
+
+
 def prepare(environ: MutableMapping[str, str]) -> None:
-    """Ready this process to launch a project; a program that a launcher started (it has a run id) is left alone."""
-    if environ.get("MLFLOW_RUN_ID"):
-        return
+    """Set what `mlflow run` of Lethe needs in its environment.
+
+    Args:
+        environ: Changed in place: PATH begins with this interpreter's folder, and MLFLOW_CONDA_HOME is set unless it was.
+    """
     _put_own_python_first(environ)
     if os.name == "posix" and not environ.get("MLFLOW_CONDA_HOME"):  # on Windows: --env-manager local
         environ["MLFLOW_CONDA_HOME"] = str(real_conda(environ) or stand_in())
 
 
-def _keep_passwords(argv: Sequence[str]) -> None:
-    """MLflow writes what is given with -P on the run's row before the program starts."""
-    program = Path(argv[0]) if argv else Path()
+def refuse_passwords(argv: Sequence[str]) -> None:
+    """Exit if a `-P` value has a database password: MLflow writes these values on its run before the program starts."""
     password = re.compile(r"search\.storage=\S+(://[^@/\s]*:\S*@|[?&]password=)")
-    if "mlflow" in (program.name, program.parent.name) and any(map(password.search, argv)):
-        sys.exit("error: search.storage has a password, which mlflow run would write on its row: leave it to PGPASSWORD or ~/.pgpass")
+    if any(map(password.search, argv)):
+        sys.exit("error: search.storage has a password, which mlflow run would log as a parameter: leave it to PGPASSWORD or ~/.pgpass")
 
 
 def _put_own_python_first(environ: MutableMapping[str, str]) -> None:
-    """So that `.venv/bin/mlflow run .` runs the program in .venv without activating it."""
+    """Make `.venv/bin/mlflow run .` run the program in .venv without activating it."""
     path = environ.get("PATH", os.defpath)
     own = str(Path(sys.executable).parent)
     first = shutil.which("python", path=path)
@@ -63,8 +124,10 @@ def _put_own_python_first(environ: MutableMapping[str, str]) -> None:
 
 
 def real_conda(environ: MutableMapping[str, str]) -> Path | None:
-    """The home of a conda that MLflow can use. CONDA_EXE and PATH may hold links and wrappers, which MLflow would not
-    follow to the profile script beside the real one, and shims such as pyenv's, which may only say that they can't."""
+    """Return the home of a conda that MLflow can use, or None.
+
+    CONDA_EXE and PATH may hold links and wrappers, which MLflow would not follow to the profile script next to the real one, and shims
+    such as pyenv's, which may do nothing but report an error."""
     for conda in _condas(environ):
         home = Path(os.path.realpath(conda)).parent.parent
         if _is_home(home):
@@ -89,9 +152,9 @@ def _runs(file: Path) -> bool:
 
 
 def _base(conda: Path, environ: MutableMapping[str, str]) -> Path | None:
-    """Where a shim says its conda is. Asked only about what isn't one by its place, for an answer takes a second."""
+    """Return the folder that a shim names as its conda's. Only for what isn't one by its place: the answer takes a second."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        said = subprocess.run(
+        answer = subprocess.run(
             [conda, "info", "--base"],
             env=dict(environ),
             stdin=subprocess.DEVNULL,
@@ -100,12 +163,12 @@ def _base(conda: Path, environ: MutableMapping[str, str]) -> Path | None:
             timeout=20,
             check=True,
         )
-        return Path(said.stdout.strip())
+        return Path(answer.stdout.strip())
     return None
 
 
 def stand_in() -> Path:
-    """The shipped folder; a copy of it where a blank in its path (MLflow quotes nothing) or a lost mode would break."""
+    """Return the shipped folder, or a copy where a blank in its path (MLflow quotes nothing) or a lost mode would break it."""
     if shlex.quote(str(STAND_IN)) == str(STAND_IN) and _runs(STAND_IN / "bin" / "conda"):
         return STAND_IN
     copy = Path(tempfile.mkdtemp(prefix="lethe-conda-"))

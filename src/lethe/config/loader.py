@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lethe._util.checkout import here, root
+from lethe._util.checkout import here, params_file, root
 from lethe._util.errors import UserError
 from lethe.config.describe import show
 from lethe.config.reader import Reader
@@ -135,7 +135,7 @@ def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path |
     Raises:
         UserError: a key or a value is wrong: one line with key, value, place and what is accepted.
     """
-    sources = layers(argv, overlay, params or here() / "params.yaml")
+    sources = layers(argv, overlay, params or params_file())
     reader = Reader(sources)
     methods, like = reader.methods()
     spaces = reader.spaces(methods)

@@ -11,6 +11,7 @@ from typing import Any
 from torch.nn import Module
 
 from lethe._util import dvc_stage as under_dvc
+from lethe._util.checkout import CHECKOUT
 from lethe._util.files import read_json, short
 from lethe.config.loader import STAGE, Config
 from lethe.data.splits import SPLITS
@@ -106,7 +107,7 @@ def where_to_look() -> str:
     """The command that opens the runs, and the address under which their table shows the columns that matter."""
     experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or ("" if os.environ.get("MLFLOW_EXPERIMENT_NAME") else "0")
     page = f"experiments/{experiment}/runs?viewStateShareKey=lethe" if experiment else "experiments"
-    return f"`make ui`, then http://127.0.0.1:5000/#/{page}"
+    return f"`{'make' if CHECKOUT else 'lethe'} ui`, then http://127.0.0.1:5000/#/{page}"
 
 
 def describe(config: Config, name: str, several: bool = False) -> str:

@@ -7,7 +7,6 @@ import base64
 import io
 import json
 import math
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lethe._util import checkout
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, read_json, short, whole
 from lethe._util.redact import plain
@@ -380,7 +380,7 @@ def _reproduce(config: Config, name: str, tables: Mapping[str, LogitsTable], row
 
 
 def _command(stage: str, keys: Mapping[str, str]) -> str:
-    return shlex.join(["python", f"src/{stage}.py", *(word for key, value in keys.items() for word in (f"--{key}", value))])
+    return checkout.command(stage, *(word for key, value in keys.items() for word in (f"--{key}", value)))
 
 
 def _differing(params: Mapping[str, str], stage: str, method: str) -> dict[str, str]:

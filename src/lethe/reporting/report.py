@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from lethe._util.checkout import command
 from lethe._util.errors import UserError
 from lethe._util.files import read_json, whole
 from lethe.config.loader import Config
@@ -94,7 +95,7 @@ def read(config: Config) -> Measured:
         "independent": Reading(
             "independent",
             "Ours: each method from a fresh copy of the original",
-            "python src/unlearn.py --method <method>",
+            f"{command('unlearn')} --method <method>",
             sizes,
             rows,
             _epochs(layout, {name: name for name in rows if name not in REFERENCES}),
@@ -105,7 +106,7 @@ def read(config: Config) -> Measured:
         "as_run": Reading(
             plots.CHAIN,
             "Ours: the notebook's chain, each method from the result of the one before, with its phases and scales",
-            "python src/unlearn.py --method as_run",
+            command("unlearn", "--method", "as_run"),
             sizes,
             references | chain,
             _epochs(layout, links),

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lethe._util.checkout import root
+from lethe._util.checkout import command, params_file, root
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import write_text
 from lethe.config.loader import Config, load
@@ -65,10 +65,11 @@ def adopt(config: Config, number: int, name: str = "") -> None:
         what = f"is {state.name.lower()}" if state else "does not exist"
         raise UserError(f"trial {number} of {study.study_name} {what}; it takes a complete one: {', '.join(complete) or 'there is none'}")
     params = root() / "params.yaml"
-    own = argument_values(replace(load(params=params), method=config.method))
+    source = params if params.exists() else params_file()
+    own = argument_values(replace(load(params=source), method=config.method))
     changes = {word: value for word, value in trials[number].user_attrs["arguments"].items() if value != own[word]}
-    write_text(params, with_variant(params.read_text(encoding="utf-8"), name, config.method, changes))
-    say(f"{params.name}: methods.{name} is trial {number} of {study.study_name}; python src/unlearn.py --method {name}")
+    write_text(params, with_variant(source.read_text(encoding="utf-8"), name, config.method, changes))
+    say(f"{params.name}: methods.{name} is trial {number} of {study.study_name}; {command('unlearn', '--method', name)}")
 
 
 def _newest(config: Config) -> optuna.Study:
@@ -77,7 +78,7 @@ def _newest(config: Config) -> optuna.Study:
     matches = [study for study in summaries if study.user_attrs.get("about") == search_key(config) and study.datetime_start]
     if not matches:
         settings = ", ".join(f"{key} {value}" for key, value in search_key(config).items())
-        raise UserError(f"there is no search with {settings} in {config.workspace}; python src/search.py runs one")
+        raise UserError(f"there is no search with {settings} in {config.workspace}; {command('search')} runs one")
     name = max(matches, key=lambda study: study.datetime_start).study_name
     newest: optuna.Study = with_storage(config, partial(optuna.load_study, study_name=name))
     return newest

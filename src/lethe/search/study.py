@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from lethe._util import redact
+from lethe._util.checkout import command
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, short
 from lethe.config.loader import Config
@@ -243,7 +244,7 @@ class Search:
         run.tag("winner", winner.number)
         identifying = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
         keys = "".join(f" --{key} {redact.clean(self.config.given[key])}" for key in identifying if key in self.config.given)
-        say(f"adopt the best trial as a variant: python src/search.py adopt {winner.number}{keys}")
+        say(f"adopt the best trial as a variant: {command('search', 'adopt', str(winner.number))}{keys}")
 
 
 def _trial(trial: FrozenTrial) -> Trial:

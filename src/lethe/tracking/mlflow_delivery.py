@@ -112,7 +112,7 @@ class Sender(threading.Thread):
         if not self.own.journal.folder.exists():
             return True
         unsent = len(self.own.journal.pending())
-        log.warning("%d records are not sent to MLflow yet: the next run here sends them, or: python src/send.py", unsent)
+        log.warning("%d records are not sent to MLflow yet: the next run here sends them, or: %s", unsent, checkout.command("send"))
         return False
 
 

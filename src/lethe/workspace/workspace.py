@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from lethe._util.checkout import root
+from lethe._util.checkout import command, root
 from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, write_json, write_text
 from lethe.config.loader import Config
@@ -159,7 +159,7 @@ def mend(stage: str, config: Config, **more: str) -> str:
         leave = ("pretrain.", "retrain.") if stage in ("pretrain", "retrain") else ()  # what makes anew does so by what is asked now
         told = {k: v for k, v in told.items() if not k.startswith(("methods.", *leave)) or (method and k.startswith(f"methods.{method}."))}
         given = told | given
-    return f"`{shlex.join(['python', f'src/{stage}.py', *_words(given)])}`"
+    return f"`{command(stage, *_words(given))}`"
 
 
 def _words(given: Mapping[str, str]) -> list[str]:

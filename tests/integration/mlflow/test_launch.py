@@ -40,13 +40,13 @@ def clean():
     own = re.compile("(MLFLOW|CONDA|_CE|GIT|PYTEST)_|VIRTUAL_ENV|PYTHONPATH|BASH_ENV")
     environ = {key: value for key, value in os.environ.items() if not own.match(key)}
     folders = [f for f in environ["PATH"].split(os.pathsep) if f != str(BIN) and not Path(f, "conda").exists()]
-    return environ | {"PATH": os.pathsep.join(folders)}
+    return environ | {"PATH": os.pathsep.join(folders), "PYTHONPATH": str(ROOT / "src"), "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 @pytest.fixture
 def project(tmp_path):
     folder = tmp_path / "project"
-    write(folder / "MLproject", "conda_env: conda.yaml\nentry_points: {toy: {command: python src/toy.py}}\n")
+    write(folder / "MLproject", "name: lethe\nconda_env: conda.yaml\nentry_points: {toy: {command: python src/toy.py}}\n")
     write(folder / "conda.yaml", "name: lethe\ndependencies: [python=3.12]\n")
     write(folder / "src" / "toy.py", SCRIPT)
     write(folder / "src" / "lethe" / "__init__.py", "")
@@ -163,6 +163,44 @@ def test_steps_aside_for_a_real_conda(mlflow_run, clean, conda, tmp_path, found)
     assert seen.environ["CONDA_DEFAULT_ENV"] == "the-real-one"
     assert "env create -n mlflow-" in (conda / "asked").read_text()
     assert "No conda found" not in seen.printed
+
+
+# --- what changes nothing -------------------------------------------------------------------------------------------
+
+
+def changed_by_importing_mlflow(tmp_path, clean, *words, name="mlflow"):
+    """The environment variables that `import mlflow` changes in a fresh process with the given command line."""
+    script = write(
+        tmp_path / name,
+        "import json, os; before = dict(os.environ); import mlflow; after = dict(os.environ)\n"
+        "print(json.dumps({key: after.get(key) for key in {*before, *after} if before.get(key) != after.get(key)}))\n",
+    )
+    done = subprocess.run(
+        [sys.executable, script, *words], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_importing_mlflow_elsewhere_changes_no_environment_variable(clean, project, tmp_path):
+    other = write(tmp_path / "other" / "MLproject", "name: other\nconda_env: conda.yaml\n").parent
+    for words, name in (([], "train.py"), (["run", str(project)], "train.py"), (["ui"], "mlflow"), (["run", str(other)], "mlflow")):
+        assert changed_by_importing_mlflow(tmp_path, clean, *words, name=name) == {}, words
+    changed = changed_by_importing_mlflow(tmp_path, clean, "run", str(project))
+    assert changed == {"MLFLOW_CONDA_HOME": str(launch.STAND_IN), "PATH": f"{BIN}:{clean['PATH']}"}
+
+
+@pytest.mark.slow
+def test_mlflow_as_a_module(project, tmp_path, clean):
+    seen = tmp_path / "seen.json"
+    environ = clean | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true", "SEEN": str(seen)}
+    command = [sys.executable, "-m", "mlflow", "run", ".", "-e", "toy"]
+    done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert uses_this_environment(SimpleNamespace(**json.loads(seen.read_text()), printed=done.stderr))
+
+
+def test_a_program_that_a_launcher_started_is_left_alone(clean, project, tmp_path):
+    assert changed_by_importing_mlflow(tmp_path, clean | {"MLFLOW_RUN_ID": "1"}, "run", str(project)) == {}
 
 
 def test_a_blank_in_the_path_and_a_lost_mode_are_survived(monkeypatch, tmp_path):

@@ -42,7 +42,7 @@ def clean():
 @pytest.fixture
 def project(tmp_path):
     folder = tmp_path / "project"
-    write(folder / "MLproject", "conda_env: conda.yaml\nentry_points: {toy: {command: python src/toy.py}}\n")
+    write(folder / "MLproject", "name: lethe\nconda_env: conda.yaml\nentry_points: {toy: {command: python src/toy.py}}\n")
     write(folder / "conda.yaml", "name: lethe\ndependencies: [python=3.12]\n")
     write(folder / "src" / "toy.py", SCRIPT)
     write(folder / "src" / "lethe" / "__init__.py", "")
@@ -69,9 +69,33 @@ def prepared(environ):
     return environ
 
 
-def test_a_program_that_a_launcher_started_is_left_alone(clean):
-    environ = clean | {"MLFLOW_RUN_ID": "1"}
-    assert prepared(dict(environ)) == environ
+@pytest.mark.parametrize(
+    ("words", "project"),
+    [
+        ("/x/bin/mlflow run . -e hybrid -P a=b", "."),
+        ("mlflow run -e hybrid -P a=b --experiment-name x ../lethe", "../lethe"),
+        ("mlflow --env-file .env run --build-image https://h/lethe.git#sub", "https://h/lethe.git#sub"),
+        ("/x/mlflow/__main__.py run .", "."),
+        ("mlflow run", None),
+        ("mlflow ui", None),
+        ("mlflow models serve run .", None),
+        ("/x/mlflow/train.py run .", None),
+        ("train.py run .", None),
+        ("-m run .", None),
+        ("", None),
+    ],
+)
+def test_only_the_command_line_of_mlflow_run_names_a_project(words, project):
+    assert launch.launched_project(words.split()) == project
+
+
+def test_whether_a_project_is_lethe_is_read_in_its_mlproject(project, tmp_path):
+    assert launch.is_lethe(str(ROOT)) and launch.is_lethe(ROOT.as_uri()) and launch.is_lethe(str(project))
+    assert launch.is_lethe(f"{tmp_path}#project")
+    assert not launch.is_lethe(str(tmp_path)) and not launch.is_lethe(str(tmp_path / "nowhere"))
+    for text in ("name: lethe-else\n", "name: other\n", "conda_env: conda.yaml\n", "entry:\n  name: lethe\n", "\xff"):
+        (project / "MLproject").write_text(text, encoding="latin-1")
+        assert not launch.is_lethe(str(project)), text
 
 
 def test_being_prepared_twice_changes_nothing_more(clean):

@@ -1,5 +1,7 @@
 """A search's storage: passwords, patience, and whose turn it is."""
 
+import os
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,7 @@ from lethe._util.errors import RunFailed, UserError
 from lethe._util.redact import clean
 from lethe.cli import mlflow_launch as launch
 from lethe.search import storage
+from support.project import ROOT
 
 
 def number(row: dict[str, Any]) -> int:
@@ -26,14 +29,23 @@ def test_a_password_is_cleaned_wherever_it_stands(monkeypatch: pytest.MonkeyPatc
         assert "s3cret" not in clean(text)
 
 
-def test_a_password_is_not_handed_to_mlflow() -> None:
-    """Which would write it on the row before the program starts."""
-    argv = ["/x/bin/mlflow", "run", ".", "-e", "search", "-P"]
+def test_a_password_is_not_handed_to_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would write it on the run before the program starts."""
+    argv = ["/x/bin/mlflow", "run", str(ROOT), "-e", "search", "-P"]
+    for key in ("MLFLOW_CONDA_HOME", "PATH", "MLFLOW_RUN_ID"):
+        monkeypatch.setenv(key, os.environ.get(key, ""))  # put back in the end
+    secret = "search.storage=postgresql://me:secret@host:5432/db"
+    monkeypatch.setattr(sys, "argv", [*argv, secret])
     with pytest.raises(SystemExit, match="PGPASSWORD"):
-        launch._keep_passwords([*argv, "search.storage=postgresql://me:secret@host:5432/db"])
-    launch._keep_passwords([*argv, "search.storage=postgresql://me@host:5432/db"])
-    launch._keep_passwords([*argv, "search.storage=sqlite:///x:y.db"])
-    launch._keep_passwords(["src/search.py", "--search.storage=postgresql://me:secret@host/db"])
+        launch.Plugin()
+    for allowed in (
+        [*argv, "search.storage=postgresql://me@host:5432/db"],
+        [*argv, "search.storage=sqlite:///x:y.db"],
+        ["src/search.py", f"--{secret}"],
+        ["mlflow", "run", "another/project", "-P", secret],
+    ):
+        monkeypatch.setattr(sys, "argv", allowed)
+        launch.Plugin()
 
 
 @pytest.mark.parametrize("url", ["postgresql://u@h/d", "postgres://u@h/d", "postgresql+psycopg://u@h/d"])
