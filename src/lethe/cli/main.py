@@ -56,7 +56,7 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
         return _exit_code(lambda: print(manual.stage(verb, program or f"python src/{verb}.py")))
     signal.signal(signal.SIGTERM, _stop)
     dvc_stage.begin()
-    return _exit_code(lambda: STAGES[verb].parse(words).run())
+    return _exit_code(lambda: STAGES[verb].parse(words).run(verb))
 
 
 def _exit_code(work: Callable[[], int | None]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lethe._util.errors import UserError
 from lethe.config.loader import STAGE, load
+from lethe.workspace import settings
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Command:
     overlay: str | None = None  # section of params.yaml laid over the others
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
-    def run(self) -> int | None:
-        """Call the function. Returns an exit code where it gives one."""
+    def run(self, verb: str) -> int | None:
+        """Call the function of the stage `verb`. Returns an exit code where it gives one."""
         if self.words is None:
             return self._resolve()(**self.arguments)
-        config = load(self.words, overlay=self.overlay)  # first: bad input answers at once
+        remembered = None if verb == "fingerprint" else settings.layer  # it describes params.yaml
+        config = load(self.words, overlay=self.overlay, settings=remembered)  # first: bad input answers at once
+        settings.check(config, verb)
         return self._resolve()(config, **self.arguments)
 
     def _resolve(self) -> Callable[..., int | None]:

@@ -1,7 +1,7 @@
 """Configuration: params.yaml, the workspace's settings, a file of one's own and the command line, as one value."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ from lethe.recipes.recipe import Recipe
 STAGE = {"original": "pretrain", "retrained": "retrain"}  # reference -> its section of params.yaml, and its stage
 OVERLAYS = ("demo",)  # sections of params.yaml that override others in the stage of that name
 UPON = {"full": ("demo",)}  # overlay -> those below it: python src/demo.py --full
-SETTINGS = "settings.yaml"  # a workspace's own layer, in its folder
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ class Config:
     """The whole configuration, resolved.
 
     `methods` holds each method's validated arguments, `like` the registered method that each is built on, `spaces` what a search varies,
-    `given` the keys of this command as text: those of its overlay, its --config file and the command line itself."""
+    `given` the keys of this command as text: those of its overlay, its --config file and the command line itself; `laid` those of its
+    overlay, `settings` those that the workspace remembers."""
 
     data: DataSection
     model: ModelSection
@@ -57,6 +57,15 @@ class Config:
     card: CardSection
     spaces: Mapping[str, Mapping[str, Space]]
     given: Mapping[str, str] = field(default_factory=dict)
+    laid: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def applied_settings(self) -> Mapping[str, str]:
+        """What the workspace remembers and this command does not override."""
+        request = any(key.startswith(FORGET) for key in self.given)
+        named = {key for key in self.settings if key in self.given or (request and key.startswith(FORGET))}
+        return {key: text for key, text in self.settings.items() if key not in named}
 
     @property
     def workspace(self) -> Path:
@@ -122,20 +131,28 @@ class Config:
         return json.dumps({**said, "method": self.method, "methods": methods}, indent=2)
 
 
-def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path | None = None) -> Config:
+def load(
+    argv: Sequence[str] = (),
+    *,
+    overlay: str | None = None,
+    params: Path | None = None,
+    settings: Callable[[Path], Layer] | None = None,
+) -> Config:
     """Load the configuration. Of two layers that have a key the later one wins.
 
-    The layers are params.yaml, its section `overlay`, the workspace's settings.yaml, the file of `--config`, and the command line.
+    The layers are params.yaml, what the workspace remembers, the section `overlay` of params.yaml, the file of `--config`, and the
+    command line.
 
     Args:
         argv: `--key value` or `--key=value`, and `--config FILE`.
         overlay: `demo` or `full`.
         params: in place of the project's params.yaml.
+        settings: gives what a workspace remembers, by its folder; without it that layer is empty.
 
     Raises:
         UserError: a key or a value is wrong: one line with key, value, place and what is accepted.
     """
-    sources = layers(argv, overlay, params or params_file())
+    sources, remembered = layers(argv, overlay, params or params_file(), settings)
     reader = Reader(sources)
     methods, like = reader.methods()
     spaces = reader.spaces(methods)
@@ -143,26 +160,33 @@ def load(argv: Sequence[str] = (), *, overlay: str | None = None, params: Path |
     method = sources.value("method")
     if method not in methods:
         raise sources.refusal("method", f"it takes {', '.join(methods)}")
-    config = Config(method=method, methods=methods, like=like, spaces=spaces, given=_given(sources), **sections)  # type: ignore[arg-type]
+    laid = {key: show(value) for layer in sources.layers if layer.section for key, value in layer.values.items()}
+    known = {"given": _given(sources), "laid": laid, "settings": {key: show(value) for key, value in remembered.values.items()}}
+    config = Config(method=method, methods=methods, like=like, spaces=spaces, **known, **sections)  # type: ignore[arg-type]
     _check(config, sources)
     return config
 
 
-def layers(argv: Sequence[str], overlay: str | None, params: Path) -> SourceMap:
-    """The layers of a command, lowest first. Keys of the command line are checked, values are not."""
+def layers(
+    argv: Sequence[str], overlay: str | None, params: Path, settings: Callable[[Path], Layer] | None = None
+) -> tuple[SourceMap, Layer]:
+    """The layers of a command, lowest first, and which of them the workspace remembers. Keys of the command line are checked, values are
+    not."""
     typed = _parse(argv)
     tree = read_yaml(params, params.name)
     overlays = {name: tree.pop(name, None) or {} for name in (*OVERLAYS, *UPON)}
     sources = SourceMap(Layer(params.name, flatten(tree, ""), params), tree)
     reader = Reader(sources)
     reader.check_names()
-    for name in (*UPON.get(overlay, ()), overlay) if overlay else ():
-        sources.add(Layer(params.name, flatten(overlays[name], ""), params, f"{name}.", given=True))
-    own = _file(typed.pop("config")) if "config" in typed else None
-    settings = _settings(typed.get("run.workspace") or (own and own.values.get("run.workspace")) or sources.value("run.workspace"))
-    for layer in (settings, own):
-        if layer is not None:
-            sources.add(layer)
+    names = (*UPON.get(overlay, ()), overlay) if overlay else ()
+    laid = [Layer(params.name, flatten(overlays[name], ""), params, f"{name}.", given=True) for name in names]
+    own = [_file(typed.pop("config"))] if "config" in typed else []
+    named = [typed, *(layer.values for layer in reversed([*laid, *own]))]
+    workspace = next((one["run.workspace"] for one in named if "run.workspace" in one), sources.value("run.workspace"))
+    remembered = settings(here() / Path(str(workspace)).expanduser()) if settings else Layer("", {})
+    for layer in (remembered, *laid, *own):
+        sources.add(layer)
+        if not layer.section:
             reader.check_names()
     likes = {key: value for key, value in typed.items() if _names_base(key)}  # a variant takes the keys of its base
     sources.add(Layer("command line", likes, given=True))
@@ -172,7 +196,7 @@ def layers(argv: Sequence[str], overlay: str | None, params: Path) -> SourceMap:
             raise reader.unknown(key, "command line")
     values = {key: None if value in ("null", "None", "~") else value for key, value in typed.items() if key not in likes}
     sources.add(Layer("command line", values, given=True))
-    return sources
+    return sources, remembered
 
 
 def _parse(argv: Sequence[str]) -> dict[str, str]:
@@ -200,15 +224,6 @@ def _parse(argv: Sequence[str]) -> dict[str, str]:
 def _file(name: str) -> Layer:
     path = root() / Path(name).expanduser()
     return Layer(name, flatten(read_yaml(path, name), ""), path, given=True)
-
-
-def _settings(workspace: Any) -> Layer | None:
-    """The layer that a workspace remembers, if it has one."""
-    if not isinstance(workspace, str | Path):
-        return None
-    path = here() / Path(workspace).expanduser() / SETTINGS
-    name = str(Path(workspace) / SETTINGS)
-    return Layer(name, flatten(read_yaml(path, name), ""), path) if path.is_file() else None
 
 
 def _given(sources: SourceMap) -> dict[str, str]:

@@ -19,7 +19,7 @@ from lethe.recipes.recipe import Recipe
 from lethe.workspace import bank
 from lethe.workspace import read_model as reading
 from lethe.workspace.run_names import RunId
-from lethe.workspace.workspace import Prepared, prepare, say
+from lethe.workspace.workspace import Prepared, prepare, remember, say
 
 ABOUT = "The reference bank: <key>/<kind>.seed<k>.safetensors, one logits table a model (pretrain.seeds, retrain.seeds).\n"
 
@@ -81,6 +81,7 @@ def grow(config: Config) -> None:
     if any(lacking.values()):
         with held(prepared.layout.lock("bank"), "bank"):
             _fill(prepared, lacking)
+    remember(prepared, "pretrain.seeds", "retrain.seeds")
     print(f"{folder}: {', '.join(f'{number} {kind}' for kind, number in _there(prepared).items())}", flush=True)
 
 

@@ -15,7 +15,8 @@ from lethe.models import checkpoint
 from lethe.pipeline import run_logging as rows
 from lethe.pipeline.runner import started
 from lethe.workspace.provenance import mismatch
-from lethe.workspace.workspace import Prepared, mend, remember, say
+from lethe.workspace.settings import WITH_ORIGINAL, repair_command
+from lethe.workspace.workspace import Prepared, remember, say
 
 DATA = {"original": "all train images", "retrained": "retain alone"}
 
@@ -36,7 +37,7 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
             how = f": {apart}" if "recipe" in wrong and (apart := _apart(found.get("recipe", ""), asked["recipe"])) else ""
             raise UserError(
                 f"{path} does not belong to these settings (other {' and '.join(wrong)}{how}); give those that it was made with, or "
-                f"{mend(STAGE[kind], config)} makes it anew"
+                f"{repair_command(STAGE[kind], config)} makes it anew"
             )
     network = prepared.network(config.run.seed)
     if asked["provenance"] == "unknown":
@@ -50,13 +51,13 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
         start = Epoch(0, "start", 0, 0.0, metrics=predict.evaluator(prepared.data, MEASURED)(network))
         write_text(prepared.layout.epochs(kind), to_csv([epoch_row(start)]))
         checkpoint.save(network.state_dict(), path, {**asked, "sha256": sha})
-        remember(prepared, f"{STAGE[kind]}.")
+        remember(prepared, *(WITH_ORIGINAL if kind == "original" else ("retrain.",)))
         return network.state_dict()
     say(f"{kind}: training on {DATA[kind]}")
     with started(prepared, kind, config.reference_recipe(kind), network, launched=launched) as run:
         run.follow()
         run.save(path, asked)
-        remember(prepared, f"{STAGE[kind]}.")
+        remember(prepared, *(WITH_ORIGINAL if kind == "original" else ("retrain.",)))
         rows.finished(run.row, prepared, kind, run.state.global_epoch)
     return network.state_dict()
 

@@ -33,7 +33,8 @@ from lethe.workspace import read_model as reading
 from lethe.workspace import scores as results
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
-from lethe.workspace.workspace import Prepared, mend, prepare, say
+from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import Prepared, prepare, say
 
 LEARNED = "original.learned"  # the kind of what has learned and not yet forgotten: its weights are kept, for the next method
 
@@ -106,9 +107,10 @@ def _recipe(prepared: Prepared, name: str) -> Recipe:
         several = [*results.seeds_of(prepared, name)]
         given = {key: value for key, value in config.given.items() if key.startswith(f"methods.{method}.")}
         given |= {"run.seed": str(min(several)), "run.seeds": str(len(several))} if several else {}
+        again = repair_command("unlearn", config, method=method, **given)
         raise UserError(
             f"{name} was made by another recipe than methods.{method} asks for now, and evaluate.swap and evaluate.shadows make others "
-            f"by this one; give the values that it was made with, or {mend('unlearn', config, method=method, **given)} makes it by these"
+            f"by this one; give the values that it was made with, or {again} makes it by these"
         )
     return recipe
 

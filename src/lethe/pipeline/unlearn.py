@@ -28,7 +28,8 @@ from lethe.workspace import scores as results
 from lethe.workspace.layout import Layout
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
-from lethe.workspace.workspace import Prepared, mend, prepare, remember, say
+from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import Prepared, prepare, remember, say
 
 
 def unlearn(config: Config) -> None:
@@ -53,6 +54,7 @@ def unlearn(config: Config) -> None:
         _one(prepared, config.method, recipes[config.method], start)
     if config.run.evaluate:
         rows.references(prepared)
+        remember(prepared, "evaluate.")
         show(prepared, names)
 
 
@@ -224,7 +226,7 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
     for name in results_:
         if not layout.exists(name):
             path = layout.weights(name)
-            raise UserError(f"{path} does not exist; {mend('unlearn', config, method=RunId.parse(name).key)} makes it")
+            raise UserError(f"{path} does not exist; {repair_command('unlearn', config, method=RunId.parse(name).key)} makes it")
         for each in _each(prepared, name):
             results.logits(prepared, each)
     beside = [kind for kind in STAGE if results_ or kind in names]
@@ -245,6 +247,7 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
         for each in _each(prepared, name):
             rows.evaluated(prepared, each)
     rows.references(prepared, beside, rescored=names)
+    remember(prepared, "evaluate.")
     table = [(name, results.scores(prepared, name)) for name in (*beside, *results_)]
     print(results.show(table, results.no_yardstick(layout)))
     if config.evaluate.swap or config.evaluate.shadows:
@@ -261,7 +264,8 @@ def _each(prepared: Prepared, name: str) -> list[str]:
     for number in several:
         one = run.with_seed(number)
         if not prepared.layout.exists(one):
-            again = mend("unlearn", prepared.config, **{"method": name, "run.seed": str(min(several)), "run.seeds": str(len(several))})
+            keys = {"method": name, "run.seed": str(min(several)), "run.seeds": str(len(several))}
+            again = repair_command("unlearn", prepared.config, **keys)
             raise UserError(
                 f"{prepared.layout.weights(one)} does not exist, and {name} is of seeds {seeds.said(sorted(several))}; {again} makes it"
             )

@@ -34,7 +34,8 @@ from lethe.workspace import scores as results
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
 from lethe.workspace.scores import Scores
-from lethe.workspace.workspace import Prepared, lying, mend, say
+from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import Prepared, lying, say
 
 Card = dict[str, Any]
 
@@ -95,10 +96,10 @@ def listed(config: Config, id_: str) -> None:
                 found.append((*cells, str(path.with_suffix(".html"))))
         except (KeyError, TypeError):
             raise UserError(
-                f"{path} is no card: it lacks request, method or what it says; {mend('report', config)} has no use for it"
+                f"{path} is no card: it lacks request, method or what it says; {repair_command('report', config)} has no use for it"
             ) from None
     if not found:
-        again = mend("report", config).replace("report.py", "report.py card", 1)
+        again = repair_command("report", config).replace("report.py", "report.py card", 1)
         raise UserError(f"{id_}: no card in {folder} is of a request that names it; {again} makes the card of the request that is there")
     for line in sorted(found, reverse=True):
         print("  ".join(line))
@@ -145,7 +146,7 @@ def make(prepared: Prepared, name: str) -> Card:
 def _check_there(config: Config, name: str) -> None:
     """Before anything is read or fetched."""
     layout = Layout(config.workspace)
-    again = {stage: mend(stage, config, method=RunId.parse(name).key) for stage in ("unlearn", "evaluate")}
+    again = {stage: repair_command(stage, config, method=RunId.parse(name).key) for stage in ("unlearn", "evaluate")}
     if not layout.exists(name):
         raise UserError(f"{layout.root} holds no run of {name}; {again['unlearn']} makes one")
     for path in (layout.logits(name), layout.scores(name)):
@@ -156,7 +157,7 @@ def _check_there(config: Config, name: str) -> None:
 def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[str, Scores]]:
     """Logits tables and scores of the model and, as far as they are there, of those it is measured beside; all of these splits."""
     layout, split = prepared.layout, prepared.hashes["split"]
-    again = {stage: mend(stage, prepared.config, method=RunId.parse(name).key) for stage in ("unlearn", "evaluate")}
+    again = {stage: repair_command(stage, prepared.config, method=RunId.parse(name).key) for stage in ("unlearn", "evaluate")}
     tables, scores = {}, {}
     for which, stem in {"model": name, "original": "original", "retrained": "retrained"}.items():
         model, logits, path = layout.weights(stem), layout.logits(stem), layout.scores(stem)
@@ -363,7 +364,7 @@ def _reproduce(config: Config, name: str, tables: Mapping[str, LogitsTable], row
     """Commands, by the keys on the rows of result and original; where there is no row, by those that the card was asked for with."""
     method = RunId.parse(name).key
     if row is None:
-        again = {stage: mend(stage, config, method=method).strip("`") for stage in ("unlearn", "evaluate")}
+        again = {stage: repair_command(stage, config, method=method).strip("`") for stage in ("unlearn", "evaluate")}
         return {"commands": {"result": again["unlearn"], "scores": again["evaluate"]}, "about": {}}
     original = _row("original", tables["original"]) if "original" in tables else None
     params: dict[str, str] = (original["params"] if original else {}) | row["params"]

@@ -28,7 +28,8 @@ from lethe.reporting import published
 from lethe.workspace import scores as results
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
-from lethe.workspace.workspace import lying, mend
+from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import lying
 
 TITLE = "Machine unlearning: ten methods beside a model that never saw the forgotten images"
 TABLES = {"table_7": ("Table 7: the six models", published.TABLE_7), "table_8": ("Table 8: the four hybrids", published.TABLE_8)}
@@ -81,7 +82,7 @@ def read(config: Config) -> Measured:
     """Scores and epoch tables of the workspace. Raises UserError when there are none, or some were measured on other splits."""
     layout = Layout(config.workspace)
     if not _names(layout):
-        raise UserError(f"{layout.all_scores} holds no scores; {mend('unlearn', config)} makes some")
+        raise UserError(f"{layout.all_scores} holds no scores; {repair_command('unlearn', config)} makes some")
     prepared = lying(config)
     images, split = prepared.images, prepared.hashes["split"]
     sizes = {name: len(index) for name, index in prepared.splits.items()}
@@ -132,7 +133,7 @@ def _scores(config: Config, name: str, split: str) -> dict[str, float]:
     logits = layout.logits(name)
     if logits.exists() and checkpoint.metadata(logits).get("split") != split:
         stage = {"original": "pretrain", "retrained": "retrain"}.get(name, "evaluate")
-        again = mend(stage, config, **({"method": RunId.parse(name).key} if stage == "evaluate" else {}))
+        again = repair_command(stage, config, **({"method": RunId.parse(name).key} if stage == "evaluate" else {}))
         scores = layout.scores(name).relative_to(layout.root)
         raise UserError(f"{scores} was measured on other splits than data/splits holds; {again} measures anew")
     path = layout.scores(name)

@@ -13,7 +13,8 @@ from lethe.config.loader import STAGE
 from lethe.evaluation import logits_table as table
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.workspace.provenance import mismatch
-from lethe.workspace.workspace import Prepared, mend
+from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import Prepared
 
 
 def key(prepared: Prepared) -> str:
@@ -52,7 +53,7 @@ def tables(prepared: Prepared, kind: str) -> list[LogitsTable]:
                 there, here = (short(str(said.get(wrong[0]))) for said in (found[seed].about, wanted))
                 raise UserError(
                     f"{file} does not belong to this bank: its {wrong[0]} is {there}, these settings have {here}; "
-                    f"delete it, and {mend('bank', prepared.config)} makes its own"
+                    f"delete it, and {repair_command('bank', prepared.config)} makes its own"
                 )
     return [found[seed] for seed in sorted(found)]
 

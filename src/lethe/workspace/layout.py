@@ -120,6 +120,11 @@ class Layout:
     def search(self, method: str) -> Path:
         return self.root / "search" / method
 
+    @property
+    def settings(self) -> Path:
+        """The workspace's own layer of the configuration."""
+        return self.root / "settings.yaml"
+
     # --- state: neither DVC's nor git's ---------------------------------------------------------------------------------
 
     @property
@@ -168,7 +173,7 @@ class Layout:
 
     @property
     def given(self) -> Path:
-        """The keys by which the workspace was made."""
+        """The keys by which the checkout itself, or a workspace of an earlier version, was made."""
         return self.state / "given.json"
 
 

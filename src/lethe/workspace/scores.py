@@ -25,7 +25,8 @@ from lethe.workspace import read_model as reading
 from lethe.workspace.layout import Layout
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
-from lethe.workspace.workspace import Prepared, mend
+from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import Prepared
 
 Scores = dict[str, Any]
 
@@ -57,7 +58,7 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
     each = {seed: scores(prepared, str(run.with_seed(seed)), anew) for seed in several}
     for seed, weights_ in several.items():
         if each[seed]["of"]["model"] != weights_:
-            again = mend("unlearn", prepared.config, method=name)
+            again = repair_command("unlearn", prepared.config, method=name)
             raise UserError(
                 f"{name}: the model of seed {seed} is {each[seed]['of']['model']}, and {weights_} belongs to the others; {again} mends it"
             )

@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 
-from lethe._util.checkout import command, root
+from lethe._util.checkout import root
 from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, write_json, write_text
 from lethe.config.loader import Config
@@ -23,8 +22,8 @@ from lethe.models import architectures as model
 from lethe.models import device as compute
 from lethe.models.device import Compute
 from lethe.workspace.layout import Layout
+from lethe.workspace.settings import as_words, record, record_data, recorded, repair_command
 
-FOUND = ("data.source", "data.root", "data.image_size", "data.limit", "data.seed", "data.forget.")  # what images and splits show
 AHEAD = 3  # batches that are cut while the device is busy, where it can't hold the images
 
 
@@ -96,7 +95,7 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
     listing = sources.listing(asked.source, **where)
     images, was = load_images(path) if path.exists() else (None, "")
     others = f"{folder} holds other images than data.source {asked.source} asks for; {_or_give(config)}makes it anew"
-    if not anew and _told(config).get("data.source", asked.source) != asked.source:
+    if not anew and recorded(config).get("data.source", asked.source) != asked.source:
         raise UserError(others)  # before they are fetched
     if images is None or was != listing:
         say(f"reading {asked.source} images")
@@ -116,7 +115,7 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
             write_json(file, said)
     if anew or not (layout.splits).exists():
         splits.write(prepared.splits, images, layout.splits)
-    _tell(prepared, anew)
+    record_data(config, prepared.hashes["data"], anew)
     unseen = layout.gitignore
     if config.workspace.resolve() != root().resolve() and not unseen.exists():
         write_text(unseen, "*\n")  # no `git add -A` takes someone's images, nor the request to forget them
@@ -149,54 +148,11 @@ def _request(config: Config) -> DeletionRequest:
     return DeletionRequest(forget.fraction, forget.count, forget.classes, config.path(forget.ids) if forget.ids else None)
 
 
-def mend(stage: str, config: Config, **more: str) -> str:
-    """The command that makes what is missing or does not belong, with the keys that were given, now and when the workspace was made."""
-    method = more.get("method", "")
-    given = {k: v for k, v in config.given.items() if k != "method" and not k.startswith("methods.")} | more
-    if stage != "prepare":
-        asks = any(key.startswith("data.forget.") for key in given)
-        told = {k: v for k, v in _told(config).items() if not (asks and k.startswith("data.forget."))}
-        leave = ("pretrain.", "retrain.") if stage in ("pretrain", "retrain") else ()  # what makes anew does so by what is asked now
-        told = {k: v for k, v in told.items() if not k.startswith(("methods.", *leave)) or (method and k.startswith(f"methods.{method}."))}
-        given = told | given
-    return f"`{command(stage, *_words(given))}`"
-
-
-def _words(given: Mapping[str, str]) -> list[str]:
-    return [word for key, value in given.items() for word in (f"--{key}", value)]
-
-
-def _told(config: Config) -> dict[str, str]:
-    """The keys by which the images that lie here were asked for, beside params.yaml: who looks at them later need not know by heart."""
-    layout = Layout(config.workspace)
-    path, train = layout.given, layout.about("train")
-    said: Any = read_json(path) if path.exists() and train.exists() else None
-    told: dict[str, str] = said["given"] if said and said.get("of") == read_json(train)["hash"] else {}
-    return told
-
-
-def _tell(prepared: Prepared, anew: bool) -> None:
-    """Of a workspace that was there only what this call has found to be so may be said otherwise."""
-    config, told = prepared.config, _told(prepared.config)
-    given = {key: value for key, value in config.given.items() if key.startswith(("data.", "model."))}
-    if told:
-        kept = {key: value for key, value in told.items() if not anew or not key.startswith("data.")}
-        if any(key.startswith("data.forget.") for key in given):
-            kept = {key: value for key, value in kept.items() if not key.startswith("data.forget.")}
-        given = kept | (given if anew else {key: value for key, value in given.items() if key.startswith(FOUND)})
-    if given != told:
-        write_json(prepared.layout.given, {"of": prepared.hashes["data"], "given": given})
-
-
-def remember(prepared: Prepared, section: str) -> None:
-    """The keys of a section by which something was just made."""
-    told = _told(prepared.config)
-    given = {key: value for key, value in prepared.config.given.items() if key.startswith(section)}
-    now = {key: value for key, value in told.items() if not key.startswith(section)} | given
-    if now != told:
-        write_json(prepared.layout.given, {"of": prepared.hashes["data"], "given": now})
-
-
 def _or_give(config: Config) -> str:
-    told = shlex.join(_words({key: value for key, value in _told(config).items() if not key.startswith("methods.")}))
-    return f"{f'it was made with {told}, so give that, or ' if told else ''}{mend('prepare', config)} "
+    told = shlex.join(as_words({key: text for key, text in recorded(config).items() if not key.startswith("methods.")}))
+    return f"{f'it was made with {told}, so give that, or ' if told else ''}{repair_command('prepare', config)} "
+
+
+def remember(prepared: Prepared, *prefixes: str) -> None:
+    """Record the given keys by which something was just made."""
+    record(prepared.config, prepared.hashes["data"], *prefixes)

@@ -372,34 +372,6 @@ def test_what_does_not_belong_is_refused_and_mended(change: Callable[[Project], 
         assert len({split for _, split in tags}) == 2
 
 
-def test_a_workspace_says_what_it_was_made_with(project: Project) -> None:
-    said = ("--data.source", "digits", "--data.limit", "11")
-    project.ran("prepare", *said, "--run.workspace", "other")
-    asked = ("--run.workspace", "other")
-    for more in ((), ("--data.source", "cifar10")):
-        done = project.run("unlearn", *NONE, *asked, *more)
-        assert done.returncode == 2 and "reading cifar10" not in done.stderr
-        assert "it was made with --data.source digits --data.limit 11, so give that, or `python src/prepare.py" in done.stderr
-    done = project.run("report", *asked)
-    assert done.returncode == 2
-    assert "`python src/unlearn.py --data.source digits --data.limit 11 --run.workspace other` makes some" in done.stderr
-    project.ran("prepare", "--data.limit", "11", "--data.forget.count", "9", *asked)
-    done = project.run("report", *asked, "--data.forget.classes", "3")
-    assert "`python src/unlearn.py --data.limit 11 --run.workspace other --data.forget.classes 3` makes some" in done.stderr
-    # what a command that is refused says is not believed; nor is what stands beside other images, or none
-    project.run("unlearn", *NONE, *asked, "--data.limit", "11", "--data.forget.count", "9", "--model.architecture", "resnet18")
-    assert "resnet18" not in project.run("report", *asked).stderr
-    shutil.rmtree(project.root / "other" / "data")
-    assert "--data.limit" not in project.run("report", *asked).stderr
-    project.ran("prepare", *asked)
-    # what made an original is told behind it, and recipes that differ by their numbers
-    project.ran("pretrain", *asked, "--pretrain.lr", "0.05")
-    assert "--pretrain.lr 0.05" in project.run("report", "card", "--method", "model_1", *asked).stderr
-    done = project.run("unlearn", *NONE, *asked)
-    assert done.returncode == 2 and "(other recipe: peak 0.05, here 0.1)" in done.stderr
-    assert "`python src/pretrain.py --run.workspace other` makes it anew" in done.stderr
-
-
 def test_a_result_of_other_splits_is_not_scored(project: Project) -> None:
     project.ran("unlearn", *NONE)
     project.ran("prepare", "--data.forget.count", "30")

@@ -20,6 +20,7 @@ from lethe.config.loader import Config
 from lethe.config.method_schema import Arguments, method_section
 from lethe.config.schema import SECTIONS, Forget, leaves
 from lethe.recipes.paper_methods import METHODS
+from lethe.workspace import settings
 
 PARAMS = CHECKOUT / "params.yaml"
 Tree = dict[str, Any]
@@ -62,7 +63,7 @@ def line(path: Path, mark: str) -> int:
 
 def refusal(argv: list[str], params: Path = PARAMS, overlay: str | None = None) -> str:
     with pytest.raises(UserError) as raised:
-        config.load(argv, params=params, overlay=overlay)
+        config.load(argv, params=params, overlay=overlay, settings=settings.layer)
     said = str(raised.value)
     assert "\n" not in said
     assert "pydantic" not in said
@@ -332,11 +333,14 @@ def test_a_file_of_ones_own_overrides_what_the_workspace_remembers_and_the_comma
         f"run: {{workspace: {tmp_path / 'w'}, threads: 3}}\ndata: {{limit: 9}}\nmethods: {{mine: {{like: hybrid_4, epochs: 2}}}}\n"
     )
     typed = ["--run.workspace", str(tmp_path / "w")]
-    remembered = config.load(typed, params=path, overlay="demo")
+    remembered = config.load(typed, params=path, settings=settings.layer)
     assert (remembered.run.seed, remembered.data.limit, remembered.pretrain.lr) == (6, 7, 0.5)
+    remembered = config.load(typed, params=path, overlay="demo", settings=settings.layer)
+    assert (remembered.run.seed, remembered.data.limit, remembered.pretrain.lr) == (5, 7, 0.5), "the stage's section is asked for now"
     assert dict(remembered.data.forget) == dict.fromkeys(Forget.model_fields) | {"count": 5}
     assert remembered.given == {"run.seed": "5", "run.workspace": str(tmp_path / "w")}, "what is remembered is not given"
-    both = config.load(["--config", str(own), "--method=mine", "--data.forget.classes=a,b"], params=path)
+    assert remembered.settings == {"run.seed": "6", "data.limit": "7", "data.forget.count": "5", "pretrain.lr": "0.5"}
+    both = config.load(["--config", str(own), "--method=mine", "--data.forget.classes=a,b"], params=path, settings=settings.layer)
     assert (both.run.threads, both.data.limit, both.pretrain.lr, both.methods["mine"].epochs) == (3, 9, 0.5, 2)  # type: ignore[attr-defined]
     assert both.data.forget.classes == ("a", "b")
     assert both.data.forget.count is None
@@ -358,9 +362,9 @@ def test_a_file_of_ones_own_overrides_what_the_workspace_remembers_and_the_comma
 )
 def test_what_a_layer_gets_wrong_has_its_file_and_line(content: str, says: str, tmp_path: Path) -> None:
     path = written(tree(), tmp_path)
-    own, settings = tmp_path / "own.yaml", tmp_path / "w" / "settings.yaml"
-    settings.parent.mkdir()
-    for file, typed in ((own, ["--config", str(own)]), (settings, ["--run.workspace", str(tmp_path / "w")])):
+    own, remembered = tmp_path / "own.yaml", tmp_path / "w" / "settings.yaml"
+    remembered.parent.mkdir()
+    for file, typed in ((own, ["--config", str(own)]), (remembered, ["--run.workspace", str(tmp_path / "w")])):
         file.write_text(content)
         assert refusal(typed, path).startswith(says.format(file))
         file.unlink()

@@ -1,0 +1,208 @@
+"""A workspace's own settings: the keys by which its files were made, so that no later command has to repeat them.
+
+Rules:
+
+1. `<workspace>/settings.yaml` is a layer of the configuration: params.yaml < settings.yaml < the stage's section (demo) < command line.
+2. The checkout itself (`run.workspace` is `.`) has no such layer: params.yaml is its settings, and an edit of it always counts. What was
+   given on a command line there is only remembered (.lethe/given.json), for the commands that messages suggest.
+3. A stage that DVC runs reads params.yaml alone. What it makes again is no longer made by recorded keys, so they are dropped.
+4. A key is recorded when what it decides is made: data.* by prepare, pretrain.* and model.* with the original, retrain.* with the
+   retrained model, methods.<name>.* with a result, evaluate.* with scores. `make demo` records its section of params.yaml.
+5. A given key that contradicts the settings of files that exist is an error that names the command which replaces them."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lethe._util import dvc_stage as under_dvc
+from lethe._util.checkout import command, root
+from lethe._util.errors import UserError
+from lethe._util.files import read_json, write_json, write_text
+from lethe.config.describe import show
+from lethe.config.loader import Config
+from lethe.config.schema import SECTIONS, flatten
+from lethe.config.source_map import FORGET, Layer, read_yaml
+from lethe.workspace.layout import Layout
+
+HEADER = "# The keys by which this workspace was made. They win over params.yaml; the command line wins over them.\n"
+NOT_RECORDED = ("run.workspace", "method")
+COUNTS = ("pretrain.seeds", "retrain.seeds")  # of other models: they may grow
+WITH_ORIGINAL = ("pretrain.", "model.", "run.seed", "run.precision")
+# prefix of a key -> the stage that replaces what the key decides
+DECIDES = {"data.": "prepare", "model.": "pretrain", "pretrain.": "pretrain", "run.seed": "pretrain", "retrain.": "retrain"}
+# a stage -> the keys that it may change
+CHANGES = {
+    "prepare": tuple(DECIDES),
+    "pretrain": ("model.", "pretrain.", "run.seed", "retrain."),
+    "retrain": ("pretrain.", "retrain.", "run.seed"),
+}
+
+
+def layer(folder: Path) -> Layer:
+    """Read the settings that apply to a command on a workspace.
+
+    Args:
+        folder: the workspace.
+
+    Returns:
+        Dotted keys with their values, and the file that has them; nothing under DVC and for the checkout itself.
+    """
+    layout = Layout(folder)
+    if under_dvc.runs() or is_checkout(folder):
+        return Layer("", {})
+    if layout.settings.exists():
+        return Layer(str(layout.settings), _read(layout), layout.settings)
+    return Layer(str(layout.given), {key: None if text == "null" else text for key, text in _given(layout).items()})
+
+
+def is_checkout(folder: Path) -> bool:
+    return folder.resolve() == root().resolve()
+
+
+def recorded(config: Config) -> dict[str, str]:
+    """Return the recorded keys that are not applied, for a command that should repeat them."""
+    layout = Layout(config.workspace)
+    return _given(layout) if is_checkout(layout.root) else {}
+
+
+def record(config: Config, data: str, *prefixes: str) -> None:
+    """Record the given keys that decide what was just made.
+
+    Args:
+        config: the configuration by which it was made.
+        data: the hash of the train images.
+        *prefixes: what the recorded keys start with. Those that were recorded earlier and did not apply now are dropped.
+    """
+    values = _all(config)
+    was = _stored(config)
+    given = {key: show(values.get(key, text)) for key, text in config.given.items() if _recordable(key, prefixes)}
+    _store(config, data, {key: text for key, text in was.items() if key in config.applied_settings or not key.startswith(prefixes)} | given)
+
+
+def record_data(config: Config, data: str, anew: bool) -> None:
+    """Record the keys that decide the images and splits.
+
+    Args:
+        config: the configuration by which they were made.
+        data: the hash of the train images.
+        anew: whether they were made now; else only what the images and splits on disk confirm is recorded.
+    """
+    confirmed = ("data.source", "data.root", "data.image_size", "data.limit", "data.seed", FORGET)
+    values, was = _all(config), _stored(config)
+    given = {key: show(values.get(key, text)) for key, text in config.given.items() if _recordable(key, ("data.", "model."))}
+    laid = {key: show(values.get(key, text)) for key, text in config.laid.items() if key not in NOT_RECORDED}
+    if was:
+        kept = {key: text for key, text in was.items() if not anew or key in config.applied_settings or not key.startswith("data.")}
+        if any(key.startswith(FORGET) for key in given):
+            kept = {key: text for key, text in kept.items() if not key.startswith(FORGET)}
+        given = kept | (given if anew else {key: text for key, text in given.items() if key.startswith(confirmed)})
+    _store(config, data, given | ({} if under_dvc.runs() else laid))
+
+
+def check(config: Config, stage: str) -> None:
+    """Raise UserError for a given key that contradicts the settings of files that exist, unless the stage replaces them."""
+    layout, values = Layout(config.workspace), _all(config)
+    for key in config.given:
+        prefix = next((prefix for prefix in DECIDES if key.startswith(prefix)), None)
+        if prefix is None or key in COUNTS or key.startswith(CHANGES.get(stage, ())):
+            continue
+        was = config.settings.get(key)
+        if key.startswith(FORGET) and was is None:  # another of the four
+            was = next((f"{other} {text}" for other, text in config.settings.items() if other.startswith(FORGET)), None)
+        now = show(values.get(key))
+        if was is None or was == now or not _exists(layout, prefix):
+            continue
+        where = "command line" if key not in config.laid else "params.yaml"
+        raise UserError(
+            f"{key} is {now} ({where}), and {layout.root} was made with {was}; {repair_command(DECIDES[prefix], config)} replaces it"
+        )
+
+
+def repair_command(stage: str, config: Config, **more: str) -> str:
+    """Spell the command that makes what is missing or replaces what does not belong.
+
+    Args:
+        stage: the script of src/ that does.
+        config: of the command that found it missing: what was given to it, and the workspace does not know, is repeated.
+        **more: keys to give beside.
+
+    Returns:
+        The command, in backticks.
+    """
+    method, values = more.get("method", ""), _all(config)
+    given = {key: text for key, text in config.given.items() if key != "method" and not key.startswith("methods.")}
+    if stage != "prepare":
+        told = recorded(config)
+        if any(key.startswith(FORGET) for key in given):
+            told = {key: text for key, text in told.items() if not key.startswith(FORGET)}
+        leave = ("pretrain.", "retrain.") if stage in ("pretrain", "retrain") else ()  # made again by what is asked for now
+        told = {k: v for k, v in told.items() if not k.startswith(("methods.", *leave)) or (method and k.startswith(f"methods.{method}."))}
+        given = told | given
+    given = {key: text for key, text in given.items() if config.settings.get(key) != show(values.get(key, text))} | more
+    return f"`{command(stage, *as_words(given))}`"
+
+
+def as_words(given: Mapping[str, str]) -> list[str]:
+    return [word for key, text in given.items() for word in (f"--{key}", text)]
+
+
+def _recordable(key: str, prefixes: tuple[str, ...]) -> bool:
+    return key.startswith(prefixes) and key not in NOT_RECORDED
+
+
+def _exists(layout: Layout, prefix: str) -> bool:
+    """Whether there is what keys of this prefix decided."""
+    kind = {"data.": None, "retrain.": "retrained"}.get(prefix, "original")
+    return layout.about("train").exists() if kind is None else layout.weights(kind).exists()
+
+
+def _all(config: Config) -> dict[str, Any]:
+    """Dotted key -> value of every key that can be recorded."""
+    trees = {name: getattr(config, name).model_dump(mode="json") for name in SECTIONS}
+    trees["methods"] = {name: own.model_dump(mode="json") for name, own in config.methods.items()}
+    return flatten(trees, "")
+
+
+def _given(layout: Layout) -> dict[str, str]:
+    """What .lethe/given.json says, as long as the images are those it was written for."""
+    if not (layout.given.exists() and layout.about("train").exists()):
+        return {}
+    found: dict[str, Any] = read_json(layout.given)
+    return dict(found["given"]) if found.get("of") == read_json(layout.about("train"))["hash"] else {}
+
+
+def _read(layout: Layout) -> dict[str, Any]:
+    return flatten(read_yaml(layout.settings, str(layout.settings)), "")
+
+
+def _stored(config: Config) -> dict[str, str]:
+    layout = Layout(config.workspace)
+    if not is_checkout(layout.root) and layout.settings.exists():
+        return {key: show(value) for key, value in _read(layout).items()}
+    return _given(layout)
+
+
+def _store(config: Config, data: str, given: Mapping[str, str]) -> None:
+    layout = Layout(config.workspace)
+    if is_checkout(layout.root):
+        if given != _given(layout):
+            write_json(layout.given, {"of": data, "given": given})
+    elif given != _stored(config) or (given and not layout.settings.exists()):
+        write_text(layout.settings, HEADER + _yaml(config, given))
+
+
+def _yaml(config: Config, given: Mapping[str, str]) -> str:
+    from ruamel.yaml import YAML
+
+    values, tree = _all(config), dict[str, Any]()
+    for key in sorted(given):
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = values[key] if key in values and show(values[key]) == given[key] else given[key]
+    yaml, out = YAML(typ="safe", pure=True), io.StringIO()
+    yaml.default_flow_style = None  # the innermost sections on one line, as in params.yaml
+    yaml.dump(tree, out)
+    return out.getvalue() if tree else ""
