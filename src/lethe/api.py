@@ -30,6 +30,7 @@ from lethe.evaluation import inference, representations, verdict
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.reporting import console_tables
 from lethe.workspace import scores
 
 UserData: TypeAlias = Mapping[str, Examples | None] | Data
@@ -128,16 +129,16 @@ class Score:
     @property
     def verdict(self) -> str:
         """In one phrase what forget accuracy shows: one of `lethe.evaluation.verdict.KINDS`; "no reference" without models to compare."""
-        reading = verdict.Reading("", "", "", self.sizes, {name: own["accuracy"] for name, own in self.measured.items()})
+        results = verdict.ResultSet("", "", "", self.sizes, {name: own["accuracy"] for name, own in self.measured.items()})
         alarm = scores.alarm(dict(self.measured["unlearned"]))
         if alarm is not None:
-            reading = replace(reading, alarms={"unlearned": alarm})
-        found = verdict.verdict(reading, "unlearned")
+            results = replace(results, alarms={"unlearned": alarm})
+        found = verdict.assess(results, "unlearned")
         return "no reference" if found is None else found.kind
 
     def table(self) -> str:
         """Accuracies in percent by split, one model a line, with the distance to the retrained model in points in brackets."""
-        return scores.show([(name, dict(own)) for name, own in self.measured.items()])
+        return console_tables.accuracy_table([(name, dict(own)) for name, own in self.measured.items()])
 
     def to_json(self) -> str:
         """Everything, as JSON: the same keys as scores/*.json of a workspace."""

@@ -126,14 +126,15 @@ def of_report() -> Numbers:
             "hybrid_1": (80.0, 40.0, 70.0, 69.0),
         }.items()
     }
-    reading_ = judge.Reading("independent", "", "", sizes, rows)
+    reading_ = judge.ResultSet("independent", "", "", sizes, rows)
     seeds = {name: {seed: _of_seed(row, seed * len(name)) for seed in range(4)} for name, row in rows.items()}
-    several = replace(reading_, seeds=seeds)
+    several = replace(reading_, by_seed=seeds)
     return {
-        "kinds": {name: getattr(judge.verdict(reading_, name), "kind", None) for name in rows},
-        "chance": judge.chance((84.0, 200), (85.0, 200)),
+        "kinds": {name: getattr(judge.assess(reading_, name), "kind", None) for name in rows},
+        "chance": judge.margin_of_error((84.0, 200), (85.0, 200)),
         "neighbours": [
-            [one.points, one.half_width, one.p, one.adjusted] for one in judge.neighbours(several, ["model_1", "model_4", "hybrid_1"])
+            [one.points, one.half_width, one.p, one.adjusted]
+            for one in judge.compare_neighbours(several, ["model_1", "model_4", "hybrid_1"])
         ],
         "over seeds": intervals.over_seeds([1.0, 2.0, 4.0]).low,
     }

@@ -218,7 +218,7 @@ def tool() -> Any:
 def serve() -> None:
     """A request is a line: a stage to start (the answer is its pid) or a pid to wait for (its exit code)."""
     sys.path[0] = str(ROOT / "src")
-    for name in ("pipeline.dry_run", "pipeline.unlearn", "plots.figures", "tracking.run_log"):
+    for name in ("pipeline.dry_run", "pipeline.unlearn", "plots.training_curves", "tracking.run_log"):
         importlib.import_module(f"lethe.{name}")
     os.environ.update(sys.modules["lethe.tracking.mlflow_delivery"].QUIET)
     for name in (
@@ -257,7 +257,7 @@ def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: 
     sys.argv = argv
     faulthandler.enable()  # where an interpreter crashed stands on stderr
     if environment.get("CURVES") == "none":  # drawing them takes longer than the rest of a small run
-        sys.modules["lethe.plots.figures"].curves = lambda *_: b""  # type: ignore[attr-defined]
+        sys.modules["lethe.plots.training_curves"].accuracy_curves = lambda *_: b""  # type: ignore[attr-defined]
     if "HIT" in environment:
         hit(**json.loads(environment["HIT"]))
     if "LARGEST" in environment:

@@ -244,7 +244,7 @@ def test_a_score_next_to_several_references() -> None:
     assert perfect.verdict in ("as retrained", "undecided")
     alone = lethe.evaluate(original, retain=RETAIN, forget=FORGET, test=TEST)
     assert alone.verdict == "no reference"
-    assert "takes at least 1 retrained model" in alone.to_json()
+    assert "needs at least 1 retrained model" in alone.to_json()
 
 
 def test_examples_are_python() -> None:

@@ -33,10 +33,10 @@ def result(weights: str, metadata: Mapping[str, str]) -> str:
     return short(digest(several[seed] for seed in sorted(several)) if several else weights)
 
 
-def said(seeds: Sequence[int]) -> str:
-    """In words.
+def seed_range(seeds: Sequence[int]) -> str:
+    """Describe seeds.
 
-    >>> said([0, 1, 2]), said([1, 4]), said([7])
+    >>> seed_range([0, 1, 2]), seed_range([1, 4]), seed_range([7])
     ('0 to 2', '1, 4', '7')
     """
     dense = len(seeds) > 2 and [*seeds] == [*range(seeds[0], seeds[-1] + 1)]

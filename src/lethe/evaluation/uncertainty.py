@@ -90,8 +90,8 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def no_power(original: Estimate, held_out: Estimate) -> bool:
-    """Whether a measure can't tell the model that did nothing from a retrained one that is held out: then it judges no method.
+def discriminates(original: Estimate, held_out: Estimate) -> bool:
+    """Whether a measure separates the original, which forgot nothing, from a held-out retrained model: their intervals do not overlap.
 
-    So it is where their intervals overlap."""
-    return original.overlaps(held_out)
+    Otherwise it can't judge any method."""
+    return not original.overlaps(held_out)

@@ -34,7 +34,7 @@ class Unit:
     parent: Mapping[str, Any]  # the reference of the bank's row
 
     def __str__(self) -> str:
-        return f"{self.kind}, seed{'s' if len(self.seeds) > 1 else ''} {seeds.said(self.seeds)}"
+        return f"{self.kind}, seed{'s' if len(self.seeds) > 1 else ''} {seeds.seed_range(self.seeds)}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _elsewhere, (self.prepared.config, self.kind, self.seeds, self.parent)

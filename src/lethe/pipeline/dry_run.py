@@ -34,7 +34,7 @@ def explain(config: Config, measure: bool = False) -> str:
         first, name = config.run.seed, config.method
         each = f"models/{name}.seed<k>.safetensors, epochs/{name}.seed<k>.csv"
         lines.append(
-            f"{number} runs from one original, by seeds {seeds.said(range(first, first + number))}: {each}; those that are there stay"
+            f"{number} runs from one original, by seeds {seeds.seed_range(range(first, first + number))}: {each}; those that are there stay"
         )
     for name, recipe in recipes.items():
         lines += ["", f"{name}: {len(recipe)} phases"]

@@ -23,7 +23,7 @@ from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import checkpoint
 from lethe.pipeline import run_logging as rows
-from lethe.plots import figures as plots
+from lethe.plots import training_curves
 from lethe.recipes.recipe import Recipe
 from lethe.tracking import run_log as tracking
 from lethe.workspace import timing as clock
@@ -67,7 +67,7 @@ class Started:
                 newest = self.resume.history[-1]
                 self.row.metrics(row_metrics(newest), epoch.global_epoch, newest["at"])
                 self.row.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
-                self.row.refresh(lambda: plots.curves(self.resume.history, self.name), "curves.png")
+                self.row.refresh(lambda: training_curves.accuracy_curves(self.resume.history, self.name), "curves.png")
                 every = config.run.checkpoint_every
                 if every and epoch.global_epoch and epoch.global_epoch % every == 0:
                     path = self.resume.folder / f"{epoch.global_epoch}.safetensors"

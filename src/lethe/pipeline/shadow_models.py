@@ -222,7 +222,7 @@ class Chunk:
     label: str
 
     def __str__(self) -> str:
-        return f"{self.label} {seeds.said([other.number for other in self.others])}"
+        return f"{self.label} {seeds.seed_range([other.number for other in self.others])}"
 
     def lies(self) -> bool:
         return all(other.lies() for other in self.others)

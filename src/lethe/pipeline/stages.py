@@ -7,6 +7,7 @@ from lethe.pipeline import references
 from lethe.pipeline.bank_training import grow
 from lethe.pipeline.unlearn import evaluate, unlearn
 from lethe.recipes.paper_methods import TEN
+from lethe.reporting import console_tables
 from lethe.reporting.report import report
 from lethe.workspace import scores, workspace
 
@@ -33,7 +34,7 @@ def retrain(config: Config) -> None:
 def _reference(config: Config, kind: str) -> None:
     prepared = workspace.prepare(config)
     references.weights(prepared, kind, anew=True, launched=True)
-    print(scores.show([(kind, scores.scores(prepared, kind))]))
+    print(console_tables.accuracy_table([(kind, scores.scores(prepared, kind))]))
 
 
 def demo(config: Config) -> None:

@@ -24,6 +24,7 @@ from lethe.pipeline import run_logging as rows
 from lethe.pipeline import shadow_models as others
 from lethe.pipeline.runner import held, resume_folder, started
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.reporting import console_tables
 from lethe.workspace import scores as results
 from lethe.workspace.layout import Layout
 from lethe.workspace.provenance import matches
@@ -181,8 +182,8 @@ def _several(prepared: Prepared, recipe: Recipe, start: dict[str, Tensor]) -> No
             units = [Unit(prepared, number, recipe, start, parent.reference()) for number in numbers]
             there = [unit for unit in units if unit.there()]
             if there:
-                known = seeds.said([unit.seed for unit in there])
-                say(f"{name}: seeds {seeds.said(numbers)}, of which {known} {'is' if len(there) == 1 else 'are'} there")
+                known = seeds.seed_range([unit.seed for unit in there])
+                say(f"{name}: seeds {seeds.seed_range(numbers)}, of which {known} {'is' if len(there) == 1 else 'are'} there")
             for unit in there:
                 rows.below(unit.own, unit.name, recipe, unit.parent, unit.prepared)
             missing = [unit for unit in units if unit not in there]
@@ -249,9 +250,9 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
     rows.references(prepared, beside, rescored=names)
     remember(prepared, "evaluate.")
     table = [(name, results.scores(prepared, name)) for name in (*beside, *results_)]
-    print(results.show(table, results.no_yardstick(layout)))
+    print(console_tables.accuracy_table(table, results.baseline_warning(layout)))
     if config.evaluate.swap or config.evaluate.shadows:
-        print(results.show_attacks([row for row in table if row[0] in names]))
+        print(console_tables.attack_table([row for row in table if row[0] in names]))
     sys.stdout.flush()
     say(f"compare the runs: {rows.where_to_look()}")
     if failed:
@@ -267,7 +268,8 @@ def _each(prepared: Prepared, name: str) -> list[str]:
             keys = {"method": name, "run.seed": str(min(several)), "run.seeds": str(len(several))}
             again = repair_command("unlearn", prepared.config, **keys)
             raise UserError(
-                f"{prepared.layout.weights(one)} does not exist, and {name} is of seeds {seeds.said(sorted(several))}; {again} makes it"
+                f"{prepared.layout.weights(one)} does not exist, and {name} is of seeds {seeds.seed_range(sorted(several))}; "
+                f"{again} makes it"
             )
     return [*(str(run.with_seed(number)) for number in several), name]
 
@@ -275,7 +277,7 @@ def _each(prepared: Prepared, name: str) -> list[str]:
 def show(prepared: Prepared, names: Iterable[str]) -> None:
     """The result table on stdout, the next command on stderr."""
     table = [(name, results.scores(prepared, name)) for name in ("original", "retrained", *names)]
-    print(results.show(table, results.no_yardstick(prepared.layout)))
+    print(console_tables.accuracy_table(table, results.baseline_warning(prepared.layout)))
     sys.stdout.flush()
     say(f"compare the runs: {rows.where_to_look()}")
 

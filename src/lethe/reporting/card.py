@@ -26,7 +26,7 @@ from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation import verdict as judge
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.membership import CHANCE_LEVELS
-from lethe.evaluation.verdict import Reading
+from lethe.evaluation.verdict import ResultSet
 from lethe.models import checkpoint
 from lethe.reporting import card_page as cardpage
 from lethe.tracking import run_log as tracking
@@ -113,7 +113,7 @@ def make(prepared: Prepared, name: str) -> Card:
     tables, scores = _read(prepared, name)
     ours = scores["model"]
     reading = _reading(prepared, name, scores)
-    weak = results.no_yardstick(prepared.layout)
+    weak = results.baseline_warning(prepared.layout)
     row = _row(name, tables["model"])
     lines = _measures(scores, row)
     tally = _tally(lines)
@@ -187,23 +187,23 @@ def _weights(made: LogitsTable) -> str:
     return made.about.get("model", made.hash)
 
 
-def _reading(prepared: Prepared, name: str, scores: Mapping[str, Scores]) -> Reading:
+def _reading(prepared: Prepared, name: str, scores: Mapping[str, Scores]) -> ResultSet:
     rows = {name if which == "model" else which: measured["accuracy"] for which, measured in scores.items()}
     alarm = results.alarm(scores["model"])
     sizes = {split: len(index) for split, index in prepared.splits.items()}
-    return Reading("", "", "", sizes, rows, alarms={} if alarm is None else {name: alarm})
+    return ResultSet("", "", "", sizes, rows, alarms={} if alarm is None else {name: alarm})
 
 
-def _says(reading: Reading, name: str) -> dict[str, str]:
+def _says(reading: ResultSet, name: str) -> dict[str, str]:
     """What forget accuracy says, by the report's rule; it says over-forgets exactly where the alarm does."""
-    found = judge.verdict(reading, name)
+    found = judge.assess(reading, name)
     if found is None:
         return {
             "kind": "unknown",
             "head": "Nothing to compare with",
             "meaning": "Without an original and a retrained model accuracies say nothing.",
         }
-    if not judge.has_power(reading) and not reading.alarms.get(name):
+    if not judge.discriminates(reading) and not reading.alarms.get(name):
         meaning = "Forget accuracy does not tell the original from the retrained model, so it can't judge this one."
         return {"kind": "no power", "head": "No power here", "meaning": meaning}
     head, meaning = judge.KINDS[found.kind]

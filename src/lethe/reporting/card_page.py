@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lethe.evaluation import registry
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.measures import LARGEST_SHARE
-from lethe.plots import figures as plots
+from lethe.plots import histograms
 
 Card = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ def html(card: Card) -> str:
     return (
         _environment(True)
         .get_template("card.html.jinja")
-        .render(**_said(card), figure=plots.histograms(_series(card), card["loss"]["log10_edges"]))
+        .render(**_said(card), figure=histograms.loss_histograms(_series(card), card["loss"]["log10_edges"]))
     )
 
 
@@ -53,7 +53,7 @@ def _environment(escaped: bool) -> Environment:
         "bars": bars,
         "words": words,
         "says": says,
-        "seeds": seeds.said,
+        "seeds": seeds.seed_range,
         "aim": lambda aim: AIMS.get(aim, aim),
     }
     return found

@@ -1,15 +1,14 @@
-"""The published numbers, percent, as data.
+"""Published accuracies in percent: Tables 7 (six models) and 8 (four hybrids), and the two references.
 
-Tables 7 (six models) and 8 (four hybrids): project report "Efficient Machine Unlearning for Deep Neural Networks", CIFAR-10,
-ResNet-18; they come from its notebook, in which every method began at the result of the one before. The report has no
-retrained row. The two references are those of the starting kit that it used, as published: original train 99.5 (retain and
-forget are both train images) and test 88.3; retrained retain 99.5 and forget 88.2. What was not published is absent.
-"""
+The tables are those of the project report "Efficient Machine Unlearning for Deep Neural Networks" (CIFAR-10, ResNet-18). They come from
+its notebook, in which every method starts from the result of the previous one. The report has no retrained model; the references are
+those published with the starting kit that it used: original 99.5 on train images (retain and forget) and 88.3 on test; retrained 99.5 on
+retain and 88.2 on forget. Numbers that were not published are absent."""
 
 SOURCE = (
     'Tables 7 and 8 of the project report "Efficient Machine Unlearning for Deep Neural Networks" (CIFAR-10, ResNet-18), '
-    "made by its notebook in one chain; original and retrained: the published checkpoints it began with, one decimal, "
-    "validation and the retrained model's test accuracy not published"
+    "produced by its notebook in one chain; original and retrained: the published checkpoints that it starts from, with one decimal; "
+    "their validation accuracy and the test accuracy of the retrained model were not published"
 )
 SIZES = {"retain": 45_000, "forget": 5_000, "validation": 5_000, "test": 5_000}
 ARCHITECTURE = "resnet18"
@@ -38,3 +37,5 @@ TABLE_8 = {
     "hybrid_3": _row(100.00, 71.76, 85.36, 85.08),
     "hybrid_4": _row(98.42, 66.64, 78.88, 78.02),
 }
+
+ALL = REFERENCES | TABLE_7 | TABLE_8

@@ -18,7 +18,6 @@ from lethe.evaluation import logits_table as table
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import SHADOWS, SWAPPED, Array, LogitsTable
-from lethe.evaluation.membership import CHANCE_LEVELS
 from lethe.models import checkpoint
 from lethe.workspace import bank
 from lethe.workspace import read_model as reading
@@ -172,7 +171,7 @@ def there(prepared: Prepared, name: str) -> bool:
     return path.exists() and checkpoint.metadata(path).get("split") == split
 
 
-WEAK = 10.0  # points of validation accuracy below the original: a retrained model that low was made by another recipe
+WEAK = 10.0  # points of validation accuracy below the original: a retrained model this low was trained by another recipe
 # what a model must have been made from: an original knows no forget list, a retrained model what it retained
 BELONGS = {"original": ("data",), "retrained": ("data", "retain")}
 
@@ -334,22 +333,11 @@ def metric(id_: str) -> str:
     return ".".join([split, *(part for part in parts if part != split)]) if split else id_
 
 
-def show_attacks(table: Sequence[tuple[str, Scores]]) -> str:
-    """What the two attacks by models on other requests make of each, or what they lack."""
-    lines = []
-    for name, measured in table:
-        said = []
-        for id_ in ("ulira.auc", "swap.advantage"):
-            got = measured["measures"].get(id_) or measured["measures"].get(id_.partition(".")[0], {})
-            spread = f" ({got['low']:.3f} to {got['high']:.3f})" if "low" in got else ""
-            said.append(f"{id_} {got['value']:.3f}{spread}" if "value" in got else f"{id_}: {got.get('missing', 'not asked for')}")
-        lines.append(f"{name:<22}{'; '.join(said)}")
-    return "\n".join([*lines, f"by chance: ulira.auc {CHANCE_LEVELS['ulira.auc']:g}, swap.advantage 0; 95 % intervals in brackets"])
+def baseline_warning(layout: Layout) -> str:
+    """Warn about a retrained model that was probably not trained like the original; "" if nothing suggests so.
 
-
-def no_yardstick(layout: Layout) -> str:
-    """In words, that the original is someone's file and the retrained model, trained here, is far worse, so hardly made by the same recipe;
-    "" where nothing says so. Of whole-class requests the classes count that retain still holds."""
+    That is the case if the original is a given checkpoint and the retrained model, trained here, is more than WEAK points worse on
+    validation (on the classes that retain still contains, for whole-class requests)."""
     models, files = [layout.weights(name) for name in STAGE], [layout.scores(name) for name in STAGE]
     if not all(path.exists() for path in (*models, *files)):
         return ""
@@ -360,34 +348,6 @@ def no_yardstick(layout: Layout) -> str:
     if theirs != "unknown" or ours != "trained" or original - retrained_ <= WEAK:
         return ""
     return (
-        f"retrained is {original - retrained_:.1f} points below original on validation, so it is no yardstick for it: it was made by "
-        "pretrain.*, retrain.*; set these to what made the original, or give --retrain.checkpoint"
+        f"retrained is {original - retrained_:.1f} points below original on validation, so it is no valid baseline for it: it was trained "
+        "with pretrain.*, retrain.*; set these to how the original was trained, or give --retrain.checkpoint"
     )
-
-
-def show(table: Sequence[tuple[str, Scores]], weak: str = "") -> str:
-    """The result, side by side, with each row's distance to the retrained model in brackets; of several seeds means. `weak`: what
-    `no_yardstick` says."""
-    reference = dict(table).get("retrained")
-    several = {name: [*map(int, measured["seeds"])] for name, measured in table if "seeds" in measured}
-    wide = 26 if several else 18
-    head = f"{'percent':<22}" + "".join(f"{name:>{wide}}" for name in SPLITS) + f"{'gap':>9}"
-    lines = [head]
-    for name, measured in table:
-        cells, far = [], distances(measured, reference) if reference and name != "retrained" else {}
-        for split in SPLITS:
-            value = measured["accuracy"].get(split)
-            apart = f" ({far[f'{split}.distance']:+.2f})" if f"{split}.distance" in far else ""
-            half = seeds.half_width(measured["measures"].get(f"accuracy.{split}")) if name in several else None
-            spread = f" ± {half:.2f}" if half is not None else ""
-            cells.append(f"{value:.2f}{spread}{apart}".rjust(wide) if value is not None else " " * wide)
-        lines.append(f"{name:<22}" + "".join(cells) + f"{measured['gap']:9.2f}")
-    if reference:
-        lines += [weak] if weak else []
-        lines.append("in brackets: minus retrained, in points; perfect unlearning is 0 everywhere. gap: retain minus forget")
-    lines += [
-        f"{name}: mean over {len(each)} seeds ({seeds.said(each)}) ± half the 95 % interval (Student's t over seeds)"
-        for name, each in several.items()
-    ]
-    lines += [f"{name} over-forgets: {said}" for name, measured in table if (said := over_forgotten(measured))]
-    return "\n".join(lines)

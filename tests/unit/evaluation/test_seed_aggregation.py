@@ -10,8 +10,7 @@ from scipy import special, stats
 
 from lethe.data.splits import SPLITS
 from lethe.evaluation import seed_aggregation as seeds
-from lethe.evaluation import verdict as judge
-from lethe.evaluation.verdict import Reading
+from lethe.evaluation.verdict import ResultSet, compare_neighbours
 
 # --- the arithmetic -----------------------------------------------------------------------------------------------------
 
@@ -31,8 +30,10 @@ def tables(draw: st.DrawFn) -> dict[str, dict[int, dict[str, float]]]:
 def test_paired_tests_and_their_correction_against_a_second_way(by_seed: dict[str, dict[int, dict[str, float]]]) -> None:
     """p from the incomplete beta function; Holm's correction as the closed test of all intersections by Bonferroni."""
     rows = {name: {split: float(np.mean([one[split] for one in each.values()])) for split in SPLITS} for name, each in by_seed.items()}
-    reading = Reading("", "", "", dict.fromkeys(SPLITS, 100), rows, seeds={name: each for name, each in by_seed.items() if len(each) > 1})
-    found = judge.neighbours(reading, [f"model_{n}" for n in range(1, 7)])
+    results = ResultSet(
+        "", "", "", dict.fromkeys(SPLITS, 100), rows, by_seed={name: each for name, each in by_seed.items() if len(each) > 1}
+    )
+    found = compare_neighbours(results, [f"model_{n}" for n in range(1, 7)])
     pairs = [(a, b) for a, b in zip(by_seed, [*by_seed][1:], strict=False) if len({*by_seed[a]} & {*by_seed[b]}) > 1]
     assert [(one.first, one.second, one.split) for one in found] == [(*pair, split) for pair in pairs for split in ("forget", "test")]
     for one in found:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lethe.evaluation.uncertainty import EXAMPLES, SEEDS, Estimate, bootstrap, holm, no_power, over_seeds, paired
+from lethe.evaluation.uncertainty import EXAMPLES, SEEDS, Estimate, bootstrap, discriminates, holm, over_seeds, paired
 
 
 def test_a_bootstrap_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
@@ -58,8 +58,8 @@ def test_holms_correction_by_hand() -> None:
     assert holm({}) == {}
 
 
-def test_no_power_where_original_and_retrained_overlap() -> None:
-    assert no_power(Estimate(98.0, 97.0, 99.0), Estimate(96.0, 95.0, 97.5))
-    assert not no_power(Estimate(98.0, 97.6, 99.0), Estimate(96.0, 95.0, 97.5))
-    assert no_power(Estimate(96.0), Estimate(96.0, 95.0, 97.5))
-    assert not no_power(Estimate(0.1), Estimate(0.2))
+def test_no_discrimination_where_original_and_retrained_overlap() -> None:
+    assert not discriminates(Estimate(98.0, 97.0, 99.0), Estimate(96.0, 95.0, 97.5))
+    assert discriminates(Estimate(98.0, 97.6, 99.0), Estimate(96.0, 95.0, 97.5))
+    assert not discriminates(Estimate(96.0), Estimate(96.0, 95.0, 97.5))
+    assert discriminates(Estimate(0.1), Estimate(0.2))

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from lethe.plots import figures as plots
+from lethe.plots import training_curves
 
 # --- a crash that was there once -------------------------------------------------------------------------------------
 
@@ -26,8 +26,10 @@ def test_a_figure_while_another_thread_imports_ipython(monkeypatch: pytest.Monke
     half = Half("IPython")
     monkeypatch.setitem(sys.modules, "IPython", half)
     FigureCanvasBase._fix_ipython_backend2gui.cache_clear()  # type: ignore[attr-defined]
-    assert plots.curves([{"step": 0, "phase": "start", "retain.accuracy": 10.0}], "a").startswith(b"\x89PNG")
+    assert training_curves.accuracy_curves([{"step": 0, "phase": "start", "retain.accuracy": 10.0}], "a").startswith(b"\x89PNG")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib's on a layout that does not fit
-        assert plots.curves([{"step": 0, "phase": "start", "retain.accuracy": 10.0}, {"step": 1, "phase": "alternate"}], "a")
+        assert training_curves.accuracy_curves(
+            [{"step": 0, "phase": "start", "retain.accuracy": 10.0}, {"step": 1, "phase": "alternate"}], "a"
+        )
     assert half.asked > 1

@@ -14,7 +14,7 @@ from lethe.config import loader as config
 from lethe.data import splits
 from lethe.data.images import Images, save_images
 from lethe.models import checkpoint
-from lethe.plots import figures as plots
+from lethe.plots import histograms
 from lethe.reporting import card
 from lethe.reporting import card_page as cardpage
 from lethe.workspace import scores as results
@@ -62,7 +62,9 @@ def home(made, tmp_path, monkeypatch):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    monkeypatch.setattr(plots, "histograms", lambda series, edges: f"<svg>{[list(each[3]) for each in series]}{list(edges)}</svg>")
+    monkeypatch.setattr(
+        histograms, "loss_histograms", lambda series, edges: f"<svg>{[list(each[3]) for each in series]}{list(edges)}</svg>"
+    )
 
 
 def leaves(tree, path=()):
@@ -178,13 +180,13 @@ def test_the_alarm_is_on_the_card(home, undrawn):
     assert made["alarm"] == "" and "Alarm" not in html + markdown
 
 
-def test_a_retrained_model_that_is_no_yardstick_is_called_so(home, undrawn, monkeypatch):
+def test_a_retrained_model_that_is_no_baseline_is_called_so(home, undrawn, monkeypatch):
     made, *_ = written(home)
     assert made["cannot"] == [card.CANNOT[made["tier"]], card.UNTRIED, *card.BEYOND]
-    monkeypatch.setattr(results, "no_yardstick", lambda where: f"retrained is no yardstick in {where.root.name}")
+    monkeypatch.setattr(results, "baseline_warning", lambda where: f"retrained is no valid baseline in {where.root.name}")
     made, markdown, html = written(home)
     first = made["cannot"][0]
-    assert first == "Retrained is no yardstick in workspace." and first in html and first in markdown
+    assert first == "Retrained is no valid baseline in workspace." and first in html and first in markdown
 
 
 def test_what_all_measures_come_to_stands_at_the_top(home, undrawn):
@@ -320,7 +322,7 @@ def test_nothing_is_half_written(home, monkeypatch):
     def full(series, edges):
         raise OSError("no space left")
 
-    monkeypatch.setattr(plots, "histograms", full)
+    monkeypatch.setattr(histograms, "loss_histograms", full)
     with pytest.raises(OSError, match="no space left"):
         written(home)
     assert not (home / "cards").exists() and not home.told

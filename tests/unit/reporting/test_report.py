@@ -17,12 +17,12 @@ from lethe.config import loader as config
 from lethe.data import splits
 from lethe.data.deletion_request import DeletionRequest
 from lethe.data.images import Images, save_images
-from lethe.evaluation import verdict as judge
-from lethe.evaluation.verdict import Reading
+from lethe.evaluation import verdict
+from lethe.evaluation.verdict import ResultSet, assess
 from lethe.models import checkpoint
-from lethe.plots import figures as plots
+from lethe.plots import report_figures
 from lethe.recipes.paper_methods import TEN
-from lethe.reporting import published, report
+from lethe.reporting import narrative, published, report, report_data
 
 SIZES = {"retain": 1500, "forget": 500, "validation": 500, "test": 500}
 ORIGINAL, RETRAINED = (99.4, 99.2, 88.0, 88.2), (99.6, 88.2, 88.4, 88.6)
@@ -70,7 +70,7 @@ def home(made, tmp_path):
 def undrawn(monkeypatch):
     """Figures take seconds; most tests look at their records."""
     for name in ("scatter", "lines"):
-        monkeypatch.setattr(plots, name, lambda record, **how: b"png")
+        monkeypatch.setattr(report_figures, name, lambda record, **how: b"png")
 
 
 def written(home):
@@ -136,8 +136,8 @@ def test_what_no_longer_is_true_goes(home, undrawn):
     assert set(made) == {"notes.txt", "report.md"} | {f"{n}.csv" for n in ("table_7", "table_8")} | {
         f"figure_{n}.{kind}" for n in (1, 4) for kind in ("csv", "png")
     }
-    assert "Not run: there is nothing to draw." in made["report.md"].decode()
-    assert "Not run; `python src/unlearn.py --method as_run` makes it." in made["report.md"].decode()
+    assert "Not run: nothing to draw." in made["report.md"].decode()
+    assert "Not run. `python src/unlearn.py --method as_run` produces these results." in made["report.md"].decode()
 
 
 def test_variants_and_other_seeds(home, undrawn):
@@ -219,7 +219,7 @@ def test_the_records_of_the_figures(home, undrawn):
     assert (ours["label"], float(ours["forget"]), float(ours["retain"])) == ("H4", 66.2, 98.2)
     (ours,) = [r for r in fourth if (r["method"], r["panel"]) == ("retrained", "as run (digits)")]
     assert (float(ours["test"]), float(ours["forget"])) == (88.6, 88.2)
-    assert float(ours["test.chance"]) == pytest.approx(judge.chance((88.6, 500)), abs=1e-6)
+    assert float(ours["test.chance"]) == pytest.approx(verdict.margin_of_error((88.6, 500)), abs=1e-6)
     second, third = rows(made["figure_2.csv"]), rows(made["figure_3.csv"])
     points = [
         (int(r["epoch"]), float(r["validation"])) for r in second if (r["method"], r["panel"]) == ("hybrid_4", "independent: four hybrids")
@@ -261,7 +261,7 @@ def test_nothing_is_half_written(home, undrawn, monkeypatch):
     def full(record, **how):
         raise OSError("no space left")
 
-    monkeypatch.setattr(plots, "lines", full)
+    monkeypatch.setattr(report_figures, "lines", full)
     with pytest.raises(OSError, match="no space left"):
         written(home)
     assert {path.name: path.read_bytes() for path in (home / "report").iterdir()} == before
@@ -289,7 +289,7 @@ def test_what_does_not_belong_is_refused(home, undrawn):
 def reading(retrained=RETRAINED, original=ORIGINAL, n=5000, **methods):
     table = {"original": original, "retrained": retrained, **methods}
     named = {name: dict(zip(splits.SPLITS, row, strict=True)) for name, row in table.items()}
-    return Reading("mine", "", "", dict.fromkeys(splits.SPLITS, n), named)
+    return ResultSet("mine", "", "", dict.fromkeys(splits.SPLITS, n), named)
 
 
 @pytest.mark.parametrize(
@@ -305,52 +305,54 @@ def reading(retrained=RETRAINED, original=ORIGINAL, n=5000, **methods):
     ],
 )
 def test_the_verdict_follows_from_forget_and_test_accuracy(forget, test, kind):
-    found = judge.verdict(reading(model_1=(99.0, forget, 88.0, test)), "model_1")
+    found = assess(reading(model_1=(99.0, forget, 88.0, test)), "model_1")
     assert found is not None
     assert found.kind == kind
-    said = [text for text in judge.words(reading(model_1=(99.0, forget, 88.0, test))) if f"**{judge.KINDS[kind][0]}**" in text]
+    said = [text for text in narrative.findings(reading(model_1=(99.0, forget, 88.0, test))) if f"**{verdict.KINDS[kind][0]}**" in text]
     assert len(said) == 1
     assert f"Model 1 {forget:.1f} ({forget - 88.2:+.1f}" in said[0]
 
 
 def test_damage_is_told_from_singling_out():
-    said = " ".join(judge.words(reading(model_1=(46.0, 45.0, 45.0, 45.0), model_2=(99.0, 70.0, 88.0, 88.0))))
-    assert "Model 1 45.0 (-43.2; its test accuracy fell with it), Model 2 70.0 (-18.2; 18.0 below its own test accuracy)" in said
-    assert "the model is damaged, and the images are not singled out" in said
-    assert "**Paid in accuracy**: Model 1 -43.6 points" in said
+    said = " ".join(narrative.findings(reading(model_1=(46.0, 45.0, 45.0, 45.0), model_2=(99.0, 70.0, 88.0, 88.0))))
+    assert "Model 1 45.0 (-43.2; test accuracy fell as well), Model 2 70.0 (-18.2; 18.0 below its own test accuracy)" in said
+    assert "the whole model is damaged and the forgotten images do not stand out" in said
+    assert "**Loss of accuracy**: Model 1 -43.6 points" in said
 
 
 def test_a_forgotten_class_is_no_over_forgetting():
     """Its retrained model gets none of it right: there low forget accuracy is the aim."""
-    found = judge.verdict(reading(retrained=(99.6, 0.0, 88.4, 88.6), model_1=(99.0, 0.04, 88.0, 88.4)), "model_1")
+    found = assess(reading(retrained=(99.6, 0.0, 88.4, 88.6), model_1=(99.0, 0.04, 88.0, 88.4)), "model_1")
     assert found is not None
     assert found.kind == "as retrained"
 
 
 def test_few_images_decide_nothing():
     few = reading(n=40, model_1=(99.0, 93.0, 88.0, 88.6))
-    assert not judge.has_power(few)
-    assert "**No power here**" in judge.words(few)[-1]
-    some = judge.verdict(reading(n=100, model_1=(99.0, 95.0, 88.0, 88.6)), "model_1")
+    assert not verdict.discriminates(few)
+    assert "**Cannot discriminate**" in narrative.findings(few)[-1]
+    some = assess(reading(n=100, model_1=(99.0, 95.0, 88.0, 88.6)), "model_1")
     assert some is not None
     assert some.kind == "undecided"
 
 
 def test_nearest_is_said_beside_doing_nothing():
-    said = judge.words(reading(model_1=(99.6, 90.2, 88.4, 88.6), model_2=(99.6, 60.0, 88.4, 70.0)))[1]
+    said = narrative.findings(reading(model_1=(99.6, 90.2, 88.4, 88.6), model_2=(99.6, 60.0, 88.4, 70.0)))[1]
     assert "**Nearest to retrained**" in said
     assert "Model 1 0.7. The original, which did nothing, is at 3.9; no nearer than that: Model 2 15.6." in said
 
 
 def test_without_a_retrained_model_nothing_is_said():
-    alone = replace(reading(), rows={"original": {}, "model_1": {}})
-    assert judge.verdict(alone, "model_1") is None
-    assert judge.words(alone) == ["Without an original and a retrained model beside them these numbers say nothing."]
+    alone = replace(reading(), accuracies={"original": {}, "model_1": {}})
+    assert assess(alone, "model_1") is None
+    assert narrative.findings(alone) == [
+        "Accuracies say nothing about forgetting without an original and a retrained model to compare with."
+    ]
 
 
 def test_the_published_hybrids_over_forget():
     everything = published.REFERENCES | published.TABLE_7 | published.TABLE_8
-    kinds = {name: judge.verdict(Reading("published", "", "", published.SIZES, everything), name) for name in TEN}
+    kinds = {name: assess(ResultSet("published", "", "", published.SIZES, everything), name) for name in TEN}
     assert [name for name, found in kinds.items() if found and found.kind == "over-forgets"] == [
         "model_5", "hybrid_1", "hybrid_2", "hybrid_3", "hybrid_4",
     ]  # fmt: skip
@@ -367,23 +369,23 @@ def test_the_alarm_is_in_the_report(home, undrawn):
     assert said == [f"- **Alarm**: Hybrid-4 {beyond}", f"- **Alarm**: Model 1 {beyond}"]
 
 
-def test_a_retrained_model_that_is_no_yardstick_is_called_so(home, undrawn):
+def test_a_retrained_model_that_is_no_baseline_is_called_so(home, undrawn):
     for name, provenance in (("original", "unknown"), ("retrained", "trained")):
         path = home / "scores" / f"{name}.json"
         write_json(path, json.loads(path.read_text()) | {"measures": {}})
         checkpoint.save({"weight": torch.zeros(1)}, home / "models" / f"{name}.safetensors", {"provenance": provenance})
-    assert "yardstick" not in written(home)["report.md"].decode()
+    assert "baseline" not in written(home)["report.md"].decode()
     score(home, "retrained", (99.0, 60.0, 60.0, 60.0))
     write_json(home / "scores" / "retrained.json", json.loads((home / "scores" / "retrained.json").read_text()) | {"measures": {}})
     below = ORIGINAL[2] - 60.0
-    said = f"\n**No yardstick**: retrained is {below:.1f} points below original on validation, so it is no yardstick for it"
+    said = f"\n**No valid baseline**: retrained is {below:.1f} points below original on validation, so it is no valid baseline for it"
     assert said in written(home)["report.md"].decode()
 
 
 def test_only_cifar10_proper_is_compared(home, undrawn, monkeypatch):
-    assert "**Published numbers are of CIFAR-10" in written(home)["report.md"].decode()
-    measured = report.read(config.load(["--run.workspace", str(home)]))
-    page = report.page(replace(measured, comparable=True, source="cifar10"))["report.md"].decode()
-    assert "That is CIFAR-10 proper" in page
-    assert "**Against the published rows**" in page
-    assert "**Published numbers are of CIFAR-10" not in page
+    assert "**The published numbers are for CIFAR-10" in written(home)["report.md"].decode()
+    measured = report_data.read(config.load(["--run.workspace", str(home)]))
+    page = report.render(replace(measured, comparable=True, source="cifar10"))["report.md"].decode()
+    assert "This is CIFAR-10 with the published architecture" in page
+    assert "**Difference from the published accuracies**" in page
+    assert "**The published numbers are for CIFAR-10" not in page

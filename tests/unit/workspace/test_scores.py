@@ -9,6 +9,7 @@ from lethe._util.errors import UserError
 from lethe.evaluation import registry
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.catalogue import all_measures
+from lethe.reporting.console_tables import accuracy_table
 from lethe.workspace import scores as results
 from support.tables import drawn
 
@@ -74,11 +75,11 @@ def test_the_alarm_rings_for_over_forgetting_alone(measured: results.Scores) -> 
     said = results.over_forgotten(over)
     theirs = over["measures"]["accuracy.forget"]["reference"]
     assert f"forget accuracy {over['accuracy']['forget']:.4g} is below {theirs['low']:.4g} and mia.over " in said
-    assert "wrecked over-forgets: forget accuracy" in results.show([("wrecked", over)])
+    assert "wrecked over-forgets: forget accuracy" in accuracy_table([("wrecked", over)])
     assert results.over_forgotten(measured) == ""
     assert results.over_forgotten(results.measure(drawn(1, 0.0), references)) == ""
     assert results.over_forgotten(results.measure(drawn(1, -3.0))) == ""  # nothing to compare with
-    assert "over-forgets" not in results.show([("unlearned", measured)])
+    assert "over-forgets" not in accuracy_table([("unlearned", measured)])
 
 
 def test_tables_of_other_requests_are_refused() -> None:
@@ -97,5 +98,5 @@ def test_the_alarm_of_several_seeds_is_that_of_their_mean() -> None:
     assert results.over_forgotten(mean) == "" or results.over_forgotten(mean).endswith("(so are 2 of 3 seeds)")
     over = seeds.together({0: each[0], 1: each[1]}, {}, results.over_forgotten)
     assert results.over_forgotten(over).endswith("(so are 2 of 2 seeds)")
-    assert "wrecked over-forgets: forget accuracy" in results.show([("wrecked", over)])
+    assert "wrecked over-forgets: forget accuracy" in accuracy_table([("wrecked", over)])
     assert results.alarm(results.measure(drawn(1, -3.0))) is None

@@ -1,0 +1,117 @@
+"""Figures of the report: their records (the rows of a CSV file each), titles and captions. Drawing is in lethe.plots."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lethe.evaluation.verdict import REFERENCES, Record, margin_of_error
+from lethe.plots import report_figures
+from lethe.plots.report_figures import CHAIN
+from lethe.recipes.paper_methods import TEN
+from lethe.reporting.report_data import ReportData
+
+PANELS = {"model": "six models", "hybrid": "four hybrids", "other": "others"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report.
+
+    Attributes:
+        title: its title.
+        caption: what to look for.
+        record: the rows of its CSV file.
+        draw: (record, title=, note=) -> PNG.
+    """
+
+    title: str
+    caption: str
+    record: Record
+    draw: Callable[..., bytes]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no method to show."""
+        return all(row["family"] == "reference" for row in self.record)
+
+
+def figures(data: ReportData) -> dict[str, Figure]:
+    """The four figures of the report, by file name."""
+    shared = data.comparable or len(data.with_methods) == 1
+    own_axes = "" if shared else " Published results and ours are on different images, so each panel has its own axes."
+    scatter = partial(report_figures.scatter, shared=shared)
+    corners = ("still remembered: correct more\noften than on unseen images", "over-forgotten: wrong more\noften than on unseen images")
+    return {
+        "figure_1": Figure(
+            "Figure 1: retain against forget accuracy",
+            "The target is the intersection of the grey lines, the retrained model. Right of it the forget set is still remembered, left "
+            f"of it over-forgotten; below it the accuracy on the remaining images has suffered.{own_axes}",
+            _end_points(data, "forget", "retain"),
+            partial(scatter, x="forget", y="retain"),
+        ),
+        "figure_2": Figure(
+            "Figure 2: validation accuracy over epochs",
+            "The cost of unlearning on images that no model was trained on. The target is the dashed line, the retrained model's accuracy.",
+            _curves(data, "validation", "validation.accuracy"),
+            partial(report_figures.lines, y="validation", y_label="validation accuracy (percent)"),
+        ),
+        "figure_3": Figure(
+            "Figure 3: gap over epochs",
+            "Retain minus forget accuracy. The target is the dashed line, the retrained model's gap: a smaller gap means that images are "
+            "remembered, a larger one over-forgetting.",
+            _curves(data, "gap", "gap"),
+            partial(report_figures.lines, y="gap", y_label="retain minus forget accuracy (points)"),
+        ),
+        "figure_4": Figure(
+            "Figure 4: forget against test accuracy, with the retrained model as the target",
+            "On the dotted line forget and test accuracy are equal, as they roughly are for a model that never saw a random forget set."
+            f"{own_axes}",
+            _end_points(data, "test", "forget"),
+            partial(scatter, x="test", y="forget", corners=corners),
+        ),
+    }
+
+
+def _point(name: str) -> dict[str, Any]:
+    family = name.partition("_")[0] if name in TEN else "reference" if name in REFERENCES else "other"
+    return {"method": name, "label": f"{name[0].upper()}{name[-1]}" if name in TEN else name, "family": family}
+
+
+def _end_points(data: ReportData, x: str, y: str) -> Record:
+    """Final accuracies of the methods, for each result set in which a method ran."""
+    rows: Record = []
+    for results in data.with_methods:
+        for name, accuracies in results.accuracies.items():
+            row: dict[str, Any] = {"panel": data.titled(results), **_point(name)} | {split: accuracies.get(split) for split in (x, y)}
+            margins = {split: margin_of_error((accuracies[split], results.sizes[split])) for split in (x, y) if split in accuracies}
+            rows.append(row | {f"{split}.chance": margins.get(split) for split in (x, y)})
+    return rows
+
+
+def _curves(data: ReportData, y: str, measure: str) -> Record:
+    """A measure by epoch. `original` is at epoch 0, `retrained` is a level without an epoch; epochs of the chain are counted through."""
+    rows: Record = []
+    splits = ["retain", "forget"] if y == "gap" else [y]
+    for results in data.with_methods:
+        ends = {
+            name: [accuracies[split] for split in splits]
+            for name, accuracies in results.accuracies.items()
+            if name in REFERENCES and splits[0] in accuracies
+        }
+        panels: dict[str, list[str]] = {}
+        for name in results.epochs:
+            panel = CHAIN if results.title == CHAIN else f"{results.title}: {PANELS[_point(name)['family']]}"
+            panels.setdefault(panel, []).append(name)
+        for panel, names in panels.items():
+            before = 0
+            for name, end in ends.items():
+                row = {"panel": panel, **_point(name), "epoch": 0 if name == "original" else None, y: end[0] - sum(end[1:])}
+                margin = margin_of_error(*((value, results.sizes[split]) for value, split in zip(end, splits, strict=True)))
+                rows.append(row | {f"{y}.chance": margin if name == "retrained" else None})
+            for name in names:
+                seen = [epoch for epoch in results.epochs[name] if measure in epoch]
+                row = {"panel": panel, **_point(name)}
+                rows += [row | {"epoch": before + epoch["step"], y: epoch[measure], f"{y}.chance": None} for epoch in seen]
+                before += results.epochs[name][-1]["step"] if panel == CHAIN else 0
+    return rows

@@ -1,0 +1,102 @@
+"""The findings of the report in words: list items in Markdown, derived from the accuracies by fixed rules."""
+
+from collections.abc import Sequence
+
+from lethe.evaluation.verdict import COMPARED, KINDS, REFERENCES, ResultSet, Verdict, assess, discriminates, label, reference_noise
+
+
+def findings(results: ResultSet) -> list[str]:
+    """What the accuracies of one result set show.
+
+    Returns:
+        Markdown list items: what there is to forget, the nearest methods, the methods by verdict, the loss of accuracy.
+    """
+    if not results.methods:
+        return [f"Not run. `{results.command}` produces these results."]
+    if any(name not in results.accuracies for name in REFERENCES):
+        return ["Accuracies say nothing about forgetting without an original and a retrained model to compare with."]
+    original, retrained = (results.accuracies[name]["forget"] for name in REFERENCES)
+    lines = [
+        f"**What there is to forget**: {original - retrained:.1f} points, from forget accuracy {original:.1f} (original) to "
+        f"{retrained:.1f} (retrained). On {results.sizes['forget']:,} images, differences up to {reference_noise(results):.1f} may be "
+        "chance."
+    ]
+    if not discriminates(results):
+        return [
+            *lines,
+            "**Cannot discriminate**: forget accuracy does not separate the original from the retrained model, so it can't judge any "
+            "method.",
+        ]
+    lines.append(_nearest(results))
+    verdicts = [verdict for verdict in (assess(results, name) for name in results.methods) if verdict]
+    for kind, (heading, meaning) in KINDS.items():
+        same = [verdict for verdict in verdicts if verdict.kind == kind]
+        if same:
+            text = f"**{heading}** (forget accuracy, distance from retrained): {', '.join(map(_describe, same))}. {meaning}"
+            if kind == "over-forgets" and any(map(_damaged, same)):
+                text += " If test accuracy fell as well, the whole model is damaged and the forgotten images do not stand out."
+            lines.append(text)
+    losses = ", ".join(f"{label(each.name)} {-each.lost:+.1f}" for each in sorted(verdicts, key=lambda v: -v.lost) if each.lost)
+    if losses:
+        known = "test" in results.accuracies["retrained"]
+        baseline = "the retrained model" if known else "the original (the test accuracy of the retrained model is not known)"
+        lines.append(f"**Loss of accuracy**: {losses} points of test accuracy compared with {baseline}.")
+    return lines
+
+
+def compare_verdicts(results: ResultSet, published: ResultSet) -> str:
+    """Whether the methods get the same verdict as from the published accuracies; "" if none can be compared."""
+    pairs = {name: (assess(results, name), assess(published, name)) for name in published.methods}
+    kinds = {name: (ours.kind, theirs.kind) for name, (ours, theirs) in pairs.items() if ours and theirs}
+    other = [f"{label(name)} (published: {theirs}, here: {ours})" for name, (ours, theirs) in kinds.items() if ours != theirs]
+    if not kinds:
+        return ""
+    same = f"**Compared with the published results**: {len(kinds) - len(other)} of {len(kinds)} methods get the same verdict"
+    return f"{same}; different: {', '.join(other)}." if other else f"{same}."
+
+
+def compare_accuracies(results: ResultSet, published: ResultSet) -> str:
+    """How far forget accuracies are from the published ones, where both were measured on the same images."""
+    apart = {
+        name: results.accuracies[name]["forget"] - row["forget"] for name, row in published.accuracies.items() if name in results.methods
+    }
+    worst = max(apart, key=lambda name: abs(apart[name]), default=None)
+    if worst is None:
+        return ""
+    mean = sum(map(abs, apart.values())) / len(apart)
+    return (
+        f"**Difference from the published accuracies**: {mean:.1f} points of forget accuracy on average, largest for {label(worst)} "
+        f"({apart[worst]:+.1f})."
+    )
+
+
+def _describe(verdict: Verdict) -> str:
+    text = f"{label(verdict.name)} {verdict.forget:.1f} ({verdict.distance:+.1f}"
+    if verdict.kind == "over-forgets":
+        if verdict.stands_out:
+            text += f"; {verdict.below_test:.1f} below its own test accuracy"
+        elif _damaged(verdict):
+            text += "; test accuracy fell as well"
+    return f"{text})"
+
+
+def _damaged(verdict: Verdict) -> bool:
+    return not verdict.stands_out and verdict.lost > 0
+
+
+def _nearest(results: ResultSet) -> str:
+    far = {name: distance for name in (*results.methods, "original") if (distance := results.mean_distance(name)) is not None}
+    nothing = far.pop("original")
+    ordered = sorted(far, key=lambda name: far[name])
+    splits = [split for split in COMPARED if split in results.distances("original")]
+    named = [f"{label(name)} {far[name]:.1f}" for name in ordered]
+    nearer = sum(far[name] < nothing for name in ordered)
+    return (
+        f"**Nearest to retrained** (mean absolute distance over {_enumerate(splits)}, points): "
+        f"{', '.join(named[: min(3, nearer)]) or 'none'}. The original, which did nothing, is at {nothing:.1f}"
+        + (f"; no nearer than that: {', '.join(named[nearer:])}." if named[nearer:] else ".")
+    )
+
+
+def _enumerate(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]

@@ -1,0 +1,150 @@
+"""Tables of the report: as records for CSV files, as Markdown, and for the terminal."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lethe._util.files import read_json
+from lethe.data.splits import SPLITS
+from lethe.evaluation import uncertainty
+from lethe.evaluation.verdict import REFERENCES, Difference, Record, ResultSet, assess, label
+from lethe.recipes.paper_methods import TEN
+from lethe.reporting.report_data import ReportData
+from lethe.workspace.layout import Layout
+
+MARK = "**!**"  # of a run that raised the alarm
+
+
+def record(data: ReportData, names: Iterable[str], keys: Iterable[str]) -> Record:
+    """Rows of a table's CSV file: one for each method and result set.
+
+    Args:
+        data: the contents of the report.
+        names: the methods; the references are added.
+        keys: the result sets.
+    """
+    rows: Record = []
+    for name in (*REFERENCES, *names):
+        for key in keys:
+            results = data.results[key]
+            ran = name in results.accuracies
+            accuracies, distances = (results.accuracies[name], results.distances(name)) if ran else ({}, {})
+            verdict, mean = assess(results, name), results.mean_distance(name) if ran else None
+            row: dict[str, Any] = {"method": name, "reading": key, "status": "run" if ran else "not run"}
+            row |= {split: accuracies.get(split) for split in SPLITS} | {f"{split}.distance": distances.get(split) for split in SPLITS}
+            if data.seeds:
+                half = results.half_widths(name)
+                row |= {f"{split}.half_width": half.get(split) for split in SPLITS}
+                row |= {"seeds": len(results.by_seed.get(name, {})) or None}
+            row |= {"mean_distance": mean, "epochs": results.epochs[name][-1]["step"] if name in results.epochs else None}
+            rows.append(row | {"says": verdict.kind if verdict else None})
+    return rows
+
+
+def markdown_table(data: ReportData, names: Iterable[str], keys: Iterable[str]) -> str:
+    """The same in Markdown: result sets side by side, each accuracy with its signed distance from the retrained model's."""
+    blocks = [data.results[key] for key in keys]
+    head = [f"{block.title}: {split}" if split == SPLITS[0] else split for block in blocks for split in SPLITS]
+    ours = [block for block in blocks if block.command]
+    rows = [["", *head, f"epochs: {', '.join(block.title for block in ours)}"], ["---"] + ["---:"] * (len(head) + 1)]
+    for name in (*REFERENCES, *names):
+        first = f"*{name}*" if name in REFERENCES else label(name)
+        epochs = [str(block.epochs[name][-1]["step"]) if name in block.epochs else "–" for block in ours]
+        last = ", ".join(epochs) if name not in REFERENCES else ""
+        rows.append([first, *(cell for block in blocks for cell in _cells(block, name)), last])
+    return _markdown(rows)
+
+
+def _cells(results: ResultSet, name: str) -> list[str]:
+    if name not in results.accuracies:
+        return ["not run", "", "", ""]
+    row, distances = results.accuracies[name], {} if name == "retrained" else results.distances(name)
+    half = {split: f" ± {width:.2f}" for split, width in results.half_widths(name).items()}
+    cells = {split: f"{row[split]:.2f}{half.get(split, '')}" if split in row else "–" for split in SPLITS}
+    marks = {"forget": f" {MARK}"} if results.alarms.get(name) else {}
+    return [(f"{cell} ({distances[split]:+.2f})" if split in distances else cell) + marks.get(split, "") for split, cell in cells.items()]
+
+
+def markdown_neighbours(differences: Sequence[Difference]) -> str:
+    """Markdown: whether neighbouring methods differ by more than noise, and how that was tested."""
+    numbers = sorted({one.seeds for one in differences})
+    many = f"n = {numbers[0]} seeds" if len(numbers) == 1 else f"n = {numbers[0]} to {numbers[-1]} seeds"
+    head = (
+        f"**Is the difference more than noise?** Tested for each pair of neighbours in the table: forget and test accuracy, paired by seed "
+        f"({many}; Student's paired t-test, two-sided), Holm's correction for the {len(differences)} tests of this table. The answer is "
+        f"yes if the corrected p is below {1 - uncertainty.CONFIDENCE:.2g}. ±: half the 95 % interval (Student's t over seeds) of that "
+        "difference alone."
+    )
+    rows = [["first minus second", "accuracy", "n", "points", "p", "corrected p", ""], ["---", "---", *["---:"] * 4, "---"]]
+    for one in differences:
+        pair, points = f"{label(one.first)}, {label(one.second)}", f"{one.points:+.2f} ± {one.half_width:.2f}"
+        answer = "**more than noise**" if one.more_than_noise else "no more than noise"
+        rows.append([pair, one.split, str(one.seeds), points, _p(one.p), _p(one.adjusted), answer])
+    return head + "\n\n" + _markdown(rows)
+
+
+def neighbours_record(differences: Sequence[Difference]) -> Record:
+    """Rows of the CSV file of `markdown_neighbours`."""
+    return [asdict(one) | {"more_than_noise": one.more_than_noise} for one in differences]
+
+
+def _markdown(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "below 0.001"
+
+
+def console_table(data: ReportData) -> str:
+    """The accuracies for a terminal: for each split the three result sets side by side."""
+    widths = {"published": 11, "ours": 8, "as run": 8}
+    lines = [f"{'percent':<12}" + "".join(f"{split:>27}" for split in SPLITS).rstrip()]
+    lines.append(" " * 12 + "".join(f"{title:>{width}}" for _ in SPLITS for title, width in widths.items()))
+    for name in (*REFERENCES, *TEN, *data.others):
+        line = f"{label(name):<12}"
+        for split in SPLITS:
+            for results, width in zip(data.results.values(), widths.values(), strict=True):
+                row = results.accuracies.get(name)
+                cell = ("not run" if split == SPLITS[0] else "") if row is None else f"{row[split]:.2f}" if split in row else ""
+                line += cell.rjust(width)
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def measures_record(layout: Layout) -> Record:
+    """Rows of measures.csv: every measure of every run, as in the score files, next to the retrained model's.
+
+    For a measure whose target is a number, `retrained.*` is the score of models/retrained. `power`: whether the measure discriminates
+    the original, which forgot nothing, from the retrained model (their intervals do not overlap). `missing`: why there is no value."""
+    names = [str(run) for run in layout.with_scores() if run.chain is None and run.seed is None]
+    ordered = [name for name in (*REFERENCES, *TEN) if name in names]
+    measures = {name: read_json(layout.scores(name)).get("measures", {}) for name in dict.fromkeys((*ordered, *names))}
+    rows: Record = []
+    for name, each in measures.items():
+        for id_, result in each.items():
+            retrained = result.get("reference") or measures.get("retrained", {}).get(id_, {})
+            original = measures.get("original", {}).get(id_, {})
+            row: dict[str, Any] = {"measure": id_, "method": name}
+            row |= {key: result.get(key) for key in ("value", "low", "high", "interval", "models")}
+            row |= {f"retrained.{key}": retrained.get(key) for key in ("value", "low", "high")}
+            known = "value" in original and "value" in retrained
+            row["power"] = uncertainty.discriminates(_estimate(original), _estimate(retrained)) if known else None
+            rows.append(row | {"missing": result.get("missing")})
+    order = {id_: number for number, id_ in enumerate(dict.fromkeys(id_ for each in measures.values() for id_ in each))}
+    return sorted(rows, key=lambda row: order[row["measure"]])
+
+
+def _estimate(result: Mapping[str, Any]) -> uncertainty.Estimate:
+    return uncertainty.Estimate(result["value"], result.get("low"), result.get("high"))
+
+
+def to_csv(rows: Record) -> bytes:
+    """A record as a CSV file, numbers rounded to six digits."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+    return out.getvalue().encode()
