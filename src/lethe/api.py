@@ -7,8 +7,12 @@ import copy
 import difflib
 import inspect
 import json
+import logging
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,9 +33,16 @@ from lethe.engine.options import RunOptions
 from lethe.evaluation import inference, representations, verdict
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
+from lethe.recipes.blocks import resolve
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.recipes.trainable import Layers
 from lethe.reporting import console_tables
 from lethe.workspace import scores
+
+log = logging.getLogger("lethe")
+
+# Arguments that name modules -> what they are by default where the network has no modules of the default's names
+ROLES = {"trains": ("last_block", "head"), "unfreeze": ("early",)}
 
 UserData: TypeAlias = Mapping[str, Examples | None] | Data
 
@@ -66,7 +77,8 @@ def unlearn(
         std: the same.
         device: where to compute; by default where the original's weights are.
         evaluate_every: epochs between measurements; the last epoch of a phase is always measured.
-        **arguments: of the method, in place of its defaults in params.yaml: `peak=-0.5`, `epochs=20`, `trains=("layer4", "fc")`.
+        **arguments: of the method, in place of its defaults in params.yaml: `peak=-0.5`, `epochs=20`. `trains` takes names of modules,
+            or "all", "head", "last_block", "early", which are resolved for the network and logged by the logger "lethe".
 
     Returns:
         A new model of the same class, on `device`.
@@ -264,18 +276,38 @@ def _check_model(model: Module, data: Data) -> None:
 
 
 def _recipe(method: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
-    """The method's recipe by its defaults and the given arguments. Defaults that name layers fit the model."""
-    config = loader.load(["--method", method], params=default_params())  # not that of the caller's folder, which may be another project's
+    """The method's recipe by its defaults and the given arguments. Defaults that name layers of another network are replaced by roles."""
+    config = _defaults()
+    if method not in config.methods:
+        raise UserError(f"method is {method!r}; it takes {', '.join(config.methods)}, or a recipe")
+    config = replace(config, method=method)
+    if config.chain:
+        raise UserError(f"method is {method!r}, a chain of runs; it takes one method, or a recipe")
     section = type(config.methods[method])
     for word in arguments:
         if word not in section.model_fields:
             near = difflib.get_close_matches(word, section.model_fields, 1, 0.0)[0]
             raise UserError(f"{method} has no argument {word}; nearest: {near}")
+    roles = {word: names for word, names in ROLES.items() if word in section.model_fields and word not in arguments}
+    fitting = {word: names for word, names in roles.items() if not _has_modules(model, getattr(config.methods[method], word))}
     try:
-        return config.changed(arguments).recipe()
+        return config.changed({**fitting, **arguments}).recipe()
     except ValidationError as error:
         word = str(error.errors()[0]["loc"][0])
         raise UserError(f"{word} is {arguments[word]!r}; it takes {accepts(section.model_fields[word])}") from None
+
+
+@cache
+def _defaults() -> loader.Config:
+    """The configuration that comes with the program, not the caller's folder's, which may be another project's."""
+    return loader.load(["--run.workspace", os.devnull], params=default_params())
+
+
+def _has_modules(model: Module, names: Sequence[str]) -> bool:
+    try:
+        return bool(Layers(tuple(names))(model, 0.0))
+    except UserError:
+        return False
 
 
 def _own(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
@@ -300,3 +332,5 @@ def _check_recipe(recipe: Recipe, model: Module, data: Data, measured: bool) -> 
             raise UserError(f"phase {phase.name} augments images [B, channels, height, width]; the inputs are of another shape")
         for t in (0.0, 1.0):
             phase.trains(model, t)
+    for name in dict.fromkeys(re.findall(r"'(head|last_block|early)'", repr(recipe))):
+        log.info("%s of %s: %s", name, type(model).__name__, ", ".join(resolve(model, name)))

@@ -111,6 +111,40 @@ def test_an_mlp_forgets_and_the_original_stays() -> None:
     assert {"retain.accuracy", "forget.accuracy", "validation.loss"} <= set(seen[-1].metrics)
 
 
+def test_names_of_modules_fit_the_network(caplog: pytest.LogCaptureFixture) -> None:
+    few = {"retain": RETAIN, "forget": FORGET, "epochs": 2, "final_epochs": 1, "batch_size": 32, "unfreeze_at": 0.5}
+    with caplog.at_level("INFO", "lethe"):
+        default = lethe.unlearn(mlp(), **few)  # type: ignore[arg-type]
+    assert [record.message for record in caplog.records] == [
+        "last_block of Sequential: 0, 1",
+        "head of Sequential: 3",
+        "early of Sequential: 0, 1",
+    ]
+    given = lethe.unlearn(mlp(), trains=("0", "1", "3"), unfreeze="early", **few)  # type: ignore[arg-type]
+    assert same(state(default), state(given))
+    head = lethe.unlearn(mlp(), trains="head", method="model_1", retain=RETAIN, forget=FORGET, epochs=1, batch_size=32)
+    moved = {name for name, value in head.named_parameters() if not torch.equal(value, dict(mlp().named_parameters())[name])}
+    assert moved == {"3.weight", "3.bias"}
+
+
+def test_a_resnet_on_images_of_224_pixels() -> None:
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    original = resnet18(num_classes=4).eval()
+    before = state(original)
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (10, 3, 224, 224), generator=draw, dtype=torch.uint8)
+    labels = torch.arange(10) % 4
+    few = {"epochs": 1, "final_epochs": 1, "batch_size": 4, "unfreeze_at": 0.0, "evaluate_every": 2}
+    norm: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    model = lethe.unlearn(original, retain=(pixels[:8], labels[:8]), forget=(pixels[8:], labels[8:]), **norm, **few)  # type: ignore[arg-type]
+    assert same(before, state(original))
+    moved = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, original.get_parameter(name))}
+    assert moved == {"layer1", "layer2", "layer4", "fc"}
+    assert torch.equal(model.get_parameter("layer3.0.conv1.weight"), original.get_parameter("layer3.0.conv1.weight"))
+
+
 def test_equal_seeds_give_equal_weights() -> None:
     few = {"retain": RETAIN, "forget": FORGET, "method": "model_1", "epochs": 1, "batch_size": 32}
     one, again, other = (state(lethe.unlearn(mlp(), seed=seed, **few)) for seed in (0, 0, 1))  # type: ignore[arg-type]
@@ -176,7 +210,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a large batch": ({"batch_size": 500}, "batch_size is 500; it takes at most the 160 retain examples"),
     "an unknown argument": ({"peek": 1}, "model_4 has no argument peek; nearest: "),
     "a value out of range": ({"scale": 2.0}, "scale is 2.0; it takes a number up to 0"),
-    "no such method": ({"method": "model_9"}, "it takes model_1, "),
+    "no such method": ({"method": "model_9"}, "method is 'model_9'; it takes model_1, "),
+    "a chain of runs": ({"method": "as_run"}, "method is 'as_run', a chain of runs"),
     "no such layer": ({"trains": ("layer9",)}, "no layer is called 'layer9'; this architecture has 0, 1, 3"),
     "regression": ({"retain": (RETAIN[0], RETAIN[0][:, 0])}, "retain: labels are float32 [160]; they are class indices"),
     "three values": ({"forget": TensorDataset(*FORGET, FORGET[1])}, "forget has 3 tensors; it takes a torch Dataset"),

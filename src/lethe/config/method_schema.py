@@ -31,7 +31,7 @@ class Arguments(Section):
     momentum: float = Field(ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(ge=0, description="of SGD")
     batch_size: int = Field(ge=1, description="images a step")
-    trains: Names = Field(description="blocks that train, or: all")
+    trains: Names = Field(description="modules that train, or: all, head, last_block, early (resolved per architecture)")
     batchnorm: Literal["train", "eval_frozen", "eval"] = Field(description="eval_frozen: frozen layers keep their statistics")
     keep: Literal["last", "best"] = Field(description="best: end on the final phase's epoch with the highest validation accuracy")
     share: float = Field(gt=0, description="multiplies the notebook's epochs")

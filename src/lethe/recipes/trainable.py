@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from lethe._util.errors import UserError
+from lethe.recipes.blocks import SYMBOLS, resolve
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -17,7 +18,9 @@ class Select(Protocol):
 
 @dataclass(frozen=True)
 class Layers:
-    """The parameters of the named modules ("layer4", "layer4.1.conv2"), or of "all"."""
+    """The parameters of modules by name ("layer4", "layer4.1.conv2").
+
+    Names that depend on the architecture are resolved by `blocks.resolve`: "all", "head", "last_block", "early"."""
 
     names: tuple[str, ...]
 
@@ -25,10 +28,11 @@ class Layers:
         everything = [name for name, _ in model.named_parameters()]
         chosen: set[str] = set()
         for layer in self.names:
-            found = {n for n in everything if layer == "all" or n == layer or n.startswith(f"{layer}.")}
+            modules = resolve(model, layer)
+            found = {n for n in everything if layer == "all" or n in modules or n.startswith(tuple(f"{module}." for module in modules))}
             if not found:
                 blocks = dict.fromkeys(n.split(".")[0] for n in everything)
-                raise UserError(f"no layer is called {layer!r}; this architecture has {', '.join(blocks)} (or: all)")
+                raise UserError(f"no layer is called {layer!r}; this architecture has {', '.join(blocks)} (or: {', '.join(SYMBOLS)})")
             chosen |= found
         return frozenset(chosen)
 

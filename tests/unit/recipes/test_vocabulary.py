@@ -206,7 +206,7 @@ def test_a_name_that_matches_nothing_lists_the_blocks(network: "model.nn.Module"
     for select in (Layers(("fc", name)), Stages(((0.0, Layers((name,))),)), Stages(((0.0, ALL), (0.5, Layers((name,)))))):
         with pytest.raises(UserError) as raised:
             select(network, 0.7)
-        assert str(raised.value) == f"no layer is called {name!r}; this architecture has {BLOCKS} (or: all)"
+        assert str(raised.value) == f"no layer is called {name!r}; this architecture has {BLOCKS} (or: all, head, last_block, early)"
 
 
 def test_stages_change_when_their_time_has_come(network: "model.nn.Module") -> None:

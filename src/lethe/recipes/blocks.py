@@ -1,0 +1,90 @@
+"""Parts of a network by role: what "head", "last_block" and "early" stand for in an architecture.
+
+Modules are taken in the order in which the network defines them."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+SYMBOLS = ("all", "head", "last_block", "early")
+# A block that holds a larger share of the weights before the head is divided into its own blocks
+MOST = {"last_block": 0.9, "early": 0.5}
+
+
+def resolve(model: "Module", name: str) -> tuple[str, ...]:
+    """Resolve a name to modules of the model.
+
+    `head` is the last linear layer, `last_block` the last block before it, `early` the first half of the blocks before it. A block is a
+    child module that has weights, with the normalisation that follows it; one that holds most of the weights is divided further.
+
+    Args:
+        model: the network.
+        name: a module's or parameter's name, which always wins, or a symbol.
+
+    Returns:
+        Names of modules (or the one parameter); the name itself where it is no symbol, or the model has a module of that name.
+    """
+    if name not in SYMBOLS or name == "all" or any(name == module for module, _ in model.named_modules()):
+        return (name,)
+    last = head(model)
+    if name == "head":
+        return (last,)
+    before = blocks(model, last, MOST[name])
+    if name == "last_block":
+        return before[-1] if before else ()
+    return tuple(module for block in before[: max(1, len(before) // 2)] for module in block)
+
+
+def head(model: "Module") -> str:
+    """Name of the last linear layer; without one, of the last layer that has weights."""
+    from torch.nn import Linear
+
+    layers = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
+    linear: list[str] = [name for name, module in layers if isinstance(module, Linear)]
+    return linear[-1] if linear else str(layers[-1][0])
+
+
+def blocks(model: "Module", last: str, most: float) -> list[tuple[str, ...]]:
+    """Blocks before the head `last`, in order, each with the names of its modules: itself and the normalisation that follows.
+
+    Args:
+        model: the network.
+        last: name of the head.
+        most: share of the weights before the head above which a block is divided.
+    """
+    parts = _children(model, "", last)
+    while True:
+        weights = [_weights(module) for _, module in parts]
+        at = next((i for i, own in enumerate(weights) if own > most * sum(weights) and _children(parts[i][1], parts[i][0], last)), None)
+        if at is None:
+            break
+        parts[at : at + 1] = _children(parts[at][1], parts[at][0], last)
+    found: list[tuple[str, ...]] = []
+    for name, module in parts:
+        if found and _normalises(module):
+            found[-1] = (*found[-1], name)
+        else:
+            found.append((name,))
+    return found
+
+
+def _children(module: "Module", name: str, last: str) -> list[tuple[str, "Module"]]:
+    """Child modules that have weights; in place of one that contains the head its own children, without the head."""
+    found: list[tuple[str, Module]] = []
+    for child, own in module.named_children():
+        full = f"{name}.{child}" if name else child
+        if last.startswith(f"{full}."):
+            found += _children(own, full, last)
+        elif full != last and _weights(own):
+            found.append((full, own))
+    return found
+
+
+def _weights(module: "Module") -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _normalises(module: "Module") -> bool:
+    """Whether all its weights are those of normalisation layers."""
+    return all("Norm" in type(own).__name__ for own in module.modules() if any(True for _ in own.parameters(recurse=False)))

@@ -1,0 +1,70 @@
+"""What head, last_block and early stand for, by architecture."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from lethe._util.errors import UserError
+from lethe.models import architectures
+from lethe.recipes.blocks import resolve
+from lethe.recipes.trainable import Layers
+
+
+def mlp() -> nn.Module:
+    layers = [nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 3)]
+    return nn.Sequential(*layers)
+
+
+class Wrapped(nn.Module):
+    """A module that itself has one called head, which holds more than a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(20, 8)
+        self.head = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))
+
+
+EXPECTED: dict[str, tuple[str, str, str]] = {  # head, last block, early blocks
+    "resnet18": ("fc", "layer4", "conv1 bn1 layer1 layer2"),
+    "resnet50": ("fc", "layer4", "conv1 bn1 layer1 layer2"),
+    "convnet": ("fc", "layer4", "layer1 layer2"),
+    "vgg11": ("classifier.6", "classifier.3", "features"),
+    "mobilenet_v3_small": ("classifier.3", "classifier.0", " ".join(f"features.{i}" for i in range(7))),
+    "densenet121": (
+        "classifier",
+        "features.denseblock4 features.norm5",
+        "features.conv0 features.norm0 features.denseblock1 features.transition1 features.denseblock2",
+    ),
+    "vit_b_16": (
+        "heads.head",
+        "encoder.layers.encoder_layer_11 encoder.ln",
+        "conv_proj " + " ".join(f"encoder.layers.encoder_layer_{i}" for i in range(5)),
+    ),
+}
+
+
+@pytest.mark.parametrize("architecture", EXPECTED)
+def test_of_an_architecture(architecture: str) -> None:
+    with torch.device("meta"):
+        model = architectures.OWN[architecture](10) if architecture in architectures.OWN else models.get_model(architecture, num_classes=10)
+    assert tuple(" ".join(resolve(model, name)) for name in ("head", "last_block", "early")) == EXPECTED[architecture]
+    for name in ("head", "last_block", "early"):
+        assert Layers((name,))(model, 0.0) == Layers(tuple(resolve(model, name)))(model, 0.0)
+
+
+def test_of_a_plain_network() -> None:
+    assert [resolve(mlp(), name) for name in ("head", "last_block", "early")] == [("5",), ("2", "3"), ("0",)]
+    assert Layers(("head", "last_block"))(mlp(), 0.0) == {f"{layer}.{kind}" for layer in (2, 3, 5) for kind in ("weight", "bias")}
+
+
+def test_a_module_of_that_name_wins() -> None:
+    assert resolve(Wrapped(), "head") == ("head",)
+    assert len(Layers(("head",))(Wrapped(), 0.0)) == 4
+    assert resolve(Wrapped(), "last_block") == ("head.0",)
+
+
+def test_a_network_of_one_layer_has_no_block() -> None:
+    with pytest.raises(UserError, match="no layer is called 'last_block'"):
+        Layers(("last_block",))(nn.Linear(4, 2), 0.0)
+    assert len(Layers(("head",))(nn.Sequential(nn.Linear(4, 2)), 0.0)) == 2
