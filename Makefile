@@ -6,12 +6,12 @@ LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3
           --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
 .PHONY: help env ray postgres server database demo demo-full test lint docs docs-site ui lock bench compare
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: .venv/.ready ## the environment, .venv (a minute, about 3 GB of downloads the first time)
 .venv/.ready: requirements-uv.txt requirements.txt requirements-dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Lethe wants Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Lethe needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12" % v)'
 	@test -e $@ || rm -rf .venv# .ready is written last: without it, from nothing
 	@rm -f $@
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -20,7 +20,7 @@ env: .venv/.ready ## the environment, .venv (a minute, about 3 GB of downloads t
 	$(BIN)/uv pip install -q --system-certs --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-ray postgres server: env ## what many machines, a search on PostgreSQL and an MLflow server want besides
+ray postgres server: env ## install what clusters, a search on PostgreSQL and an MLflow server need in addition
 	$(BIN)/uv pip install -q --system-certs --python $(BIN)/python --require-hashes --compile-bytecode -r requirements-$@.txt
 
 lock: env ## the hashed locks from pyproject.toml (UPGRADE=--upgrade for newer versions)
@@ -31,10 +31,10 @@ lock: env ## the hashed locks from pyproject.toml (UPGRADE=--upgrade for newer v
 demo: env ## the main job on bundled digits: original, retrained and hybrid side by side (under 3 minutes)
 	python src/demo.py
 
-demo-full: env ## the demo beside a bank of 64, all ten methods by 8 or 64 seeds, every measure, the report (half an hour)
+demo-full: env ## the demo with a reference bank of 64, ten methods with 8 or 64 seeds, every measure, the report (half an hour)
 	python src/demo.py --full
 
-test: env lint ## lint, types, every test (what can not run here is skipped and said)
+test: env lint ## lint, types, every test (what cannot run on this machine is skipped and listed)
 	python -m pytest -n 2 --dist worksteal
 
 lint: env ## ruff, mypy, and who may import whom
@@ -43,23 +43,23 @@ lint: env ## ruff, mypy, and who may import whom
 	mypy
 	lint-imports --no-cache
 
-docs: env ## docs/keys.md, docs/methods.md and docs/measures.md from the code
+docs: env ## generate docs/keys.md, docs/methods.md and docs/measures.md from the code
 	python docs/generate.py
 
-docs-site: env ## the documentation with the API reference as a site, site/ (built offline)
+docs-site: env ## build the documentation with the API reference as a site, site/ (offline)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-bench: env ## how fast it is beside the ways of today: a table here, every run in results/speed_cpu.json (minutes)
+bench: env ## speed compared with common ways to do it: a table, and every run in results/speed_cpu.json (minutes)
 	python bench/speed.py --growth --write results/speed_cpu.json
 
-compare: env ## do commit A and the working tree (or B) compute the same, to the last digit: make compare A=<commit>
+compare: env ## check that commit A and the working tree (or B) compute the same, to the last digit: make compare A=<commit>
 	python bench/compare.py $(A) $(B)
 
 PORT ?= 5000
 ui: env ## MLflow's UI on this project's runs, at http://127.0.0.1:5000 (PORT=5001 for another port)
 	@python -c 'import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("127.0.0.1", $(PORT)))' \
-	    2>/dev/null || { echo "port $(PORT) can not be had: make ui PORT=<another>"; exit 2; }
+	    2>/dev/null || { echo "port $(PORT) is not available: make ui PORT=<another>"; exit 2; }
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --workers 1 --port $(PORT)
 
-database: postgres ## a throw-away PostgreSQL for a search's trials, until Ctrl-C (Debian: apt-get install postgresql)
+database: postgres ## run a temporary PostgreSQL for a search's trials, until Ctrl-C (Debian: apt-get install postgresql)
 	python tools/postgres.py
