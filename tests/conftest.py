@@ -40,7 +40,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
             project.root.mkdir(exist_ok=True)
             write_params(project.root / "params.yaml")
             store = f"sqlite:///{shared}/rows.db"
-            project.script(f"from lethe.tracking import mlflow_delivery\nmlflow_delivery.connect({store!r}).search_experiments()")
+            project.script(f"from lethe.tracking import mlflow_store\nmlflow_store.connect({store!r}).search_experiments()")
             shutil.copy(shared / "rows.db", shared / "empty.db")
             project.ran("prepare")
             for stage in ("pretrain", "retrain"):

@@ -220,7 +220,7 @@ def serve() -> None:
     sys.path[0] = str(ROOT / "src")
     for name in ("pipeline.dry_run", "pipeline.unlearn", "plots.training_curves", "tracking.run_log"):
         importlib.import_module(f"lethe.{name}")
-    os.environ.update(sys.modules["lethe.tracking.mlflow_delivery"].QUIET)
+    os.environ.update(sys.modules["lethe.tracking.mlflow_store"].QUIET)
     for name in (
         "pandas",
         "matplotlib.backends.backend_agg",

@@ -6,7 +6,7 @@ from support.project import ROOT
 
 SOURCES = {str(path.relative_to(ROOT / "src")): path.read_text(encoding="utf-8") for path in sorted((ROOT / "src").rglob("*.py"))}
 FOLDERS = "models logits epochs scores bank others cards report recipes search data splits locks resume clock downloads trials"
-# A journal of tracking has folders of its own; the search room names its files in the folder that it is given
+# An outbox of tracking has folders of its own; the search room names its files in the folder that it is given
 OWN_FOLDERS = {"lethe/tracking/outbox.py": "models", "lethe/tracking/run_log.py": "models"}
 
 

@@ -17,8 +17,8 @@ def clean(text: str) -> str:
     return text
 
 
-def said(error: BaseException) -> str:
-    """The first line of what went wrong, fit to be shown."""
+def summarize_error(error: BaseException) -> str:
+    """Return the first line of an error, without passwords, in at most 200 characters."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return clean(line.partition(" with exception HTTP")[0])[:200]
 

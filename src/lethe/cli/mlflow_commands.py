@@ -23,7 +23,7 @@ def send(folders: Sequence[str]) -> int:
         UserError: A folder does not exist.
     """
     from lethe._util.files import OUTBOX
-    from lethe.tracking.mlflow_delivery import send
+    from lethe.tracking.sender import send
 
     homes = [Path(folder) for folder in folders]
     for home in homes:

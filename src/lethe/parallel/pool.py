@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from lethe._util.errors import RunFailed, UserError
-from lethe._util.redact import clean, said
+from lethe._util.redact import clean, summarize_error
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -229,7 +229,7 @@ def _tasks(fn: Callable[[Any], Any], items: list[Any], workers: int, gpus: float
             except ray.exceptions.RayTaskError as error:
                 answer = None, RunFailed(f"a machine of {os.environ['RAY_ADDRESS']} can't run it: {error.cause}")
             except ray.exceptions.RayError as error:
-                answer = None, RunFailed(f"its process died {TRIES} times: {said(error)}")
+                answer = None, RunFailed(f"its process died {TRIES} times: {summarize_error(error)}")
             yield item, *answer
     finally:
         for force in (False, True):  # told, as a process is; then ended
@@ -249,7 +249,7 @@ def _cluster() -> Any:
     try:
         ray.init(ignore_reinit_error=True, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"RAY_ADDRESS is {address}, where no Ray cluster can be used: {said(error)}") from None
+        raise UserError(f"RAY_ADDRESS is {address}, where no Ray cluster can be used: {summarize_error(error)}") from None
     return ray
 
 

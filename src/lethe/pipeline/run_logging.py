@@ -24,7 +24,8 @@ from lethe.models import architectures as model
 from lethe.models import checkpoint
 from lethe.recipes.paper_methods import METHODS, as_run
 from lethe.recipes.recipe import Recipe
-from lethe.tracking import run_log as tracking
+from lethe.tracking.mlflow_store import ROW
+from lethe.tracking.run_log import RunLog
 from lethe.workspace import scores as results
 from lethe.workspace import timing as clock
 from lethe.workspace.run_names import RunId
@@ -51,10 +52,10 @@ def opened(
     *,
     launched: bool,
     parent: Mapping[str, Any] | None = None,
-) -> tracking.Row:
+) -> RunLog:
     """The row of a run that is starting or going on; noted in the resume state, so that it is found again."""
     config = prepared.config
-    row = tracking.Row.open(
+    row = RunLog.open(
         config.workspace,
         name=name,
         tags=tags(prepared, name) | {"start": start} | _below(parent),
@@ -71,7 +72,7 @@ def opened(
     return row
 
 
-def _inputs(row: tracking.Row, prepared: Prepared) -> None:
+def _inputs(row: RunLog, prepared: Prepared) -> None:
     data = prepared.config.data
     row.text("params.resolved.json", prepared.config.as_json())
     row.dataset(
@@ -121,7 +122,7 @@ def describe(config: Config, name: str, several: bool = False) -> str:
     return f"**{name}**{which}: {about}\n\n{READING}"
 
 
-def finished(row: tracking.Row, prepared: Prepared, name: str, step: int) -> None:
+def finished(row: RunLog, prepared: Prepared, name: str, step: int) -> None:
     """What is said once, at the end: test accuracy and loss, every measure whose tier is met, and distances to the retrained model
     where there is one; how many retrained models that took; the alarm; and the score file, which has the intervals."""
     measured = results.scores(prepared, name)
@@ -135,7 +136,7 @@ def finished(row: tracking.Row, prepared: Prepared, name: str, step: int) -> Non
     row.text("scores.json", json.dumps(measured, indent=2) + "\n")
 
 
-def timed(row: tracking.Row, prepared: Prepared, name: str, result: str, seconds: float, step: int) -> None:
+def timed(row: RunLog, prepared: Prepared, name: str, result: str, seconds: float, step: int) -> None:
     """What the run took, also as a share of the retraining's time where that is known, and the flag of one that is too large."""
     path, retrained = prepared.layout.weights("retrained"), None
     if name not in STAGE and path.exists():
@@ -147,7 +148,7 @@ def timed(row: tracking.Row, prepared: Prepared, name: str, result: str, seconds
         row.tag("slow", f"{share:.2f} of the retraining's time, over {LARGEST_SHARE}")
 
 
-def parent(prepared: Prepared, previous: Mapping[str, Any] | None) -> tracking.Row:
+def parent(prepared: Prepared, previous: Mapping[str, Any] | None) -> RunLog:
     """The row above the ten of the notebook's chain, or above those of several seeds; the launcher's, where one launched it, else that
     of the command which goes on."""
     config, name = prepared.config, prepared.config.method
@@ -155,7 +156,7 @@ def parent(prepared: Prepared, previous: Mapping[str, Any] | None) -> tracking.R
     if several:
         params |= {"recipe": repr(config.recipe())}
         del params["run.seeds"]  # may grow, and a parameter of MLflow can't: it is a tag
-    row = tracking.Row.open(
+    row = RunLog.open(
         config.workspace,
         name=name,
         tags=tags(prepared, name) | ({"seeds": str(config.run.seeds)} if several else {}),
@@ -180,7 +181,7 @@ def below(prepared: Prepared, name: str, recipe: Recipe, parent: Mapping[str, An
     tensors, made = checkpoint.load(path)
     known = tags(prepared, name) | _below(parent) | {"start": short(made["original"])}
     known |= {"result": short(checkpoint.weights_hash(tensors))}
-    with tracking.Row.open(
+    with RunLog.open(
         prepared.config.workspace,
         name=name,
         tags=known,
@@ -201,7 +202,7 @@ def several(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: M
     """The row above those of several seeds: its curves are their means, as is what they took; then what is said at the end of any run."""
     config, last = prepared.config, 0
     tables = [read_csv(prepared.layout.epochs(RunId(name, seed))) for seed in weights]
-    with tracking.Row.join(config.workspace, tags={tracking.ROW: parent["row"]}) as row:
+    with RunLog.join(config.workspace, tags={ROW: parent["row"]}) as row:
         for past in zip(*tables, strict=True):
             last = past[0]["step"]
             told = [row_metrics(one) for one in past]
@@ -213,7 +214,7 @@ def several(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: M
             finished(row, prepared, name, last)
 
 
-def _took(row: tracking.Row, prepared: Prepared, name: str, result: str, weights: Mapping[int, str], step: int) -> None:
+def _took(row: RunLog, prepared: Prepared, name: str, result: str, weights: Mapping[int, str], step: int) -> None:
     """Mean over the seeds whose time is known: it stands beside them, on this machine."""
     paths = {seed: prepared.layout.clock(RunId(name, seed)) for seed in weights}
     known = [read_json(path) for path in paths.values() if path.exists()]
@@ -234,7 +235,7 @@ def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Colle
         params = prepared.config.resolved(name) | provenance
         once = {key: known[key] for key in ("method", "data", "split", "result")}
         about = describe(prepared.config, name)
-        with tracking.Row.open(
+        with RunLog.open(
             prepared.config.workspace, name=name, tags=known, params=params, description=about, launched=False, once=once
         ) as row:
             last = _epochs(row, prepared, name)
@@ -248,7 +249,7 @@ def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Colle
             evaluated(prepared, name)
 
 
-def _epochs(row: tracking.Row, prepared: Prepared, name: str) -> int | None:
+def _epochs(row: RunLog, prepared: Prepared, name: str) -> int | None:
     """The epoch table on the row; its last step, None where there is none."""
     table = prepared.layout.epochs(name)
     if not table.exists():
@@ -260,24 +261,20 @@ def _epochs(row: tracking.Row, prepared: Prepared, name: str) -> int | None:
     return int(history[-1]["step"])
 
 
-def bank(prepared: Prepared, key: str, previous: Mapping[str, Any] | None) -> tracking.Row:
+def bank(prepared: Prepared, key: str, previous: Mapping[str, Any] | None) -> RunLog:
     """The row above those of a reference bank; the same one when the bank grows."""
     config = prepared.config
     about = f"**bank {key}**: {ABOUT_BANK}"
     known = tags(prepared, "bank") | {"bank": key}
-    row = tracking.Row.open(
-        config.workspace, name="bank", tags=known, params=config.resolved("retrained"), description=about, previous=previous
-    )
+    row = RunLog.open(config.workspace, name="bank", tags=known, params=config.resolved("retrained"), description=about, previous=previous)
     _inputs(row, prepared)
     return row
 
 
-def of_bank(
-    prepared: Prepared, made: LogitsTable, parent: Mapping[str, Any], previous: Mapping[str, Any] | None, step: int
-) -> tracking.Row:
+def of_bank(prepared: Prepared, made: LogitsTable, parent: Mapping[str, Any], previous: Mapping[str, Any] | None, step: int) -> RunLog:
     """One model of a bank: what its table says of it. Its method is bank/<kind>, so that it is taken for no other retrained model."""
     kind, seed = made.about["kind"], int(made.about["seed"])
-    row = tracking.Row.open(
+    row = RunLog.open(
         prepared.config.workspace,
         name=made.name,
         tags=tags(prepared, str(RunId(kind, chain="bank"))) | {"seed": str(seed), "result": short(made.about["model"])},
@@ -293,7 +290,7 @@ def of_bank(
     return row
 
 
-def export(row: tracking.Row, prepared: Prepared, network: Module, path: Path) -> None:
+def export(row: RunLog, prepared: Prepared, network: Module, path: Path) -> None:
     """The result as a logged model, in the form that run.log_model names."""
     shape, info = about_model(prepared)
 
@@ -320,5 +317,5 @@ def evaluated(prepared: Prepared, name: str) -> None:
     run = RunId.parse(name)
     sought = {"method": str(run.all_seeds), "result": results.weights(prepared, name)}
     sought |= {} if run.seed is None else {"seed": str(run.seed)}
-    with tracking.Row.join(prepared.config.workspace, tags=sought) as row:
+    with RunLog.join(prepared.config.workspace, tags=sought) as row:
         finished(row, prepared, name, last)

@@ -25,7 +25,7 @@ from lethe.models import checkpoint
 from lethe.pipeline import run_logging as rows
 from lethe.plots import training_curves
 from lethe.recipes.recipe import Recipe
-from lethe.tracking import run_log as tracking
+from lethe.tracking.run_log import RunLog
 from lethe.workspace import timing as clock
 from lethe.workspace.workspace import Prepared, say
 
@@ -40,7 +40,7 @@ class Started:
     name: str
     recipe: Recipe
     network: Module
-    row: tracking.Row
+    row: RunLog
     resume: Resume
     state: State
 

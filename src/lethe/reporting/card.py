@@ -29,7 +29,7 @@ from lethe.evaluation.membership import CHANCE_LEVELS
 from lethe.evaluation.verdict import ResultSet
 from lethe.models import checkpoint
 from lethe.reporting import card_page as cardpage
-from lethe.tracking import run_log as tracking
+from lethe.tracking.run_log import RunLog, find_runs
 from lethe.workspace import scores as results
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
@@ -76,7 +76,7 @@ def card(config: Config) -> None:
                 beside.write_text(text, encoding="utf-8")
         several = checkpoint.metadata(prepared.layout.logits(name))
         result = seeds.result(made["models"]["result"]["weights"], several)
-        with tracking.Row.join(config.workspace, tags={"method": name, "result": result}) as row:
+        with RunLog.join(config.workspace, tags={"method": name, "result": result}) as row:
             for suffix, text in pages.items():
                 row.text(f"card/{path.name}{suffix}", text)
         print(f"{path}.html")
@@ -353,7 +353,7 @@ def losses(tables: Mapping[str, LogitsTable]) -> Card:
 def _row(name: str, made: LogitsTable) -> dict[str, Any] | None:
     """The run's row on MLflow; None, with a line, where the store is away."""
     try:
-        found = tracking.find({"method": name, "result": seeds.result(_weights(made), made.about)})
+        found = find_runs({"method": name, "result": seeds.result(_weights(made), made.about)})
     except RunFailed as error:
         say(f"the card goes without what the run's row says: {error}")
         return None

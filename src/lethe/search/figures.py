@@ -159,7 +159,7 @@ def _optuna_png(draw: Callable[[], Any]) -> bytes:
             figure = np.ravel(draw())[0].figure
         except Exception as error:  # a figure must never end a search
             figure = plt.figure()
-            figure.text(0, 1, f"can't be drawn: {redact.said(error)}", va="top")
+            figure.text(0, 1, f"can't be drawn: {redact.summarize_error(error)}", va="top")
         figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
     plt.close(figure)
     return buffer.getvalue()

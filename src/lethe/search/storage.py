@@ -72,7 +72,9 @@ def with_storage(config: Config, call: Callable[..., Any] | None = None) -> Any:
         storage = Storage(storage_url(config), config.search.heartbeat)
         return call(storage=storage) if call else None
     except Exception as error:  # a missing driver, a server that is down: as many types as there are databases
-        raise UserError(f"search.storage: Optuna can't work with {redact.clean(storage_url(config))}: {redact.said(error)}") from error
+        raise UserError(
+            f"search.storage: Optuna can't work with {redact.clean(storage_url(config))}: {redact.summarize_error(error)}"
+        ) from error
 
 
 def with_driver(url: str) -> str:
@@ -139,14 +141,14 @@ def _is_unreachable(error: BaseException) -> bool:
 
 def _give_up(state: RetryCallState) -> NoReturn:
     error = state.outcome.exception() if state.outcome else None
-    reason = redact.said(error.__cause__ or error) if error else ""
+    reason = redact.summarize_error(error.__cause__ or error) if error else ""
     raise RunFailed(f"search.storage did not answer for {MAX_WAIT:g} s ({reason}); the same command resumes") from error
 
 
 def _warn(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     if state.attempt_number == 2 and error:  # the first may be no more than a lock
-        log.warning("search.storage does not answer (%s); waiting up to %g s", redact.said(error.__cause__ or error), MAX_WAIT)
+        log.warning("search.storage does not answer (%s); waiting up to %g s", redact.summarize_error(error.__cause__ or error), MAX_WAIT)
 
 
 def _with_retries(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -31,8 +31,8 @@ from lethe.search.results import SearchResults, Trial, describe_winner, format_p
 from lethe.search.spaces import argument_values, widened_space
 from lethe.search.storage import MAX_ATTEMPTS, finished_trials, requeue, shared_layout, trials_of, unqueued, with_storage
 from lethe.search.trial import SearchSpec, TrialRunner, TrialTask, run_trial, share
-from lethe.tracking import mlflow_delivery as delivery
-from lethe.tracking import run_log as tracking
+from lethe.tracking.run_log import RunLog
+from lethe.tracking.sender import send
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared, prepare, say
@@ -76,7 +76,7 @@ def search(config: Config) -> None:
             lead.run_trials(run)
             lead.rerun_winners(run)
             lead.report(run)
-        delivery.send([config.workspace])  # what a process that died left unsent
+        send([config.workspace])  # what a process that died left unsent
 
 
 def _reference(prepared: Prepared, needed: bool) -> dict[str, Tensor] | None:
@@ -150,7 +150,7 @@ class Search:
         self.shown, self.resumed = {trial.number for trial in finished}, len(finished)
         say(f"search {self.study.study_name}: resuming after {self.resumed} trials")
 
-    def run_trials(self, run: tracking.Row) -> None:
+    def run_trials(self, run: RunLog) -> None:
         """Run all trials, `search.workers` in parallel, and wait for those that run on other machines."""
         settings, announced = self.config.search, False
         deadline = time.time() + settings.timeout if settings.timeout else None
@@ -170,7 +170,7 @@ class Search:
             if not tasks:
                 time.sleep(min(settings.heartbeat, 5))
 
-    def rerun_winners(self, run: tracking.Row) -> None:
+    def rerun_winners(self, run: RunLog) -> None:
         """Run the winners with seeds that the search did not use, to measure the selection bias. Finished runs are kept."""
         results, settings = self.results(), self.config.search
         seeds, chosen = results.fresh_seeds(), sorted({trial.number for trial in results.winners().values()})
@@ -181,11 +181,11 @@ class Search:
         for task, _ in spread(run_trial, tasks, workers=settings.workers, gpus=settings.gpus, fail_fast=True):
             say(f"{task} is done")
 
-    def open_run(self) -> tracking.Row:
+    def open_run(self) -> RunLog:
         """Open the search's MLflow run, the parent of its trials' runs."""
         settings = {f"search.{key}": value for key, value in self.config.search.model_dump().items() if key != "storage"}
         about = f"{self.objective.note} Each nested run is a trial; none reads the test split."
-        return tracking.Row.open(
+        return RunLog.open(
             self.config.workspace,
             name=str(RunId(self.config.method, chain="search")),
             tags=self.runner.tags,
@@ -194,7 +194,7 @@ class Search:
             previous=self.study.user_attrs.get("row"),
         )
 
-    def show(self, run: tracking.Row) -> None:
+    def show(self, run: RunLog) -> None:
         """Report newly finished trials: a line on stderr; metrics, tables and figures on the search's MLflow run."""
         results = self.results()
         new = [trial for trial in results.finished if trial.number not in self.shown]
@@ -222,7 +222,7 @@ class Search:
         parts += [f"best {winner.number}: {format_point(winner.values)}" if winner else f"none yet has {results.describe_min_utility()}"]
         return " | ".join([*parts, f"{time.strftime('%H:%M:%S', time.gmtime(max(left, 0)))} left"])
 
-    def report(self, run: tracking.Row) -> None:
+    def report(self, run: RunLog) -> None:
         """Print the front on stdout and write the results; say on stderr what the winner is worth and how to adopt it."""
         results = self.results()
         if not results.complete:

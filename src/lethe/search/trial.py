@@ -46,13 +46,13 @@ from lethe.search.storage import (
     storage_url,
     trials_of,
 )
-from lethe.tracking import mlflow_delivery as delivery
-from lethe.tracking import run_log as tracking
+from lethe.tracking.mlflow_store import workspace_hash
+from lethe.tracking.run_log import RunLog, Status
 from lethe.workspace.run_names import RunId, trial_name
 from lethe.workspace.workspace import Prepared, prepare
 
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "nsga2": "NSGAIISampler"}  # with Optuna's defaults
-RUN_STATUS: dict[TrialState, tracking.Status] = {
+RUN_STATUS: dict[TrialState, Status] = {
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "KILLED",
     TrialState.FAIL: "FAILED",
@@ -163,7 +163,7 @@ class TrialRunner:
         self.evaluate = evaluator(data.data, self.objective.splits, data.compute.autocast)
         self.evaluate_all = evaluator(data.data, MEASURED, data.compute.autocast)
         self.frozen_features = Prefix(self.config.run.cache, data.compute.autocast)
-        self.locks, self.home = shared_layout(self.config).locks, delivery.place(self.config.workspace)
+        self.locks, self.home = shared_layout(self.config).locks, workspace_hash(self.config.workspace)
 
     def run(self, task: TrialTask) -> None:
         """Run a new trial with an MLflow run of its own, unless enough trials are finished or under way."""
@@ -173,7 +173,7 @@ class TrialRunner:
         if len(finished_trials(self.study)) + len(trials_of(self.study, TrialState.RUNNING)) >= self.config.search.trials:
             return
         with contextlib.ExitStack() as stack:
-            runs: list[tracking.Row] = []
+            runs: list[RunLog] = []
 
             def objective(trial: optuna.Trial) -> Point:
                 stack.enter_context(marked_alive(self.study, trial, self.locks, self.home))
@@ -223,7 +223,7 @@ class TrialRunner:
         sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, SAMPLERS[self.config.search.sampler])(seed=seed)
         return sampler
 
-    def _run_recipe(self, config: Config, run: tracking.Row, rule: PruningRule | None = None) -> Outcome:
+    def _run_recipe(self, config: Config, run: RunLog, rule: PruningRule | None = None) -> Outcome:
         """Run the recipe to its end, or until the rule prunes it. A failure of this trial alone is an outcome, not an error."""
         outcome = Outcome()
         try:
@@ -260,12 +260,12 @@ class TrialRunner:
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            outcome.failed = f"out of memory: {redact.said(error)}"
+            outcome.failed = f"out of memory: {redact.summarize_error(error)}"
         if outcome.failed and torch.cuda.is_available():
             torch.cuda.empty_cache()
         return outcome
 
-    def _record(self, trial: optuna.Trial, config: Config, outcome: Outcome, run: tracking.Row) -> Point:
+    def _record(self, trial: optuna.Trial, config: Config, outcome: Outcome, run: RunLog) -> Point:
         """Record the outcome on the trial and its MLflow run. Raises what tells Optuna that it was pruned or failed."""
         attributes = {"arguments": argument_values(config), "ran": outcome.epochs, "curve": outcome.curve, "measured": outcome.measured}
         if reason := outcome.failed or outcome.pruned:
@@ -288,10 +288,10 @@ class TrialRunner:
         chance = guessing + (original - guessing) / 8
         return PruningRule(original, self.config.search.prune_margin, chance) if self.config.search.prune else None
 
-    def _open_run(self, config: Config, number: int, parent: Mapping[str, Any], seed: int | None = None) -> tracking.Row:
+    def _open_run(self, config: Config, number: int, parent: Mapping[str, Any], seed: int | None = None) -> RunLog:
         arguments = {f"methods.{config.method}.{name}": value for name, value in argument_values(config).items()}
         rerun = "" if seed is None else f" Run again with seed {seed}, which the search did not use."
-        return tracking.Row.open(
+        return RunLog.open(
             config.workspace,
             name=trial_name(config.method, number, seed),
             tags=self.tags | {"trial": str(number)} | ({} if seed is None else {"fresh": str(seed)}),

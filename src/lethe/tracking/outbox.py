@@ -1,7 +1,7 @@
-"""The journal of a row: what the row is and all it was told, on disk, until MLflow has it. Needs no MLflow.
+"""The outbox of a run: what the run is and all its records, on disk, until MLflow has them. Needs no MLflow.
 
-It stays in the workspace's outbox (`files.OUTBOX`) until it is sent to its end, whoever sends it. Whatever is sent may be sent twice (a
-kill between sending and noting it): every record is built so that this changes nothing.
+It stays in the workspace's folder of outboxes (`files.OUTBOX`) until its last record is sent, by whichever process. A record may be sent
+twice (a kill between sending it and noting that): every record is built so that this changes nothing.
 """
 
 import contextlib
@@ -24,34 +24,47 @@ from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import OUTBOX, read_json, write_json
 from lethe._util.redact import clean
 
-Records = dict[int, tuple[str, Any]]  # number -> what, value
+Records = dict[int, tuple[str, Any]]  # number -> kind, value
 
 log = logging.getLogger(__name__)
 
 
-class Journal:
-    """A row's outbox: `row.json` (what it is), `records.jsonl` (what was told), `artifacts/`, `models/`, and `sent.json`
-    (the sender's: MLflow's id and which records are through). Its lock is held as long as somebody tells or sends."""
+class Outbox:
+    """The folder in which a run's records wait.
+
+    Attributes:
+        folder: Holds `row.json` (the header: what the run is), `records.jsonl`, `artifacts/`, `models/`, and `sent.json` (the sender's:
+            MLflow's run id and which records it has).
+        lock: Held as long as a process appends or sends records.
+        state: The content of `sent.json`.
+        idle: Set by the sender: no run takes these records, and none needs to.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.artifacts, self.models = folder, folder / "artifacts", folder / "models"
         folder.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(f"{folder}.lock", thread_local=False)  # taken by one thread, let go by another
+        self.lock = FileLock(f"{folder}.lock", thread_local=False)  # acquired by one thread, released by another
         self.state: dict[str, Any] = {"run_id": None, "tried": False, "sent": 0, "late": []}
-        self.idle = False  # the sender's word: there is no row to tell this to, and there need not be one
+        self.idle = False
         self._appending = threading.Lock()
 
     @classmethod
-    def begin(cls, home: Path, header: dict[str, Any]) -> "Journal":
-        """That of a row which this process tells."""
-        journal = cls(home.resolve() / OUTBOX / f"{header['row']}.{uuid.uuid4().hex[:8]}")
-        journal.lock.acquire(timeout=0)
-        journal.header = header
-        write_json(journal.folder / "row.json", header)
-        return journal
+    def create(cls, home: Path, header: dict[str, Any]) -> "Outbox":
+        """Create the outbox of a run of this process, and lock it.
+
+        Args:
+            home: The workspace.
+            header: What the run is; see `RunLog.open`. Its keys are a format: an outbox may be sent by a later version.
+        """
+        outbox = cls(home.resolve() / OUTBOX / f"{header['row']}.{uuid.uuid4().hex[:8]}")
+        outbox.lock.acquire(timeout=0)
+        outbox.header = header
+        write_json(outbox.folder / "row.json", header)
+        return outbox
 
     @cached_property
     def header(self) -> dict[str, Any]:
+        """What the run is."""
         header: dict[str, Any] = read_json(self.folder / "row.json")
         return header
 
@@ -62,108 +75,124 @@ class Journal:
 
     @property
     def joins(self) -> bool:
-        """Whether it only adds to a row that another journal made."""
+        """Whether it only adds to a run that another outbox made."""
         return "join" in self.header
 
     @property
-    def followed(self) -> bool:
-        """Whether another journal tells more of the same row."""
+    def has_successor(self) -> bool:
+        """Whether another outbox has more records of the same run."""
         return any(other != self.folder for other in self.folder.parent.glob(f"{self.header['row']}.*/"))
 
-    def append(self, what: str, value: Any) -> None:
+    def append(self, kind: str, value: Any) -> None:
+        """Append a record.
+
+        Args:
+            kind: metrics, params, tags, artifact, dataset, model or end.
+            value: JSON.
+
+        Raises:
+            RunFailed: The disk refuses; names the file.
+        """
         path = self.folder / "records.jsonl"
         try:
             with self._appending, path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({what: value}) + "\n")
+                file.write(json.dumps({kind: value}) + "\n")
         except OSError as error:
             raise RunFailed(f"{path} could not be written: {error.strerror or error}") from error
 
-    def told(self, wanted: Callable[[int], bool] = lambda number: True) -> Records:
-        """All records, or those whose number is wanted."""
+    def records(self, wanted: Callable[[int], bool] = lambda number: True) -> Records:
+        """Read all records, or those whose number is wanted."""
         path = self.folder / "records.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         return {n: next(iter(json.loads(line).items())) for n, line in enumerate(lines) if wanted(n)}
 
     def pending(self) -> Records:
-        """What is unsent."""
+        """Read the records that are not sent."""
         sent, late = self.state["sent"], {*self.state["late"]}
-        return self.told(lambda n: n >= sent or n in late)
+        return self.records(lambda n: n >= sent or n in late)
 
-    def inherit(self) -> None:
-        """Take over from a dead process: a last line without its end was never told, a run without its end was killed."""
+    def take_over(self) -> None:
+        """Take over from a dead process: drop a last line that was cut off, and end a run without an end as killed."""
         path, sent = self.folder / "records.jsonl", self.folder / "sent.json"
         with path.open("a+b") as file:
             killed = os.fstat(file.fileno()).st_mtime
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
         self.state = read_json(sent) if sent.exists() else self.state | {"tried": True}
-        if not any(what == "end" for what, _ in self.pending().values()):
+        if not any(kind == "end" for kind, _ in self.pending().values()):
             self.append("end", {"status": None if self.joins else "KILLED", "time": int(killed * 1000)})
 
-    def mark(self, numbers: Iterable[int], **state: Any) -> None:
-        """Note these records as sent: all before `sent` are, but for the `late`."""
+    def mark_sent(self, numbers: Iterable[int], **state: Any) -> None:
+        """Note records as sent.
+
+        Args:
+            numbers: Of the records.
+            **state: Other keys of `sent.json` to change: `run_id`, `tried`.
+        """
         numbers, before = set(numbers), self.state["sent"]
-        sent = max(before, *(n + 1 for n in numbers), 0)
+        sent = max(before, *(n + 1 for n in numbers), 0)  # all before are sent, except the `late` ones
         late = {*self.state["late"], *range(before, sent)} - numbers
         self.state |= {"sent": sent, "late": sorted(late), **state}
         write_json(self.folder / "sent.json", self.state)
 
-    def forget(self) -> None:
-        """Back to nothing sent and no row known."""
+    def mark_unsent(self) -> None:
+        """Forget the run's id and that anything was sent."""
         self.state |= {"run_id": None, "sent": 0, "late": []}
 
     def remove(self) -> None:
+        """Delete the folder and release the lock."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.release()
-        Path(f"{self.folder}.lock").unlink(missing_ok=True)  # who waits for it finds nothing left to send
+        Path(f"{self.folder}.lock").unlink(missing_ok=True)  # a process that waits for it finds nothing left to send
 
 
-def leftovers(home: Path) -> Iterator[Journal]:
-    """The journals that nobody holds, oldest first; their locks are taken."""
+def abandoned(home: Path) -> Iterator[Outbox]:
+    """Iterate over the outboxes of a workspace that no process holds, oldest first; each is locked by this process."""
 
-    def begun(folder: Path) -> float:
-        with contextlib.suppress(OSError):  # sent and removed by another in this moment
+    def created(folder: Path) -> float:
+        with contextlib.suppress(OSError):  # sent and removed by another process in this moment
             return (folder / "row.json").stat().st_mtime
         return 0.0
 
-    for folder in sorted((home / OUTBOX).glob("*/"), key=begun):
-        journal = Journal(folder)
+    for folder in sorted((home / OUTBOX).glob("*/"), key=created):
+        outbox = Outbox(folder)
         try:
-            journal.lock.acquire(timeout=0)
+            outbox.lock.acquire(timeout=0)
         except Timeout:
             continue
-        if not begun(folder):  # or killed at its first step
-            journal.remove()
+        if not created(folder):  # or its process was killed before it wrote anything
+            outbox.remove()
             continue
         try:
-            journal.inherit()
+            outbox.take_over()
         except (RunFailed, UserError, OSError, ValueError) as error:
-            log.warning("%s can't be read and is left alone: %s", folder, error)
-            journal.lock.release()
+            log.warning("%s can't be read and is not sent: %s", folder, error)
+            outbox.lock.release()
             continue
-        yield journal
+        yield outbox
 
 
-# --- whom it is for ---------------------------------------------------------------------------------------------------
+# --- where it is sent -------------------------------------------------------------------------------------------------
 
 
 def default_store() -> str:
+    """Return the address of the project's own store."""
     return f"sqlite:///{str(root().absolute()).replace('%', '%25')}/mlflow.db"
 
 
 def callers_store() -> str:
-    """Its address, with its credentials if it has any."""
+    """Return the address of the store to log to, with its credentials if it has any."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or default_store()
     path = uri.removeprefix("sqlite:///")
     return uri if path in (uri, "") or path.startswith("/") else f"sqlite:///{Path(path).resolve()}"
 
 
-def addressee() -> dict[str, str | None]:
-    """The caller's store, without credentials, and experiment, as headers hold them."""
+def destination() -> dict[str, str | None]:
+    """Return the store to log to, without credentials, and the experiment, as headers have them."""
     named = {key: os.environ.get(f"MLFLOW_{key.upper()}") for key in ("experiment_id", "experiment_name")}
     return {"uri": clean(callers_store()), **named}
 
 
 def now() -> int:
-    """Milliseconds, as MLflow counts."""
+    """Return the time in milliseconds, as MLflow counts."""
     return int(time.time() * 1000)

@@ -1,8 +1,8 @@
-"""One row: what a run tells MLflow. Told to a journal on disk, sent from there by a background thread.
+"""The log of a run: records for MLflow are written to an outbox on disk, and sent from there by a background thread.
 
-So a tracking server that goes away, or was never there, neither stops nor slows a run and loses nothing: a journal that is
-not sent to its end is sent by the next run in its workspace, or by `python src/send.py`.
-A value that is infinite is told as NaN (MLflow would store 1.8e308, which flattens every chart); epochs/<method>.csv has it.
+So a tracking server that stops answering, or never did, neither stops nor slows a run, and no record is lost: an outbox that is not sent
+to its end is sent by the next run in its workspace, or by `send`.
+An infinite value is logged as NaN (MLflow would store 1.8e308, which flattens every chart); epochs/<method>.csv has it.
 """
 
 import contextlib
@@ -21,31 +21,34 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lethe._util.errors import RunFailed
 from lethe._util.files import whole, write_json
-from lethe._util.redact import clean, plain, said
-from lethe.tracking import mlflow_delivery as delivery
-from lethe.tracking.outbox import Journal, addressee, now
+from lethe._util.redact import clean, plain, summarize_error
+from lethe.tracking import mlflow_store
+from lethe.tracking.mlflow_models import export
+from lethe.tracking.outbox import Outbox, destination, now
+from lethe.tracking.sender import Sender
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-LONGEST_PARAM = 6000
-ROW = delivery.ROW  # the tag by which a row's own name is found
+MAX_PARAM_LENGTH = 6000
 REFRESH = 10.0  # seconds between two refreshes of an artifact, at least
 
 log = logging.getLogger(__name__)
 
 
-class Row:
-    """One MLflow row. Telling it something costs a line in a file; nothing here waits for MLflow but `close`.
+class RunLog:
+    """The log of one MLflow run. A record costs a line in a file; nothing here waits for MLflow but `close`.
 
-    All methods raise RunFailed, naming the file, when the disk refuses the journal."""
+    As a context manager it closes itself: FINISHED, FAILED after an exception, KILLED after Ctrl-C or an exit.
+    All methods raise RunFailed, naming the file, when the disk refuses the outbox.
+    """
 
     def __init__(self, home: Path, header: dict[str, Any]) -> None:
-        self.journal = Journal.begin(home, header)
-        self._sender = delivery.Sender(home.resolve(), self.journal)
-        self._fresh: dict[str, tuple[float, Callable[[], bytes] | None]] = {}  # artifact -> when it is due again, what it lacks
+        self.outbox = Outbox.create(home, header)
+        self._sender = Sender(home.resolve(), self.outbox)
+        self._due: dict[str, tuple[float, Callable[[], bytes] | None]] = {}  # artifact -> when the next refresh is due, newest content
         self._closed = False
 
     @classmethod
@@ -62,96 +65,129 @@ class Row:
         parent: Mapping[str, Any] | None = None,
         launched: bool = True,
         once: Mapping[str, str] | None = None,
-    ) -> "Row":
-        """The row of a run that begins or, with `previous` (what `reference` gave then), goes on.
+    ) -> "RunLog":
+        """Open the log of a run that starts or is resumed.
 
-        It is the launcher's (MLFLOW_RUN_ID) unless `launched` is False or a `parent` (its reference) is given; else the
-        previous one; else a new one in the caller's experiment, unless a finished row there has all the tags of `once`.
-        `history`: (step, metrics) or (step, metrics, at) of the epochs already behind us; what the row lacks is sent."""
+        The MLflow run is the launcher's (MLFLOW_RUN_ID) unless `launched` is False or a `parent` is given; else the previous one; else
+        a new one in the caller's experiment.
+
+        Args:
+            home: The workspace.
+            name: Of the run.
+            tags: None values are left out.
+            params: See `params`.
+            description: Markdown.
+            history: (step, metrics) or (step, metrics, at) of the epochs before a resumption; what the run lacks is sent.
+            previous: What `reference` returned before the run was stopped.
+            parent: `reference` of the parent run, when this is a nested run.
+            launched: Whether the run that a launcher made, if any, is this one.
+            once: Do not create a run if a finished one in the experiment has all of these tags.
+        """
         run_id = os.environ.get("MLFLOW_RUN_ID") if launched and not parent else None
         same = previous is not None and (run_id is None or run_id == previous["run_id"])
+        program = Path(sys.argv[0]).name
         header = {
             "row": previous["row"] if previous and same else uuid.uuid4().hex[:16],
-            **addressee(),
+            **destination(),
             "run_id": run_id,
             "name": name,
-            "source": f"src/{Path(sys.argv[0]).name}",
+            "source": program if program == "lethe" else f"src/{program}",
             "started": now(),
             "previous": previous and dict(previous),
             "resumes": same,
             "parent": parent and dict(parent),
             "once": once and dict(once),
         }
-        row = cls(home, header)
-        row.params(params)
-        row.tags({**tags, **({"mlflow.note.content": description} if description else {})})
+        run = cls(home, header)
+        run.params(params)
+        run.tags({**tags, **({"mlflow.note.content": description} if description else {})})
         for step, values, *at in history:
-            row.metrics(values, step, *at)
-        row._sender.start()
-        return row
+            run.metrics(values, step, *at)
+        run._sender.start()
+        return run
 
     @classmethod
-    def join(cls, home: Path, run_id: str | None = None, *, tags: Mapping[str, str] | None = None) -> "Row":
-        """Adds to a row that is there, by id or as the newest in the caller's experiment with all of `tags`; leaves its
-        status alone. When there is none, what is told is dropped, with a line."""
-        row = cls(home, {"row": "join", **addressee(), "join": {"run_id": run_id, "tags": dict(tags or {})}, "name": ""})
-        row._sender.start()
-        return row
+    def join(cls, home: Path, run_id: str | None = None, *, tags: Mapping[str, str] | None = None) -> "RunLog":
+        """Open a log that adds to an existing run and leaves its status unchanged. Without such a run its records are dropped, and logged.
+
+        Args:
+            home: The workspace.
+            run_id: MLflow's id of the run.
+            tags: Without an id: the newest run in the caller's experiment with all of these tags.
+        """
+        run = cls(home, {"row": "join", **destination(), "join": {"run_id": run_id, "tags": dict(tags or {})}, "name": ""})
+        run._sender.start()
+        return run
 
     @property
     def run_id(self) -> str | None:
-        """MLflow's id, once the row is made."""
-        run_id: str | None = self.journal.state["run_id"] or self.journal.header.get("run_id")
+        """MLflow's id, once the run was created."""
+        run_id: str | None = self.outbox.state["run_id"] or self.outbox.header.get("run_id")
         return run_id
 
     def reference(self) -> dict[str, Any]:
-        """Enough to find this row again; for the resume state, and for `parent`."""
-        return {"row": self.journal.header["row"], "run_id": self.run_id}
+        """Return what finds this run again: for the resume state, and for `parent`."""
+        return {"row": self.outbox.header["row"], "run_id": self.run_id}
 
     def metrics(self, values: Mapping[str, Any], step: int, at: int | None = None) -> None:
-        """None is left out; `at`: when, in ms, if not now. Tell an epoch once the resume state that holds it is saved: should
-        the run be killed in between, it sends the epoch when it goes on."""
+        """Log metrics of a step.
+
+        Log an epoch after the resume state that has it was saved: if the run is killed in between, it is logged on resumption.
+
+        Args:
+            values: None values are left out.
+            step: The global epoch.
+            at: Time in ms; None: now.
+        """
         at = at or now()
-        known = {key: float(value) for key, value in values.items() if value is not None}
-        self._tell("metrics", [[key, math.nan if math.isinf(value) else value, step, at] for key, value in known.items()])
+        numbers = {key: float(value) for key, value in values.items() if value is not None}
+        self._append("metrics", [[key, math.nan if math.isinf(value) else value, step, at] for key, value in numbers.items()])
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """A key that the launcher logged keeps the launcher's text; a value too long for MLflow becomes an artifact."""
+        """Log parameters. A key that the launcher logged keeps the launcher's text; a value too long for MLflow becomes an artifact."""
         texts = {key: plain(value) for key, value in values.items()}
         for key, text in texts.items():
-            if len(text) > LONGEST_PARAM:
+            if len(text) > MAX_PARAM_LENGTH:
                 self.text(f"params/{key}.txt", text)
-        self._tell("params", {key: text for key, text in texts.items() if len(text) <= LONGEST_PARAM})
+        self._append("params", {key: text for key, text in texts.items() if len(text) <= MAX_PARAM_LENGTH})
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        self._tell("tags", {key: plain(value) for key, value in values.items() if value is not None})
+        """Set tags; None values are left out."""
+        self._append("tags", {key: plain(value) for key, value in values.items() if value is not None})
 
     def tag(self, key: str, value: Any) -> None:
+        """Set a tag."""
         self.tags({key: value})
 
     def text(self, artifact_path: str, text: str) -> None:
+        """Log a text as an artifact, without passwords."""
         self._artifact(artifact_path, clean(text).encode())
 
     def file(self, path: Path) -> None:
-        """The file as it is now: a copy goes into the journal."""
+        """Log a file as an artifact, with its content of now."""
         self._artifact(path.name, path.read_bytes())
 
     def refresh(self, source: Path | Callable[[], bytes], artifact_path: str) -> None:
-        """An artifact that grows: taken at most once in 10 s, and at most for 1 % of the time; always once at `close`."""
+        """Log an artifact that grows: at most once in 10 s, in at most 1 % of the time, and a last time at `close`.
+
+        Args:
+            source: A file, or a function that returns the content.
+            artifact_path: Of the artifact.
+        """
         content = source.read_bytes if isinstance(source, Path) else source
-        due, _ = self._fresh.get(artifact_path, (0.0, None))
-        began = time.monotonic()
-        if began < due:
-            self._fresh[artifact_path] = (due, content)
+        due, _ = self._due.get(artifact_path, (0.0, None))
+        started = time.monotonic()
+        if started < due:
+            self._due[artifact_path] = (due, content)
             return
         self._artifact(artifact_path, content())
         ended = time.monotonic()
-        self._fresh[artifact_path] = (ended + max(REFRESH, 100 * (ended - began)), None)
+        self._due[artifact_path] = (ended + max(REFRESH, 100 * (ended - started)), None)
 
     def _artifact(self, artifact_path: str, content: bytes) -> None:
-        with whole(self.journal.artifacts / artifact_path) as beside:
-            beside.write_bytes(content)
-        self._tell("artifact", artifact_path)
+        with whole(self.outbox.artifacts / artifact_path) as temporary:
+            temporary.write_bytes(content)
+        self._append("artifact", artifact_path)
 
     def dataset(
         self,
@@ -163,11 +199,20 @@ class Row:
         classes: Sequence[str] = (),
         profile: Mapping[str, Any] = {},
     ) -> None:
-        """Shown as the dataset that the run used; `shape` of one image, `profile` what else to say (numbers of images)."""
+        """Log the dataset that the run uses.
+
+        Args:
+            name: Of the dataset.
+            digest: Hash of its content; MLflow takes 36 characters.
+            source: Where it comes from.
+            shape: Of one image.
+            classes: Their names.
+            profile: Other facts, such as numbers of images.
+        """
         spec = {"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, *shape]}}
         labels = {"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}
         schema = {"mlflow_tensorspec": {"features": json.dumps([spec]), "targets": json.dumps([labels])}}
-        self._tell(
+        self._append(
             "dataset",
             {
                 "name": name,
@@ -192,12 +237,22 @@ class Row:
         step: int = 0,
         final: bool = True,
     ) -> None:
-        """The weights in `path` as a logged model that takes batches of `shape` and gives a logit for each of
-        `info["classes"]`; `info` (architecture, classes, mean, std, ...) stands beside them. "pt2" exports what `module()`
-        makes, which then loads without this repository; an export that fails is said, and leaves safetensors."""
-        if kind == "none" or self.journal.idle:
+        """Log a model.
+
+        Args:
+            path: Its weights.
+            kind: "pt2" exports what `module` returns, which then loads without this repository; if the export fails, that is logged and
+                safetensors are kept. "none": nothing.
+            shape: Of one input.
+            info: Kept next to the weights: architecture, classes, mean, std, ...; the model returns a logit for each of its `classes`.
+            module: Builds the model for the export.
+            name: Of the logged model.
+            step: The global epoch.
+            final: Whether metrics are linked to it.
+        """
+        if kind == "none" or self.outbox.idle:
             return
-        folder = self.journal.models / f"{self.journal.header['row']}-{uuid.uuid4().hex[:8]}"
+        folder = self.outbox.models / f"{self.outbox.header['row']}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         if kind == "pt2" and module is not None and not _exported(module, shape, folder):
             kind = "safetensors"
@@ -205,44 +260,51 @@ class Row:
             _link(path, folder / "model.safetensors")
         write_json(folder / "model.json", dict(info))
         about = {"folder": folder.name, "name": name, "kind": kind, "step": step, "final": final}
-        self._tell("model", {**about, "shapes": [list(shape), [len(info["classes"])]]})
+        self._append("model", {**about, "shapes": [list(shape), [len(info["classes"])]]})
 
     def checkpoint(self, path: Path, step: int, *, shape: Sequence[int], info: Mapping[str, Any]) -> None:
-        """A logged model on the way, with its step."""
+        """Log the model of an epoch that is not the last; arguments as for `model`."""
         self.model(path, "safetensors", shape=shape, info=info, name="checkpoint", step=step, final=False)
 
     def close(self, status: Status = "FINISHED") -> bool:
-        """Tells the end, waits until all is sent, but not for a store that is away. Whether all is sent."""
+        """End the run and wait until all is sent, but not for a store that does not answer.
+
+        Args:
+            status: Of the run; ignored after `join`.
+
+        Returns:
+            Whether all is sent.
+        """
         if self._closed:
             return True
-        for artifact_path, (_, content) in self._fresh.items():
+        for artifact_path, (_, content) in self._due.items():
             if content is not None:
                 with contextlib.suppress(FileNotFoundError):
                     self._artifact(artifact_path, content())
-        self._tell("end", {"status": None if self.journal.joins else status, "time": now()})
+        self._append("end", {"status": None if self.outbox.joins else status, "time": now()})
         self._closed = True
         return self._sender.finish()
 
-    def __enter__(self) -> "Row":
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         stopped = kind is not None and not issubclass(kind, Exception)
         self.close("FINISHED" if kind is None else "KILLED" if stopped else "FAILED")
 
-    def _tell(self, what: str, value: Any) -> None:
+    def _append(self, kind: str, value: Any) -> None:
         if self._closed:
-            raise RuntimeError("the row is closed")
-        if value and (what == "end" or not self.journal.idle):
-            self.journal.append(what, value)
+            raise RuntimeError("the run's log is closed")
+        if value and (kind == "end" or not self.outbox.idle):
+            self.outbox.append(kind, value)
             self._sender.wake.set()
 
 
 def _exported(module: "Callable[[], Module]", shape: Sequence[int], folder: Path) -> bool:
     try:
-        delivery.export(module(), shape, folder)
+        export(module(), shape, folder)
     except Exception as error:  # torch.export raises whatever it likes
-        log.warning("The model can't be exported as pt2, it is logged as safetensors: %s", said(error))
+        log.warning("The model can't be exported as pt2, it is logged as safetensors: %s", summarize_error(error))
         shutil.rmtree(folder)
         folder.mkdir()
         return False
@@ -250,21 +312,31 @@ def _exported(module: "Callable[[], Module]", shape: Sequence[int], folder: Path
 
 
 def _link(path: Path, to: Path) -> None:
-    """The file as it is now, without a copy where the disk allows: ours are replaced as a whole, never written to."""
+    """Keep a file's content of now, without a copy where the disk allows: our files are replaced as a whole, never written to."""
     try:
         os.link(path.resolve(), to)
     except OSError:
         shutil.copyfile(path, to)
 
 
-def find(tags: Mapping[str, str], experiment: str | None = None) -> list[dict[str, Any]]:
-    """Rows with all of these tags in the caller's experiment (or the one of this name), newest first: run_id, name, status,
-    tags, params, metrics. It waits for MLflow, and raises RunFailed when the store can't be read; `once` and `join` don't."""
-    where = addressee() | ({"experiment_name": experiment, "experiment_id": None} if experiment else {})
+def find_runs(tags: Mapping[str, str], experiment: str | None = None) -> list[dict[str, Any]]:
+    """Search runs in MLflow, and wait for the answer.
+
+    Args:
+        tags: That a run must have, all of them.
+        experiment: Its name; None: the caller's.
+
+    Returns:
+        For each run, newest first: run_id, name, status, tags, params, metrics.
+
+    Raises:
+        RunFailed: The store can't be read.
+    """
+    where = destination() | ({"experiment_name": experiment, "experiment_id": None} if experiment else {})
     try:
-        found = delivery.rows(where, tags)
+        runs = mlflow_store.find_runs(where, tags)
     except Exception as error:
-        raise RunFailed(f"the MLflow store can't be read: {said(error)}") from None
-    about = ({"run_id": row.info.run_id, "name": row.info.run_name, "status": row.info.status} for row in found)
-    data = ({"tags": row.data.tags, "params": row.data.params, "metrics": row.data.metrics} for row in found)
+        raise RunFailed(f"the MLflow store can't be read: {summarize_error(error)}") from None
+    about = ({"run_id": run.info.run_id, "name": run.info.run_name, "status": run.info.status} for run in runs)
+    data = ({"tags": run.data.tags, "params": run.data.params, "metrics": run.data.metrics} for run in runs)
     return [one | other for one, other in zip(about, data, strict=True)]

@@ -120,7 +120,7 @@ def test_killed_between_two_files(project: Project) -> None:
     chain = [
         (None, at_file("state.safetensors", 1)),  # where it begins; where it is killed
         (None, at_file("state.safetensors", 3)),
-        (1, at("lethe.tracking.run_log:Row.metrics", 3)),  # told of 0 and 1 again; 2 is saved, and MLflow has not heard of it
+        (1, at("lethe.tracking.run_log:RunLog.metrics", 3)),  # told of 0 and 1 again; 2 is saved, and MLflow has not heard of it
         (2, at_file("model_6.csv")),
         (5, at_file("model_6.safetensors")),
         (5, at("lethe.engine.resume:Resume.done", 1)),
@@ -195,8 +195,8 @@ def test_only_the_same_run_goes_on(project: Project) -> None:
 
 
 LAUNCHED = """
-from lethe.tracking import mlflow_delivery as delivery, outbox as journal
-client = delivery.connect(journal.addressee()["uri"])
+from lethe.tracking import mlflow_store, outbox
+client = mlflow_store.connect(outbox.destination()["uri"])
 tags = {"mlflow.project.entryPoint": "unlearn", "mlflow.source.type": "PROJECT"}
 print(client.create_run("0", tags=tags, run_name="launched").info.run_id)
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lethe.tracking.mlflow_delivery import connect
+from lethe.tracking.mlflow_store import connect
 from support.project import Project
 from support.searches import SMALL, done, trials
 from support.server import Server, wait_for

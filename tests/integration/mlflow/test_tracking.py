@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from lethe._util.errors import RunFailed
-from lethe.tracking import mlflow_delivery as delivery
-from lethe.tracking.mlflow_delivery import connect, send, sweep
-from lethe.tracking.outbox import default_store, leftovers
-from lethe.tracking.run_log import Row, find
+from lethe.tracking import mlflow_store, sender
+from lethe.tracking.mlflow_delivery import unreachable
+from lethe.tracking.mlflow_store import connect, end_abandoned_runs
+from lethe.tracking.outbox import abandoned, default_store
+from lethe.tracking.run_log import RunLog, find_runs
+from lethe.tracking.sender import send
 from support.server import Server, free_port, wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -40,11 +42,11 @@ def migrated(tmp_path_factory):
 def home(tmp_path, monkeypatch, migrated):
     """A workspace beside a store of its own, and nothing of MLflow in the environment but the store's address."""
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        if name not in delivery.QUIET:
+        if name not in mlflow_store.QUIET:
             monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store(tmp_path, migrated)}")
     yield tmp_path / "home"
-    delivery.away.clear()
+    unreachable.clear()
 
 
 def store(folder, migrated):
@@ -67,7 +69,7 @@ def steps(run_id, key="retain.accuracy"):
     return sorted(point.step for point in client().get_metric_history(run_id, key))
 
 
-def journals(home):
+def outboxes(home):
     return list((home / ".lethe" / "outbox").glob("*/"))
 
 
@@ -86,7 +88,7 @@ def artifact(run_id, path):
 
 def test_a_row_holds_what_it_was_told(home, capfd):
     long = "x" * 7000
-    with Row.open(
+    with RunLog.open(
         home,
         name="hybrid_4 on digits",
         tags={"method": "hybrid_4", "unknown": None},
@@ -123,7 +125,7 @@ def test_a_row_holds_what_it_was_told(home, capfd):
     (used,) = run.inputs.dataset_inputs
     assert used.dataset.name == "digits"
     assert json.loads(used.dataset.profile)["train"] == 9
-    assert not journals(home)
+    assert not outboxes(home)
     assert not list((home / ".lethe" / "outbox").iterdir())
 
 
@@ -135,16 +137,16 @@ def test_telling_needs_no_mlflow(tmp_path):
 
 def test_errors_and_stops_end_the_row_as_what_they_were(home):
     for error, status in ((ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")):
-        with pytest.raises(error), Row.open(home, name=status):
+        with pytest.raises(error), RunLog.open(home, name=status):
             raise error
         assert rows()[-1].info.status == status
-    assert not journals(home)
+    assert not outboxes(home)
 
 
 def test_a_launchers_row_is_joined_and_its_parameters_are_left(home, monkeypatch):
     run_id = launcher_row(lr="1e-3", epochs="10")
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
-    with Row.open(home, name="hybrid_4", params={"lr": 0.001, "epochs": 10, "seed": 0}, tags={"method": "hybrid_4"}) as row:
+    with RunLog.open(home, name="hybrid_4", params={"lr": 0.001, "epochs": 10, "seed": 0}, tags={"method": "hybrid_4"}) as row:
         row.metrics(EPOCH, 0)
     (run,) = rows()
     assert run.info.run_id == run_id == row.reference()["run_id"]
@@ -156,9 +158,9 @@ def test_a_launchers_row_is_joined_and_its_parameters_are_left(home, monkeypatch
 
 def test_rows_of_a_chain_stand_under_one(home, monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", launcher_row())
-    with Row.open(home, name="as_run") as chain:
+    with RunLog.open(home, name="as_run") as chain:
         for method in ("model_1", "model_2"):
-            with Row.open(home, name=method, parent=chain.reference()) as row:
+            with RunLog.open(home, name=method, parent=chain.reference()) as row:
                 row.metrics(EPOCH, 0)
     top, *under = rows()
     assert [run.info.run_name for run in (top, *under)] == ["as_run", "model_1", "model_2"]
@@ -168,42 +170,42 @@ def test_rows_of_a_chain_stand_under_one(home, monkeypatch):
 def test_the_callers_experiment(home, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "cats and dogs")
     for name in ("first", "second"):
-        Row.open(home, name=name, tags={"method": name}).close()
+        RunLog.open(home, name=name, tags={"method": name}).close()
     assert not rows()
-    assert [row["name"] for row in find({})] == ["second", "first"]
-    assert [row["name"] for row in find({"method": "first"})] == ["first"]
-    assert find({"method": "first"}, "Default") == []
+    assert [row["name"] for row in find_runs({})] == ["second", "first"]
+    assert [row["name"] for row in find_runs({"method": "first"})] == ["first"]
+    assert find_runs({"method": "first"}, "Default") == []
 
 
 def test_once(home):
     """Original and retrained have one row an experiment, whoever comes first."""
     tags = {"method": "original", "original": "abc"}
     for number in range(2):
-        with Row.open(home, name=f"original {number}", tags=tags, once=tags) as row:
+        with RunLog.open(home, name=f"original {number}", tags=tags, once=tags) as row:
             row.metrics(EPOCH, 0)
             row.text("a.txt", "a")
-    Row.open(home, name="another", tags=tags | {"original": "def"}, once=tags | {"original": "def"}).close()
+    RunLog.open(home, name="another", tags=tags | {"original": "def"}, once=tags | {"original": "def"}).close()
     assert [run.info.run_name for run in rows()] == ["original 0", "another"]
-    assert not journals(home)
+    assert not outboxes(home)
 
 
 def test_a_finished_row_gets_its_test_accuracy_later(home, caplog):
     for name in ("older", "newer"):
-        Row.open(home, name=name, tags={"result": "abc"}).close()
-    with Row.join(home, tags={"result": "abc"}) as row:
+        RunLog.open(home, name=name, tags={"result": "abc"}).close()
+    with RunLog.join(home, tags={"result": "abc"}) as row:
         row.metrics({"test.accuracy": 83.98}, 1)
-    with Row.join(home, rows()[0].info.run_id) as row:
+    with RunLog.join(home, rows()[0].info.run_id) as row:
         row.metrics({"test.accuracy": 11}, 1)
     assert [run.data.metrics for run in rows()] == [{"test.accuracy": 11}, {"test.accuracy": 83.98}]
     assert {run.info.status for run in rows()} == {"FINISHED"}
-    with Row.join(home, tags={"result": "else"}) as row:
+    with RunLog.join(home, tags={"result": "else"}) as row:
         row.metrics({"test.accuracy": 1}, 1)
-    assert "MLflow has no row {'result': 'else'}" in caplog.text
-    assert not journals(home)
+    assert "MLflow has no run {'result': 'else'}" in caplog.text
+    assert not outboxes(home)
 
 
 def test_what_the_store_refuses_costs_nothing_else(home, caplog):
-    with Row.open(home, name="a") as row:
+    with RunLog.open(home, name="a") as row:
         row.metrics(EPOCH, 0)
         row.metrics({"retain%accuracy": 1.0}, 1)
         row.metrics(EPOCH, 2)
@@ -212,21 +214,21 @@ def test_what_the_store_refuses_costs_nothing_else(home, caplog):
 
 
 def test_a_row_that_the_user_deletes_is_let_go(home, caplog):
-    with Row.open(home, name="a") as row:
+    with RunLog.open(home, name="a") as row:
         wait_for(lambda: row.run_id)
         client().delete_run(row.run_id)
         row.metrics(EPOCH, 0)
-        wait_for(lambda: row.journal.idle)
+        wait_for(lambda: row.outbox.idle)
         row.metrics(EPOCH, 1)
-    assert "The row a was deleted" in caplog.text
+    assert "The run a was deleted in MLflow" in caplog.text
     assert not rows()
-    assert not journals(home)
+    assert not outboxes(home)
 
 
 def test_an_artifact_store_that_refuses_does_not_hold_up_the_numbers(home, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(delivery, "BETWEEN", 0.1)
+    monkeypatch.setattr(sender, "MAX_DELAY", 0.1)
     (tmp_path / "mlruns").write_text("in the way")
-    row = Row.open(home, name="a")
+    row = RunLog.open(home, name="a")
     row.text("a.txt", "told")
     row.metrics(EPOCH, 0)
     wait_for(lambda: "MLflow does not take all of" in caplog.text)
@@ -240,13 +242,13 @@ def test_an_artifact_store_that_refuses_does_not_hold_up_the_numbers(home, tmp_p
     (run,) = rows()
     assert run.info.status == "FINISHED"
     assert artifact(run.info.run_id, "a.txt") == "told"
-    assert not journals(home)
+    assert not outboxes(home)
 
 
 def test_a_store_that_is_begun_anew_gets_everything_again(home):
-    with Row.open(home, name="a", params={"lr": 0.1}) as row:
+    with RunLog.open(home, name="a", params={"lr": 0.1}) as row:
         row.metrics(EPOCH, 0)
-        wait_for(lambda: row.run_id and not row.journal.pending())
+        wait_for(lambda: row.run_id and not row.outbox.pending())
         client()._tracking_client.store._hard_delete_run(row.run_id)
         row.metrics(EPOCH, 1)
     (run,) = rows()
@@ -261,7 +263,7 @@ def test_a_growing_artifact_is_refreshed_rarely_and_ends_whole(home, monkeypatch
         drawn.append(1)
         return b"png"
 
-    with Row.open(home, name="a") as row:
+    with RunLog.open(home, name="a") as row:
         for epoch in range(100):
             table.write_text(f"{epoch}\n")
             row.refresh(table, "epochs.csv")
@@ -275,9 +277,9 @@ def test_a_growing_artifact_is_refreshed_rarely_and_ends_whole(home, monkeypatch
 KILLED = """
 import json, os, signal, sys, time
 from pathlib import Path
-from lethe.tracking.run_log import Row
+from lethe.tracking.run_log import RunLog
 previous = json.loads(sys.argv[3])
-row = Row.open(Path(sys.argv[1]), name="killed", tags={"method": "model_1"}, params={"lr": 0.1}, previous=previous)
+row = RunLog.open(Path(sys.argv[1]), name="killed", tags={"method": "model_1"}, params={"lr": 0.1}, previous=previous)
 while sys.argv[2] == "late" and row.run_id is None:
     time.sleep(0.02)
 for step in range(int(sys.argv[4]), int(sys.argv[4]) + 5):
@@ -293,36 +295,73 @@ def killed(home, when="early", previous=None, first=0):
     command = [sys.executable, "-c", KILLED, str(home), when, json.dumps(previous), str(first)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert journals(home)
+    assert outboxes(home)
     return json.loads(done.stdout)
 
 
-def test_a_killed_runs_journal_is_sent_by_the_next_start(home):
+def test_a_killed_runs_outbox_is_sent_by_the_next_start(home):
     killed(home)
-    Row.open(home, name="next").close()
+    RunLog.open(home, name="next").close()
     old, new = rows()
     assert (old.info.run_name, old.info.status) == ("killed", "KILLED")
     assert new.info.status == "FINISHED"
     assert steps(old.info.run_id) == list(range(5))
     assert artifact(old.info.run_id, "note.txt") == "told"
     assert old.data.params == {"lr": "0.1"}
-    assert not journals(home)
+    assert not outboxes(home)
 
 
 def test_a_line_cut_off_by_the_kill_was_never_told(home):
     killed(home)
-    with (journals(home)[0] / "records.jsonl").open("a") as file:
+    with (outboxes(home)[0] / "records.jsonl").open("a") as file:
         file.write('{"metrics": [["retain.accuracy"')
-    Row.open(home, name="next").close()
+    RunLog.open(home, name="next").close()
     assert steps(rows()[0].info.run_id) == list(range(5))
-    assert not journals(home)
+    assert not outboxes(home)
+
+
+EARLIER = """{"metrics": [["retain.accuracy", 98.5, 1, 1700000000000], ["forget.loss", NaN, 1, 1700000000000]]}
+{"params": {"lr": "0.1"}}
+{"tags": {"method": "model_1"}}
+{"artifact": "note.txt"}
+{"end": {"status": "FINISHED", "time": 1700000001000}}
+"""
+
+
+def test_an_outbox_of_an_earlier_version_is_sent(home):
+    """As commit 8948325 wrote it: the names of files and keys are a format."""
+    folder = home / ".lethe" / "outbox" / "0123456789abcdef.01234567"
+    (folder / "artifacts").mkdir(parents=True)
+    (folder / "artifacts" / "note.txt").write_text("told")
+    (folder / "records.jsonl").write_text(EARLIER)
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    header = {"row": "0123456789abcdef", "uri": uri, "experiment_id": None, "experiment_name": None, "run_id": None, "name": "earlier"}
+    header |= {"source": "src/unlearn.py", "started": 1700000000000, "previous": None, "resumes": False, "parent": None, "once": None}
+    (folder / "row.json").write_text(json.dumps(header))
+    (folder / "sent.json").write_text(json.dumps({"run_id": None, "tried": True, "sent": 0, "late": []}))
+    assert send([home]) == 0
+    (run,) = rows()
+    assert (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time) == (
+        "earlier",
+        "FINISHED",
+        1700000000000,
+        1700000001000,
+    )
+    assert run.data.tags["lethe.row"] == "0123456789abcdef"
+    assert run.data.tags["lethe.home"] == mlflow_store.workspace_hash(home)
+    assert run.data.tags["method"] == "model_1"
+    assert run.data.params == {"lr": "0.1"}
+    assert run.data.metrics["retain.accuracy"] == 98.5
+    assert math.isnan(run.data.metrics["forget.loss"])
+    assert artifact(run.info.run_id, "note.txt") == "told"
+    assert not outboxes(home)
 
 
 @pytest.mark.parametrize("when", ["early", pytest.param("late", marks=pytest.mark.slow)])
 def test_a_resumed_run_joins_its_row(home, when):
     reference = killed(home, when)
     history = [(step, {"retain.accuracy": step, "forget.loss": 1.0}) for step in range(5)]
-    with Row.open(home, name="resumed", params={"lr": 0.1}, previous=reference, history=history) as row:
+    with RunLog.open(home, name="resumed", params={"lr": 0.1}, previous=reference, history=history) as row:
         row.metrics(EPOCH, 5)
     (run,) = rows()
     assert (run.info.run_name, run.info.status) == ("resumed", "FINISHED")
@@ -332,8 +371,8 @@ def test_a_resumed_run_joins_its_row(home, when):
 
 def test_a_run_killed_twice_before_anything_was_sent_has_one_row(home):
     reference = killed(home, previous=killed(home), first=5)
-    assert len(journals(home)) == 2
-    with Row.open(home, name="a", previous=reference, history=[(step, EPOCH) for step in range(10)]) as row:
+    assert len(outboxes(home)) == 2
+    with RunLog.open(home, name="a", previous=reference, history=[(step, EPOCH) for step in range(10)]) as row:
         row.metrics(EPOCH, 10)
     (run,) = rows()
     assert run.info.status == "FINISHED"
@@ -343,7 +382,7 @@ def test_a_run_killed_twice_before_anything_was_sent_has_one_row(home):
 def test_a_resumed_run_sends_what_its_row_lacks(home):
     """The kill came between saving the resume state and telling the epoch."""
     reference = killed(home)
-    with Row.open(home, name="a", previous=reference, history=[(step, EPOCH) for step in range(8)]):
+    with RunLog.open(home, name="a", previous=reference, history=[(step, EPOCH) for step in range(8)]):
         pass
     (run,) = rows()
     assert steps(run.info.run_id) == list(range(8))
@@ -353,7 +392,7 @@ def test_a_resumed_run_under_a_new_launcher_has_all_epochs_and_ends_the_old(home
     reference = killed(home)
     run_id = launcher_row()
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
-    with Row.open(home, name="new", previous=reference, history=[(step, EPOCH) for step in range(5)]) as row:
+    with RunLog.open(home, name="new", previous=reference, history=[(step, EPOCH) for step in range(5)]) as row:
         row.metrics(EPOCH, 5)
     old, new = sorted(rows(), key=lambda run: run.info.run_name)
     assert (old.info.run_name, old.info.status, old.data.tags["continued_in"]) == ("killed", "KILLED", run_id)
@@ -361,7 +400,7 @@ def test_a_resumed_run_under_a_new_launcher_has_all_epochs_and_ends_the_old(home
     assert steps(old.info.run_id) == list(range(5))
     assert steps(run_id) == list(range(6))
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)  # the same launcher again: the same row
-    with Row.open(home, name="new", previous=row.reference(), history=[(step, EPOCH) for step in range(6)]) as row:
+    with RunLog.open(home, name="new", previous=row.reference(), history=[(step, EPOCH) for step in range(6)]) as row:
         row.metrics(EPOCH, 6)
     assert len(rows()) == 2
     assert steps(run_id) == list(range(7))
@@ -371,21 +410,21 @@ def test_a_resumed_run_whose_row_is_gone_has_a_new_one(home, tmp_path, monkeypat
     reference = killed(home)
     (tmp_path / "other").mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store(tmp_path / 'other', migrated)}")
-    with Row.open(home, name="new", previous=reference, history=[(step, EPOCH) for step in range(5)]):
+    with RunLog.open(home, name="new", previous=reference, history=[(step, EPOCH) for step in range(5)]):
         pass
     (run,) = rows()
     assert run.info.run_name == "new"
     assert steps(run.info.run_id) == list(range(5))
 
 
-def test_the_journal_of_a_living_process_is_left_alone(home):
-    with Row.open(home, name="alive") as row:
-        assert list(leftovers(home)) == []
+def test_the_outbox_of_a_living_process_is_left_alone(home):
+    with RunLog.open(home, name="alive") as row:
+        assert list(abandoned(home)) == []
         done = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, "1 runs are left to the processes that run them\n")
-        sweep(home, os.environ["MLFLOW_TRACKING_URI"])
+        end_abandoned_runs(home, os.environ["MLFLOW_TRACKING_URI"])
         wait_for(lambda: row.run_id)
-        sweep(home, os.environ["MLFLOW_TRACKING_URI"])
+        end_abandoned_runs(home, os.environ["MLFLOW_TRACKING_URI"])
         assert rows()[0].info.status == "RUNNING"
 
 
@@ -396,10 +435,10 @@ def test_rows_that_nobody_holds_are_swept(home, tmp_path):
     left = client().create_run("0", long_ago, ours).info.run_id
     foreign = client().create_run("0", long_ago, ours | {"mlflow.source.name": "/else"}).info.run_id
     plain = client().create_run("0", long_ago).info.run_id
-    elsewhere = client().create_run("0", long_ago, {delivery.ROW: "a", delivery.HOME: "b"}).info.run_id
-    here = {delivery.ROW: "a", delivery.HOME: delivery.place(home)}
+    elsewhere = client().create_run("0", long_ago, {mlflow_store.ROW: "a", mlflow_store.HOME: "b"}).info.run_id
+    here = {mlflow_store.ROW: "a", mlflow_store.HOME: mlflow_store.workspace_hash(home)}
     lost = client().create_run("0", long_ago, here).info.run_id
-    Row.open(home, name="next").close()
+    RunLog.open(home, name="next").close()
     ended = {run.info.run_id: run.info.status for run in rows() if run.info.run_name != "next"}
     assert ended == dict.fromkeys([fresh, foreign, plain, elsewhere], "RUNNING") | {left: "FAILED", lost: "KILLED"}
 
@@ -423,22 +462,22 @@ def server(tmp_path_factory, migrated, request):
 @pytest.mark.slow
 def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
-    monkeypatch.setattr(delivery, "BETWEEN", 1.0)
-    row = Row.open(home, name="a", params={"lr": 0.1})
+    monkeypatch.setattr(sender, "MAX_DELAY", 1.0)
+    row = RunLog.open(home, name="a", params={"lr": 0.1})
     for step in range(3):
         row.metrics(EPOCH, step)
     wait_for(server.answers, 300)
-    wait_for(lambda: not row.journal.pending())
+    wait_for(lambda: not row.outbox.pending())
     row.text("note.txt", "told")
-    wait_for(lambda: not row.journal.pending())
+    wait_for(lambda: not row.outbox.pending())
     server.stop()
     for step in range(3, 50):
         row.metrics(EPOCH, step)
         row.refresh(lambda: b"csv", "epochs.csv")
-    assert len(row.journal.pending()) >= 47
+    assert len(row.outbox.pending()) >= 47
     assert row.close() is False
     assert "are not sent to MLflow yet" in caplog.text
-    assert len(journals(home)) == 1
+    assert len(outboxes(home)) == 1
     failed = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
     assert failed.returncode == 1
     assert "records are not sent" in failed.stdout
@@ -452,7 +491,7 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
     assert steps(run.info.run_id) == list(range(50))
     assert artifact(run.info.run_id, "note.txt") == "told"
     assert artifact(run.info.run_id, "epochs.csv") == "csv"
-    assert not journals(home)
+    assert not outboxes(home)
 
 
 def test_send_knows_its_folders(home, tmp_path):
@@ -467,11 +506,11 @@ def test_send_knows_its_folders(home, tmp_path):
 def test_credentials_appear_nowhere(home, monkeypatch, caplog, secret):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{secret}@127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "t0k3n")
-    with Row.open(home, name="a", params={"storage": f"postgresql://u:{secret}@host/db"}, tags={"t": f"https://u:{secret}@h"}) as row:
+    with RunLog.open(home, name="a", params={"storage": f"postgresql://u:{secret}@host/db"}, tags={"t": f"https://u:{secret}@h"}) as row:
         row.text("params.yaml", f"storage: postgresql://u:{secret}@host/db t0k3n\n")
-        wait_for(lambda: delivery.away)
+        wait_for(lambda: unreachable)
     with pytest.raises(RunFailed) as caught:
-        find({})
+        find_runs({})
     told = [file.read_text() for file in home.rglob("*") if file.is_file()]
     assert len(told) >= 3
     assert "postgresql://host/db" in "".join(told)
@@ -503,7 +542,7 @@ def test_a_safetensors_model(home):
     import mlflow
     from safetensors.torch import load_file
 
-    with Row.open(home, name="a") as row:
+    with RunLog.open(home, name="a") as row:
         file = weights(home)
         row.checkpoint(file, 1, shape=(3, 8, 8), info=INFO)
         row.metrics(EPOCH, 2)
@@ -511,7 +550,7 @@ def test_a_safetensors_model(home):
         row.model(file, "none", shape=(3, 8, 8), info=INFO)
         file.unlink()
         row.metrics({"test.accuracy": 84.0}, 2)
-        wait_for(lambda: not row.journal.pending())
+        wait_for(lambda: not row.outbox.pending())
         row.metrics({"test.loss": 0.5}, 2)
     (run,) = rows()
     steps = {client().get_logged_model(output.model_id).name: output.step for output in run.outputs.model_outputs}
@@ -543,7 +582,7 @@ def test_a_pt2_model_loads_without_this_repository(home, tmp_path, capfd):
     import mlflow
     import torch
 
-    with Row.open(home, name="a") as row:
+    with RunLog.open(home, name="a") as row:
         row.model(weights(home), "pt2", shape=(3, 8, 8), info=INFO, module=net)
     assert capfd.readouterr() == ("", "")
     (model,) = client().search_logged_models(["0"])
@@ -561,7 +600,7 @@ def test_an_export_that_fails_loses_nothing(home, caplog):
     def broken():
         raise RuntimeError("no such layer\nand more")
 
-    with Row.open(home, name="a") as row:
+    with RunLog.open(home, name="a") as row:
         row.metrics(EPOCH, 0)
         row.model(weights(home), "pt2", shape=(3, 8, 8), info=INFO, module=broken)
         row.metrics(EPOCH, 1)

@@ -1,0 +1,67 @@
+"""Logged models: the export as pt2, and the file by which MLflow knows what a model takes and gives."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lethe.tracking.mlflow_store import silence
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+    from torch.nn import Module
+
+
+def export(module: "Module", shape: Sequence[int], folder: Path) -> None:
+    """Export a model as pt2, which loads without this repository.
+
+    Args:
+        module: The model; it is moved to the CPU and to evaluation mode.
+        shape: Of one input.
+        folder: Created, and filled by MLflow.
+    """
+    import torch
+
+    silence()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow.pytorch
+        from mlflow.models import infer_signature
+
+        example = torch.zeros(2, *shape)  # a batch of 2 leaves the batch size free; a batch of 1 would fix it
+        module = module.cpu().eval()
+        with torch.no_grad():
+            signature = infer_signature(example.numpy(), module(example).numpy())
+        mlflow.pytorch.save_model(
+            module,
+            str(folder),
+            signature=signature,
+            input_example=example.numpy(),
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+            serialization_format="pt2",
+        )
+
+
+def describe(folder: Path, run_id: str, model: "LoggedModel", shapes: Sequence[Sequence[int]]) -> None:
+    """Write or complete a logged model's `MLmodel` file.
+
+    Args:
+        folder: Of the model.
+        run_id: The run that logs it.
+        model: MLflow's record of it.
+        shapes: Of one input and of its logits.
+    """
+    import numpy
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    file = folder / "MLmodel"
+    if file.exists():
+        about = Model.load(str(file))
+        about.run_id, about.model_id, about.model_uuid = run_id, model.model_id, model.model_id
+    else:
+        takes, gives = (Schema([TensorSpec(numpy.dtype("float32"), [-1, *shape])]) for shape in shapes)
+        about = Model(run_id=run_id, model_id=model.model_id, model_uuid=model.model_id, signature=ModelSignature(takes, gives))
+        about.add_flavor("safetensors", data="model.safetensors", about="model.json")
+    about.artifact_path = model.artifact_location
+    about.save(str(file))

@@ -1,0 +1,119 @@
+"""When records are sent: by a background thread of the run, and by the next run or `send` what dead processes left behind."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from lethe._util.checkout import command, commit
+from lethe._util.redact import plain, summarize_error
+from lethe.tracking.mlflow_delivery import Delivery, unreachable
+from lethe.tracking.mlflow_store import end_abandoned_runs
+from lethe.tracking.outbox import Outbox, abandoned
+
+MAX_WAIT, MAX_WAIT_UNREACHABLE = 120.0, 5.0  # seconds that `finish` waits: while records are sent; once the store does not answer
+MAX_DELAY = 60.0  # seconds between two attempts while the store does not answer
+
+log = logging.getLogger(__name__)
+
+
+class Sender(threading.Thread):
+    """Sends abandoned outboxes of the workspace, then the records of its own as they are appended, until the last one.
+
+    Attributes:
+        wake: Set after a record was appended.
+    """
+
+    def __init__(self, home: Path, own: Outbox) -> None:
+        """Create the thread without starting it.
+
+        Args:
+            home: The workspace.
+            own: The outbox of this process's run.
+        """
+        super().__init__(name="tracking", daemon=True)
+        self.home, self.own = home, Delivery(own)
+        self.wake, self.closing, self.done = threading.Event(), threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        older: list[Delivery] = []
+        try:
+            if not self.own.outbox.joins:
+                self.own.outbox.append("tags", _commit_tags())
+            older += map(Delivery, abandoned(self.home))
+            self._loop(older)
+        except Exception as error:  # a tracker must never be what ends a run
+            log.warning("Tracking stopped: %s", summarize_error(error))
+        finally:
+            for delivery in [*older, self.own]:
+                delivery.outbox.lock.release()
+            self.done.set()
+
+    def _loop(self, older: list[Delivery]) -> None:
+        delay, swept, folder = 1.0, False, self.own.outbox.folder
+        while folder.exists():
+            self.wake.clear()
+            closing = self.closing.is_set()
+            if self._attempt_all(older):
+                if closing:
+                    return
+                self.closing.wait(delay)
+                delay = min(MAX_DELAY, 2 * delay)
+            else:
+                if not swept:
+                    with contextlib.suppress(Exception):  # only tidies the table
+                        end_abandoned_runs(self.home, self.own.store)
+                delay, swept = 1.0, True
+                if folder.exists():
+                    self.wake.wait()
+
+    def _attempt_all(self, older: list[Delivery]) -> str:
+        """Attempt every delivery once. Older ones go first: one may be the beginning of our own run."""
+        silent: set[str] = set()
+        for delivery in list(older):
+            if delivery.store not in silent and delivery.attempt() == "unreachable":
+                silent.add(delivery.store)
+            if delivery.store not in silent:
+                older.remove(delivery)
+                delivery.outbox.lock.release()
+        return "unreachable" if self.own.store in silent else self.own.attempt()
+
+    def finish(self) -> bool:
+        """Wait until the last record is sent, within limits.
+
+        Returns:
+            Whether it is sent.
+        """
+        self.closing.set()
+        self.wake.set()
+        self.done.wait(MAX_WAIT_UNREACHABLE if self.own.store in unreachable else MAX_WAIT)
+        if not self.own.outbox.folder.exists():
+            return True
+        unsent = len(self.own.outbox.pending())
+        log.warning("%d records are not sent to MLflow yet: the next run here sends them, or: %s", unsent, command("send"))
+        return False
+
+
+def _commit_tags() -> dict[str, str]:
+    head = commit()
+    return {"mlflow.source.git.commit": head[0], "git_dirty": plain(head[1])} if head else {}
+
+
+def send(homes: Iterable[Path]) -> int:
+    """Send what workspaces hold, except what running processes send themselves.
+
+    Args:
+        homes: The workspaces.
+
+    Returns:
+        How many records stay unsent.
+    """
+    unsent = 0
+    for home in homes:
+        for outbox in list(abandoned(home)):
+            delivery = Delivery(outbox)
+            if delivery.store in unreachable or delivery.attempt():
+                unsent += len(outbox.pending())
+            outbox.lock.release()
+    return unsent
