@@ -49,7 +49,7 @@ def home(made, tmp_path, monkeypatch):
         yield Told()
 
     monkeypatch.setattr(card.tracking, "find", lambda tags: [])
-    monkeypatch.setattr(card.tracking.Row, "join", join)
+    monkeypatch.setattr(card.RunLog, "join", join)
     shutil.copytree(made, tmp_path / "workspace")
     Home = type("Home", (type(tmp_path),), {"told": told})
     return Home(tmp_path / "workspace")
