@@ -120,18 +120,16 @@ DELETION_REQUEST: dict[str, list[Step]] = {
         ),
     ],
     "4. Read the result": [
-        Step(f"python src/unlearn.py --method hybrid_4 --run.seeds 3 {OWN_DATA}", elsewhere="tests/integration/cli/test_seeds.py"),
+        Step("python src/unlearn.py --method hybrid_4 --run.seeds 3 --run.workspace photos", elsewhere="tests/integration/cli/test_seeds.py"),
     ],
     "5. The unlearning card": [
         Step("python src/report.py card --method hybrid_4 --run.workspace photos", r"photos/cards/hybrid_4-\w+.html\n"),
         Step("python src/report.py card --list train/cat/0003.png --run.workspace photos", r"hybrid_4"),
     ],
     "6. The next request": [
-        Step(
-            "python src/prepare.py --data.source image_folder --data.root ~/photos --data.image_size 32 "
-            "--data.forget.ids ~/photos/next.csv --run.workspace photos",
-            r"forget 1,",
-        ),
+        Step("python src/prepare.py --data.forget.ids ~/photos/next.csv --run.workspace photos", r"forget 1,"),
+        Step("python src/retrain.py --run.workspace photos", r"retrain"),
+        Step("python src/unlearn.py --method hybrid_4 --run.workspace photos", r"\nretrained .*\nhybrid_4 "),
     ],
 }
 RESEARCHER: dict[str, list[Step]] = {
