@@ -120,7 +120,9 @@ DELETION_REQUEST: dict[str, list[Step]] = {
         ),
     ],
     "4. Read the result": [
-        Step("python src/unlearn.py --method hybrid_4 --run.seeds 3 --run.workspace photos", elsewhere="tests/integration/cli/test_seeds.py"),
+        Step(
+            "python src/unlearn.py --method hybrid_4 --run.seeds 3 --run.workspace photos", elsewhere="tests/integration/cli/test_seeds.py"
+        ),
     ],
     "5. The unlearning card": [
         Step("python src/report.py card --method hybrid_4 --run.workspace photos", r"photos/cards/hybrid_4-\w+.html\n"),
