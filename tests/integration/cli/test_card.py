@@ -46,7 +46,7 @@ def home(made, tmp_path, monkeypatch):
         told["tags"] = tags
         yield Told()
 
-    monkeypatch.setattr(card.tracking, "find", lambda tags: [])
+    monkeypatch.setattr(card, "find_runs", lambda tags: [])
     monkeypatch.setattr(card.RunLog, "join", join)
     shutil.copytree(made, tmp_path / "workspace")
     Home = type("Home", (type(tmp_path),), {"told": told})

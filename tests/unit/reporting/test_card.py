@@ -53,7 +53,7 @@ def home(made, tmp_path, monkeypatch):
         told["tags"] = tags
         yield Told()
 
-    monkeypatch.setattr(card.tracking, "find", lambda tags: [])
+    monkeypatch.setattr(card, "find_runs", lambda tags: [])
     monkeypatch.setattr(card.RunLog, "join", join)
     shutil.copytree(made, tmp_path / "workspace")
     Home = type("Home", (type(tmp_path),), {"told": told})
@@ -238,7 +238,7 @@ def test_the_command_is_of_the_rows_own_keys(home, undrawn, monkeypatch):
     params = {key: card.plain(value) for key, value in (usual.resolved("original") | usual.resolved("model_1")).items()}
     params |= {"data.forget.fraction": "null", "data.forget.count": "7", "methods.model_1.lr": "0.5", "recipe": "()"}
     row = {"run_id": "run", "metrics": {"seconds": 3.25}, "tags": {"version.torch": "2", "mlflow.source.git.commit": "c0ffee"}}
-    monkeypatch.setattr(card.tracking, "find", lambda tags: [row | {"params": params}])
+    monkeypatch.setattr(card, "find_runs", lambda tags: [row | {"params": params}])
     made, _, html = written(home)
     assert (
         made["reproduce"]["commands"]["result"] == "python src/unlearn.py --method model_1 --data.forget.count 7 --methods.model_1.lr 0.5"
