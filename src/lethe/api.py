@@ -30,14 +30,13 @@ from lethe.data.user_data import Examples, as_data
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.options import RunOptions
-from lethe.evaluation import inference, representations, verdict
+from lethe.evaluation import inference, representations, score, verdict
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
 from lethe.recipes.blocks import resolve
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.trainable import Layers
 from lethe.reporting import console_tables
-from lethe.workspace import scores
 
 log = logging.getLogger("lethe")
 
@@ -135,14 +134,14 @@ def run(
 class Score:
     """Every measure of a model, next to the original and to models retrained without the forget set."""
 
-    measured: Mapping[str, Mapping[str, Any]]  # original, retrained, unlearned, as far as they were given -> as in scores/*.json
+    measured: Mapping[str, score.Score]  # of original, retrained, unlearned, as far as they were given
     sizes: Mapping[str, int]  # of the splits
 
     @property
     def verdict(self) -> str:
         """In one phrase what forget accuracy shows: one of `lethe.evaluation.verdict.KINDS`; "no reference" without models to compare."""
-        results = verdict.ResultSet("", "", "", self.sizes, {name: own["accuracy"] for name, own in self.measured.items()})
-        alarm = scores.alarm(dict(self.measured["unlearned"]))
+        results = verdict.ResultSet("", "", "", self.sizes, {name: own.accuracy for name, own in self.measured.items()})
+        alarm = self.measured["unlearned"].alarm
         if alarm is not None:
             results = replace(results, alarms={"unlearned": alarm})
         found = verdict.assess(results, "unlearned")
@@ -150,11 +149,11 @@ class Score:
 
     def table(self) -> str:
         """Accuracies in percent by split, one model a line, with the distance to the retrained model in points in brackets."""
-        return console_tables.accuracy_table([(name, dict(own)) for name, own in self.measured.items()])
+        return console_tables.accuracy_table([*self.measured.items()])
 
     def to_json(self) -> str:
         """Everything, as JSON: the same keys as scores/*.json of a workspace."""
-        return json.dumps({"verdict": self.verdict, **self.measured["unlearned"]}, indent=2)
+        return json.dumps({"verdict": self.verdict, **self.measured["unlearned"].to_json()}, indent=2)
 
     def __str__(self) -> str:
         return f"{self.table()}\nverdict: {self.verdict}"
@@ -198,12 +197,12 @@ def evaluate(
     data = _data(given, model, mean, std, place)
     theirs = [_table(f"reference {number}", each, data, place) for number, each in enumerate(references)]
     start = _table("original", original, data, place) if original is not None else None
-    measured: dict[str, Mapping[str, Any]] = {}
+    measured: dict[str, score.Score] = {}
     if start is not None:
-        measured["original"] = scores.measure(start, theirs, start)
+        measured["original"] = score.score_model(start, theirs, start)
     if theirs:
-        measured["retrained"] = scores.measure(theirs[0], theirs[1:], start) | {"accuracy": _mean_accuracy(theirs)}
-    measured["unlearned"] = scores.measure(_table("unlearned", model, data, place), theirs, start)
+        measured["retrained"] = replace(score.score_model(theirs[0], theirs[1:], start), accuracy=_mean_accuracy(theirs))
+    measured["unlearned"] = score.score_model(_table("unlearned", model, data, place), theirs, start)
     return Score(measured, {name: len(index) for name, index in data.splits.items()})
 
 
@@ -226,7 +225,7 @@ def _table(name: str, model: Module, data: Data, device: torch.device) -> Logits
 
 
 def _mean_accuracy(tables: Sequence[LogitsTable]) -> dict[str, float]:
-    each = [scores.by_split(table)[0] for table in tables]
+    each = [score.accuracy_and_loss(table)[0] for table in tables]
     return {split: sum(one[split] for one in each) / len(each) for split in each[0]}
 
 

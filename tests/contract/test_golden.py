@@ -27,12 +27,12 @@ from lethe.evaluation import inference as predict
 from lethe.evaluation import representations as features
 from lethe.evaluation import uncertainty as intervals
 from lethe.evaluation import verdict as judge
+from lethe.evaluation.score import score_model
 from lethe.recipes.paper_methods import METHODS
 from lethe.recipes.recipe import SGD, Augment, Phase, Recipe, Term
 from lethe.recipes.schedules import Cosine, OneCycle
 from lethe.workspace import numerics
 from lethe.workspace import read_model as reading
-from lethe.workspace import scores as results
 from support import tables
 from support.methods import images, network, small
 
@@ -103,8 +103,8 @@ def of_splits() -> Numbers:
 
 def of_measures() -> Numbers:
     model, original = tables.drawn(1, 1.0, "model"), tables.drawn(2, 3.0, "original")
-    one = results.measure(model, [tables.drawn(3, 0.0, "retrained")], original)
-    several = results.measure(model, tables.bank(64), original, [model, *tables.bank(63, 1.0, 500, "model")])
+    one = score_model(model, [tables.drawn(3, 0.0, "retrained")], original).to_json()
+    several = score_model(model, tables.bank(64), original, [model, *tables.bank(63, 1.0, 500, "model")]).to_json()
     scored = {"one reference": one, "a bank": several}
     parts = ("value", "low", "high")
     return {

@@ -134,13 +134,13 @@ def test_a_new_measure(copy: Path) -> None:
     (copy / "tests" / "script.py").write_text("""
 import numpy as np
 from support.tables import drawn
-from lethe.workspace import scores as results
+from lethe.evaluation.score import score_model
 
 table = drawn(1, name="ours")
-scores = results.measure(table, [drawn(100, name="retrained")])
-found = scores["measures"]["confidence.forget"]
+score = score_model(table, [drawn(100, name="retrained")])
+found = score.to_json()["measures"]["confidence.forget"]
 assert abs(found["value"] - np.exp(table.log_p[table.rows("forget")]).mean()) < 1e-6 and found["low"] < found["value"] < found["high"]
-assert found["reference"]["value"] > 0 and results.final(scores)["forget.confidence"] == found["value"]
+assert found["reference"]["value"] > 0 and score.metrics()["forget.confidence"] == found["value"]
 print("measured")
 """)
     environment = clean() | {"PYTHONPATH": str(copy / "src")}

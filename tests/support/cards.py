@@ -2,12 +2,13 @@
 
 import copy
 import json
+from dataclasses import replace
 
 from lethe._util.files import digest, short, write_json
 from lethe.config import loader as config
 from lethe.evaluation import logits_table as table
+from lethe.evaluation.score import score_model
 from lethe.reporting import card
-from lethe.workspace import scores as results
 
 CLASSES = ("cat", "dog", "<ship>", "bird")
 
@@ -21,9 +22,9 @@ def put(home, name, made, split, references=()):
     lying = {stem: home / "logits" / f"{stem}.safetensors" for stem in ("original", "retrained")}
     others = {stem: table.read(path, stem) for stem, path in lying.items() if path.exists() and name != "retrained"}
     beside = {"original": made} | {k: v for k, v in others.items() if k != name} if name == "original" else others
-    scores = results.measure(made, [beside["retrained"]] if "retrained" in beside else [], beside.get("original"))
+    score = score_model(made, [beside["retrained"]] if "retrained" in beside else [], beside.get("original"))
     of = {"model": short(about["model"])} | {stem: short(digest([stem])) for stem in beside}
-    write_json(home / "scores" / f"{name}.json", scores | {"of": of})
+    write_json(home / "scores" / f"{name}.json", replace(score, tables=of).to_json())
 
 
 def asked(home, *said, method="model_1"):

@@ -20,6 +20,7 @@ from lethe.engine.resume import Resume
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import LARGEST_SHARE
+from lethe.evaluation.score import accuracy_and_loss
 from lethe.models import architectures as model
 from lethe.models import checkpoint
 from lethe.recipes.paper_methods import METHODS, as_run
@@ -128,12 +129,13 @@ def finished(row: RunLog, prepared: Prepared, name: str, step: int) -> None:
     measured = results.scores(prepared, name)
     apart = {}
     if name != "original" and results.there(prepared, "retrained"):
-        apart = results.distances(measured, results.scores(prepared, "retrained"))
-    halves = {f"{split}.accuracy.half_width": seeds.half_width(measured["measures"].get(f"accuracy.{split}")) for split in SPLITS}
-    row.metrics(results.final(measured) | apart | halves, step=step)
-    alarm = (results.over_forgotten(measured) or "no") if measured["references"] else None
-    row.tags({"tier": f"T{measured['tier']}", "references": measured["references"], "over_forgetting": alarm})
-    row.text("scores.json", json.dumps(measured, indent=2) + "\n")
+        apart = measured.distances(results.scores(prepared, "retrained"))
+    estimates = {split: got.estimate for split in SPLITS if (got := measured.measures.get(f"accuracy.{split}"))}
+    halves = {f"{split}.accuracy.half_width": seeds.half_width(estimates.get(split)) for split in SPLITS}
+    row.metrics(measured.metrics() | apart | halves, step=step)
+    alarm = (measured.over_forgetting or "no") if measured.references else None
+    row.tags({"tier": f"T{measured.tier}", "references": measured.references, "over_forgetting": alarm})
+    row.text("scores.json", json.dumps(measured.to_json(), indent=2) + "\n")
 
 
 def timed(row: RunLog, prepared: Prepared, name: str, result: str, seconds: float, step: int) -> None:
@@ -242,7 +244,8 @@ def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Colle
             if last is None:
                 last = 0
                 measured = results.scores(prepared, name)
-                row.metrics({f"{split}.{kind}": measured[kind][split] for kind in ("accuracy", "loss") for split in MEASURED}, step=0)
+                both = {"accuracy": measured.accuracy, "loss": measured.loss}
+                row.metrics({f"{split}.{kind}": values[split] for kind, values in both.items() for split in MEASURED}, step=0)
             _inputs(row, prepared)
             finished(row, prepared, name, last)
         if older:
@@ -283,7 +286,7 @@ def of_bank(prepared: Prepared, made: LogitsTable, parent: Mapping[str, Any], pr
         previous=previous,
         parent=parent,
     )
-    accuracy, loss = results.by_split(made)
+    accuracy, loss = accuracy_and_loss(made)
     row.metrics({f"{split}.accuracy": value for split, value in accuracy.items()}, step)
     row.metrics({f"{split}.loss": value for split, value in loss.items()}, step)
     row.metrics({"gap": accuracy["retain"] - accuracy["forget"]}, step)

@@ -23,6 +23,7 @@ from lethe.evaluation import inference as predict
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array, LogitsTable
 from lethe.evaluation.metrics import accuracy
+from lethe.evaluation.score import accuracy_and_loss
 from lethe.models import checkpoint
 from lethe.parallel.pool import spread
 from lethe.pipeline import batch_training as training
@@ -262,7 +263,7 @@ def _check_learned(other: Other, tensors: Mapping[str, Tensor]) -> None:
     network = here.network(0)
     network.load_state_dict(dict(tensors))
     own = accuracy(predict.logits(network, here.data, rows), here.data.labels_N[rows])
-    theirs = results.by_split(results.logits(here, "original"))[0]["validation"]
+    theirs = accuracy_and_loss(results.logits(here, "original"))[0]["validation"]
     if theirs - own > results.WEAK:
         raise UserError(
             f"pretrain.checkpoint is {here.config.pretrain.checkpoint}, right on {theirs:.1f} % of validation images; what pretrain.* "

@@ -26,6 +26,7 @@ from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation import verdict as judge
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.membership import CHANCE_LEVELS
+from lethe.evaluation.score import Score
 from lethe.evaluation.verdict import ResultSet
 from lethe.models import checkpoint
 from lethe.reporting import card_page as cardpage
@@ -33,7 +34,6 @@ from lethe.tracking.run_log import RunLog, find_runs
 from lethe.workspace import scores as results
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
-from lethe.workspace.scores import Scores
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared, lying, say
 
@@ -120,8 +120,8 @@ def make(prepared: Prepared, name: str) -> Card:
     return {
         "method": name,
         "date": datetime.now(UTC).date().isoformat(),
-        "alarm": results.over_forgotten(ours),
-        "seeds": [*map(int, ours.get("seeds", {}))],
+        "alarm": ours.over_forgetting,
+        "seeds": [*ours.seeds],
         "says": _weighed(_says(reading, name), tally),
         "request": _request(prepared),
         "data": {"hash": prepared.hashes["data"], "split": prepared.hashes["split"]}
@@ -129,13 +129,13 @@ def make(prepared: Prepared, name: str) -> Card:
         "models": _models(prepared, name, tables),
         "measures": lines,
         "tally": tally,
-        "missing": {id_: got["missing"] for id_, got in ours["measures"].items() if "missing" in got},
+        "missing": {id_: result.missing for id_, result in ours.measures.items() if result.missing},
         "loss": losses(tables),
-        "tier": ours["tier"],
-        "references": ours["references"],
+        "tier": ours.tier,
+        "references": ours.references,
         "cannot": [
             *([f"{weak[0].upper()}{weak[1:]}."] if weak else []),
-            CANNOT[ours["tier"]],
+            CANNOT[ours.tier],
             *([] if any(line["measure"] == "ulira" for line in lines) else [UNTRIED]),
             *BEYOND,
         ],
@@ -154,7 +154,7 @@ def _check_there(config: Config, name: str) -> None:
             raise UserError(f"{path} does not exist; {again['evaluate']} makes it")
 
 
-def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[str, Scores]]:
+def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[str, Score]]:
     """Logits tables and scores of the model and, as far as they are there, of those it is measured beside; all of these splits."""
     layout, split = prepared.layout, prepared.hashes["split"]
     again = {stage: repair_command(stage, prepared.config, method=RunId.parse(name).key) for stage in ("unlearn", "evaluate")}
@@ -171,13 +171,13 @@ def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[s
         tables[which] = table.read(logits, stem)
         if model.exists() and tables[which].about.get("model") != checkpoint.weights_hash(checkpoint.load(model)[0]):
             raise UserError(f"{logits} was read from other weights than {model} holds; {again['evaluate']} makes it anew")
-        scores[which] = read_json(path)
+        scores[which] = results.read(path)
     table.require_same_images(*tables.values())
     of = {which: short(_weights(made)) for which, made in tables.items()}
     for which, stem in {"model": name, "original": "original", "retrained": "retrained"}.items():
         if which not in scores:
             continue
-        said, own = scores[which].get("of", {}), of | {"model": of[which]}
+        said, own = scores[which].tables, of | {"model": of[which]}
         if "model" not in said or any(own.get(key) != value for key, value in said.items() if key in ("model", "original", "retrained")):
             raise UserError(f"{layout.scores(stem)} is of other tables than {layout.all_logits} holds; {again['evaluate']} makes it anew")
     return tables, scores
@@ -187,9 +187,9 @@ def _weights(made: LogitsTable) -> str:
     return made.about.get("model", made.hash)
 
 
-def _reading(prepared: Prepared, name: str, scores: Mapping[str, Scores]) -> ResultSet:
-    rows = {name if which == "model" else which: measured["accuracy"] for which, measured in scores.items()}
-    alarm = results.alarm(scores["model"])
+def _reading(prepared: Prepared, name: str, scores: Mapping[str, Score]) -> ResultSet:
+    rows = {name if which == "model" else which: measured.accuracy for which, measured in scores.items()}
+    alarm = scores["model"].alarm
     sizes = {split: len(index) for split, index in prepared.splits.items()}
     return ResultSet("", "", "", sizes, rows, alarms={} if alarm is None else {name: alarm})
 
@@ -271,10 +271,10 @@ def _models(prepared: Prepared, name: str, tables: Mapping[str, LogitsTable]) ->
     return found
 
 
-def _measures(scores: Mapping[str, Scores], row: Mapping[str, Any] | None) -> list[Card]:
+def _measures(scores: Mapping[str, Score], row: Mapping[str, Any] | None) -> list[Card]:
     """Every measure that has a number, in the order of the list: the model's, the reference's and the original's; whether more than chance
     tells the original from the reference (`power`), and the model from it (`apart`); None where that can't be known."""
-    ours, original, retrained = (scores.get(which, {}).get("measures", {}) for which in ("model", "original", "retrained"))
+    ours, original, retrained = (_entries(scores.get(which)) for which in ("model", "original", "retrained"))
     lines: list[Card] = []
     for each in catalogue.all_measures():
         for id_, got in ours.items():
@@ -291,6 +291,11 @@ def _measures(scores: Mapping[str, Scores], row: Mapping[str, Any] | None) -> li
             line = {"measure": each.id, "id": each.id, "about": each.about, "aim": each.target, "interval": ""}
             lines.append(line | {"model": value, "reference": None, "original": None, "power": None, "apart": None})
     return lines
+
+
+def _entries(score: Score | None) -> dict[str, dict[str, Any]]:
+    """The measures of a score as in its file."""
+    return {id_: result.to_json() for id_, result in score.measures.items()} if score else {}
 
 
 def _tally(lines: Sequence[Card]) -> Card:

@@ -1,29 +1,28 @@
 """Result tables for the terminal: accuracies with their distances to the retrained model, and attacks by models on other requests."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from lethe.data.splits import SPLITS
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.membership import CHANCE_LEVELS
-from lethe.workspace.scores import Scores, distances, over_forgotten
+from lethe.evaluation.score import MeasureResult, Score
 
 
-def accuracy_table(runs: Sequence[tuple[str, Scores]], warning: str = "") -> str:
+def accuracy_table(runs: Sequence[tuple[str, Score]], warning: str = "") -> str:
     """Accuracies side by side, with the distance to the retrained model in brackets; means for several seeds.
 
     Args:
-        runs: name and scores of each run, one line each.
+        runs: name and score of each run, one line each.
         warning: a line to add below, about the retrained model (`scores.baseline_warning`).
     """
     reference = dict(runs).get("retrained")
-    several = {name: [*map(int, scores["seeds"])] for name, scores in runs if "seeds" in scores}
+    several = {name: [*score.seeds] for name, score in runs if score.seeds}
     width = 26 if several else 18
     lines = [f"{'percent':<22}" + "".join(f"{name:>{width}}" for name in SPLITS) + f"{'gap':>9}"]
-    for name, scores in runs:
-        distance = distances(scores, reference) if reference and name != "retrained" else {}
-        cells = [_cell(scores, split, distance, name in several).rjust(width) for split in SPLITS]
-        lines.append(f"{name:<22}" + "".join(cells) + f"{scores['gap']:9.2f}")
+    for name, score in runs:
+        distance = score.distances(reference) if reference and name != "retrained" else {}
+        cells = [_cell(score, split, distance, name in several).rjust(width) for split in SPLITS]
+        lines.append(f"{name:<22}" + "".join(cells) + f"{score.gap:9.2f}")
     if reference:
         lines += [warning] if warning else []
         lines.append("in brackets: minus retrained, in points; perfect unlearning is 0 everywhere. gap: retain minus forget")
@@ -31,29 +30,29 @@ def accuracy_table(runs: Sequence[tuple[str, Scores]], warning: str = "") -> str
         f"{name}: mean over {len(each)} seeds ({seed_aggregation.seed_range(each)}) ± half the 95 % interval (Student's t over seeds)"
         for name, each in several.items()
     ]
-    lines += [f"{name} over-forgets: {alarm}" for name, scores in runs if (alarm := over_forgotten(scores))]
+    lines += [f"{name} over-forgets: {alarm}" for name, score in runs if (alarm := score.over_forgetting)]
     return "\n".join(lines)
 
 
-def _cell(scores: Scores, split: str, distance: Mapping[str, float], several: bool) -> str:
-    value = scores["accuracy"].get(split)
+def _cell(score: Score, split: str, distance: Mapping[str, float], several: bool) -> str:
+    value = score.accuracy.get(split)
     if value is None:
         return ""
-    half = seed_aggregation.half_width(scores["measures"].get(f"accuracy.{split}")) if several else None
+    result = score.measures.get(f"accuracy.{split}")
+    half = seed_aggregation.half_width(result.estimate) if result and several else None
     spread = f" ± {half:.2f}" if half is not None else ""
     return f"{value:.2f}{spread}" + (f" ({distance[f'{split}.distance']:+.2f})" if f"{split}.distance" in distance else "")
 
 
-def attack_table(runs: Sequence[tuple[str, Scores]]) -> str:
+def attack_table(runs: Sequence[tuple[str, Score]]) -> str:
     """The results of the two attacks by models unlearned on other requests (U-LiRA and SWAP), or what they need."""
     lines = []
-    for name, scores in runs:
+    for name, score in runs:
         cells = []
         for id_ in ("ulira.auc", "swap.advantage"):
-            result: Mapping[str, Any] = scores["measures"].get(id_) or scores["measures"].get(id_.partition(".")[0], {})
-            interval = f" ({result['low']:.3f} to {result['high']:.3f})" if "low" in result else ""
-            cells.append(
-                f"{id_} {result['value']:.3f}{interval}" if "value" in result else f"{id_}: {result.get('missing', 'not computed')}"
-            )
+            result = score.measures.get(id_) or score.measures.get(id_.partition(".")[0]) or MeasureResult(None, "not computed")
+            estimate = result.estimate
+            interval = f" ({estimate.low:.3f} to {estimate.high:.3f})" if estimate and estimate.low is not None else ""
+            cells.append(f"{id_} {estimate.value:.3f}{interval}" if estimate else f"{id_}: {result.missing}")
         lines.append(f"{name:<22}{'; '.join(cells)}")
     return "\n".join([*lines, f"at chance level: ulira.auc {CHANCE_LEVELS['ulira.auc']:g}, swap.advantage 0; in brackets: 95 % interval"])

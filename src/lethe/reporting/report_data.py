@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from lethe._util.checkout import command
 from lethe._util.errors import UserError
-from lethe._util.files import read_json
 from lethe.config.loader import Config
 from lethe.data.images import Images
 from lethe.data.splits import SPLITS
@@ -123,22 +122,21 @@ def _accuracies(config: Config, name: str, split: str) -> dict[str, float]:
             f"{path.relative_to(layout.root)} was measured on other splits than {layout.splits.relative_to(layout.root)} holds; "
             f"{again} measures it again"
         )
-    try:
-        accuracy = read_json(path)["accuracy"]
-        return {split: float(accuracy[split]) for split in SPLITS}
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} does not hold the accuracies of {', '.join(SPLITS)}") from None
+    accuracy = scores.read(path).accuracy
+    if not {*SPLITS} <= {*accuracy}:
+        raise UserError(f"{path} does not hold the accuracies of {', '.join(SPLITS)}")
+    return {split: accuracy[split] for split in SPLITS}
 
 
 def _alarms(layout: Layout, names: Mapping[str, str]) -> dict[str, str]:
-    alarms = {name: scores.alarm(read_json(layout.scores(run))) for name, run in names.items()}
+    alarms = {name: scores.read(layout.scores(run)).alarm for name, run in names.items()}
     return {name: text for name, text in alarms.items() if text is not None}
 
 
 def _by_seed(layout: Layout, names: Iterable[str], key: str) -> dict[str, dict[int, dict[str, float]]]:
     """`accuracy` or `distance` by seed, for runs that are means over several seeds."""
-    known = {name: read_json(layout.scores(name)).get("seeds", {}) for name in names}
-    results = {name: {int(seed): one[key] for seed, one in each.items() if key in one} for name, each in known.items()}
+    known = {name: scores.read(layout.scores(name)).seeds for name in names}
+    results = {name: {seed: dict(getattr(one, key)) for seed, one in each.items() if getattr(one, key)} for name, each in known.items()}
     return {name: each for name, each in results.items() if each}
 
 

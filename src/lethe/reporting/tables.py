@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lethe._util.files import read_json
 from lethe.data.splits import SPLITS
 from lethe.evaluation import uncertainty
+from lethe.evaluation.score import MeasureResult
 from lethe.evaluation.verdict import REFERENCES, Difference, Record, ResultSet, assess, label
 from lethe.recipes.paper_methods import TEN
 from lethe.reporting.report_data import ReportData
+from lethe.workspace import scores
 from lethe.workspace.layout import Layout
 
 MARK = "**!**"  # of a run that raised the alarm
@@ -121,24 +122,29 @@ def measures_record(layout: Layout) -> Record:
     the original, which forgot nothing, from the retrained model (their intervals do not overlap). `missing`: why there is no value."""
     names = [str(run) for run in layout.with_scores() if run.chain is None and run.seed is None]
     ordered = [name for name in (*REFERENCES, *TEN) if name in names]
-    measures = {name: read_json(layout.scores(name)).get("measures", {}) for name in dict.fromkeys((*ordered, *names))}
+    measures = {name: scores.read(layout.scores(name)).measures for name in dict.fromkeys((*ordered, *names))}
     rows: Record = []
     for name, each in measures.items():
         for id_, result in each.items():
-            retrained = result.get("reference") or measures.get("retrained", {}).get(id_, {})
-            original = measures.get("original", {}).get(id_, {})
+            retrained = result.reference or _value(measures.get("retrained", {}), id_)
+            original = _value(measures.get("original", {}), id_)
             row: dict[str, Any] = {"measure": id_, "method": name}
-            row |= {key: result.get(key) for key in ("value", "low", "high", "interval", "models")}
-            row |= {f"retrained.{key}": retrained.get(key) for key in ("value", "low", "high")}
-            known = "value" in original and "value" in retrained
-            row["power"] = uncertainty.discriminates(_estimate(original), _estimate(retrained)) if known else None
-            rows.append(row | {"missing": result.get("missing")})
+            row |= _columns("", result.estimate, ("value", "low", "high", "interval", "models"))
+            row |= _columns("retrained.", retrained, ("value", "low", "high"))
+            row["power"] = uncertainty.discriminates(original, retrained) if original and retrained else None
+            rows.append(row | {"missing": result.missing or None})
     order = {id_: number for number, id_ in enumerate(dict.fromkeys(id_ for each in measures.values() for id_ in each))}
     return sorted(rows, key=lambda row: order[row["measure"]])
 
 
-def _estimate(result: Mapping[str, Any]) -> uncertainty.Estimate:
-    return uncertainty.Estimate(result["value"], result.get("low"), result.get("high"))
+def _value(measures: Mapping[str, MeasureResult], id_: str) -> uncertainty.Estimate | None:
+    return measures[id_].estimate if id_ in measures else None
+
+
+def _columns(prefix: str, estimate: uncertainty.Estimate | None, names: Sequence[str]) -> dict[str, Any]:
+    """Attributes of an estimate as columns, as in score files: no interval without ends, no number of models if it is one."""
+    content = MeasureResult(estimate).to_json() if estimate else {}
+    return {f"{prefix}{name}": content.get(name) for name in names}
 
 
 def to_csv(rows: Record) -> bytes:

@@ -1,23 +1,20 @@
 """What a model scores: its logits table, read once in float32, and every measure of it. The only reader of the test split."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, short, write_json
 from lethe.config.loader import STAGE
-from lethe.data.splits import SPLITS
-from lethe.evaluation import catalogue, metrics, registry
+from lethe.evaluation import catalogue, registry
 from lethe.evaluation import logits_table as table
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import SHADOWS, SWAPPED, Array, LogitsTable
+from lethe.evaluation.score import Score, accuracy_and_loss, measure_results, score_model
 from lethe.models import checkpoint
 from lethe.workspace import bank
 from lethe.workspace import read_model as reading
@@ -27,57 +24,58 @@ from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
-Scores = dict[str, Any]
 
+def scores(prepared: Prepared, name: str, anew: bool = False) -> Score:
+    """The score of a run, from scores/<name>.json.
 
-def scores(prepared: Prepared, name: str, anew: bool = False) -> Scores:
-    """scores/<name>.json, made when missing, when it is of other tables than there are now, or `anew`. Needs no model but for a table
-    that is missing.
-
-    `accuracy` in percent and `loss` in nats by split, `gap` (retain minus forget accuracy); `measures` by id, each with its value and
-    interval, or what is missing; `tier` and `references`: how many retrained models it was measured beside; `of`: which tables.
-    A method's of several seeds holds their means: `seeds.together`."""
+    It is computed if the file is missing, belongs to other logits tables than exist now, or `anew`; that needs a model only if a table is
+    missing. The score of a method with several seeds holds their means (`seed_aggregation.aggregate`)."""
     model = logits(prepared, name)
     if several := seeds.listed(model.about):
         return _several(prepared, name, several, anew)
     beside = _beside(prepared, model)
     path, of = prepared.layout.scores(name), beside.of
-    known = read_json(path) if path.exists() else {}
-    if not anew and known.get("of") == of:
+    known = read(path) if path.exists() else None
+    if not anew and known and known.tables == of:
         return known
-    measured = measure(beside.model, beside.references, beside.original, beside.unlearned)
-    measured["of"] = of
-    if measured != known:  # else the file keeps its time
-        write_json(path, measured)
-    return measured
+    score = replace(score_model(beside.model, beside.references, beside.original, beside.unlearned), tables=of)
+    if score != known:  # else the file keeps its modification time
+        write_json(path, score.to_json())
+    return score
 
 
-def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bool) -> Scores:
+def read(path: Path) -> Score:
+    """Read a score file. Raises UserError, naming it, if it is missing or not a score file."""
+    return Score.from_json(read_json(path), str(path))
+
+
+def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bool) -> Score:
     run = RunId.parse(name)
     each = {seed: scores(prepared, str(run.with_seed(seed)), anew) for seed in several}
     for seed, weights_ in several.items():
-        if each[seed]["of"]["model"] != weights_:
+        if each[seed].tables["model"] != weights_:
             again = repair_command("unlearn", prepared.config, method=name)
             raise UserError(
-                f"{name}: the model of seed {seed} is {each[seed]['of']['model']}, and {weights_} belongs to the others; {again} mends it"
+                f"{name}: the model of seed {seed} is {each[seed].tables['model']}, and {weights_} belongs to the others; {again} mends it"
             )
     first, model = next(iter(each.values())), logits(prepared, name)
     beside = {seed: there_ for seed in several if (there_ := retrained(prepared, seed))}
-    path, of = prepared.layout.scores(name), first["of"] | _read_as(model) | {"seeds": {str(seed): one["of"] for seed, one in each.items()}}
-    known = read_json(path) if path.exists() else {}
-    if not anew and known.get("of") == of:
+    path, of = prepared.layout.scores(name), {**first.tables} | _read_as(model)
+    of["seeds"] = {str(seed): one.tables for seed, one in each.items()}
+    known = read(path) if path.exists() else None
+    if not anew and known and known.tables == of:
         return known
-    measured = seeds.together(each, beside, over_forgotten)
+    mean = seeds.aggregate(each, beside)
     all_ = _beside(prepared, model, [logits(prepared, str(run.with_seed(seed))) for seed in several])
     context = EvaluationContext(all_.model, all_.references, all_.original, all_.unlearned)
     together = [each for each in catalogue.all_measures() if each.of_several]
-    alone = {each.id for each in together}  # of which a seed by itself only says what it lacks
-    measured["measures"] = {id_: got for id_, got in measured["measures"].items() if id_ not in alone} | _measured(context, together)
-    measured["tier"] = registry.highest_tier(len(context.references), len(context.unlearned))
-    measured["of"] = of
-    if measured != known:
-        write_json(path, measured)
-    return measured
+    alone = {each.id for each in together}  # a single seed has no value for these
+    measures = {id_: result for id_, result in mean.measures.items() if id_ not in alone} | measure_results(context, together)
+    tier = registry.highest_tier(len(context.references), len(context.unlearned))
+    score = replace(mean, measures=measures, tier=tier, tables=of)
+    if score != known:
+        write_json(path, score.to_json())
+    return score
 
 
 def seeds_of(prepared: Prepared, name: str) -> dict[int, str]:
@@ -92,17 +90,16 @@ def retrained(prepared: Prepared, seed: int | None = None) -> dict[str, float] |
     is; None where there is none."""
     for made in bank.tables(prepared, "retrained") if seed is not None else ():
         if made.about["seed"] == str(seed):
-            return by_split(made)[0]
+            return accuracy_and_loss(made)[0]
     if not there(prepared, "retrained"):
         return None
-    accuracy: dict[str, float] = scores(prepared, "retrained")["accuracy"]
-    return accuracy
+    return {**scores(prepared, "retrained").accuracy}
 
 
 def fresh(prepared: Prepared, name: str) -> bool:
     """Whether the score file is there, and of the tables that are there now."""
     path = prepared.layout.scores(name)
-    return path.exists() and read_json(path).get("of") == _beside(prepared, logits(prepared, name)).of
+    return path.exists() and read(path).tables == _beside(prepared, logits(prepared, name)).of
 
 
 def weights(prepared: Prepared, name: str) -> str:
@@ -232,107 +229,6 @@ def _read(path: Path, changed: int, name: str) -> LogitsTable:
     return table.read(path, name)
 
 
-# --- scores -----------------------------------------------------------------------------------------------------------
-
-
-def measure(
-    model: LogitsTable,
-    references: Sequence[LogitsTable] = (),
-    original: LogitsTable | None = None,
-    unlearned: Sequence[LogitsTable] = (),
-) -> Scores:
-    """All that can be said of one logits table beside others: what stands in its score file."""
-    accuracy, loss = by_split(model)
-    measured: Scores = {"accuracy": accuracy, "loss": loss, "gap": round(accuracy["retain"] - accuracy["forget"], 6)}
-    context = EvaluationContext(model, references, original, unlearned)
-    found = _measured(context, [each for each in catalogue.all_measures() if not each.depends_on_machine])
-    tier = registry.highest_tier(len(references), len(unlearned) or 1)
-    return measured | {"measures": found, "tier": tier, "references": len(references)}
-
-
-def by_split(model: LogitsTable) -> tuple[dict[str, float], dict[str, float]]:
-    """Accuracy in percent and loss in nats, by split."""
-    accuracy, loss = {}, {}
-    for split in SPLITS:
-        rows = model.rows(split)
-        if len(rows):
-            said = torch.from_numpy(model.logits[rows]), torch.from_numpy(model.labels[rows])
-            accuracy[split] = round(metrics.accuracy(*said), 6)
-            loss[split] = round(metrics.cross_entropy(*said), 6)
-    return accuracy, loss
-
-
-def _measured(context: EvaluationContext, only: Iterable[registry.Measure]) -> Scores:
-    """By id, with the retrained models' own number where the aim is theirs."""
-    theirs, found = catalogue.measure_references(context), {}
-    for id_, got in catalogue.measure_model(context, only).items():
-        reference = {"reference": seeds.numbers(theirs[id_])} if id_ in theirs else {}
-        found[id_] = {"missing": got} if isinstance(got, str) else seeds.numbers(got) | reference
-    return found
-
-
-def over_forgotten(measured: Scores) -> str:
-    """The alarm: in words what lies beyond the reference's interval on the far side of forgetting, "" where nothing does.
-
-    Of several seeds their mean, and in how many of them."""
-    said, known = [], measured.get("seeds", {})
-    for id_, what, below in (("accuracy.forget", "forget accuracy", True), ("mia.over", "mia.over", False)):
-        ours = measured.get("measures", {}).get(id_, {})
-        theirs = ours.get("reference", {})
-        if "low" in theirs and "value" in ours:
-            low, high = _spread(ours, theirs)
-            beyond = ours["value"] < low if below else ours["value"] > high
-            if beyond:
-                where = f"below {low:.4g}" if below else f"above {high:.4g}"
-                said.append(f"{what} {ours['value']:.4g} is {where}")
-    of = f" (so are {sum(bool(one['over_forgetting']) for one in known.values())} of {len(known)} seeds)" if said and known else ""
-    return " and ".join(said) + of
-
-
-def _spread(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[float, float]:
-    """Within which a model, or the mean of several, lies by chance: the reference's own interval; where that is one of the mean of n
-    models, so much wider as m more models' mean varies, sqrt(1 + n / m) times (Student's t prediction interval)."""
-    models = theirs.get("models", 1)
-    wider = math.sqrt(1 + models / ours.get("models", 1)) if models > 1 else 1.0
-    return theirs["value"] - wider * (theirs["value"] - theirs["low"]), theirs["value"] + wider * (theirs["high"] - theirs["value"])
-
-
-def alarm(measured: Scores) -> str | None:
-    """The same; None where there is no interval of a retrained model's to say so by."""
-    known = "low" in measured.get("measures", {}).get("accuracy.forget", {}).get("reference", {})
-    return over_forgotten(measured) if known else None
-
-
-def distances(measured: Scores, reference: Scores) -> dict[str, float]:
-    """`<split>.distance`: accuracy minus the retrained model's, in points, signed; of several seeds the mean, paired by seed. Where there
-    is a bank, minus its mean."""
-    if measured["references"] > 1:
-        found = {id_: got["value"] for id_, got in measured["measures"].items() if id_.startswith("distance.") and "value" in got}
-        return {metric(id_): value for id_, value in found.items()}
-    if "distance" in measured:
-        return {f"{name}.distance": got["value"] for name, got in measured["distance"].items()}
-    there = reference["accuracy"]
-    return {f"{name}.distance": round(value - there[name], 6) for name, value in measured["accuracy"].items() if name in there}
-
-
-def final(measured: Scores) -> dict[str, float]:
-    """What a finished row says once: test accuracy and loss (the other splits stand in its last epoch), and every measure."""
-    once = {f"test.{kind}": measured[kind]["test"] for kind in ("accuracy", "loss") if "test" in measured[kind]}
-    found = {id_: got["value"] for id_, got in measured["measures"].items() if "value" in got and not id_.startswith("accuracy.")}
-    return once | {metric(id_): value for id_, value in found.items()}
-
-
-def metric(id_: str) -> str:
-    """A measure's name in MLflow: `<split>.<measure>` where it is of a split, so that the UI groups it with the split's others.
-
-    >>> metric("distance.forget"), metric("klom.forget.p95"), metric("mia.svc")
-    ('forget.distance', 'forget.klom.p95', 'mia.svc')
-    """
-    parts = id_.split(".")
-    split = next((part for part in parts if part in SPLITS), None)
-    return ".".join([split, *(part for part in parts if part != split)]) if split else id_
-
-
 def baseline_warning(layout: Layout) -> str:
     """Warn about a retrained model that was probably not trained like the original; "" if nothing suggests so.
 
@@ -342,9 +238,9 @@ def baseline_warning(layout: Layout) -> str:
     if not all(path.exists() for path in (*models, *files)):
         return ""
     theirs, ours = (checkpoint.metadata(path).get("provenance") for path in models)
-    scored = [read_json(path) for path in files]
-    kept = [one.get("measures", {}).get("accuracy_of.retained_classes.validation", {}).get("value") for one in scored]
-    original, retrained_ = kept if None not in kept else [one["accuracy"].get("validation", 0.0) for one in scored]
+    both = [read(path) for path in files]
+    retained = [value for score in both if (value := score.value("accuracy_of.retained_classes.validation")) is not None]
+    original, retrained_ = retained if len(retained) == 2 else [score.accuracy.get("validation", 0.0) for score in both]
     if theirs != "unknown" or ours != "trained" or original - retrained_ <= WEAK:
         return ""
     return (

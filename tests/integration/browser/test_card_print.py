@@ -10,9 +10,9 @@ import pytest
 
 from lethe.data import splits
 from lethe.data.images import Images, save_images
+from lethe.evaluation.score import score_model
 from lethe.reporting import card
 from lethe.reporting import card_page as cardpage
-from lethe.workspace import scores as results
 from support.cards import CLASSES, changed, put, written
 from support.tables import SIZES, bank, drawn
 
@@ -63,7 +63,7 @@ def home(made, tmp_path, monkeypatch):
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium")
 def test_it_prints_on_two_pages(home, tmp_path):
     made, *_ = written(home)
-    scores = results.measure(drawn(1, 1.0), bank(8), drawn(50, 3.0))["measures"]  # more measures than most cards have
+    scores = score_model(drawn(1, 1.0), bank(8), drawn(50, 3.0)).to_json()["measures"]  # more measures than most cards have
     many = [changed(made["measures"][0], ("id",), id_) | {"about": id_.partition(".")[0]} for id_, got in scores.items() if "value" in got]
     for name, one in {"few": made, "many": made | {"measures": many, "missing": {}}}.items():
         page, pdf = tmp_path / f"{name}.html", tmp_path / f"{name}.pdf"

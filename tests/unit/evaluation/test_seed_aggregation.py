@@ -1,5 +1,6 @@
 """Paired tests of several seeds, and their correction, against a second way to compute them."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -10,6 +11,8 @@ from scipy import special, stats
 
 from lethe.data.splits import SPLITS
 from lethe.evaluation import seed_aggregation as seeds
+from lethe.evaluation.score import MeasureResult, Score
+from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict import ResultSet, compare_neighbours
 
 # --- the arithmetic -----------------------------------------------------------------------------------------------------
@@ -57,16 +60,16 @@ def test_paired_tests_and_their_correction_against_a_second_way(by_seed: dict[st
 @given(st.lists(ACCURACY, min_size=2, max_size=6), st.lists(ACCURACY, min_size=6, max_size=6))
 def test_distances_are_paired_by_seed(values: list[float], theirs: list[float]) -> None:
     """What a seed and its own retrained model share does not widen the interval of their distance."""
-    measures = {"accuracy.forget": {"value": 0.0}, "rmia": {"missing": "takes more"}}
-    one = {"loss": {"forget": 1.0}, "gap": 0.0, "measures": measures, "tier": 0, "references": 0}
-    each = {k: one | {"accuracy": {"forget": value}} for k, value in enumerate(values)}
-    found = seeds.together(each, {k: {"forget": theirs[k]} for k in each}, lambda _: "")
+    measures = {"accuracy.forget": MeasureResult(Estimate(0.0)), "rmia": MeasureResult(None, "needs more")}
+    one = Score({}, {"forget": 1.0}, measures=measures)
+    each = {k: replace(one, accuracy={"forget": value}) for k, value in enumerate(values)}
+    found = seeds.aggregate(each, {k: {"forget": theirs[k]} for k in each})
     apart = np.array(values) - theirs[: len(values)]
     half = stats.sem(apart) * stats.t.ppf(0.975, len(apart) - 1)
-    assert found["distance"]["forget"]["value"] == pytest.approx(apart.mean(), abs=1e-5)
-    assert seeds.half_width(found["distance"]["forget"]) == pytest.approx(half, abs=1e-4)
-    assert found["measures"]["rmia"] == {"missing": "takes more"}
+    assert found.distance["forget"].value == pytest.approx(apart.mean(), abs=1e-5)
+    assert seeds.half_width(found.distance["forget"]) == pytest.approx(half, abs=1e-4)
+    assert found.measures["rmia"].to_json() == {"missing": "needs more"}
     shifted = {k: {"forget": theirs[k] + 5} for k in each}
-    moved = seeds.together({k: one | {"accuracy": {"forget": v + 5}} for k, v in enumerate(values)}, shifted, lambda _: "")
-    assert moved["distance"]["forget"]["value"] == pytest.approx(apart.mean(), abs=1e-5)
-    assert "distance" not in seeds.together(each, {}, lambda _: "")
+    moved = seeds.aggregate({k: replace(one, accuracy={"forget": v + 5}) for k, v in enumerate(values)}, shifted)
+    assert moved.distance["forget"].value == pytest.approx(apart.mean(), abs=1e-5)
+    assert "distance" not in seeds.aggregate(each, {}).to_json()
