@@ -35,7 +35,7 @@ demo-full: env ## the demo with a reference bank of 64, ten methods with 8 or 64
 	python src/demo.py --full
 
 test: env lint ## lint, types, every test (what cannot run on this machine is skipped and listed)
-	python -m pytest -n 2 --dist worksteal
+	python -m pytest -n 2
 
 lint: env ## ruff, mypy, and who may import whom
 	ruff check .

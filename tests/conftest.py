@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import settings
 pytest.register_assert_rewrite("support")
 
 from support.dvc_checkout import Checkout, checkouts  # noqa: E402
+from support.order import LongestFirst, longest_first  # noqa: E402
 from support.project import Project, Warm, copied, tool, write_params  # noqa: E402
 
 settings.register_profile("no clock", deadline=None)  # no test asserts a duration
@@ -74,3 +76,38 @@ def database() -> Iterator[Any]:
 def small(tmp_path: Path, warm: Warm, built: Path) -> Iterator[Checkout]:
     """A Git and DVC repository, with a store that has its tables."""
     yield from checkouts(tmp_path, warm, built)
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+
+def layer(nodeid: str) -> str:
+    """The layer of a test: `unit`, `contract`, `docs`, or `integration/<part>`."""
+    parts = nodeid.partition("::")[0].removeprefix("tests/").split("/")[:-1]
+    return "/".join(parts[:2] if parts[:1] == ["integration"] else parts[:1])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the seconds each layer took, summed over all workers."""
+    seconds: dict[str, float] = defaultdict(float)
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if isinstance(report, pytest.TestReport):
+            seconds[layer(report.nodeid)] += report.duration
+    if seconds:
+        parts = ", ".join(f"{name} {value:.0f}" for name, value in sorted(seconds.items()))
+        terminalreporter.write_line(f"seconds by layer, summed over workers: {parts}; in all {sum(seconds.values()):.0f}")
+
+
+# --- several workers ----------------------------------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        by_id = {item.nodeid: item for item in items}
+        items[:] = [by_id[nodeid] for nodeid in longest_first(by_id)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LongestFirst:
+    config.option.loadscopereorder = False
+    return LongestFirst(config, log)

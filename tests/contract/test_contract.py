@@ -19,7 +19,6 @@ from ruamel.yaml import YAML
 from torch import Tensor
 from torch.nn import Module
 
-from lethe._util.checkout import CHECKOUT
 from lethe.config import loader as config
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
@@ -53,6 +52,7 @@ from support.methods import (
     trained,
     watched,
 )
+from support.project import ROOT
 
 torch.set_num_threads(1)
 
@@ -226,7 +226,7 @@ def test_equal_seeds_give_equal_logits_and_other_seeds_do_not(method: str, data:
 def test_two_processes_end_alike() -> None:
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     said = "import json; from support.methods import digests; print(json.dumps([hash('R'), digests()]))"
-    environment = os.environ | {"PYTHONHASHSEED": other, "PYTHONPATH": f"{CHECKOUT / 'src'}:{CHECKOUT / 'tests'}"}
+    environment = os.environ | {"PYTHONHASHSEED": other, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
     process = subprocess.run([sys.executable, "-c", said], env=environment, stdout=subprocess.PIPE, check=True)
     hash_there, there = json.loads(process.stdout)
     assert hash_there != hash("R")  # the two really differ in what could leak into a result

@@ -4,12 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support.project import ROOT, clean, write_params
+from support.project import ROOT, Warm, clean, write_params
 
 PAGE = ROOT / "CONTRIBUTING.md"
 
@@ -36,8 +37,9 @@ def apply(text: str, root: Path) -> None:
 
 
 TYPED = """
-import runpy, sys
-for line in sys.stdin:
+import os, runpy, sys
+os.dup2(1, 2)
+for line in {commands!r}:
     sys.argv = line.split()
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
@@ -46,26 +48,39 @@ for line in sys.stdin:
 """
 
 
-def typed(root: Path, *commands: str) -> str:
-    """What `python <command>` prints in the copy, one after another in the same interpreter (imports take longer than all else), and
-    its exit code."""
-    own = {"DVC_ROOT": "", "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"}
-    words = {"input": "\n".join(commands), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run([sys.executable, "-c", TYPED], cwd=root, env=clean() | own, text=True, timeout=300, **words)  # type: ignore[call-overload]
-    assert done.returncode == 0, done.stdout
-    return str(done.stdout)
+@dataclass(frozen=True)
+class Copy:
+    """What is changed and what tests it."""
+
+    root: Path
+    warm: Warm
+
+    def __truediv__(self, name: str) -> Path:
+        return self.root / name
+
+    def play(self, script: str) -> str:
+        """What a text prints in a forked process that imports the copy."""
+        file = self.root.parent / "script.py"
+        file.write_text(script)
+        environment = clean() | {"DVC_ROOT": "", "OMP_NUM_THREADS": "1"}
+        done = self.warm.start([str(file)], self.root, environment, [self.root / "src", self.root / "tests"]).wait()
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def typed(self, *commands: str) -> str:
+        """What `python <command>` prints, one after another in the same interpreter, and its exit code."""
+        return self.play(TYPED.format(commands=commands))
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """What is changed and what tests it."""
+def copy(tmp_path: Path, warm: Warm) -> Copy:
     root = tmp_path / "copy"
     for name in ("src", "tests", "docs"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "results").mkdir()
-    for name in ("params.yaml", "pyproject.toml", "README.md", "results/speed_cpu.json"):
+    for name in ("params.yaml", "MLproject", "pyproject.toml", "README.md", "results/speed_cpu.json"):
         shutil.copy(ROOT / name, root / name)
-    return root
+    return Copy(root, warm)
 
 
 def well_formed(root: Path) -> None:
@@ -74,27 +89,15 @@ def well_formed(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_new_method(copy: Path, built: Path) -> None:
-    apply(diff("A new method"), copy)
-    well_formed(copy)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/contract/test_contract.py",
-        "tests/unit/search/test_search.py",
-        "-k",
-        "joint",
-    ]
-    environment = clean() | {"PYTHONPATH": str(copy / "src")}
-    contract = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300).stdout
+def test_a_new_method(copy: Copy, built: Path) -> None:
+    apply(diff("A new method"), copy.root)
+    well_formed(copy.root)
+    command = ["-q", "-p", "no:cacheprovider", "tests/contract/test_contract.py", "tests/unit/search/test_search.py", "-k", "joint"]
+    contract = copy.play(f"import pytest\nassert pytest.main({command}) == 0")
     assert re.search(r"^1\d passed, 4 skipped", contract, re.MULTILINE), contract  # skipped: it has no plain loop
-    shutil.copytree(built, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("params.yaml", ".lethe"))
+    shutil.copytree(built, copy.root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("params.yaml", ".lethe"))
     write_params(copy / "params.yaml", copy / "params.yaml")
-    said = typed(copy, "docs/generate.py", "src/unlearn.py --method joint --explain", "src/unlearn.py --method joint", "src/report.py")
+    said = copy.typed("docs/generate.py", "src/unlearn.py --method joint --explain", "src/unlearn.py --method joint", "src/report.py")
     assert said.count("exit code 0\n") == 4, said
     assert "## joint\n" in (copy / "docs" / "methods.md").read_text()
     assert "word          8xRF\n" in said
@@ -103,10 +106,10 @@ def test_a_new_method(copy: Path, built: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_new_loss(copy: Path) -> None:
-    apply(diff("A new loss"), copy)
-    well_formed(copy)
-    (copy / "tests" / "script.py").write_text("""
+def test_a_new_loss(copy: Copy) -> None:
+    apply(diff("A new loss"), copy.root)
+    well_formed(copy.root)
+    said = copy.play("""
 import torch
 from support import methods as contract
 from lethe.engine import engine
@@ -123,15 +126,14 @@ even, sure = torch.zeros(4, 10), 50 * torch.eye(10)[:4]
 assert abs(term.loss(even, None, None)) < 1e-6 and term.loss(sure, None, None) > 10
 print("trained")
 """)
-    environment = clean() | {"PYTHONPATH": str(copy / "src")}
-    assert subprocess.run([sys.executable, "tests/script.py"], cwd=copy, env=environment, stdout=-1, check=True).stdout == b"trained\n"
+    assert said == "trained\n"
 
 
 @pytest.mark.slow
-def test_a_new_measure(copy: Path) -> None:
-    apply(diff("A new measure"), copy)
-    well_formed(copy)
-    (copy / "tests" / "script.py").write_text("""
+def test_a_new_measure(copy: Copy) -> None:
+    apply(diff("A new measure"), copy.root)
+    well_formed(copy.root)
+    said = copy.play("""
 import numpy as np
 from support.tables import drawn
 from lethe.evaluation.score import score_model
@@ -143,25 +145,24 @@ assert abs(found["value"] - np.exp(table.log_p[table.rows("forget")]).mean()) < 
 assert found["reference"]["value"] > 0 and score.metrics()["forget.confidence"] == found["value"]
 print("measured")
 """)
-    environment = clean() | {"PYTHONPATH": str(copy / "src")}
-    assert subprocess.run([sys.executable, "tests/script.py"], cwd=copy, env=environment, stdout=-1, check=True).stdout == b"measured\n"
+    assert said == "measured\n"
     assert (
         "| `confidence.forget` | mean probability of the true class"
-        in typed(copy, "docs/generate.py") + (copy / "docs" / "measures.md").read_text()
+        in copy.typed("docs/generate.py") + (copy / "docs" / "measures.md").read_text()
     )
 
 
 @pytest.mark.slow
-def test_a_new_data_source(copy: Path) -> None:
-    apply(diff("A new data source"), copy)
-    well_formed(copy)
+def test_a_new_data_source(copy: Copy) -> None:
+    apply(diff("A new data source"), copy.root)
+    well_formed(copy.root)
     write_params(copy / "params.yaml", copy / "params.yaml")
     draw, arrays = np.random.default_rng(0), copy / "arrays"
     arrays.mkdir()
     for part, n in (("train", 60), ("test", 20)):
         np.savez(arrays / part, images=draw.integers(0, 256, (n, 32, 32, 3), np.uint8), labels=np.arange(n) % 3)
     own = " --data.source own_source:read_arrays --data.root "
-    said = typed(copy, f"src/prepare.py{own}arrays", f"src/unlearn.py --explain{own}arrays", f"src/prepare.py{own}nowhere")
+    said = copy.typed(f"src/prepare.py{own}arrays", f"src/unlearn.py --explain{own}arrays", f"src/prepare.py{own}nowhere")
     assert "3 classes; retain 18, forget 18, validation 10, test 10" in said
     listed = (copy / "data" / "splits" / "forget.csv").read_text().split()[1:]
     assert listed and all(re.fullmatch(r"train/\d+", id_) for id_ in listed)

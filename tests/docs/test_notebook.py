@@ -8,20 +8,28 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "newcomer.ipynb"
 
 
-def executed(root: Path) -> nbformat.NotebookNode:
-    """The notebook, run in `root`/notebooks with nothing there but params.yaml; DVC_ROOT makes `root` the checkout."""
+def executed(root: Path, **demo: Any) -> nbformat.NotebookNode:
+    """The notebook, run in `root`/notebooks with nothing there but params.yaml; DVC_ROOT makes `root` the checkout. `demo`: other
+    values of params.yaml's section of that name."""
     (root / "notebooks").mkdir()
-    for path in (NOTEBOOK, ROOT / "params.yaml"):
-        shutil.copy(path, root / path.relative_to(ROOT))
+    shutil.copy(NOTEBOOK, root / "notebooks")
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    for section, values in demo.items():
+        for key, value in values.items():
+            params["demo"][section][key] = value
+    yaml.dump(params, root / "params.yaml")
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
     own = {
         "DVC_ROOT": str(root),
@@ -47,7 +55,8 @@ def text(notebook: nbformat.NotebookNode) -> str:
 
 @pytest.mark.slow
 def test_it_runs_from_nothing_and_leaves_nothing(tmp_path: Path) -> None:
-    notebook = executed(tmp_path)
+    few = {"model_1": {"epochs": 1}, "hybrid_4": {"epochs": 2, "final_epochs": 1, "repair_every": 0, "batch_size": 16, "lr": 0.02}}
+    notebook = executed(tmp_path, pretrain={"epochs": 2, "final_epochs": 1}, methods=few)
     assert not [output for output in outputs(notebook) if output.get("name") == "stderr" or output.output_type == "error"]
     assert sum("image/png" in output.get("data", {}) for output in outputs(notebook)) == 3
     rows = [line.split()[0] for line in text(notebook).splitlines() if line.strip()]

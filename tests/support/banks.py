@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lethe.config import loader as config
+from lethe.data.splits import SPLITS
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.workspace import bank, workspace
-from lethe.workspace import scores as results
 from lethe.workspace.workspace import Prepared
 from support.project import Project
 
@@ -20,7 +20,7 @@ def fake(here: Prepared, seed: int, kind: str = "retrained", leak: float = 0.0) 
     """A table as the bank's, of a model that nobody trained."""
     ids, labels = here.images.ids, here.images.labels.astype(np.int64)
     split = np.zeros(len(ids), np.uint8)
-    for number, part in enumerate(results.SPLITS):
+    for number, part in enumerate(SPLITS):
         split[here.splits[part]] = number
     logits = np.random.default_rng(seed).normal(size=(len(ids), len(here.images.classes))).astype(np.float32)
     logits[np.arange(len(ids)), labels] += 2 + leak * (split == 1)

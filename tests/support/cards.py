@@ -2,13 +2,20 @@
 
 import copy
 import json
+import shutil
+from contextlib import contextmanager
 from dataclasses import replace
+
+import numpy as np
 
 from lethe._util.files import digest, short, write_json
 from lethe.config import loader as config
+from lethe.data import splits
+from lethe.data.images import Images, save_images
 from lethe.evaluation import logits_table as table
 from lethe.evaluation.score import score_model
 from lethe.reporting import card
+from support.tables import SIZES, drawn
 
 CLASSES = ("cat", "dog", "<ship>", "bird")
 
@@ -44,3 +51,40 @@ def changed(tree, path, value):
         node = node[key]
     node[path[-1]] = value
     return other
+
+
+def workspace(home):
+    """A workspace with an original, a retrained model and two results."""
+    model = drawn(1, 1.0, "model_1")
+    pixels = np.random.default_rng(0).integers(0, 255, (len(model.ids), 3, 8, 8), np.uint8)
+    images = Images(pixels, model.labels, model.ids, CLASSES, SIZES[2] + SIZES[3])
+    save_images(images, home / "data" / "images.safetensors", "")
+    index = np.split(np.arange(len(model.ids)), np.cumsum(SIZES)[:-1])
+    request = dict(zip(splits.SPLITS, index, strict=True))
+    splits.write(request, images, home / "data" / "splits")
+    split = splits.split_hash(request, images)
+    put(home, "retrained", drawn(100, name="retrained"), split)
+    put(home, "original", drawn(50, 3.0, "original"), split)
+    put(home, "model_1", model, split)
+    put(home, "model_2", drawn(2, -3.0, "model_2"), split)
+    return home
+
+
+def logged(made, tmp_path, monkeypatch):
+    """A copy of the workspace `made`; what a card logs with its run is kept in `.told`."""
+    told = {}
+
+    class Told:
+        def text(self, path, text):
+            told[path] = text
+
+    @contextmanager
+    def join(home, tags):
+        told["tags"] = tags
+        yield Told()
+
+    monkeypatch.setattr(card, "find_runs", lambda tags: [])
+    monkeypatch.setattr(card.RunLog, "join", join)
+    shutil.copytree(made, tmp_path / "workspace")
+    Home = type("Home", (type(tmp_path),), {"told": told})
+    return Home(tmp_path / "workspace")

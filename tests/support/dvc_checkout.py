@@ -1,4 +1,4 @@
-"""A Git and DVC repository with the tree's own files, whose stages are forked from the warm parent."""
+"""A Git and DVC repository with the tree's own files. Its `python` and `dvc` are forked from the warm parent."""
 
 import json
 import os
@@ -21,16 +21,18 @@ from ruamel.yaml import YAML
 from lethe.recipes.paper_methods import TEN
 from support.project import ROOT, Warm, write_params
 
+DVC = ROOT / "tests" / "support" / "dvc_main.py"
 RUN = ["hybrid_3", "hybrid_4"]  # what the small pipeline runs of the ten
 TAKEN = ("src", "search", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "MLproject", "conda.yaml")
 
 PYTHON = """#!{python} -SE
 import json, os, socket, sys, uuid
 from pathlib import Path
-stage, how = Path(sys.argv[1]).stem, os.environ.get("STAGES", "forked")
-if how == "real" or stage == "fingerprint":
+program, how = Path(sys.argv[0]).name, os.environ.get("STAGES", "forked")
+stage = Path(sys.argv[1]).stem if program == "python" else program
+if program == "python" and (how == "real" or stage == "fingerprint"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
-if how == "sketched" and stage != "prepare":
+if program == "python" and how == "sketched" and stage != "prepare":
     name = {{"pretrain": "original", "retrain": "retrained"}}.get(stage) or "".join(sys.argv[3:4])
     for kind in {{"evaluate": ("logits", "scores"), "report": ("report",), "bank": ("bank",)}}.get(stage, ("models", "epochs")):
         path = Path(kind, name + {{"scores": ".json", "epochs": ".csv"}}.get(kind, ".safetensors"))
@@ -39,7 +41,7 @@ if how == "sketched" and stage != "prepare":
     sys.exit()
 link = socket.socket(socket.AF_UNIX)
 link.connect({address!r})
-link.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
+link.sendall(json.dumps([program, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
 code, out, err = json.loads(link.makefile().read())
 sys.stdout.write(out), sys.stderr.write(err)
 sys.exit(code)
@@ -51,7 +53,7 @@ class Checkout:
     """A Git and DVC repository with the tree's own files, on a few digits."""
 
     root: Path
-    bin: Path  # holds the `python` that stages are started with
+    bin: Path  # holds the `python` that stages are started with, and a `dvc`
 
     def environment(self, **more: str) -> dict[str, str]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PYTEST_", "DVC_"))}
@@ -64,7 +66,9 @@ class Checkout:
 
     def call(self, *command: str, **more: str) -> str:
         """What it said, stderr too; it went well."""
-        done = subprocess.run(command, cwd=self.root, env=self.environment(**more), stdout=-1, stderr=-2, text=True, timeout=500)
+        environment = self.environment(**more)
+        program = shutil.which(command[0], path=environment["PATH"]) or command[0]
+        done = subprocess.run([program, *command[1:]], cwd=self.root, env=environment, stdout=-1, stderr=-2, text=True, timeout=500)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
@@ -72,7 +76,7 @@ class Checkout:
         return self.call("git", *words)
 
     def dvc(self, *words: str, **more: str) -> str:
-        return self.call(sys.executable, "-m", "dvc", *words, **more)
+        return self.call("dvc", *words, **more)
 
     def repro(self, *words: str) -> set[str]:
         return stages(self.dvc("repro", *words))
@@ -143,11 +147,13 @@ def checkouts(tmp_path: Path, warm: Warm, built: Path) -> Iterator[Checkout]:
         listening.bind(f"{short}/stages")
         listening.listen()
         threading.Thread(target=_serve, args=(listening, warm), daemon=True).start()
-        python = tmp_path / "bin" / "python"
-        python.parent.mkdir()
-        python.write_text(PYTHON.format(python=sys.executable, address=f"{short}/stages"))
-        python.chmod(0o755)
-        made = checkout(tmp_path / "checkout", python.parent)
+        warm.ask({"modules": ["dvc.cli.parser", "dvc.repo"]})
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        for program in (programs / "python", programs / "dvc"):
+            program.write_text(PYTHON.format(python=sys.executable, address=f"{short}/stages"))
+            program.chmod(0o755)
+        made = checkout(tmp_path / "checkout", programs)
         shutil.copy(built / "mlflow.db", made.root)
         with sqlite3.connect(made.root / "mlflow.db") as store:
             store.execute("update experiments set artifact_location = ?", [str(made.root / "mlruns" / "0")])
@@ -161,7 +167,12 @@ def _serve(listening: socket.socket, warm: Warm) -> None:
             link, _ = listening.accept()
         except OSError:
             return
-        with link:
-            argv, cwd, environment = json.loads(link.makefile().readline())
-            done = warm.start([str(ROOT / "src" / Path(argv[0]).name), *argv[1:]], Path(cwd), environment).wait()
-            link.sendall(json.dumps([done.returncode, done.stdout, done.stderr]).encode())
+        threading.Thread(target=_play, args=(link, warm), daemon=True).start()  # a dvc asks for stages while it runs
+
+
+def _play(link: socket.socket, warm: Warm) -> None:
+    with link:
+        program, words, cwd, environment = json.loads(link.makefile().readline())
+        script = [str(DVC)] if program == "dvc" else [str(ROOT / "src" / Path(words.pop(0)).name)]
+        done = warm.start([*script, *words], Path(cwd), environment).wait()
+        link.sendall(json.dumps([done.returncode, done.stdout, done.stderr]).encode())

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from lethe._util.checkout import CHECKOUT
 from lethe.config import loader as config
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
@@ -25,8 +24,9 @@ from lethe.models import architectures as model
 from lethe.recipes.losses import Loss
 from lethe.recipes.paper_methods import METHODS
 from lethe.recipes.recipe import Phase, Recipe
+from support.project import ROOT
 
-PARAMS = CHECKOUT / "params.yaml"
+PARAMS = ROOT / "params.yaml"
 SMALL = {"epochs": 2, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.02, "unfreeze_at": 0.5}
 
 
@@ -90,7 +90,7 @@ class Watched:
     inner: Loss
     watch: Callable[[Batch, FrozenReferences], None] = field(compare=False)
 
-    def __call__(self, logits_BC: Tensor, batch: Batch, refs: FrozenReferences) -> Tensor:
+    def __call__(self, logits_BC: Tensor, batch: Any, refs: Any) -> Tensor:
         self.watch(batch, refs)
         return self.inner(logits_BC, batch, refs)
 

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,8 @@ class Started:
             time.sleep(0.01)
 
     def wait(self) -> subprocess.CompletedProcess[str]:
-        code = self.warm.ask({"wait": self.pid})
+        while (code := self.warm.ask({"ended": self.pid})) is None:
+            time.sleep(0.01)
         return subprocess.CompletedProcess(self.argv, code, self.out.read_text(), self.err.read_text())
 
 
@@ -151,24 +152,28 @@ class Warm:
     """The parent, and what to ask it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.started = folder, 0
+        self.folder, self.started, self.lock = folder, 0, threading.Lock()
         environment = clean() | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1"}
         command = [sys.executable, __file__]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
 
-    def ask(self, what: Mapping[str, Any]) -> int:
+    def ask(self, what: Mapping[str, Any]) -> int | None:
         assert self.process.stdin
         assert self.process.stdout
-        self.process.stdin.write(json.dumps(what) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        with self.lock:
+            self.process.stdin.write(json.dumps(what) + "\n")
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())  # type: ignore[no-any-return]
 
-    def start(self, argv: list[str], cwd: Path, environment: Mapping[str, str]) -> Started:
+    def start(self, argv: list[str], cwd: Path, environment: Mapping[str, str], path: Sequence[Path] = ()) -> Started:
+        """Fork `python <argv>`; with `path`, folders, it imports the package lethe from there."""
         self.started += 1
         out, err = (self.folder / f"{self.started}.{name}" for name in ("out", "err"))
         out.touch()
         err.touch()
-        pid = self.ask({"argv": argv, "cwd": str(cwd), "environment": dict(environment), "out": str(out), "err": str(err)})
+        files = {"out": str(out), "err": str(err), "path": [str(folder) for folder in path]}
+        pid = self.ask({"argv": argv, "cwd": str(cwd), "environment": dict(environment), **files})
+        assert pid
         return Started(self, pid, argv, out, err)
 
 
@@ -216,7 +221,7 @@ def tool() -> Any:
 
 
 def serve() -> None:
-    """A request is a line: a stage to start (the answer is its pid) or a pid to wait for (its exit code)."""
+    """A request is a line: modules to import, a stage to start (the answer is its pid), or a pid (its exit code, null while it runs)."""
     sys.path[0] = str(ROOT / "src")
     for name in ("pipeline.dry_run", "pipeline.unlearn", "plots.training_curves", "tracking.run_log"):
         importlib.import_module(f"lethe.{name}")
@@ -239,15 +244,21 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     for line in iter(sys.stdin.readline, ""):
         asked = json.loads(line)
-        if "wait" in asked:
-            answer = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])
+        answer: int | None = 0
+        if "modules" in asked:
+            for name in asked["modules"]:
+                importlib.import_module(name)
+            gc.freeze()
+        elif "ended" in asked:
+            pid, status = os.waitpid(asked["ended"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
         elif (answer := os.fork()) == 0:
             play(**asked)
-        print(answer, file=answers, flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
     os._exit(0)
 
 
-def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> None:
+def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: str, path: list[str]) -> None:
     """In the child: what `python <argv>` does, to its exit."""
     for number, name in enumerate((os.devnull, out, err)):
         os.dup2(os.open(name, os.O_RDWR), number)
@@ -256,8 +267,12 @@ def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: 
     os.chdir(cwd)
     sys.argv = argv
     faulthandler.enable()  # where an interpreter crashed stands on stderr
+    if path:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "lethe"]:
+            del sys.modules[name]
+        sys.path[:1] = path
     if environment.get("CURVES") == "none":  # drawing them takes longer than the rest of a small run
-        sys.modules["lethe.plots.training_curves"].accuracy_curves = lambda *_: b""  # type: ignore[attr-defined]
+        importlib.import_module("lethe.plots.training_curves").accuracy_curves = lambda *_: b""  # type: ignore[attr-defined]
     if "HIT" in environment:
         hit(**json.loads(environment["HIT"]))
     if "LARGEST" in environment:

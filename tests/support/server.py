@@ -28,7 +28,7 @@ class Server:
     def __init__(self, folder, store):
         self.folder, self.store, self.port = folder, store, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
-        self.process = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self):
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self.port)]
@@ -44,5 +44,6 @@ class Server:
             return False
 
     def stop(self):
+        assert self.process
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

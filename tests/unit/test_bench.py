@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,12 @@ def test_every_row_of_the_speed_bench_takes_the_same_steps(batchnorm: str, monke
     monkeypatch.setattr(torch.utils.data, "DataLoader", lambda *a, num_workers, persistent_workers=False, **k: DataLoader(*a, **k))
     steps: list[int] = []
     step = torch.optim.SGD.step
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, *a, **k: (steps.append(1), step(self, *a, **k))[1])
+
+    def counted(self: torch.optim.SGD, *arguments: Any, **named: Any) -> Any:
+        steps.append(1)
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", counted)
     sizes = {"retain": 40, "forget": 24, "validation": 8, "test": 8}
     case = speed.Case("small", batchnorm, 0.5, sizes, 2, 1, 16, "convnet")
     setting = speed.Setting(case, torch.device("cpu"), torch.float32)

@@ -29,7 +29,7 @@ def begin() -> None:
 
 def _end_with_dvc() -> None:
     """Stops as SIGTERM does, resumable, once DVC is gone: the next `dvc repro` would find the method still running."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     def called_dvc(process: psutil.Process) -> bool:
         return any(Path(word).stem == "dvc" for word in process.cmdline()[:3])

@@ -3,56 +3,23 @@
 import re
 import shutil
 import subprocess
-from contextlib import contextmanager
 
-import numpy as np
 import pytest
 
-from lethe.data import splits
-from lethe.data.images import Images, save_images
 from lethe.evaluation.score import score_model
-from lethe.reporting import card
 from lethe.reporting import card_page as cardpage
-from support.cards import CLASSES, changed, put, written
-from support.tables import SIZES, bank, drawn
+from support.cards import changed, logged, workspace, written
+from support.tables import bank, drawn
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    home = tmp_path_factory.mktemp("card") / "workspace"
-    model = drawn(1, 1.0, "model_1")
-    pixels = np.random.default_rng(0).integers(0, 255, (len(model.ids), 3, 8, 8), np.uint8)
-    images = Images(pixels, model.labels, model.ids, CLASSES, SIZES[2] + SIZES[3])
-    save_images(images, home / "data" / "images.safetensors", "")
-    index = np.split(np.arange(len(model.ids)), np.cumsum(SIZES)[:-1])
-    request = dict(zip(splits.SPLITS, index, strict=True))
-    splits.write(request, images, home / "data" / "splits")
-    split = splits.split_hash(request, images)
-    put(home, "retrained", drawn(100, name="retrained"), split)
-    put(home, "original", drawn(50, 3.0, "original"), split)
-    put(home, "model_1", model, split)
-    put(home, "model_2", drawn(2, -3.0, "model_2"), split)
-    return home
+    return workspace(tmp_path_factory.mktemp("card") / "workspace")
 
 
 @pytest.fixture
 def home(made, tmp_path, monkeypatch):
-    told = {}
-
-    class Told:
-        def text(self, path, text):
-            told[path] = text
-
-    @contextmanager
-    def join(home, tags):
-        told["tags"] = tags
-        yield Told()
-
-    monkeypatch.setattr(card, "find_runs", lambda tags: [])
-    monkeypatch.setattr(card.RunLog, "join", join)
-    shutil.copytree(made, tmp_path / "workspace")
-    Home = type("Home", (type(tmp_path),), {"told": told})
-    return Home(tmp_path / "workspace")
+    return logged(made, tmp_path, monkeypatch)
 
 
 # --- in a browser -------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def test_it_grows_is_kept_and_gone_on_with(project: Project, monkeypatch: pytest
     for made in bank.tables(here, "retrained")[3:]:
         network = here.network(int(made.about["seed"]))
         list(engine.run(here.config.reference_recipe("retrained"), network, here.data, RunOptions(seed=int(made.about["seed"]))))
-        alone = results.reading.read(here, "alone", network.state_dict(), {})
+        alone = reading.read(here, "alone", network.state_dict(), {})
         np.testing.assert_allclose(made.logits, alone.logits, atol=1e-3)
         assert made.ids == alone.ids
 
@@ -187,6 +187,7 @@ def test_the_model_of_run_seed_is_held_out(project: Project, monkeypatch: pytest
 def test_the_full_demo_from_bank_to_report(project: Project) -> None:
     """Two methods by as many seeds as the bank has retrained models, the others by run.seeds; all of it measured beside the bank."""
     short = [word for name in TEN for word in (f"--methods.{name}.epochs", "1")]
+    short += ["--evaluate.shadows", "2", "--evaluate.relearn", "4"]  # their numbers are what other tests are about
     done = project.ran(
         "demo", "--full", "--pretrain.epochs", "1", "--pretrain.seeds", "1", "--retrain.seeds", "2", "--run.seeds", "1", *short
     )

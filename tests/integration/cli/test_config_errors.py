@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lethe._util.checkout import CHECKOUT
+from support.project import ROOT
 
-PARAMS = CHECKOUT / "params.yaml"
+PARAMS = ROOT / "params.yaml"
 
 
 def line(path: Path, mark: str) -> int:
@@ -42,7 +42,7 @@ def test_bad_input_is_one_line_and_exit_code_2(argv: list[str], says: str, tmp_p
         (without / f"{slow}.py").write_text(f"raise SystemExit('{slow} was imported')")
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     environment = clean | {"DVC_ROOT": str(project), "PYTHONPATH": str(without), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, str(CHECKOUT / "src" / "unlearn.py"), *argv]
+    command = [sys.executable, str(ROOT / "src" / "unlearn.py"), *argv]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stdout == ""

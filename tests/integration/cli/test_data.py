@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lethe.data import sources
+from lethe._util.errors import RunFailed, UserError
+from lethe.data import image_folder, sources
 from lethe.data.images import Images
 
 SRC = Path(sources.__file__).parents[2]
@@ -103,3 +105,70 @@ def test_the_file_of_images_is_the_same_in_every_process(root: Path, tmp_path: P
         run = subprocess.run([sys.executable, "-c", code, root, path], env=environment, check=True, capture_output=True)
         sums.add((hashlib.sha256(path.read_bytes()).hexdigest(), run.stdout))
     assert len(sums) == 1
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() if p.is_file() else b"" for p in sorted(path.rglob("*"))}
+
+
+def refuses(call: Callable[[], object], *words: object) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert str(word) in message
+    return message
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_of_many_unreadable_images_the_first_is_named(
+    root: Path, workers: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(image_folder, "_workers", lambda files: workers)
+    for i in range(1200):
+        (root / f"train/cat/x{i:04d}.jpg").write_bytes(b"not an image")
+    refuses(lambda: folder(root), root / "train/cat/x0000.jpg", "no format that PIL knows")
+    assert capfd.readouterr().err == ""
+
+
+def test_processes_read_what_one_reads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = folder(root, image_size=500)  # one image a chunk
+    monkeypatch.setattr(image_folder, "_workers", lambda files: 3)
+    together = folder(root, image_size=500)
+    assert (together.pixels == alone.pixels).all()
+    assert together.ids == alone.ids
+
+
+def test_a_process_that_dies_fails_the_run_and_does_not_hang_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_folder, "_workers", lambda files: 2)
+    (package := root / "broken/lethe").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit(9)")
+    monkeypatch.setattr(image_folder, "__file__", str(package / "data" / "image_folder.py"))  # what the processes import
+    with pytest.raises(RunFailed, match=r"a process that reads images ended, near .*train/cat/0\.png"):
+        folder(root)
+
+
+MISFITS: dict[str, tuple[str, str]] = {  # what befalls the folder `own`; a part of the message
+    "rm -r own": ("data.root is", "no such folder"),
+    "rm -r own; echo x > own": ("data.root is", "not a folder"),
+    "rm -r own/train": ("data.root is", "no folder train"),
+    "rm -r own/test": ("data.root is", "no folder test"),
+    "rm -r own/test/dog": ("train/dog has no test/dog", "the same classes in both"),
+    "mkdir own/test/emu": ("test/emu has no train/emu", "the same classes in both"),
+    "rm -r own/*/dog": ("classes in train: cat", "two or more"),
+    "rm -r own/*/*": ("classes in train: none", "two or more"),
+    "rm own/train/dog/*": ("train/dog is empty", "one image or more in each class"),
+    "rm own/test/cat/* own/test/dog/0.png": ("1 image under test", "two or more"),
+    r"mv own/train/cat/0.png $'own/train/cat/a\nb.png'": ("own/train/cat/a", "line break"),
+    r"mv own/train/cat/0.png $'own/train/cat/\xff.png'": ("own/train/cat/", "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("damage", MISFITS)
+def test_a_folder_that_does_not_fit_is_refused(root: Path, tmp_path: Path, damage: str) -> None:
+    subprocess.run(["bash", "-c", damage], cwd=tmp_path, check=True)
+    before = tree(tmp_path)
+    refuses(lambda: folder(root), *MISFITS[damage])
+    refuses(lambda: sources.listing("image_folder", root=root, image_size=32, limit=None), *MISFITS[damage])
+    assert tree(tmp_path) == before

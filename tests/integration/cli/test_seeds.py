@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from support.project import Project, Warm, at_step, copied
 STEPS = 24  # of model_1: three epochs of eight batches
 
 
-def score(project: Project, name: str) -> dict:
+def score(project: Project, name: str) -> Any:
     return json.loads((project.root / "scores" / f"{name}.json").read_text())
 
 

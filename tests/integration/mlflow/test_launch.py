@@ -241,7 +241,8 @@ def test_the_stand_in_serves_no_other_project(tmp_path, name, code):
 def test_the_plugin_is_registered_and_imports_no_mlflow():
     (entry,) = importlib.metadata.entry_points(group="mlflow.run_context_provider", name="lethe")
     assert entry.load() is launch.Plugin
-    assert launch.Plugin.in_context(None) is False and launch.Plugin.tags(None) == {}
+    plugin = launch.Plugin.__new__(launch.Plugin)
+    assert plugin.in_context() is False and plugin.tags() == {}
     code = "import sys, lethe.cli.mlflow_launch; sys.exit('mlflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -250,3 +251,23 @@ def test_a_python_without_the_packages_names_the_one_that_has_them(clean):
     done = subprocess.run([sys.executable, "-S", str(ROOT / "src" / "unlearn.py")], capture_output=True, text=True, env=clean)
     assert done.returncode == 2
     assert done.stderr == f"error: {sys.executable} has no pydantic; `make env` builds .venv, which has: .venv/bin/python\n"
+
+
+def prepared(environ):
+    launch.prepare(environ)
+    return environ
+
+
+def test_a_conda_that_is_gone_or_has_no_profile_is_not_used(clean, conda, tmp_path):
+    (conda / "etc" / "profile.d" / "conda.sh").unlink()
+    environ = clean | {"CONDA_EXE": str(tmp_path / "gone"), "PATH": f"{conda / 'bin'}:{clean['PATH']}"}
+    assert prepared(environ)["MLFLOW_CONDA_HOME"] == str(launch.STAND_IN)
+
+
+@pytest.mark.parametrize("shim", ["exit 127", 'exec "{conda}" "$@"'])
+def test_a_real_conda_is_found_behind_a_shim(clean, conda, tmp_path, shim):
+    text = f"#!/bin/sh\n{shim}\n".format(conda=conda / "bin" / "conda")
+    folders = [write(tmp_path / "shims" / "conda", text, 0o755).parent]
+    folders += [conda / "bin"] if "127" in shim else []
+    environ = clean | {"PATH": ":".join(map(str, [*folders, clean["PATH"]]))}
+    assert prepared(environ)["MLFLOW_CONDA_HOME"] == str(conda)

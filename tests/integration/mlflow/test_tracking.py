@@ -495,7 +495,7 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
 
 
 def test_send_knows_its_folders(home, tmp_path):
-    command = [sys.executable, ROOT / "src" / "send.py"]
+    command: list[str | Path] = [sys.executable, ROOT / "src" / "send.py"]
     wrong = subprocess.run([*command, tmp_path / "nowhere"], capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "nowhere is no folder" in wrong.stderr

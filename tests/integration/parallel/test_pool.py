@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_one_worker_is_a_loop_in_this_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_unit_that_fails_does_not_stop_the_others(workers: int, tmp_path: Path) -> None:
-    found = []
+    found: list[Any] = []
     with pytest.raises(UserError, match=r"^\(.*, -1\): -1 is negative$"):
         found.extend(spread(units.square, items(tmp_path, -1, 2, 3, 4), workers=workers))
     assert sorted(item[1] for item, _ in found) == [2, 3, 4]
@@ -76,7 +77,7 @@ def test_who_stops_it_stops_all(number: int, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_stops_early_stops_the_rest(tmp_path: Path) -> None:
-    found = spread(units.square, items(tmp_path, *range(1, 200)), workers=2)
+    found: Any = spread(units.square, items(tmp_path, *range(1, 200)), workers=2)
     next(found)
     found.close()
     assert len(list(tmp_path.glob("*.tried"))) < 199

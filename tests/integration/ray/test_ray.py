@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -73,11 +74,11 @@ class Cluster:
         command = [sys.executable, *map(str, argv)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder)
 
-    def driven(self, *argv: object, **more: str) -> list[list[object]]:
+    def driven(self, *argv: object, **more: str) -> list[list[Any]]:
         return finished(self.drive("-c", DRIVER, *argv, **more))
 
 
-def finished(driver: "subprocess.Popen[str]") -> list[list[object]]:
+def finished(driver: "subprocess.Popen[str]") -> list[list[Any]]:
     """What it printed, sorted; Ray's own lines left out."""
     out, err = driver.communicate(timeout=200)
     assert driver.returncode == 0, err

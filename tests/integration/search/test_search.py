@@ -64,8 +64,8 @@ def test_a_search_and_its_rows(searched: Project) -> None:
     assert (pictures / "front.png").read_bytes().startswith(b"\x89PNG")
     printed = (searched.root / "stdout").read_text()
     assert printed == (pictures / "front.csv").read_text()
-    found = searched.root / "search" / "hybrid_4"
-    assert sorted(path.name for path in found.iterdir()) == [
+    folder = searched.root / "search" / "hybrid_4"
+    assert sorted(path.name for path in folder.iterdir()) == [
         "best.json",
         "budgets.csv",
         "budgets.png",
@@ -75,8 +75,8 @@ def test_a_search_and_its_rows(searched: Project) -> None:
         "trials.csv",
     ]
     for name in ("front.csv", "trials.csv", "front.png"):
-        assert (found / name).read_bytes() == (pictures / name).read_bytes()
-    best = json.loads((found / "best.json").read_text())
+        assert (folder / name).read_bytes() == (pictures / name).read_bytes()
+    best = json.loads((folder / "best.json").read_text())
     assert (best["done"], best["hypervolume"]) == (3, above["metrics"]["search.hypervolume"][-1][1])
     assert best.get("trial", -1) == int(above["tags"].get("winner", -1))
     points = [(float(row["unlearning"]), float(row["utility"])) for row in csv.DictReader(io.StringIO(printed))]

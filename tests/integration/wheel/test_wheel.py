@@ -39,7 +39,19 @@ class Guest:
 
 
 def build(source: Path, target: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", target, source]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-w",
+        target,
+        source,
+    ]
     subprocess.run(command, check=True, timeout=600)
     (wheel,) = target.glob("*.whl")
     return wheel
@@ -61,7 +73,7 @@ def guest(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Guest:
     wheel = build(source, home / "wheels")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "venv"], check=True, timeout=600)
     python = home / "venv" / "bin" / "python"
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel]
+    install: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True, timeout=600)
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     packages = Path(subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout.strip())

@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from ruamel.yaml import YAML
 
-from lethe._util.checkout import CHECKOUT
 from lethe._util.errors import UserError
 from lethe.cli import help as manual
 from lethe.config import loader as config
@@ -21,8 +20,9 @@ from lethe.config.method_schema import Arguments, method_section
 from lethe.config.schema import SECTIONS, Forget, leaves
 from lethe.recipes.paper_methods import METHODS
 from lethe.workspace import settings
+from support.project import ROOT
 
-PARAMS = CHECKOUT / "params.yaml"
+PARAMS = ROOT / "params.yaml"
 Tree = dict[str, Any]
 
 
@@ -598,7 +598,7 @@ def test_resolved_names_what_matters_to_a_row() -> None:
 def test_relative_paths_stand_under_the_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = config.load(["--run.workspace", "w"], params=PARAMS)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    assert said.workspace == CHECKOUT / "w"
+    assert said.workspace == ROOT / "w"
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert said.workspace == tmp_path / "w"
     assert said.path(Path("/elsewhere")) == Path("/elsewhere")

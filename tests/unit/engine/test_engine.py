@@ -50,7 +50,7 @@ def phase(**changes: Any) -> Phase:
         "lr": Constant(0.02),
         "optimizer": SGD(0.9, 0.0005),
     }
-    return Phase(**(said | changes))
+    return Phase(**(said | changes))  # type: ignore[arg-type]
 
 
 def ran(steps: Recipe, student: Module, data: Data, state: State | None = None, **options: Any) -> list[Epoch]:
@@ -284,7 +284,8 @@ def test_a_phase_that_goes_on_needs_a_running_optimizer(data: Data) -> None:
 def test_a_phase_that_keeps_its_best_epoch_needs_to_be_measured(data: Data) -> None:
     student, steps = network(), (phase(name="first"), phase(name="keeps", keep="best"))
     before, says = copied(student), "'keeps' keeps its epoch of highest validation.accuracy, which `evaluate` does not measure"
-    for options in ({}, {"evaluate": predict.evaluator(data, ["retain"])}):
+    several: list[dict[str, Any]] = [{}, {"evaluate": predict.evaluator(data, ["retain"])}]
+    for options in several:
         with pytest.raises(ValueError, match=says):
             ran(steps, student, data, **options)
     assert not moved(before, student.state_dict())  # said before the first step
@@ -311,7 +312,7 @@ class Poisoned:
     value: float
     calls: Iterator[int] = field(default_factory=count, compare=False)
 
-    def __call__(self, logits_BC: Tensor, batch: Batch, refs: FrozenReferences) -> Tensor:
+    def __call__(self, logits_BC: Tensor, batch: Any, refs: Any) -> Tensor:
         loss = CrossEntropy()(logits_BC, batch, refs)
         return loss * self.value if next(self.calls) == self.call else loss
 
@@ -347,7 +348,7 @@ class Snapshot:
     found: list[dict[str, Tensor]] = field(default_factory=list, compare=False)
     name: str = "snapshot"
 
-    def __call__(self, model: Module, data: Data, refs: FrozenReferences) -> None:
+    def __call__(self, model: Module, data: Any, refs: Any) -> None:
         self.found.append(copied(model))
 
 

@@ -3,14 +3,15 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lethe.data.device_data import Batch, Data, RawInputs
+from lethe.data.device_data import Data, RawInputs
 from lethe.engine import engine
-from lethe.engine.engine import Epoch, FrozenReferences
+from lethe.engine.engine import Epoch
 from lethe.engine.frozen_prefix import Cut, Prefix, split
 from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
@@ -105,7 +106,7 @@ def test_another_network_is_not_taken_for_the_one_before() -> None:
 class Sees:
     """A loss of the images themselves."""
 
-    def __call__(self, logits_BC: Tensor, batch: Batch, refs: FrozenReferences) -> Tensor:
+    def __call__(self, logits_BC: Tensor, batch: Any, refs: Any) -> Tensor:
         assert batch.images_BCHW.shape[1] == 3
         return logits_BC.square().mean()
 

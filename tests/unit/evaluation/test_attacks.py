@@ -105,7 +105,8 @@ def test_by_svc_is_scikit_learns_own_decision() -> None:
     assert (attacks.by_svc(member, other, asked) == svc.predict(asked[:, None]))[decided].all()
     assert decided.mean() > 0.9
     best = 1 / (1 + np.exp(-(M1 + M2) / 2))  # where the densities cross: above it a member is likelier
-    assert (attacks.by_svc(*(1 / (1 + np.exp(-phi)) for phi in gaussians(1500)), asked) == (asked > best)).mean() > 0.85
+    member, other = (1 / (1 + np.exp(-phi)) for phi in gaussians(1500))
+    assert (attacks.by_svc(member, other, asked) == (asked > best)).mean() > 0.85
 
 
 # --- attacks with references ----------------------------------------------------------------------------------------------
@@ -199,8 +200,8 @@ def test_ulira_by_hand() -> None:
 def test_swap_on_gaussians() -> None:
     (first_F, first_G), (second_G, second_F) = gaussians(20_000), gaussians(20_000, 1)  # each model remembers its own request
     noise = np.random.default_rng(2).normal(0, 1, (4, 20_000))  # a signal that tells nothing
-    signals = [np.stack([other, own]) for other, own in zip(noise, (first_F, first_G, second_F, second_G), strict=True)]
-    forget, other = attacks.swap(*signals)
+    one, two, three, four = (np.stack([other, own]) for other, own in zip(noise, (first_F, first_G, second_F, second_G), strict=True))
+    forget, other = attacks.swap(one, two, three, four)
     assert (len(forget), len(other)) == (10_000, 10_000)
     assert abs(forget.mean() - other.mean()) / 2 == pytest.approx(2 * norm.cdf(D / 2) - 1, abs=0.02)
     forget, other = attacks.swap(*(part[None] for part in noise))

@@ -94,7 +94,8 @@ def test_relearning_by_a_plain_loop(batch_size: int) -> None:
         loss.backward()
         with torch.no_grad():
             for parameter in student.parameters():
-                parameter -= 0.1 * parameter.grad  # type: ignore[operator]
+                assert parameter.grad is not None
+                parameter.sub_(parameter.grad, alpha=0.1)
     assert (found == torch.stack(said, 1).numpy()).all()
     assert found[:, -1].mean() > found[:, 0].mean()
 

@@ -98,14 +98,15 @@ def test_a_nan_names_the_run(value: float) -> None:
 
 def test_parts_that_do_not_fit_are_refused() -> None:
     made = drawn(0, name="run")
-    for said, changes in {
+    wrong: dict[str, dict[str, Any]] = {
         "840 ids, but labels of 839 images": {"labels": made.labels[:-1]},
         "840 ids, but probe of 3 images": {"columns": {"probe": np.zeros(3)}},
         "logits have 1 dimensions": {"logits": made.logits[:, 0]},
         "labels from 0 to 4, but logits of 4 classes": {"labels": made.labels + (made.labels == 3)},
         "split 4; expected 0 to 3": {"split": np.full(840, 4, np.uint8)},
         "id image/00001 occurs more than once": {"ids": (made.ids[1], *made.ids[1:])},
-    }.items():
+    }
+    for said, changes in wrong.items():
         with pytest.raises(UserError, match=f"^run: {said}"):
             replace(made, **changes)
 

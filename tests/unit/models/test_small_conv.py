@@ -53,7 +53,9 @@ def test_a_gradient_lies_in_memory_as_its_weight() -> None:
     """Otherwise every optimizer step walks one of the two against the grain."""
     quick = quicken(nn.Conv2d(8, 8, 3, padding=1)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     quick(torch.randn(4, 8, 2, 2)).sum().backward()
-    assert quick.weight.grad.stride() == quick.weight.stride()
+    weight = quick.get_parameter("weight")
+    assert weight.grad is not None
+    assert weight.grad.stride() == weight.stride()
 
 
 def test_under_autocast_as_the_library() -> None:
@@ -69,6 +71,7 @@ def test_under_autocast_as_the_library() -> None:
     found.float().square().sum().backward()
     for own, parameter in zip(quick.parameters(), plain.parameters(), strict=True):
         assert own.grad is not None and own.grad.dtype == torch.float32
+        assert parameter.grad is not None
         torch.testing.assert_close(own.grad, parameter.grad, rtol=0.05, atol=0.05 * float(parameter.grad.abs().max()))
 
 
@@ -85,4 +88,4 @@ def test_several_models_at_once(size: int) -> None:
         alone = model(images[number])
         torch.testing.assert_close(together[number], alone)
         alone.square().sum().backward()
-        torch.testing.assert_close(parameters["0.weight"].grad[number], model[0].weight.grad)
+        torch.testing.assert_close(parameters["0.weight"].grad[number], model.get_parameter("0.weight").grad)

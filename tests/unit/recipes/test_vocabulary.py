@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import Module
 
 from lethe._util.errors import UserError
 from lethe.models import architectures as model
@@ -188,11 +189,11 @@ BLOCKS = "layer1, layer2, layer3, layer4, fc"
 
 
 @pytest.fixture(scope="module")
-def network() -> "model.nn.Module":
+def network() -> Module:
     return model.build("convnet", 10, 0)
 
 
-def test_layers_are_whole_names(network: "model.nn.Module") -> None:
+def test_layers_are_whole_names(network: Module) -> None:
     everything = {name for name, _ in network.named_parameters()}
     assert ALL(network, 0.0) == everything
     assert Layers(("fc",))(network, 0.0) == {"fc.weight", "fc.bias"}
@@ -202,14 +203,14 @@ def test_layers_are_whole_names(network: "model.nn.Module") -> None:
 
 
 @pytest.mark.parametrize("name", ["layer", "layer5", "f", "fc.", "fc.weigh", "", "ALL", "layer1.7"])
-def test_a_name_that_matches_nothing_lists_the_blocks(network: "model.nn.Module", name: str) -> None:
+def test_a_name_that_matches_nothing_lists_the_blocks(network: Module, name: str) -> None:
     for select in (Layers(("fc", name)), Stages(((0.0, Layers((name,))),)), Stages(((0.0, ALL), (0.5, Layers((name,)))))):
         with pytest.raises(UserError) as raised:
             select(network, 0.7)
         assert str(raised.value) == f"no layer is called {name!r}; this architecture has {BLOCKS} (or: all, head, last_block, early)"
 
 
-def test_stages_change_when_their_time_has_come(network: "model.nn.Module") -> None:
+def test_stages_change_when_their_time_has_come(network: Module) -> None:
     head, both = Layers(("fc",)), Layers(("fc", "layer1"))
     staged = Stages(((0.0, head), (0.3, both)))
     for epochs, first in ((10, 3), (50, 15), (7, 3), (3, 1), (1, 1)):  # 30 % of 7 epochs is past epoch 2
@@ -217,7 +218,7 @@ def test_stages_change_when_their_time_has_come(network: "model.nn.Module") -> N
         assert chosen == [head(network, 0.0)] * min(first, epochs) + [both(network, 0.0)] * (epochs - first)
 
 
-def test_before_the_first_stage_nobody_trains(network: "model.nn.Module") -> None:
+def test_before_the_first_stage_nobody_trains(network: Module) -> None:
     assert Stages(((0.5, ALL),))(network, 0.4) == frozenset()
 
 

@@ -3,61 +3,31 @@
 import json
 import re
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, short, write_json
+from lethe._util.redact import plain
 from lethe.config import loader as config
-from lethe.data import splits
-from lethe.data.images import Images, save_images
 from lethe.models import checkpoint
 from lethe.plots import histograms
 from lethe.reporting import card
 from lethe.reporting import card_page as cardpage
 from lethe.workspace import scores as results
-from support.cards import CLASSES, asked, changed, put, written
+from support.cards import CLASSES, asked, changed, logged, put, workspace, written
 from support.tables import SIZES, drawn
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    home = tmp_path_factory.mktemp("card") / "workspace"
-    model = drawn(1, 1.0, "model_1")
-    pixels = np.random.default_rng(0).integers(0, 255, (len(model.ids), 3, 8, 8), np.uint8)
-    images = Images(pixels, model.labels, model.ids, CLASSES, SIZES[2] + SIZES[3])
-    save_images(images, home / "data" / "images.safetensors", "")
-    index = np.split(np.arange(len(model.ids)), np.cumsum(SIZES)[:-1])
-    request = dict(zip(splits.SPLITS, index, strict=True))
-    splits.write(request, images, home / "data" / "splits")
-    split = splits.split_hash(request, images)
-    put(home, "retrained", drawn(100, name="retrained"), split)
-    put(home, "original", drawn(50, 3.0, "original"), split)
-    put(home, "model_1", model, split)
-    put(home, "model_2", drawn(2, -3.0, "model_2"), split)
-    return home
+    return workspace(tmp_path_factory.mktemp("card") / "workspace")
 
 
 @pytest.fixture
 def home(made, tmp_path, monkeypatch):
-    told = {}
-
-    class Told:
-        def text(self, path, text):
-            told[path] = text
-
-    @contextmanager
-    def join(home, tags):
-        told["tags"] = tags
-        yield Told()
-
-    monkeypatch.setattr(card, "find_runs", lambda tags: [])
-    monkeypatch.setattr(card.RunLog, "join", join)
-    shutil.copytree(made, tmp_path / "workspace")
-    Home = type("Home", (type(tmp_path),), {"told": told})
-    return Home(tmp_path / "workspace")
+    return logged(made, tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -235,7 +205,7 @@ def test_alike_is_by_the_facing_halves_of_the_intervals():
 
 def test_the_command_is_of_the_rows_own_keys(home, undrawn, monkeypatch):
     usual = config.load(["--method", "model_1"])
-    params = {key: card.plain(value) for key, value in (usual.resolved("original") | usual.resolved("model_1")).items()}
+    params = {key: plain(value) for key, value in (usual.resolved("original") | usual.resolved("model_1")).items()}
     params |= {"data.forget.fraction": "null", "data.forget.count": "7", "methods.model_1.lr": "0.5", "recipe": "()"}
     row = {"run_id": "run", "metrics": {"seconds": 3.25}, "tags": {"version.torch": "2", "mlflow.source.git.commit": "c0ffee"}}
     monkeypatch.setattr(card, "find_runs", lambda tags: [row | {"params": params}])

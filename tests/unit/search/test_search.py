@@ -205,7 +205,8 @@ def test_the_auc_is_the_chance_that_forgets_loss_is_lower(classes: tuple[int, ..
     splits = {"retain": retain, "forget": forget, "validation": torch.arange(60, 120)}
     pixels = torch.randint(0, 256, (120, 3, 8, 8), generator=draw, dtype=torch.uint8)
     data = Data(pixels, labels, splits, torch.zeros(1, 3, 1, 1), torch.full((1, 3, 1, 1), 0.2))
-    measured = evaluator(data, ("forget", "validation"), torch.no_grad)(Fixed())
+    evaluate: Any = evaluator(data, ("forget", "validation"), torch.no_grad)
+    measured = evaluate(Fixed())
     loss = torch.nn.functional.cross_entropy(data.normalised(torch.arange(120))[:, 0, 0, :3].double(), labels, reduction="none").numpy()
     held_out = [n for n in range(60, 120) if int(labels[n]) in classes]
     wins = [(loss[f] < loss[v]) + 0.5 * (loss[f] == loss[v]) for f in forget.tolist() for v in held_out]
