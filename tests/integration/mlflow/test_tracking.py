@@ -335,7 +335,14 @@ def test_an_outbox_of_an_earlier_version_is_sent(home):
     (folder / "artifacts" / "note.txt").write_text("told")
     (folder / "records.jsonl").write_text(EARLIER)
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    header = {"row": "0123456789abcdef", "uri": uri, "experiment_id": None, "experiment_name": None, "run_id": None, "name": "earlier"}
+    header: dict[str, object] = {
+        "row": "0123456789abcdef",
+        "uri": uri,
+        "experiment_id": None,
+        "experiment_name": None,
+        "run_id": None,
+        "name": "earlier",
+    }
     header |= {"source": "src/unlearn.py", "started": 1700000000000, "previous": None, "resumes": False, "parent": None, "once": None}
     (folder / "row.json").write_text(json.dumps(header))
     (folder / "sent.json").write_text(json.dumps({"run_id": None, "tried": True, "sent": 0, "late": []}))
