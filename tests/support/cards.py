@@ -84,7 +84,7 @@ def logged(made, tmp_path, monkeypatch):
         yield Told()
 
     monkeypatch.setattr(card, "find_runs", lambda tags: [])
-    monkeypatch.setattr(card.RunLog, "join", join)
+    monkeypatch.setattr("lethe.reporting.card.RunLog.join", join)
     shutil.copytree(made, tmp_path / "workspace")
     Home = type("Home", (type(tmp_path),), {"told": told})
     return Home(tmp_path / "workspace")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,7 @@ def test_score_files_come_back_as_they_were(measured: Score) -> None:
     assert Score.from_json({"accuracy": {"retain": 1}, "gap": 0}, "").accuracy == {"retain": 1.0}
     with pytest.raises(UserError, match=r"^model_1\.json has format 9; this version reads score files up to format 1$"):
         Score.from_json(measured.to_json() | {"format": 9}, "model_1.json")
-    for content in ([], {}, {"accuracy": 1}, {"accuracy": {"retain": "high"}}):
+    wrong: list[Any] = [[], {}, {"accuracy": 1}, {"accuracy": {"retain": "high"}}]
+    for content in wrong:
         with pytest.raises(UserError, match=r"^model_1\.json is not a score file: "):
             Score.from_json(content, "model_1.json")
