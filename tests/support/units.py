@@ -64,7 +64,7 @@ def told(n: int) -> tuple[str | None, str, str | None]:
 if __name__ == "__main__":
     import sys
 
-    from lethe.parallel.pool import spread
+    from lethe.parallel.pool import map_units
 
-    for _ in spread(wait, [(sys.argv[1], n) for n in range(2)], workers=2):
+    for _ in map_units(wait, [(sys.argv[1], n) for n in range(2)], workers=2):
         pass

@@ -1,1 +1,1 @@
-"""Where units of work run: here, in processes, on a Ray cluster. The only package that starts processes."""
+"""Units of work in this process, in several, or as tasks of a Ray cluster. The only package that starts processes."""

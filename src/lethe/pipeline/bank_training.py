@@ -11,7 +11,7 @@ from lethe.engine.resume import Resume
 from lethe.evaluation import logits_table as table
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.models import checkpoint
-from lethe.parallel.pool import spread
+from lethe.parallel.pool import map_units
 from lethe.pipeline import batch_training as training
 from lethe.pipeline import run_logging as rows
 from lethe.pipeline.runner import held
@@ -90,7 +90,7 @@ def _fill(prepared: Prepared, lacking: Mapping[str, Sequence[int]]) -> None:
     with rows.bank(prepared, bank.key(prepared), read_json(note) if note.exists() else None) as parent:
         write_json(note, parent.reference())
         units = [unit for kind, numbers in lacking.items() for unit in _units(prepared, kind, numbers, parent.reference())]
-        for _ in spread(_train, units, workers=prepared.config.run.workers, gpus=prepared.config.run.gpus):
+        for _ in map_units(_train, units, workers=prepared.config.run.workers, gpus=prepared.config.run.gpus):
             pass
         parent.tags({f"bank.{kind}": number for kind, number in _there(prepared).items()})
     write_json(note, parent.reference())

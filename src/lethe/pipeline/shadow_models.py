@@ -25,7 +25,7 @@ from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, A
 from lethe.evaluation.metrics import accuracy
 from lethe.evaluation.score import accuracy_and_loss
 from lethe.models import checkpoint
-from lethe.parallel.pool import spread
+from lethe.parallel.pool import map_units
 from lethe.pipeline import batch_training as training
 from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe, same
@@ -201,7 +201,7 @@ def _fill(others: Sequence[Other]) -> None:
         size = training.at_once(first.prepared, first.recipe, len(others), label) if first.recipe else len(others)
         chunks = [Chunk(tuple(others[start : start + size]), label) for start in range(0, len(others), size)]
         try:
-            for _ in spread(_make, [chunk for chunk in chunks if not chunk.lies()], workers=run.workers, gpus=run.gpus):
+            for _ in map_units(_make, [chunk for chunk in chunks if not chunk.lies()], workers=run.workers, gpus=run.gpus):
                 pass
         except KeyboardInterrupt:
             say(f"{label}: stopped; the same command goes on")

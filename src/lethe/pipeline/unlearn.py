@@ -18,7 +18,7 @@ from lethe.evaluation import seed_aggregation as seeds
 from lethe.models import architectures as model
 from lethe.models import checkpoint
 from lethe.models import device as compute
-from lethe.parallel.pool import spread
+from lethe.parallel.pool import map_units
 from lethe.pipeline import references
 from lethe.pipeline import run_logging as rows
 from lethe.pipeline import shadow_models as others
@@ -187,7 +187,7 @@ def _several(prepared: Prepared, recipe: Recipe, start: dict[str, Tensor]) -> No
             for unit in there:
                 rows.below(unit.own, unit.name, recipe, unit.parent, unit.prepared)
             missing = [unit for unit in units if unit not in there]
-            for _ in spread(_seed, missing, workers=config.run.workers, gpus=config.run.gpus):
+            for _ in map_units(_seed, missing, workers=config.run.workers, gpus=config.run.gpus):
                 pass
             weights = {unit.seed: checkpoint.weights_hash(checkpoint.load(_files(config, unit.name)[0])[0]) for unit in units}
             _copy(config, units[0].name, name, units[0].made | seeds.noted(weights))

@@ -20,7 +20,7 @@ from lethe.config.schema import Space
 from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import Evaluate
 from lethe.models import checkpoint
-from lethe.parallel.pool import spread
+from lethe.parallel.pool import map_units
 from lethe.pipeline import references
 from lethe.pipeline.runner import held
 from lethe.pipeline.unlearn import check
@@ -165,7 +165,7 @@ class Search:
                 numbers = ", ".join(str(trial.number) for trial in elsewhere)
                 say(f"waiting for trial {numbers} of another process (run again if its heartbeat stops)")
                 announced = True
-            for _ in spread(run_trial, tasks, workers=settings.workers, gpus=settings.gpus, fail_fast=True):
+            for _ in map_units(run_trial, tasks, workers=settings.workers, gpus=settings.gpus, fail_fast=True):
                 self.show(run)
             if not tasks:
                 time.sleep(min(settings.heartbeat, 5))
@@ -178,7 +178,7 @@ class Search:
         tasks = [TrialTask(self.spec, run.reference(), None, number, seed) for number, seed in pairs]
         if tasks:
             say(f"running trial {', '.join(map(str, chosen))} again with {len(seeds)} seeds that the search did not use")
-        for task, _ in spread(run_trial, tasks, workers=settings.workers, gpus=settings.gpus, fail_fast=True):
+        for task, _ in map_units(run_trial, tasks, workers=settings.workers, gpus=settings.gpus, fail_fast=True):
             say(f"{task} is done")
 
     def open_run(self) -> RunLog:

@@ -25,10 +25,10 @@ from support.searches import SMALL, trials
 DRIVER = """
 import json, sys
 from support import units
-from lethe.parallel.pool import spread
+from lethe.parallel.pool import map_units
 name, folder, gpus, *numbers = sys.argv[1:]
 items = [(folder, int(n)) if name == "kept" else int(n) for n in numbers]
-for item, result in spread(getattr(units, name), items, workers=4, gpus=float(gpus)):
+for item, result in map_units(getattr(units, name), items, workers=4, gpus=float(gpus)):
     print(json.dumps([item[1] if name == "kept" else item, result]), flush=True)
 """
 
@@ -173,8 +173,8 @@ def test_a_cluster_on_which_everything_dies(cluster: Cluster, project: Project, 
 
 
 def test_without_a_cluster_ray_is_not_imported(tmp_path: Path) -> None:
-    code = "import sys; from support import units; from lethe.parallel.pool import spread; "
-    code += f"print(len(list(spread(units.kept, [({str(tmp_path)!r}, n) for n in (0, 1)]))), 'ray' in sys.modules)"
+    code = "import sys; from support import units; from lethe.parallel.pool import map_units; "
+    code += f"print(len(list(map_units(units.kept, [({str(tmp_path)!r}, n) for n in (0, 1)]))), 'ray' in sys.modules)"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT / 'tests'}"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from lethe._util.errors import UserError
-from lethe.parallel.pool import spread
+from lethe.parallel.pool import map_units
 from support import units
 
 
@@ -13,5 +13,5 @@ def test_a_cluster_that_can_not_be_used_is_one_line(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RAY_ADDRESS", "no address")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"^RAY_ADDRESS is no address, and Ray is not installed: make ray, on every machine$"):
-        list(spread(units.told, [1]))
-    assert list(spread(units.told, [])) == []
+        list(map_units(units.told, [1]))
+    assert list(map_units(units.told, [])) == []

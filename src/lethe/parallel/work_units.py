@@ -1,0 +1,66 @@
+"""Running one unit of work in any process, and sending what it returns or raises to the process that waits for it."""
+
+import pickle
+import traceback
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, TypeVar
+
+from lethe._util.errors import RunFailed, UserError
+from lethe._util.redact import clean
+
+Item = TypeVar("Item")
+Outcome = tuple[Item, Any, Exception | None]  # the item, what the function returned, what it raised
+
+MAX_ATTEMPTS = 3  # at a unit whose process dies
+STOP_TIMEOUT = 60.0  # seconds that an interrupted unit may take to stop
+MAX_NAME = 120  # characters of an item in a message
+
+
+def run_here(fn: Callable[[Item], Any], items: Iterable[Item]) -> "Generator[Outcome[Item]]":
+    """Run units one after the other in this process."""
+    for item in items:
+        try:
+            result = fn(item)
+        except Exception as error:
+            yield item, None, error
+        else:
+            yield item, result, None
+
+
+def attempt(fn: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]:
+    """Run a unit in a process of its own.
+
+    Returns:
+        What it returned, and what it raised, in a form that can be pickled and with the traceback as a note.
+    """
+    try:
+        return fn(item), None
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            return None, RunFailed(f"{type(error).__name__}: {error}")
+        return None, error
+
+
+def pack(answer: tuple[Any, Exception | None]) -> bytes:
+    """Pickle what `attempt` returned; RunFailed in place of a result that can't be pickled."""
+    try:
+        return pickle.dumps(answer)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        return pickle.dumps((None, RunFailed(f"its result can't be sent: {error}")))
+
+
+def describe(item: Any) -> str:
+    """Return an item on one line, in at most 120 characters, without passwords."""
+    text = clean(" ".join(str(item).split()))
+    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 3]}..."
+
+
+def naming_item(item: Any, error: Exception) -> Exception:
+    """Return a unit's error with the item in its message or, where that is not ours to change, in a note."""
+    if isinstance(error, UserError | RunFailed):
+        return type(error)(f"{describe(item)}: {error}")
+    error.add_note(f"in the unit {describe(item)}")
+    return error
