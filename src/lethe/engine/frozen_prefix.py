@@ -54,7 +54,7 @@ class Prefix:
 
     most_mib: int
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
-    say: Callable[[str], None] = lambda text: None
+    log: Callable[[str], None] = lambda text: None
     _said: str = ""
     _model: Module | None = None
     _cuts: dict[tuple[frozenset[str], str], Cut | str] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Prefix:
         else:
             said = f"frozen layers are computed once: up to {cut.name}, {cut.share:.0%} of a forward pass"
         if said != self._said and len(trains) < sum(1 for _ in model.parameters()):
-            self.say(said)
+            self.log(said)
             self._said = said
         return (model, data) if isinstance(cut, str) else (cut.tail, self._features(cut, data))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lethe._util.files import read_json, write_json, write_text
+from lethe._util.log import log
 from lethe.config.loader import STAGE, Config
 from lethe.engine.resume import Resume
 from lethe.evaluation import logits_table as table
@@ -19,7 +20,7 @@ from lethe.recipes.recipe import Recipe
 from lethe.workspace import bank
 from lethe.workspace import read_model as reading
 from lethe.workspace.run_names import RunId
-from lethe.workspace.workspace import Prepared, prepare, remember, say
+from lethe.workspace.workspace import Prepared, prepare, remember
 
 ABOUT = "The reference bank: <key>/<kind>.seed<k>.safetensors, one logits table a model (pretrain.seeds, retrain.seeds).\n"
 
@@ -70,11 +71,11 @@ def grow(config: Config) -> None:
     wanted = {kind: getattr(config, stage).seeds for kind, stage in STAGE.items()}
     lacking = {kind: _lacking(prepared, kind, number) for kind, number in wanted.items()}
     for kind, number in wanted.items():
-        say(f"bank {folder.name}: {number} {kind} asked for, {number - len(lacking[kind])} of them there")
+        log(f"bank {folder.name}: {number} {kind} asked for, {number - len(lacking[kind])} of them there")
     for kind in STAGE:
         found = bank.tables(prepared, kind)  # what does not belong is said before anything is trained
         if other := sum(made.about.get("reading") != reading.way(prepared) for made in found):
-            say(
+            log(
                 f"{other} of the {len(found)} {kind} there were read in another way than models are now (the code or evaluate.* has "
                 f"changed), and measures may miss columns in them; delete {folder}, and this command makes all anew"
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lethe._util.log import log
 from lethe.data.splits import Splits
 from lethe.engine import engine
 from lethe.engine import stacked_models as stack
@@ -15,7 +16,7 @@ from lethe.engine.resume import Resume, resumable
 from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.recipes.recipe import Phase, Recipe
-from lethe.workspace.workspace import Prepared, say
+from lethe.workspace.workspace import Prepared
 
 AT_ONCE = 16  # models of one stack: more are hardly faster (docs/log.md), and a kill costs more of them
 FEWEST = 4
@@ -45,7 +46,7 @@ def at_once(prepared: Prepared, recipe: Recipe, number: int, label: str) -> int:
     weights = sum(parameter.numel() for parameter in networks[0].parameters())
     why = f"{weights:,} weights" if weights > SMALL else ""
     why = why or stack.refusal(recipe, networks, prepared.data, prepared.compute.autocast)
-    say(f"{label}: {f'one after another ({why})' if why else f'{min(AT_ONCE, number)} at once'}")
+    log(f"{label}: {f'one after another ({why})' if why else f'{min(AT_ONCE, number)} at once'}")
     return 1 if why else min(AT_ONCE, number)
 
 
@@ -57,7 +58,7 @@ def trained(prepared: Prepared, recipe: Recipe, models: Sequence[Model], resume:
             network.load_state_dict(dict(model.start))
     state = resume.load(prepared.compute.device) or State()
     if resume.history:
-        say(f"{label}: going on behind epoch {state.global_epoch}")
+        log(f"{label}: going on behind epoch {state.global_epoch}")
     first, *others = (model.index(prepared) for model in models)
     data = replace(prepared.data, splits=first)
     network = stack.stacked(networks) if others else networks[0]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lethe._util.errors import UserError
 from lethe._util.files import write_text
+from lethe._util.log import log
 from lethe.config.loader import STAGE
 from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, epoch_row, to_csv
@@ -16,7 +17,7 @@ from lethe.pipeline import run_logging as rows
 from lethe.pipeline.runner import started
 from lethe.workspace.provenance import mismatch
 from lethe.workspace.settings import WITH_ORIGINAL, repair_command
-from lethe.workspace.workspace import Prepared, remember, say
+from lethe.workspace.workspace import Prepared, remember
 
 DATA = {"original": "all train images", "retrained": "retain alone"}
 
@@ -47,13 +48,13 @@ def weights(prepared: Prepared, kind: str, *, anew: bool = False, launched: bool
             checkpoint.fit(network, tensors, spec)
         except UserError as error:
             raise UserError(f"{STAGE[kind]}.checkpoint: {error}") from None
-        say(f"{kind}: {spec}, SHA-256 {sha}, provenance unknown")
+        log(f"{kind}: {spec}, SHA-256 {sha}, provenance unknown")
         start = Epoch(0, "start", 0, 0.0, metrics=predict.evaluator(prepared.data, MEASURED)(network))
         write_text(prepared.layout.epochs(kind), to_csv([epoch_row(start)]))
         checkpoint.save(network.state_dict(), path, {**asked, "sha256": sha})
         remember(prepared, *(WITH_ORIGINAL if kind == "original" else ("retrain.",)))
         return network.state_dict()
-    say(f"{kind}: training on {DATA[kind]}")
+    log(f"{kind}: training on {DATA[kind]}")
     with started(prepared, kind, config.reference_recipe(kind), network, launched=launched) as run:
         run.follow()
         run.save(path, asked)

@@ -13,6 +13,7 @@ from torch.nn import Module
 from lethe._util import dvc_stage as under_dvc
 from lethe._util.errors import Diverged, RunFailed
 from lethe._util.files import digest, short, write_text
+from lethe._util.log import log
 from lethe.engine import engine
 from lethe.engine.epoch_table import MEASURED, row_metrics, to_csv
 from lethe.engine.frozen_prefix import Prefix
@@ -27,7 +28,7 @@ from lethe.plots import training_curves
 from lethe.recipes.recipe import Recipe
 from lethe.tracking.run_log import RunLog
 from lethe.workspace import timing as clock
-from lethe.workspace.workspace import Prepared, say
+from lethe.workspace.workspace import Prepared
 
 STOPPING = 60.0  # seconds: an optimizer step, and what its row still sends
 
@@ -57,7 +58,7 @@ class Started:
             evaluate_every=config.run.evaluate_every,
             seed=config.run.seed,
             autocast=cast,
-            step_inputs=Prefix(config.run.cache, cast, say),
+            step_inputs=Prefix(config.run.cache, cast, log),
             random_init=self.prepared.network(config.run.seed),
         )
         epochs = engine.run(self.recipe, self.network, data, options, state=self.state)
@@ -106,14 +107,14 @@ def started(
     with held(prepared.layout.lock(name), name):
         state = resume.load(prepared.compute.device) or State()
         if resume.history:
-            say(f"{name}: going on behind epoch {state.global_epoch}")
+            log(f"{name}: going on behind epoch {state.global_epoch}")
         row = rows.opened(prepared, name, recipe, short(start), resume, launched=launched, parent=parent)
         with row:
             try:
                 yield Started(prepared, name, recipe, network, row, resume, state)
             except KeyboardInterrupt:
                 begins = "begins anew" if resume.saved is None else f"goes on behind epoch {resume.saved}"
-                say(f"{name}: stopped; the same command {begins}")
+                log(f"{name}: stopped; the same command {begins}")
                 raise
         resume.done()
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, short
+from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.data.shadow_splits import halved, swapped
 from lethe.engine.resume import Resume
@@ -35,7 +36,7 @@ from lethe.workspace import scores as results
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import Prepared, prepare, say
+from lethe.workspace.workspace import Prepared, prepare
 
 LEARNED = "original.learned"  # the kind of what has learned and not yet forgotten: its weights are kept, for the next method
 
@@ -62,7 +63,7 @@ def add(prepared: Prepared, name: str) -> None:
         _of_bank(prepared)
         return
     if method != "original" and method not in prepared.config.methods:
-        say(f"{name}: evaluate.swap and evaluate.shadows have nothing for a link of the chain, which began at another link's result")
+        log(f"{name}: evaluate.swap and evaluate.shadows have nothing for a link of the chain, which began at another link's result")
         return
     recipe = _recipe(prepared, name)
     if asked.swap:
@@ -85,7 +86,7 @@ def _of_bank(prepared: Prepared) -> None:
     """A retrained model has no other request to forget: it never saw F, nor F'. The bank's are as many of the same."""
     asked, alike = prepared.config.evaluate, bank.tables(prepared, "retrained")
     if not alike:
-        say("retrained: evaluate.swap and evaluate.shadows take a bank of retrained models beside it (retrain.seeds), and there is none")
+        log("retrained: evaluate.swap and evaluate.shadows take a bank of retrained models beside it (retrain.seeds), and there is none")
         return
     by = digest(one.hash for one in alike)
     if asked.swap and _lacks(prepared, "retrained", "swapped", by):
@@ -204,7 +205,7 @@ def _fill(others: Sequence[Other]) -> None:
             for _ in map_units(_make, [chunk for chunk in chunks if not chunk.lies()], workers=run.workers, gpus=run.gpus):
                 pass
         except KeyboardInterrupt:
-            say(f"{label}: stopped; the same command goes on")
+            log(f"{label}: stopped; the same command goes on")
             raise
         shutil.rmtree(_states(first), ignore_errors=True)
     if not all(other.lies() for other in others):

@@ -13,6 +13,7 @@ from torch.nn import Module
 
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import read_json, write_json, write_text
+from lethe._util.log import log
 from lethe.config.loader import STAGE, Config
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.models import architectures as model
@@ -30,7 +31,7 @@ from lethe.workspace.layout import Layout
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import Prepared, prepare, remember, say
+from lethe.workspace.workspace import Prepared, prepare, remember
 
 
 def unlearn(config: Config) -> None:
@@ -71,7 +72,7 @@ def _chain(prepared: Prepared, recipes: Mapping[str, Recipe], start: dict[str, T
                 path = layout.weights(part)
                 result = result_metadata(prepared, part, recipe, start)
                 if part in known["done"] and path.exists() and matches(result, checkpoint.metadata(path)):
-                    say(f"{part}: is done")
+                    log(f"{part}: is done")
                     start = checkpoint.load(path)[0]
                 else:
                     write_json(state, known)
@@ -165,7 +166,7 @@ def _copy(config: Config, name: str, to: str, metadata: Mapping[str, str]) -> No
 
 
 def _seed(unit: Unit) -> None:
-    say(f"{unit.name}: unlearning by seed {unit.seed}")
+    log(f"{unit.name}: unlearning by seed {unit.seed}")
     _one(unit.own, unit.name, unit.recipe, unit.start, unit.parent, unit.prepared)
 
 
@@ -183,7 +184,7 @@ def _several(prepared: Prepared, recipe: Recipe, start: dict[str, Tensor]) -> No
             there = [unit for unit in units if unit.there()]
             if there:
                 known = seeds.seed_range([unit.seed for unit in there])
-                say(f"{name}: seeds {seeds.seed_range(numbers)}, of which {known} {'is' if len(there) == 1 else 'are'} there")
+                log(f"{name}: seeds {seeds.seed_range(numbers)}, of which {known} {'is' if len(there) == 1 else 'are'} there")
             for unit in there:
                 rows.below(unit.own, unit.name, recipe, unit.parent, unit.prepared)
             missing = [unit for unit in units if unit not in there]
@@ -254,7 +255,7 @@ def evaluate(config: Config, names: Sequence[str] = (), anew: bool = True) -> No
     if config.evaluate.swap or config.evaluate.shadows:
         print(console_tables.attack_table([row for row in table if row[0] in names]))
     sys.stdout.flush()
-    say(f"compare the runs: {rows.where_to_look()}")
+    log(f"compare the runs: {rows.where_to_look()}")
     if failed:
         raise failed
 
@@ -279,7 +280,7 @@ def show(prepared: Prepared, names: Iterable[str]) -> None:
     table = [(name, results.scores(prepared, name)) for name in ("original", "retrained", *names)]
     print(console_tables.accuracy_table(table, results.baseline_warning(prepared.layout)))
     sys.stdout.flush()
-    say(f"compare the runs: {rows.where_to_look()}")
+    log(f"compare the runs: {rows.where_to_look()}")
 
 
 def check(prepared: Prepared, recipe: Recipe) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from lethe._util import checkout
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, read_json, short, whole
+from lethe._util.log import log
 from lethe._util.redact import plain
 from lethe.config.loader import OVERLAYS, Config, load
 from lethe.evaluation import catalogue, registry
@@ -35,7 +36,7 @@ from lethe.workspace import scores as results
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import Prepared, lying, say
+from lethe.workspace.workspace import Prepared, lying
 
 Card = dict[str, Any]
 
@@ -360,7 +361,7 @@ def _row(name: str, made: LogitsTable) -> dict[str, Any] | None:
     try:
         found = find_runs({"method": name, "result": seeds.result(_weights(made), made.about)})
     except RunFailed as error:
-        say(f"the card goes without what the run's row says: {error}")
+        log(f"the card goes without what the run's row says: {error}")
         return None
     return found[0] if found else None
 

@@ -16,10 +16,10 @@ from ruamel.yaml.error import YAMLError
 from lethe._util.checkout import command, params_file, root
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import write_text
+from lethe._util.log import log
 from lethe.config.loader import Config, load
 from lethe.search.spaces import argument_values
 from lethe.search.storage import shared_layout, with_storage
-from lethe.workspace.workspace import say
 
 
 def for_search(config: Config) -> Config:
@@ -69,7 +69,7 @@ def adopt(config: Config, number: int, name: str = "") -> None:
     own = argument_values(replace(load(params=source), method=config.method))
     changes = {word: value for word, value in trials[number].user_attrs["arguments"].items() if value != own[word]}
     write_text(params, with_variant(source.read_text(encoding="utf-8"), name, config.method, changes))
-    say(f"{params.name}: methods.{name} is trial {number} of {study.study_name}; {command('unlearn', '--method', name)}")
+    log(f"{params.name}: methods.{name} is trial {number} of {study.study_name}; {command('unlearn', '--method', name)}")
 
 
 def _newest(config: Config) -> optuna.Study:

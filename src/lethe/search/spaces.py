@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.config.schema import Space
-from lethe.workspace.workspace import say
 
 
 def widened_space(config: Config) -> tuple[dict[str, Space], dict[str, Any]]:
@@ -27,12 +27,12 @@ def widened_space(config: Config) -> tuple[dict[str, Space], dict[str, Any]]:
         elif space.low is not None and space.high is not None:
             steps = (value - space.low) / space.step if space.step else 0.0
             if (space.log and value <= 0) or not math.isclose(steps, round(steps), abs_tol=1e-9):
-                say(f"search.spaces.{config.method}.{name} can't include the configured value {value}; the configured values are not tried")
+                log(f"search.spaces.{config.method}.{name} can't include the configured value {value}; the configured values are not tried")
                 excluded = True
             elif not space.low <= value <= space.high:
                 wide[name] = space.model_copy(update={"low": min(space.low, value), "high": max(space.high, value)})
         if wide[name] != space:
-            say(f"search.spaces.{config.method}.{name} is widened to include the configured value {value}")
+            log(f"search.spaces.{config.method}.{name} is widened to include the configured value {value}")
     return wide, {} if excluded else {name: configured[name] for name in wide if is_active(wide[name], configured)}
 
 

@@ -15,6 +15,7 @@ from lethe._util import redact
 from lethe._util.checkout import command
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import digest, short
+from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.config.schema import Space
 from lethe.engine.epoch_table import MEASURED
@@ -35,7 +36,7 @@ from lethe.tracking.run_log import RunLog
 from lethe.tracking.sender import send
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
-from lethe.workspace.workspace import Prepared, prepare, say
+from lethe.workspace.workspace import Prepared, prepare
 
 MIN_TRIALS_FOR_FIGURES = 4  # complete ones, for Optuna's plots of the arguments
 
@@ -148,7 +149,7 @@ class Search:
             requeue(self.study, trial)
         finished = finished_trials(self.study)
         self.shown, self.resumed = {trial.number for trial in finished}, len(finished)
-        say(f"search {self.study.study_name}: resuming after {self.resumed} trials")
+        log(f"search {self.study.study_name}: resuming after {self.resumed} trials")
 
     def run_trials(self, run: RunLog) -> None:
         """Run all trials, `search.workers` in parallel, and wait for those that run on other machines."""
@@ -156,14 +157,14 @@ class Search:
         deadline = time.time() + settings.timeout if settings.timeout else None
         while (left := settings.trials - len(finished_trials(self.study))) > 0:
             if deadline and time.time() > deadline:
-                say(f"search.timeout: {settings.trials - left} of {settings.trials} trials; the same command resumes")
+                log(f"search.timeout: {settings.trials - left} of {settings.trials} trials; the same command resumes")
                 return
             self.runner.requeue_dead()
             elsewhere = trials_of(self.study, TrialState.RUNNING)
             tasks = [TrialTask(self.spec, run.reference(), deadline)] * max(0, left - len(elsewhere))
             if not tasks and not announced:
                 numbers = ", ".join(str(trial.number) for trial in elsewhere)
-                say(f"waiting for trial {numbers} of another process (run again if its heartbeat stops)")
+                log(f"waiting for trial {numbers} of another process (run again if its heartbeat stops)")
                 announced = True
             for _ in map_units(run_trial, tasks, workers=settings.workers, gpus=settings.gpus, fail_fast=True):
                 self.show(run)
@@ -177,9 +178,9 @@ class Search:
         pairs = [(number, seed) for number in chosen for seed in seeds if (number, seed) not in results.fresh]
         tasks = [TrialTask(self.spec, run.reference(), None, number, seed) for number, seed in pairs]
         if tasks:
-            say(f"running trial {', '.join(map(str, chosen))} again with {len(seeds)} seeds that the search did not use")
+            log(f"running trial {', '.join(map(str, chosen))} again with {len(seeds)} seeds that the search did not use")
         for task, _ in map_units(run_trial, tasks, workers=settings.workers, gpus=settings.gpus, fail_fast=True):
-            say(f"{task} is done")
+            log(f"{task} is done")
 
     def open_run(self) -> RunLog:
         """Open the search's MLflow run, the parent of its trials' runs."""
@@ -202,7 +203,7 @@ class Search:
             return
         self.shown |= {trial.number for trial in new}
         finished, counts, winner = len(results.finished), results.counts(), results.winner()
-        say(self._progress(new, results))
+        log(self._progress(new, results))
         best = {"search.best.unlearning": winner.point[0], "search.best.utility": winner.point[1]} if winner else {}
         run.metrics({f"search.{name}": value for name, value in counts.items()} | best, step=finished)
         run.refresh(lambda: results.table(results.finished).encode(), "trials.csv")
@@ -235,16 +236,16 @@ class Search:
             metrics = {f"search.{objective}.{key}": value for key, value in row.items() if key != "trial"}
             run.metrics(metrics, step=len(results.finished))
             run.tag(f"winner.{objective}", row["trial"])
-            say(describe_winner(objective, row))
+            log(describe_winner(objective, row))
         run.text("fresh.csv", results.fresh_table())
         run.text("best.json", json.dumps({"chosen": chosen}, indent=2) + "\n")
         winner = results.winner()
         if winner is None:
-            return say(f"no trial has {results.describe_min_utility()}: choose one from the front")
+            return log(f"no trial has {results.describe_min_utility()}: choose one from the front")
         run.tag("winner", winner.number)
         identifying = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
         keys = "".join(f" --{key} {redact.clean(self.config.given[key])}" for key in identifying if key in self.config.given)
-        say(f"adopt the best trial as a variant: {command('search', 'adopt', str(winner.number))}{keys}")
+        log(f"adopt the best trial as a variant: {command('search', 'adopt', str(winner.number))}{keys}")
 
 
 def _trial(trial: FrozenTrial) -> Trial:

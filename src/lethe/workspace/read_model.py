@@ -9,6 +9,7 @@ import torch
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, short
+from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.data.device_data import Data
 from lethe.data.splits import SPLITS
@@ -22,7 +23,7 @@ from lethe.recipes.ordering import First, InTurn
 from lethe.recipes.recipe import SGD, Phase, Recipe, Term
 from lethe.recipes.schedules import Constant
 from lethe.workspace import numerics
-from lethe.workspace.workspace import Prepared, say
+from lethe.workspace.workspace import Prepared
 
 
 def way(prepared: Prepared) -> str:
@@ -40,7 +41,7 @@ def code() -> str:
 def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], made_of: Mapping[str, str]) -> LogitsTable:
     """What the model says of all images, and what only it could tell: a probe of its features, and of perturbed forget images."""
     ids, forget = prepared.images.ids, prepared.splits["forget"]
-    say(f"{name}: reading {len(ids):,} images, and perturbed copies of {len(forget):,}, into a logits table")
+    log(f"{name}: reading {len(ids):,} images, and perturbed copies of {len(forget):,}, into a logits table")
     network, device = prepared.network(0), prepared.compute.device
     network.load_state_dict(dict(tensors))
     split = np.zeros(len(ids), np.uint8)
@@ -62,7 +63,7 @@ def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], mad
         columns["features"] = np.zeros(features_ND.shape, np.float32)
         columns["features"][shown] = features_ND.numpy()[shown]
     if more.relearn:
-        say(f"{name}: relearning {len(forget):,} images for {more.relearn} steps")
+        log(f"{name}: relearning {len(forget):,} images for {more.relearn} steps")
         columns["relearn"] = np.zeros((len(ids), 1 + more.relearn), np.uint8)
         columns["relearn"][forget] = relearned(network, prepared.data, relearning(prepared.config))
     return LogitsTable(name, tuple(ids), labels, split, logits_NC.cpu().numpy(), columns, made_of)

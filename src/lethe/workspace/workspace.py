@@ -1,7 +1,6 @@
 """A workspace: the images and splits that lie in it, held against what the configuration asks for."""
 
 import shlex
-import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ from torch.nn import Module
 from lethe._util.checkout import root
 from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, write_json, write_text
+from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.data import sources, splits
 from lethe.data.deletion_request import DeletionRequest
@@ -25,10 +25,6 @@ from lethe.workspace.layout import Layout
 from lethe.workspace.settings import as_words, record, record_data, recorded, repair_command
 
 AHEAD = 3  # batches that are cut while the device is busy, where it can't hold the images
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Prepared:
     @cached_property
     def compute(self) -> Compute:
         found = compute.resolve(self.config.run)
-        say(f"device {found}")
+        log(f"device {found}")
         return found
 
     @cached_property
@@ -67,7 +63,7 @@ class Prepared:
         pixels, labels = torch.from_numpy(self.images.pixels), torch.from_numpy(self.images.labels).to(device)
         if self.compute.holds(pixels.nbytes, self.config.run.images):
             return Data(pixels.to(device), labels, index, mean, std, self.compute.channels_last)
-        say(f"{pixels.nbytes / 2**20:,.0f} MiB of images stay in the host's memory")
+        log(f"{pixels.nbytes / 2**20:,.0f} MiB of images stay in the host's memory")
         return Data(pixels, labels, index, mean, std, self.compute.channels_last, AHEAD)
 
     def seeded(self, seed: int) -> "Prepared":
@@ -98,7 +94,7 @@ def prepare(config: Config, anew: bool = False) -> Prepared:
     if not anew and recorded(config).get("data.source", asked.source) != asked.source:
         raise UserError(others)  # before they are fetched
     if images is None or was != listing:
-        say(f"reading {asked.source} images")
+        log(f"reading {asked.source} images")
         images, was = sources.read(asked.source, **where, cache=kept.data), ""
     prepared = Prepared(config, images, splits.draw(images, _request(config), asked.seed))
     about = {layout.about(part): said for part, said in _about(prepared).items()}
