@@ -24,12 +24,11 @@ sys.path.insert(0, "src")
 try:
     from lethe.config.loader import load
     from lethe.pipeline.unlearn import unlearn
-    from lethe.recipes.paper_methods import METHODS
 except ImportError:  # a commit before the package was called lethe
     from unlearning.config import load
-    from unlearning.methods import METHODS
     from unlearning.unlearn import unlearn
-for method in METHODS:
+methods = [method for method, like in load([], overlay="demo").like.items() if method == like != "as_run"]
+for method in methods:
     keys = {"method": method, "run.workspace": sys.argv[1], "run.evaluate": "false", "run.log_model": "none"}
     few = {"epochs": 3, "final_epochs": 1, "repair_every": 2, "batch_size": 16, "lr": 0.01}
     known = load([], overlay="demo").methods[method]

@@ -39,8 +39,9 @@ from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.models.small_conv import quicken
-from lethe.recipes.paper_methods import Training, hybrid_4
+from lethe.recipes.paper_methods import hybrid_4
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.recipes.training import Training
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 SPLITS = ("retain", "forget", "validation", "test")
@@ -69,7 +70,17 @@ class Case:
     def recipe(self) -> Recipe:
         training = Training(0.001, "constant", 0.9, 0.0005, self.batch_size, ("layer4", "fc"), self.batchnorm, "last")
         unfreeze = ("layer1", "layer2") if self.unfreeze_at < 1 else ()
-        return hybrid_4(training, self.epochs, -0.1, "power", 2.0, 0, self.final_epochs, unfreeze, self.unfreeze_at)
+        return hybrid_4(
+            training,
+            epochs=self.epochs,
+            peak=-0.1,
+            shape="power",
+            power=2.0,
+            repair_every=0,
+            final_epochs=self.final_epochs,
+            unfreeze=unfreeze,
+            unfreeze_at=self.unfreeze_at,
+        )
 
 
 @dataclass

@@ -9,11 +9,11 @@ from typing import Any
 
 from lethe.config import loader
 from lethe.config.describe import accepts
-from lethe.config.method_schema import Arguments
+from lethe.config.method_schema import arguments
 from lethe.config.schema import SECTIONS, flatten, leaves
 from lethe.evaluation import catalogue, registry
+from lethe.recipes import registry as methods_registry
 from lethe.recipes.ordering import short
-from lethe.recipes.paper_methods import METHODS, as_run
 from lethe.recipes.recipe import Phase
 
 HERE = Path(__file__).parent
@@ -41,8 +41,8 @@ def keys_page() -> str:
     lines.append(f"| `method` | {', '.join(defaults.methods)}, or a variant | {defaults.method} | the unlearning method |\n")
     lines += ["## `methods.<method>.<argument>`\n", "An argument means the same in every method that has it.\n"]
     lines += ["| Argument | Takes | Meaning |", "|---|---|---|"]
-    lines += [f"| `{word}` | {accepts(info)} | {info.description} |" for word, info in Arguments.model_fields.items()]
-    words = list(Arguments.model_fields)
+    lines += [f"| `{word}` | {accepts(info)} | {info.description} |" for word, info in arguments().items()]
+    words = list(arguments())
     lines += ["\n## Their defaults\n", "| Argument | " + " | ".join(defaults.methods) + " |", "|---" * (len(defaults.methods) + 1) + "|"]
     for word in words:
         values = [shown(getattr(section, word)) if word in type(section).model_fields else "" for section in defaults.methods.values()]
@@ -61,7 +61,7 @@ def methods_page() -> str:
     ]
     lines[-1] += "first epoch of the phase on CIFAR-10 with the default settings: 352 retain batches and 40 forget batches of 128 images.\n"
     lines += ["| Method | Phase | Epochs | One epoch | Steps in total | Trains | Scale |", "|---|---|---|---|---|---|---|"]
-    for name in METHODS:
+    for name in methods_registry.registered_names(chains=False):
         recipe = loader.load(["--method", name]).recipe()
         for phase in recipe:
             assert isinstance(phase, Phase)
@@ -70,8 +70,8 @@ def methods_page() -> str:
             scale = next((term.weight for term in phase.terms if term.stream == "forget"), "")
             word = short(iter(phase.word(sizes, 0)))
             lines.append(f"| `{name}` | {phase.name} | {phase.epochs} | {word} | {steps:,} | `{phase.trains!r}` | {scale} |")
-    for name, function in {**METHODS, "as_run": as_run}.items():
-        lines += [f"\n## {name}\n", inspect.getdoc(function) or ""]
+    for method in map(methods_registry.find_method, methods_registry.registered_names()):
+        lines += [f"\n## {method.name}\n", inspect.getdoc(method.function) or "", f"Source: {method.source}."]
     return "\n".join(lines) + "\n"
 
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from lethe.data.sources import SourceOptions, register_data_source
     from lethe.engine.engine import Epoch
     from lethe.recipes.losses import CrossEntropy
+    from lethe.recipes.optimizers import SGD
     from lethe.recipes.ordering import Alternate, Every, First, InTurn, Together
-    from lethe.recipes.recipe import SGD, Augment, Phase, Term
+    from lethe.recipes.recipe import Augment, Phase, Term
+    from lethe.recipes.registry import register_method
     from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp
     from lethe.recipes.trainable import Layers, Stages
     from lethe.recipes.weight_edits import Reinitialise
@@ -33,7 +35,9 @@ _HOMES = {
     "engine.engine": ("Epoch",),
     "recipes.losses": ("CrossEntropy",),
     "recipes.ordering": ("Alternate", "Every", "First", "InTurn", "Together"),
-    "recipes.recipe": ("SGD", "Augment", "Phase", "Term"),
+    "recipes.optimizers": ("SGD",),
+    "recipes.recipe": ("Augment", "Phase", "Term"),
+    "recipes.registry": ("register_method",),
     "recipes.schedules": ("Constant", "Cosine", "OneCycle", "Ramp"),
     "recipes.trainable": ("Layers", "Stages"),
     "recipes.weight_edits": ("Reinitialise",),
@@ -67,6 +71,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "register_data_source",
+    "register_method",
     "run",
     "unlearn",
 ]

@@ -24,6 +24,7 @@ from lethe._util.checkout import default_params
 from lethe._util.errors import UserError
 from lethe.config import loader
 from lethe.config.describe import accepts
+from lethe.config.method_schema import method_section
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.splits import SPLITS
 from lethe.data.user_data import Examples, as_data
@@ -35,6 +36,7 @@ from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
 from lethe.recipes.blocks import resolve
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.recipes.registry import find_method, is_method, method_names
 from lethe.recipes.trainable import Layers
 from lethe.reporting import console_tables
 
@@ -274,26 +276,29 @@ def _check_model(model: Module, data: Data) -> None:
         raise UserError(f"labels run from {low} to {high}, and {name} has {logits.shape[1]} classes; it takes 0 to {logits.shape[1] - 1}")
 
 
-def _recipe(method: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
+def _recipe(name: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
     """The method's recipe by its defaults and the given arguments. Defaults that name layers of another network are replaced by roles."""
     config = _defaults()
-    if method not in config.methods:
-        raise UserError(f"method is {method!r}; it takes {', '.join(config.methods)}, or a recipe")
-    config = replace(config, method=method)
-    if config.chain:
-        raise UserError(f"method is {method!r}, a chain of runs; it takes one method, or a recipe")
-    section = type(config.methods[method])
+    base = config.like.get(name, name)
+    if not is_method(base):
+        raise UserError(f"method is {name!r}; it takes {', '.join(dict.fromkeys([*config.methods, *method_names()]))}, or a recipe")
+    method, section = find_method(base), method_section(base)
+    if method.chain:
+        raise UserError(f"method is {name!r}, a chain of runs; it takes one method, or a recipe")
     for word in arguments:
         if word not in section.model_fields:
             near = difflib.get_close_matches(word, section.model_fields, 1, 0.0)[0]
-            raise UserError(f"{method} has no argument {word}; nearest: {near}")
-    roles = {word: names for word, names in ROLES.items() if word in section.model_fields and word not in arguments}
-    fitting = {word: names for word, names in roles.items() if not _has_modules(model, getattr(config.methods[method], word))}
+            raise UserError(f"{name} has no argument {word}; nearest: {near}")
+    defaults = dict(config.methods[name]) if name in config.methods else method.defaults
+    roles = {word: names for word, names in ROLES.items() if word in defaults and word not in arguments}
+    fitting = {word: names for word, names in roles.items() if not _has_modules(model, defaults[word])}
     try:
-        return config.changed({**fitting, **arguments}).recipe()
+        recipe: Recipe = method.build(dict(section.model_validate({**defaults, **fitting, **arguments})))
     except ValidationError as error:
         word = str(error.errors()[0]["loc"][0])
-        raise UserError(f"{word} is {arguments[word]!r}; it takes {accepts(section.model_fields[word])}") from None
+        what = f"is {arguments[word]!r}" if word in arguments else "is missing"
+        raise UserError(f"{word} {what}; it takes {accepts(section.model_fields[word])}") from None
+    return recipe
 
 
 @cache

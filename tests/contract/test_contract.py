@@ -29,9 +29,10 @@ from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.recipes import recipe
 from lethe.recipes.losses import CrossEntropy
-from lethe.recipes.paper_methods import METHODS, Training
 from lethe.recipes.recipe import Phase
+from lethe.recipes.registry import find_method, registered_names
 from lethe.recipes.schedules import Constant, Cosine
+from lethe.recipes.training import Training
 from support import loops
 from support.methods import (
     PARAMS,
@@ -53,6 +54,8 @@ from support.methods import (
     watched,
 )
 from support.project import ROOT
+
+METHODS = registered_names(chains=False)
 
 torch.set_num_threads(1)
 
@@ -91,7 +94,7 @@ def method(request: pytest.FixtureRequest) -> str:
 
 def test_the_section_holds_exactly_the_functions_arguments(method: str) -> None:
     said = YAML(typ="safe", pure=True).load(PARAMS)["methods"][method]
-    first, *own = inspect.signature(METHODS[method]).parameters
+    first, *own = inspect.signature(find_method(method).function).parameters
     assert first == "training"
     assert list(said) == [*own, *Training.__dataclass_fields__]
 
@@ -250,7 +253,7 @@ def by_loop(loop: Callable[..., None], method: str, student: Module, data: Data,
     sgd = loops.Numbers(*(said[word] for word in ("trains", "lr", "momentum", "weight_decay")))
     own = {word: said[word] for word in inspect.signature(loop).parameters if word in said}
     # the loop of a method takes all its numbers but the ramp's form, which the report fixes
-    assert set(inspect.signature(METHODS[method]).parameters) - set(own) <= {"training", "shape", "power"}
+    assert set(inspect.signature(find_method(method).function).parameters) - set(own) <= {"training", "shape", "power"}
     loop(student, table(data, said["batch_size"], seed), *more, sgd, **own)
 
 

@@ -28,13 +28,16 @@ from lethe.evaluation import representations as features
 from lethe.evaluation import uncertainty as intervals
 from lethe.evaluation import verdict as judge
 from lethe.evaluation.score import score_model
-from lethe.recipes.paper_methods import METHODS
-from lethe.recipes.recipe import SGD, Augment, Phase, Recipe, Term
+from lethe.recipes.optimizers import SGD
+from lethe.recipes.recipe import Augment, Phase, Recipe, Term
+from lethe.recipes.registry import registered_names
 from lethe.recipes.schedules import Cosine, OneCycle
 from lethe.workspace import numerics
 from lethe.workspace import read_model as reading
 from support import tables
 from support.methods import images, network, small
+
+METHODS = registered_names(chains=False)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Numbers = dict[str, Any]

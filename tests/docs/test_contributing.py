@@ -115,7 +115,8 @@ from support import methods as contract
 from lethe.engine import engine
 from lethe.recipes import recipe
 from lethe.recipes.losses import TowardsUniform
-from lethe.recipes.recipe import SGD, Phase, Term
+from lethe.recipes.optimizers import SGD
+from lethe.recipes.recipe import Phase, Term
 
 term = Term("forget", loss=TowardsUniform())
 steps = (Phase("uniform", 3, (Term("retain"), term), 8, optimizer=SGD(0.9, 0.0)),)

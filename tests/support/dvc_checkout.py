@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from lethe.recipes.paper_methods import TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
 from support.project import ROOT, Warm, write_params
 
 DVC = ROOT / "tests" / "support" / "dvc_main.py"
@@ -132,7 +132,7 @@ def checkout(root: Path, bin: Path) -> Checkout:
     pipeline = yaml.load((root / "dvc.yaml").read_text())
     pipeline["vars"][0]["pipeline"] = RUN
     curves = pipeline["plots"][0]["retain_against_forget"]["y"]
-    for path in [path for path in curves if Path(path).stem in set(TEN) - set(RUN)]:
+    for path in [path for path in curves if Path(path).stem in set(PAPER_METHODS) - set(RUN)]:
         del curves[path]
     yaml.dump(pipeline, root / "dvc.yaml")
     made = Checkout(root, bin)

@@ -22,9 +22,11 @@ from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.recipes.losses import Loss
-from lethe.recipes.paper_methods import METHODS
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.recipes.registry import registered_names
 from support.project import ROOT
+
+METHODS = registered_names(chains=False)
 
 PARAMS = ROOT / "params.yaml"
 SMALL = {"epochs": 2, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.02, "unfreeze_at": 0.5}

@@ -5,8 +5,9 @@ from dataclasses import replace
 import torch
 
 from lethe.data.device_data import Data
+from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import Alternate, InTurn
-from lethe.recipes.recipe import SGD, Phase, Term
+from lethe.recipes.recipe import Phase, Term
 from lethe.recipes.schedules import Constant
 from lethe.recipes.trainable import Layers
 

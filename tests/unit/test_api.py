@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import lethe
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.user_data import as_data
+from lethe.recipes import registry
+from lethe.recipes.parameters import Epochs, Scale
+from lethe.recipes.recipe import Recipe
 
 NAMES = [
     "SGD",
@@ -40,6 +43,7 @@ NAMES = [
     "__version__",
     "evaluate",
     "register_data_source",
+    "register_method",
     "run",
     "unlearn",
 ]
@@ -281,3 +285,24 @@ def test_a_score_next_to_several_references() -> None:
 
 def test_examples_are_python() -> None:
     assert ast.parse(lethe.__doc__.split("\n\n")[1].replace("    ", "")) if lethe.__doc__ else False
+
+
+def test_a_registered_method_takes_its_arguments() -> None:
+    @lethe.register_method(source="a test")
+    def ascend(*, epochs: Epochs, scale: Scale = -0.1) -> Recipe:
+        """Ascend on forget."""
+        return (lethe.Phase("up", epochs, (lethe.Term("forget", weight=scale),), 32, lethe.Constant(0.01), optimizer=lethe.SGD(0.0, 0.0)),)
+
+    seen: list[lethe.Epoch] = []
+    try:
+        lethe.unlearn(mlp(), retain=RETAIN, forget=FORGET, method="ascend", epochs=2, on_epoch=seen.append)
+        assert [(epoch.phase, epoch.scale) for epoch in seen] == [("start", None), ("up", -0.1), ("up", -0.1)]
+        for given, says in (
+            ({}, "epochs is missing; it takes"),
+            ({"epochs": -1}, "epochs is -1; it takes"),
+            ({"epoch": 1}, "nearest: epochs"),
+        ):
+            with pytest.raises(lethe.UserError, match=says):
+                lethe.unlearn(mlp(), retain=RETAIN, forget=FORGET, method="ascend", **given)  # type: ignore[arg-type]
+    finally:
+        registry._REGISTERED.pop("ascend")

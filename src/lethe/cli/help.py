@@ -7,9 +7,9 @@ from lethe._util.redact import plain
 from lethe.cli.stages import STAGES
 from lethe.config.describe import accepts
 from lethe.config.loader import Config, load
-from lethe.config.method_schema import BASES, Arguments, method_section
+from lethe.config.method_schema import arguments, method_section
 from lethe.config.schema import SECTIONS, flatten, leaves
-from lethe.recipes.paper_methods import METHODS
+from lethe.recipes import registry
 
 
 def verbs() -> str:
@@ -50,9 +50,10 @@ def _keys(config: Config) -> list[str]:
             lines += [f"  --{key}  {accepts(info)}", f"      {info.description} [{plain(values[name][key]) or '[]'}]"]
     lines += [f"  --method  {', '.join(config.methods)}", f"      what to unlearn by [{config.method}]", ""]
     lines += ["  --methods.<method>.<argument>, where that method has it; for defaults see params.yaml or docs/keys.md", ""]
-    for word, info in Arguments.model_fields.items():
-        having = [name for name in BASES if word in method_section(name).model_fields]
-        who = "" if len(having) == len(METHODS) + 1 else f" ({', '.join(having)})"
+    methods = registry.registered_names()
+    for word, info in arguments().items():
+        having = [name for name in methods if word in method_section(name).model_fields]
+        who = "" if having == methods else f" ({', '.join(having)})"
         lines += [f"  --methods.<method>.{word}  {accepts(info)}", f"      {info.description}{who}"]
     lines += ["", "  --config  a YAML file", "      with sections as in params.yaml; overrides params.yaml and the workspace's settings"]
     return lines
@@ -65,7 +66,7 @@ def registries() -> str:
     from lethe.models.architectures import OWN
 
     config = load()
-    methods = {name: f"like {like}" if like != name else _first_line(METHODS.get(name)) for name, like in config.like.items()}
+    methods = {name: f"like {like}" if like != name else registry.find_method(name).summary for name, like in config.like.items()}
     architectures = {name: _first_line(build) for name, build in OWN.items()}
     architectures["<model of torchvision>"] = "any that classifies, such as resnet18"
     architectures["<package.module:function>"] = "one of your own"

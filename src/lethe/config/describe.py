@@ -24,6 +24,28 @@ def types_of(info: FieldInfo) -> list[Any]:
     return _unfold(info.annotation, [])[0]
 
 
+def is_list_of_names(info: FieldInfo) -> bool:
+    """Whether a key takes names, as a,b."""
+    return any(get_origin(kind) is tuple and Ellipsis in get_args(kind) for kind in types_of(info))
+
+
+def names_of(value: Any) -> Any:
+    """Names from a text `a,b`, from one name alone, or from a list; numbers become texts."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list | tuple):
+        return tuple(_text(each) for each in value)
+    return (_text(value),) if _is_number(value) else value
+
+
+def _text(value: Any) -> Any:
+    return str(value) if _is_number(value) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def show(value: Any) -> str:
     """A value as one would type it.
 

@@ -28,8 +28,8 @@ from lethe.config.schema import (
 from lethe.config.source_map import FORGET, Layer, SourceMap, read_yaml
 from lethe.data import sources as data_sources
 from lethe.recipes.from_scratch import from_scratch
-from lethe.recipes.paper_methods import METHODS, Training, as_run
 from lethe.recipes.recipe import Recipe
+from lethe.recipes.registry import find_method, is_method
 
 STAGE = {"original": "pretrain", "retrained": "retrain"}  # reference -> its section of params.yaml, and its stage
 OVERLAYS = ("demo",)  # sections of params.yaml that override others in the stage of that name
@@ -76,7 +76,8 @@ class Config:
 
     @property
     def chain(self) -> bool:
-        return self.like[self.method] == "as_run"
+        """Whether the method is a chain of runs, each from the result of the one before."""
+        return find_method(self.like[self.method]).chain
 
     @property
     def space(self) -> Mapping[str, Space]:
@@ -90,7 +91,9 @@ class Config:
         return replace(self, methods={**self.methods, self.method: anew})
 
     def recipe(self) -> Recipe:
-        return METHODS[self.like[self.method]](*self._arguments())
+        """The method's recipe."""
+        recipe: Recipe = find_method(self.like[self.method]).build(dict(self.methods[self.method]))
+        return recipe
 
     def reference_recipe(self, kind: str) -> Recipe:
         """How the original or the retrained model is trained."""
@@ -100,12 +103,9 @@ class Config:
         return from_scratch("train" if kind == "original" else "retain", **said)
 
     def chain_recipes(self) -> dict[str, Recipe]:
-        return as_run(*self._arguments())
-
-    def _arguments(self) -> tuple[Any, ...]:
-        said = {name: getattr(self.methods[self.method], name) for name in type(self.methods[self.method]).model_fields}
-        training = Training(**{name: said.pop(name) for name in Training.__dataclass_fields__})
-        return (training, *said.values())
+        """The recipes of a chain, by name."""
+        recipes: dict[str, Recipe] = find_method(self.like[self.method]).build(dict(self.methods[self.method]))
+        return recipes
 
     def resolved(self, name: str | None = None) -> dict[str, Any]:
         """Dotted key -> value of every key that matters to a row: the original's, the retrained model's or a method's."""
@@ -123,7 +123,10 @@ class Config:
     def as_json(self) -> str:
         """All of it, every method and space included, as params.yaml could say it."""
         said = {name: getattr(self, name).model_dump(mode="json") for name in SECTIONS}
-        methods = {name: section.model_dump(mode="json") for name, section in self.methods.items()}
+        methods = {
+            name: ({"like": self.like[name]} if self.like[name] != name else {}) | section.model_dump(mode="json")
+            for name, section in self.methods.items()
+        }
         said["search"]["spaces"] = {
             name: {word: space.model_dump(mode="json", exclude_defaults=True) for word, space in own.items()}
             for name, own in self.spaces.items()
@@ -159,7 +162,7 @@ def load(
     sections = {name: reader.section(name, kind) for name, kind in SECTIONS.items()}
     method = sources.value("method")
     if method not in methods:
-        raise sources.refusal("method", f"it takes {', '.join(methods)}")
+        raise sources.refusal("method", f"it takes {', '.join(methods)}, or package.module:function")
     laid = {key: show(value) for layer in sources.layers if layer.section for key, value in layer.values.items()}
     known = {"given": _given(sources), "laid": laid, "settings": {key: show(value) for key, value in remembered.values.items()}}
     config = Config(method=method, methods=methods, like=like, spaces=spaces, **known, **sections)  # type: ignore[arg-type]
@@ -190,6 +193,7 @@ def layers(
             reader.check_names()
     likes = {key: value for key, value in typed.items() if _names_base(key)}  # a variant takes the keys of its base
     sources.add(Layer("command line", likes, given=True))
+    typed |= _outside_methods(sources, typed)
     known = reader.known()
     for key in typed:
         if key not in likes and key not in known:
@@ -197,6 +201,30 @@ def layers(
     values = {key: None if value in ("null", "None", "~") else value for key, value in typed.items() if key not in likes}
     sources.add(Layer("command line", values, given=True))
     return sources, remembered
+
+
+def _outside_methods(sources: SourceMap, typed: Mapping[str, str]) -> dict[str, str]:
+    """Make sections for methods that are not in params.yaml: registered ones, entry points and `package.module:function`.
+
+    Returns:
+        What changes on the command line: `method` without its module.
+    """
+    methods = sources.tree.get("methods")
+    if not isinstance(methods, dict):
+        return {}
+    method = typed.get("method", sources.value("method"))
+    named = {key.split(".")[1] for key in typed if key.startswith("methods.") and key.count(".") > 1}
+    for name in sorted({str(method), str(typed.get("search.method", "")), *named} - {*methods}):
+        if ":" not in name and is_method(name):
+            methods[name] = {}
+    if not isinstance(method, str) or ":" not in method:
+        return {}
+    name, place = method.rpartition(":")[2], "command line" if "method" in typed else sources.place("method")
+    if name in methods and methods[name] != {"like": method}:
+        other = f"--method <name> --methods.<name>.like {method}"
+        raise UserError(f"method is {method} ({place}); a method {name} exists, so give it another name: {other}")
+    sources.add(Layer(place, {f"methods.{name}.like": method, "method": name}, given=True))
+    return {"method": name} if "method" in typed else {}
 
 
 def _parse(argv: Sequence[str]) -> dict[str, str]:

@@ -1,56 +1,60 @@
-"""The section `methods.<name>`: exactly the method function's arguments."""
+"""The section `methods.<name>`, derived from the annotated arguments of the method's function."""
 
-import inspect
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, create_model
+from pydantic import ValidationInfo, create_model, field_validator
+from pydantic.fields import FieldInfo
 
-from lethe.config.schema import Epochs, Names, Section, Share
-from lethe.recipes.paper_methods import METHODS, Training, as_run
-from lethe.recipes.schedules import Shape
-
-BASES = (*METHODS, "as_run")  # methods that a section of `methods` can be of, or `like`
-
-
-class Arguments(Section):
-    """The arguments of all methods: the same word means the same in every method that has it."""
-
-    epochs: Epochs = Field(description="of the main phase")
-    final_epochs: Epochs = Field(description="retain epochs at the end")
-    repair_every: int = Field(ge=0, description="a pass of retain behind every so many epochs; 0: never")
-    scale: float = Field(le=0, description="weight of the forget loss; negative climbs (gradient reversal)")
-    peak: float = Field(le=0, description="where the scale's ramp goes, from 0")
-    shape: Shape = Field(description="of the scale's ramp")
-    power: float = Field(gt=0, description="exponent of shape power, rate of shape exponential")
-    unfreeze: Names = Field(description="blocks that train too, later")
-    unfreeze_at: Share = Field(description="from which share of the epochs on they do")
-    lr: float = Field(gt=0, description="learning rate")
-    lr_schedule: Literal["constant", "cosine"] = Field(description="of the learning rate over the epochs of the first phase")
-    momentum: float = Field(ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(ge=0, description="of SGD")
-    batch_size: int = Field(ge=1, description="images a step")
-    trains: Names = Field(description="modules that train, or: all, head, last_block, early (resolved per architecture)")
-    batchnorm: Literal["train", "eval_frozen", "eval"] = Field(description="eval_frozen: frozen layers keep their statistics")
-    keep: Literal["last", "best"] = Field(description="best: end on the final phase's epoch with the highest validation accuracy")
-    share: float = Field(gt=0, description="multiplies the notebook's epochs")
+from lethe._util.errors import UserError
+from lethe.config.describe import accepts, is_list_of_names, names_of
+from lethe.config.schema import Section
+from lethe.recipes import registry
 
 
 class MethodSection(Section):
+    """Arguments of a method. Fields without a default are required."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _names(cls, value: Any, info: ValidationInfo) -> Any:
+        return names_of(value) if is_list_of_names(cls.model_fields[str(info.field_name)]) else value
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self).__name__, self.model_dump())  # its class is made while the program runs
+        return _restored, (type(self).__name__, self.model_dump())  # its class is created while the program runs
 
 
-def _again(name: str, said: Mapping[str, Any]) -> Section:
-    return method_section(name).model_validate(said)
+def _restored(name: str, values: Mapping[str, Any]) -> Section:
+    return method_section(name).model_validate(values)
 
 
 @cache
 def method_section(name: str) -> type[Section]:
-    """The section `methods.<name>`: exactly the method function's arguments."""
-    function = as_run if name == "as_run" else METHODS[name]
-    own = [p for p in inspect.signature(function).parameters if p != "training"]
-    words = [*own, *Training.__dataclass_fields__]
-    fields: dict[str, Any] = {word: (Arguments.model_fields[word].annotation, Arguments.model_fields[word]) for word in words}
-    return create_model(name, __base__=MethodSection, **fields)
+    """The schema of `methods.<name>`: one field per argument of the method, with the range and meaning of its annotation.
+
+    Args:
+        name: of a registered method, or `package.module:function`.
+
+    Raises:
+        UserError: there is no such method, or an argument's type can't be written in a configuration.
+    """
+    fields: dict[str, Any] = {}
+    for word, parameter in registry.find_method(name).parameters.items():
+        fields[word] = (parameter.annotation, ... if parameter.default is registry.REQUIRED else parameter.default)
+    section = create_model(name, __base__=MethodSection, **fields)
+    for word, info in section.model_fields.items():
+        try:
+            accepts(info)
+        except KeyError:
+            raise UserError(f"method {name}: argument {word} is {info.annotation}; it takes a number, a text, a choice or names") from None
+    return section
+
+
+def arguments() -> dict[str, FieldInfo]:
+    """Every argument of the built-in and registered methods by name, those that all have last."""
+    sections = [method_section(name).model_fields for name in registry.registered_names()]
+    found: dict[str, FieldInfo] = {}
+    for section in sections:
+        found = {**section, **found}
+    return dict(sorted(found.items(), key=lambda pair: all(pair[0] in section for section in sections)))

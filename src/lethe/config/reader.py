@@ -9,11 +9,11 @@ from pydantic import BaseModel, ValidationError
 
 from lethe._util.errors import UserError
 from lethe.config.describe import accepts, show
-from lethe.config.method_schema import BASES, method_section
+from lethe.config.method_schema import method_section
 from lethe.config.schema import SECTIONS, Section, Space, leaves
 from lethe.config.search_space import SpaceCheck
 from lethe.config.source_map import SourceMap
-from lethe.recipes.paper_methods import METHODS
+from lethe.recipes import registry
 
 S = TypeVar("S", bound=Section)
 
@@ -49,16 +49,16 @@ class Reader:
         for name, own in tree.items():
             ancestry = self._ancestry(name)
             base, key = ancestry[-1], f"methods.{ancestry[-1]}"
-            if (wrong := _like(tree[base])) is not None:
+            if (wrong := _like(tree.get(base))) is not None:
                 others = ", ".join(other for other in tree if other not in ancestry)
                 raise UserError(f"{key}.like is {wrong!r}; it takes another method: {others}")
-            if base not in BASES:
-                near = difflib.get_close_matches(base, BASES, 1, 0.0)[0]
+            if not registry.is_method(base):
+                near = difflib.get_close_matches(base, registry.method_names(), 1, 0.0)[0]
                 place = self.sources.place(key)
                 raise UserError(f"{key} ({place}) is unknown; nearest: methods.{near}; a variant says like: <method>")
             values = own
             if isinstance(own, dict):
-                values = {word: value for one in reversed(ancestry) for word, value in tree[one].items() if word != "like"}
+                values = {word: value for one in reversed(ancestry) for word, value in tree.get(one, {}).items() if word != "like"}
             bases[name], sections[name] = base, self.section(f"methods.{name}", method_section(base), values)
         return sections, bases
 
@@ -70,7 +70,7 @@ class Reader:
         spaces: dict[str, dict[str, Space]] = {}
         for name, own in trees.items():
             key = f"search.spaces.{name}"
-            if name not in methods or name == "as_run":
+            if name not in methods or registry.find_method(self._ancestry(name)[-1]).chain:
                 raise self.unknown(key)
             if not isinstance(own, dict):
                 raise self.sources.refusal(key, "it takes a space for each argument")
@@ -90,12 +90,12 @@ class Reader:
         tree = self.sources.value("methods")
         for name in tree if isinstance(tree, dict) else ():
             base = self._ancestry(name)[-1]
-            if base in BASES:
-                keys += [key for key, _ in leaves(method_section(base), f"methods.{name}")]
-            if base in METHODS:
-                for word in method_section(base).model_fields:
-                    key = f"search.spaces.{name}.{word}"
-                    keys += [key, *(f"{key}.{part}" for part in Space.model_fields if part != "when")]
+            if registry.is_method(base):
+                words = method_section(base).model_fields
+                keys += [f"methods.{name}.{word}" for word in words]
+                if not registry.find_method(base).chain:
+                    for space in (f"search.spaces.{name}.{word}" for word in words):
+                        keys += [space, *(f"{space}.{part}" for part in Space.model_fields if part != "when")]
         return keys
 
     def unknown(self, key: str, place: str = "") -> UserError:
@@ -104,9 +104,11 @@ class Reader:
         return UserError(f"{key} is unknown ({place or self.sources.place(key)}); nearest: {near[0] if near else 'none'}")
 
     def _ancestry(self, name: str) -> list[str]:
-        """A method, the method that its section is `like`, and so on, as far as they exist."""
+        """A method, the method that its section is `like`, and so on, as far as they exist; the last may be one without a section."""
         tree, names = self.sources.value("methods"), [name]
-        while isinstance(like := _like(tree[names[-1]]), str) and isinstance(tree.get(like), dict) and like not in names:
+        while isinstance(like := _like(tree.get(names[-1])), str) and like not in names:
+            if not isinstance(tree.get(like), dict) and not registry.is_method(like):
+                break
             names.append(like)
         return names
 

@@ -18,8 +18,9 @@ from torch.nn import Module
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
 from lethe.engine.options import Autocast, RunOptions
+from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import First, InTurn
-from lethe.recipes.recipe import SGD, Augment, Phase, Recipe
+from lethe.recipes.recipe import Augment, Phase, Recipe
 from lethe.recipes.schedules import Constant
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from lethe.evaluation import uncertainty
-from lethe.recipes.paper_methods import TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
 
 REFERENCES = ("original", "retrained")
 COMPARED = ("retain", "forget", "test")  # splits of the mean distance; validation is excluded, as a search selects by it
@@ -152,7 +152,7 @@ def compare_neighbours(results: ResultSet, names: Sequence[str]) -> list[Differe
 def label(name: str) -> str:
     """The name used in the project report: Model 1, Hybrid-1."""
     kind, _, number = name.partition("_")
-    return (f"Model {number}" if kind == "model" else f"Hybrid-{number}") if name in TEN else name
+    return (f"Model {number}" if kind == "model" else f"Hybrid-{number}") if name in PAPER_METHODS else name
 
 
 def margin_of_error(*accuracies: tuple[float, int]) -> float:

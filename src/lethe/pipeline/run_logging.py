@@ -23,8 +23,8 @@ from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.evaluation.score import accuracy_and_loss
 from lethe.models import architectures as model
 from lethe.models import checkpoint
-from lethe.recipes.paper_methods import METHODS, as_run
 from lethe.recipes.recipe import Recipe
+from lethe.recipes.registry import find_method
 from lethe.tracking.mlflow_store import ROW
 from lethe.tracking.run_log import RunLog
 from lethe.workspace import scores as results
@@ -117,8 +117,7 @@ def describe(config: Config, name: str, several: bool = False) -> str:
     run = RunId.parse(name)
     name, seed = str(run.all_seeds), run.seed
     base = config.like.get(run.method, run.method)
-    function = as_run if base == "as_run" else METHODS.get(base)
-    about = inspect.getdoc(function) if function else ABOUT[name]
+    about = ABOUT[name] if name in ABOUT else inspect.getdoc(find_method(base).function)
     which = f", seed {seed}" if seed is not None else f", mean over {config.run.seeds} seeds" if several else ""
     return f"**{name}**{which}: {about}\n\n{READING}"
 

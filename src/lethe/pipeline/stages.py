@@ -6,7 +6,7 @@ from lethe.config.loader import Config
 from lethe.pipeline import references
 from lethe.pipeline.bank_training import grow
 from lethe.pipeline.unlearn import evaluate, unlearn
-from lethe.recipes.paper_methods import TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import console_tables
 from lethe.reporting.report import report
 from lethe.workspace import scores, workspace
@@ -48,9 +48,9 @@ def full_demo(config: Config) -> None:
     """Run the report's ten methods by several seeds, train the bank, score all of it against the bank, and write the report.
 
     Finished runs are kept."""
-    for method in TEN:
+    for method in PAPER_METHODS:
         seeds = config.retrain.seeds if method in BANK_SEEDS else config.run.seeds
         unlearn(replace(config, method=method, run=config.run.model_copy(update={"seeds": seeds, "evaluate": False})))
     grow(config)
-    evaluate(config, ["original", "retrained", *TEN], anew=False)
+    evaluate(config, ["original", "retrained", *PAPER_METHODS], anew=False)
     report(config)

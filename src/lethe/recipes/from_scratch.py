@@ -1,6 +1,7 @@
 """Training from scratch, as a recipe: the original's and the retrained reference's."""
 
-from lethe.recipes.recipe import SGD, Augment, Phase, Recipe, Stream, Term
+from lethe.recipes.optimizers import SGD
+from lethe.recipes.recipe import Augment, Phase, Recipe, Stream, Term
 from lethe.recipes.schedules import Cosine, OneCycle
 
 

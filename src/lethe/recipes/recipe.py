@@ -7,21 +7,18 @@ The repr of a recipe is what a run *was*: it is logged, stands in the metadata o
 import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from lethe.recipes import losses
+from lethe.recipes import losses, optimizers
 from lethe.recipes import ordering as order
 from lethe.recipes import schedules as schedule
 from lethe.recipes import trainable as select
 from lethe.recipes import weight_edits as edits
 from lethe.recipes.losses import CrossEntropy, Loss
+from lethe.recipes.optimizers import OptimizerRecipe
 from lethe.recipes.ordering import InTurn, Lengths, Order
 from lethe.recipes.schedules import Constant, Schedule
 from lethe.recipes.trainable import ALL, Select
-
-if TYPE_CHECKING:
-    from torch.nn import Parameter
-    from torch.optim import Optimizer
 
 Stream: TypeAlias = Literal["retain", "forget", "train"]
 
@@ -40,23 +37,6 @@ class Term:
 
     def weight_at(self, t: float) -> float:
         return self.weight(t) if callable(self.weight) else self.weight
-
-
-class OptimizerRecipe(Protocol):
-    def build(self, parameters: "list[Parameter]") -> "Optimizer": ...
-
-
-@dataclass(frozen=True)
-class SGD:
-    """torch.optim.SGD; its learning rate is the phase's."""
-
-    momentum: float
-    weight_decay: float
-
-    def build(self, parameters: "list[Parameter]") -> "Optimizer":
-        import torch
-
-        return torch.optim.SGD(parameters, lr=0.0, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -127,8 +107,8 @@ ALIASES: dict[str, str] = {}
 
 def names() -> dict[str, Any]:
     """What the repr of a recipe may name: `parse(repr(recipe)) == recipe`."""
-    own = {c.__name__: c for c in (Term, SGD, Augment, Phase)}
-    known = {**_values(edits, losses, order, schedule, select), **own}
+    own = {c.__name__: c for c in (Term, Augment, Phase)}
+    known = {**_values(edits, losses, optimizers, order, schedule, select), **own}
     return known | {old: known[new] for old, new in ALIASES.items()}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from lethe.evaluation.verdict import REFERENCES, Record, margin_of_error
 from lethe.plots import report_figures
 from lethe.plots.report_figures import CHAIN
-from lethe.recipes.paper_methods import TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting.report_data import ReportData
 
 PANELS = {"model": "six models", "hybrid": "four hybrids", "other": "others"}
@@ -74,8 +74,8 @@ def figures(data: ReportData) -> dict[str, Figure]:
 
 
 def _point(name: str) -> dict[str, Any]:
-    family = name.partition("_")[0] if name in TEN else "reference" if name in REFERENCES else "other"
-    return {"method": name, "label": f"{name[0].upper()}{name[-1]}" if name in TEN else name, "family": family}
+    family = name.partition("_")[0] if name in PAPER_METHODS else "reference" if name in REFERENCES else "other"
+    return {"method": name, "label": f"{name[0].upper()}{name[-1]}" if name in PAPER_METHODS else name, "family": family}
 
 
 def _end_points(data: ReportData, x: str, y: str) -> Record:

@@ -12,7 +12,7 @@ from lethe.engine.epoch_table import read_csv
 from lethe.evaluation.verdict import REFERENCES, Record, ResultSet
 from lethe.models import checkpoint
 from lethe.plots.report_figures import CHAIN
-from lethe.recipes.paper_methods import TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import published
 from lethe.workspace import scores
 from lethe.workspace.layout import Layout
@@ -47,7 +47,7 @@ class ReportData:
     @property
     def others(self) -> list[str]:
         """Variants, and methods that are not among the report's ten."""
-        return [name for name in self.results["independent"].methods if name not in TEN]
+        return [name for name in self.results["independent"].methods if name not in PAPER_METHODS]
 
     @property
     def seeds(self) -> dict[str, list[int]]:
@@ -73,7 +73,7 @@ def read(config: Config) -> ReportData:
     sizes = {name: len(index) for name, index in prepared.splits.items()}
     runs = {name: _accuracies(config, name, split) for name in _names(layout)}
     references = {name: row for name, row in runs.items() if name in REFERENCES}
-    links = {name: str(RunId(name, chain="as_run")) for name in _names(layout, "as_run") if name in TEN}
+    links = {name: str(RunId(name, chain="as_run")) for name in _names(layout, "as_run") if name in PAPER_METHODS}
     chain = {name: _accuracies(config, link, split) for name, link in links.items()}
     results = {
         "published": ResultSet("published", published.SOURCE, "", published.SIZES, published.ALL),
@@ -108,7 +108,7 @@ def read(config: Config) -> ReportData:
 def _names(layout: Layout, chain: str | None = None) -> list[str]:
     """References first, then the report's methods, then others. Single seeds are left out: they are in their method's own file."""
     scored = [run.method for run in layout.with_scores() if run.chain == chain and run.seed is None]
-    known = [name for name in (*REFERENCES, *TEN) if name in scored]
+    known = [name for name in (*REFERENCES, *PAPER_METHODS) if name in scored]
     return known + [name for name in scored if name not in known]
 
 

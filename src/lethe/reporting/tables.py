@@ -10,7 +10,7 @@ from lethe.data.splits import SPLITS
 from lethe.evaluation import uncertainty
 from lethe.evaluation.score import MeasureResult
 from lethe.evaluation.verdict import REFERENCES, Difference, Record, ResultSet, assess, label
-from lethe.recipes.paper_methods import TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting.report_data import ReportData
 from lethe.workspace import scores
 from lethe.workspace.layout import Layout
@@ -104,7 +104,7 @@ def console_table(data: ReportData) -> str:
     widths = {"published": 11, "ours": 8, "as run": 8}
     lines = [f"{'percent':<12}" + "".join(f"{split:>27}" for split in SPLITS).rstrip()]
     lines.append(" " * 12 + "".join(f"{title:>{width}}" for _ in SPLITS for title, width in widths.items()))
-    for name in (*REFERENCES, *TEN, *data.others):
+    for name in (*REFERENCES, *PAPER_METHODS, *data.others):
         line = f"{label(name):<12}"
         for split in SPLITS:
             for results, width in zip(data.results.values(), widths.values(), strict=True):
@@ -121,7 +121,7 @@ def measures_record(layout: Layout) -> Record:
     For a measure whose target is a number, `retrained.*` is the score of models/retrained. `power`: whether the measure discriminates
     the original, which forgot nothing, from the retrained model (their intervals do not overlap). `missing`: why there is no value."""
     names = [str(run) for run in layout.with_scores() if run.chain is None and run.seed is None]
-    ordered = [name for name in (*REFERENCES, *TEN) if name in names]
+    ordered = [name for name in (*REFERENCES, *PAPER_METHODS) if name in names]
     measures = {name: scores.read(layout.scores(name)).measures for name in dict.fromkeys((*ordered, *names))}
     rows: Record = []
     for name, each in measures.items():

@@ -19,8 +19,9 @@ from lethe.evaluation import inference as predict
 from lethe.evaluation import representations as features
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
+from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import First, InTurn
-from lethe.recipes.recipe import SGD, Phase, Recipe, Term
+from lethe.recipes.recipe import Phase, Recipe, Term
 from lethe.recipes.schedules import Constant
 from lethe.workspace import numerics
 from lethe.workspace.workspace import Prepared

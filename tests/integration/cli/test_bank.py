@@ -16,7 +16,7 @@ from lethe.evaluation import logits_table as table
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.uncertainty import EXAMPLES, SEEDS
 from lethe.models import checkpoint
-from lethe.recipes.paper_methods import TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.workspace import bank
 from lethe.workspace import read_model as reading
 from lethe.workspace import scores as results
@@ -186,7 +186,7 @@ def test_the_model_of_run_seed_is_held_out(project: Project, monkeypatch: pytest
 @pytest.mark.slow
 def test_the_full_demo_from_bank_to_report(project: Project) -> None:
     """Two methods by as many seeds as the bank has retrained models, the others by run.seeds; all of it measured beside the bank."""
-    short = [word for name in TEN for word in (f"--methods.{name}.epochs", "1")]
+    short = [word for name in PAPER_METHODS for word in (f"--methods.{name}.epochs", "1")]
     short += ["--evaluate.shadows", "2", "--evaluate.relearn", "4"]  # their numbers are what other tests are about
     done = project.ran(
         "demo", "--full", "--pretrain.epochs", "1", "--pretrain.seeds", "1", "--retrain.seeds", "2", "--run.seeds", "1", *short
@@ -194,6 +194,6 @@ def test_the_full_demo_from_bank_to_report(project: Project) -> None:
     home = project.root / "demo-full"
     assert {path.stem for path in home.glob("bank/*/*")} == {"original.seed1", "retrained.seed1", "retrained.seed2"}
     assert {path.stem for path in home.glob("models/*.seed1.*")} == {"hybrid_4.seed1", "model_1.seed1"}
-    assert {path.stem for path in home.glob("scores/*.json")} >= {*TEN, "original", "retrained"}
+    assert {path.stem for path in home.glob("scores/*.json")} >= {*PAPER_METHODS, "original", "retrained"}
     assert json.loads((home / "scores" / "model_2.json").read_text())["references"] == 2
     assert "Hybrid-4" in done.stdout and (home / "report" / "measures.csv").exists()

@@ -12,8 +12,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from lethe.models import checkpoint
-from lethe.recipes.paper_methods import METHODS, TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
+from lethe.recipes.registry import registered_names
 from support.project import ROOT, Project, at_step, no_larger
+
+METHODS = registered_names(chains=False)
 
 STAGES = ("prepare", "pretrain", "retrain", "unlearn", "evaluate", "demo")
 SPLITS = ("retain", "forget", "validation", "test")
@@ -146,7 +149,7 @@ def test_equal_seeds_are_equal_bytes_in_another_interpreter(project: Project, ba
 @pytest.mark.slow
 def test_the_chain(project: Project) -> None:
     """The notebook's ten, each from the result before it; killed in the third, it goes on there."""
-    names = [f"as_run/{name}" for name in TEN]
+    names = [f"as_run/{name}" for name in PAPER_METHODS]
     assert project.run("unlearn", "--method", "as_run", **at_step(8 + 8 + 12)).returncode == -9
     done = project.ran("unlearn", "--method", "as_run")
     assert [line for line in done.stderr.splitlines() if line.endswith(": is done")] == [f"{name}: is done" for name in names[:2]]
@@ -154,7 +157,7 @@ def test_the_chain(project: Project) -> None:
     assert not list((project.root / ".lethe" / "resume").iterdir())
     assert list(table(done.stdout)) == ["original", "retrained", *names]
     for folder, ending in (("models", "safetensors"), ("epochs", "csv"), ("logits", "safetensors"), ("scores", "json")):
-        assert {file.name for file in (project.root / folder / "as_run").iterdir()} == {f"{name}.{ending}" for name in TEN}
+        assert {file.name for file in (project.root / folder / "as_run").iterdir()} == {f"{name}.{ending}" for name in PAPER_METHODS}
     (parent,) = project.rows(method="as_run")
     assert parent["status"] == "FINISHED"
     children = project.rows(**{"mlflow.parentRunId": parent["run_id"]})

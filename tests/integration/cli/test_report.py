@@ -3,7 +3,7 @@
 import shutil
 
 from lethe.evaluation.verdict import label
-from lethe.recipes.paper_methods import TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
 
 
 def line(page, name):
@@ -20,7 +20,7 @@ def test_the_stage(project):
     done = project.ran("report")
     assert done.stdout.startswith(f"{project.root}/report/report.md\n")
     page = (project.root / "report" / "report.md").read_bytes()
-    assert all(line(page, label(name))[5] == "not run" for name in TEN)
+    assert all(line(page, label(name))[5] == "not run" for name in PAPER_METHODS)
     shutil.rmtree(project.root / "scores")
     refused = project.run("report")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)

@@ -11,8 +11,8 @@ import pytest
 
 from lethe.config import loader as config
 from lethe.models import checkpoint
-from lethe.recipes.paper_methods import METHODS
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.recipes.registry import registered_names
 from support.project import Project, Warm, at, at_file, at_step, copied
 
 BATCHES = 8  # of the project's 60 images each, in batches of 8
@@ -69,7 +69,7 @@ def methods(built: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", registered_names(chains=False))
 def test_killed_in_every_phase_it_ends_the_same(method: str, methods: Project) -> None:
     argv = command(method, keep="best")
     whole = uninterrupted(methods, method, argv)

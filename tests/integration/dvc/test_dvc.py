@@ -17,7 +17,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from lethe.recipes.paper_methods import TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.workspace import numerics
 from support.dvc_checkout import RUN, Checkout, stages
 from support.project import ROOT, Project, Warm
@@ -226,7 +226,7 @@ def _until(so: Any, seconds: float = 120) -> None:
 
 def test_dvc_yaml_names_what_there_is() -> None:
     pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
-    assert pipeline["vars"][0]["pipeline"] == list(TEN)
+    assert pipeline["vars"][0]["pipeline"] == list(PAPER_METHODS)
     definitions = {name: stage.get("do", stage) for name, stage in pipeline["stages"].items()}
     definitions |= YAML(typ="safe").load((ROOT / "search" / "dvc.yaml").read_text())["stages"]
     for name, stage in definitions.items():

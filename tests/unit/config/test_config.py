@@ -16,11 +16,13 @@ from lethe.cli import help as manual
 from lethe.config import loader as config
 from lethe.config.describe import accepts
 from lethe.config.loader import Config
-from lethe.config.method_schema import Arguments, method_section
+from lethe.config.method_schema import arguments, method_section
 from lethe.config.schema import SECTIONS, Forget, leaves
-from lethe.recipes.paper_methods import METHODS
+from lethe.recipes.registry import registered_names
 from lethe.workspace import settings
 from support.project import ROOT
+
+METHODS = registered_names(chains=False)
 
 PARAMS = ROOT / "params.yaml"
 Tree = dict[str, Any]
@@ -184,7 +186,7 @@ def test_every_key_refuses_a_wrong_value_in_the_file(tmp_path: Path) -> None:
 
 
 def test_no_number_takes_nan_or_what_lies_beyond_its_bounds() -> None:
-    for word, info in Arguments.model_fields.items():
+    for word, info in arguments().items():
         method = next(name for name in (*METHODS, "as_run") if word in method_section(name).model_fields)
         if "number" not in accepts(info):
             continue

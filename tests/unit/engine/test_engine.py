@@ -28,8 +28,9 @@ from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.models.device import Compute
 from lethe.recipes.losses import CrossEntropy
+from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import Alternate, Every, Together
-from lethe.recipes.recipe import SGD, Augment, Phase, Recipe, Term
+from lethe.recipes.recipe import Augment, Phase, Recipe, Term
 from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp
 from lethe.recipes.trainable import Layers
 from lethe.recipes.weight_edits import Reinitialise

@@ -14,7 +14,8 @@ from lethe.engine.options import RunOptions
 from lethe.engine.run_state import State
 from lethe.engine.stacked_models import Stack, refusal, stacked, unstacked
 from lethe.models import architectures as model
-from lethe.recipes.recipe import SGD, Augment, Phase, Recipe, Term
+from lethe.recipes.optimizers import SGD
+from lethe.recipes.recipe import Augment, Phase, Recipe, Term
 from lethe.recipes.schedules import Cosine, OneCycle
 from lethe.recipes.weight_edits import Reinitialise
 from support.phases import data, final, phase

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from lethe.data.device_data import Data
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
+from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import First, InTurn
-from lethe.recipes.recipe import SGD, Phase, Term
+from lethe.recipes.recipe import Phase, Term
 from lethe.recipes.schedules import Constant
 from lethe.workspace import read_model as reading
 

@@ -15,8 +15,9 @@ from lethe.models import architectures as model
 from lethe.recipes import ordering as order
 from lethe.recipes import recipe
 from lethe.recipes import schedules as schedule
+from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import Alternate, Every, First, InTurn, Order, Together, short, spell
-from lethe.recipes.recipe import SGD, Phase, Term
+from lethe.recipes.recipe import Phase, Term
 from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp, Schedule
 from lethe.recipes.trainable import ALL, Layers, Stages
 

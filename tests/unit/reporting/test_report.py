@@ -21,7 +21,7 @@ from lethe.evaluation import verdict
 from lethe.evaluation.verdict import ResultSet, assess
 from lethe.models import checkpoint
 from lethe.plots import report_figures
-from lethe.recipes.paper_methods import TEN
+from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import narrative, published, report, report_data
 
 SIZES = {"retain": 1500, "forget": 500, "validation": 500, "test": 500}
@@ -352,7 +352,7 @@ def test_without_a_retrained_model_nothing_is_said():
 
 def test_the_published_hybrids_over_forget():
     everything = published.REFERENCES | published.TABLE_7 | published.TABLE_8
-    kinds = {name: assess(ResultSet("published", "", "", published.SIZES, everything), name) for name in TEN}
+    kinds = {name: assess(ResultSet("published", "", "", published.SIZES, everything), name) for name in PAPER_METHODS}
     assert [name for name, found in kinds.items() if found and found.kind == "over-forgets"] == [
         "model_5", "hybrid_1", "hybrid_2", "hybrid_3", "hybrid_4",
     ]  # fmt: skip

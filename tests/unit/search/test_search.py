@@ -13,13 +13,15 @@ from hypothesis import given
 
 from lethe._util.errors import RunFailed, UserError
 from lethe.config import loader as config
-from lethe.recipes.paper_methods import METHODS
+from lethe.recipes.registry import registered_names
 from lethe.search.adopt import with_variant
 from lethe.search.pareto import dominates, front, hypervolume
 from lethe.search.pruning import PruningRule
 from lethe.search.spaces import argument_values, widened_space
 from support.project import ROOT
 from support.searches import SPACE
+
+METHODS = registered_names(chains=False)
 
 PARAMS = ROOT / "params.yaml"
 
