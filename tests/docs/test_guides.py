@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.project import ROOT, clean
+from support.project import NET, ROOT, clean
 
 RUN = """
 import sys
@@ -37,7 +37,7 @@ def test_the_python_of_the_pages_runs(tmp_path: Path) -> None:
         scripts.append(path.name)
     (tmp_path / "run.py").write_text(RUN)
     environment = clean() | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "run.py", *scripts], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "run.py", *scripts], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=NET)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\nretrained ") == 3
     assert "repair 6 " in done.stdout

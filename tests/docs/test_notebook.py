@@ -15,6 +15,8 @@ import pytest
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from ruamel.yaml import YAML
 
+from support.project import NET
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "newcomer.ipynb"
 
@@ -39,7 +41,7 @@ def executed(root: Path, **demo: Any) -> nbformat.NotebookNode:
         "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, where ipywidgets is not there
     }
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", "--ExecutePreprocessor.record_timing=False"]
-    done = subprocess.run([*command, NOTEBOOK.name], cwd=root / "notebooks", env=clean | own, capture_output=True, text=True, timeout=540)
+    done = subprocess.run([*command, NOTEBOOK.name], cwd=root / "notebooks", env=clean | own, capture_output=True, text=True, timeout=NET)
     assert done.returncode == 0, done.stderr
     return nbformat.read(root / "notebooks" / NOTEBOOK.name, as_version=4)
 

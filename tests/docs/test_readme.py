@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from support.dvc_checkout import Checkout
-from support.project import ROOT
+from support.project import NET, ROOT
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def commands(page: str) -> dict[str, list[str]]:
 def typed(copy: Checkout, home: Path, command: str) -> str:
     environment = copy.environment(HOME=str(home), DVC_ROOT=str(copy.root), CURVES="none", MLFLOW_DISABLE_TELEMETRY="true")
     del environment["MLFLOW_RUN_ID"]
-    done = subprocess.run(["bash", "-c", command], cwd=copy.root, env=environment, stdout=-1, stderr=-2, text=True, timeout=400)
+    done = subprocess.run(["bash", "-c", command], cwd=copy.root, env=environment, stdout=-1, stderr=-2, text=True, timeout=NET)
     assert done.returncode == 0, f"$ {command}\n{done.stdout}"
     return done.stdout
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import lethe
-from support.project import ROOT, clean
+from support.project import NET, ROOT, clean
 
 FETCHED = {("link", "href"), ("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("object", "data")}
 
@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=clean() | nowhere, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, cwd=ROOT, env=clean() | nowhere, capture_output=True, text=True, timeout=NET)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -19,7 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from lethe.recipes.paper_methods import PAPER_METHODS
-from support.project import ROOT, Warm, write_params
+from support.project import NET, ROOT, Warm, write_params
 
 DVC = ROOT / "tests" / "support" / "dvc_main.py"
 RUN = ["hybrid_3", "hybrid_4"]  # what the small pipeline runs of the ten
@@ -68,7 +68,7 @@ class Checkout:
         """What it said, stderr too; it went well."""
         environment = self.environment(**more)
         program = shutil.which(command[0], path=environment["PATH"]) or command[0]
-        done = subprocess.run([program, *command[1:]], cwd=self.root, env=environment, stdout=-1, stderr=-2, text=True, timeout=500)
+        done = subprocess.run([program, *command[1:]], cwd=self.root, env=environment, stdout=-1, stderr=-2, text=True, timeout=NET)
         assert done.returncode == 0, done.stdout
         return done.stdout
 

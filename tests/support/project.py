@@ -39,6 +39,25 @@ LESS: dict[str, dict[str, Any]] = {
 FEW = {"epochs": 3, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.01, "share": 0.01}
 
 
+NET = 1200  # seconds: many times what anything takes on a loaded machine; it only keeps a test that hangs from hanging for ever
+
+
+def until(condition: Callable[[], object], why: Callable[[], str] = str) -> None:
+    """Wait until the condition holds; `why`: what is known if it never does."""
+    end = time.monotonic() + NET
+    while not condition():
+        assert time.monotonic() < end, why()
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def clean() -> dict[str, str]:
     """The environment without what leads to another store or checkout."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
@@ -89,7 +108,7 @@ class Project:
     def lethe(self, stage: str, *argv: str, **more: str) -> subprocess.CompletedProcess[str]:
         """As typed, in an interpreter of its own."""
         command = [sys.executable, str(ROOT / "src" / f"{stage}.py"), *argv]
-        return subprocess.run(command, cwd=self.root, env=self.environment(**more), capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=self.root, env=self.environment(**more), capture_output=True, text=True, timeout=NET)
 
     def script(self, text: str, **more: str) -> str:
         """What a Python text prints, in a forked process."""
@@ -135,12 +154,9 @@ class Started:
     out: Path
     err: Path
 
-    def until(self, there: Callable[[str], bool], seconds: float = 120) -> None:
-        """Waits until what it said on stderr is so."""
-        end = time.monotonic() + seconds
-        while not there(self.err.read_text()):
-            assert time.monotonic() < end, self.err.read_text()
-            time.sleep(0.01)
+    def until(self, condition: Callable[[str], bool]) -> None:
+        """Wait until the condition holds for what it printed on stderr."""
+        until(lambda: condition(self.err.read_text()), self.err.read_text)
 
     def wait(self) -> subprocess.CompletedProcess[str]:
         while (code := self.warm.ask({"ended": self.pid})) is None:

@@ -5,15 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def free_port():
@@ -39,7 +31,7 @@ class Server:
 
     def answers(self):
         try:
-            return urllib.request.urlopen(f"{self.address}/health", timeout=1).status == 200
+            return urllib.request.urlopen(f"{self.address}/health", timeout=10).status == 200
         except OSError:
             return False
 

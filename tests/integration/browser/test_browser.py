@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from support.project import ROOT, Project, Warm, clean, copied
+from support.project import NET, ROOT, Project, Warm, clean, copied
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium here (apt-get install chromium)")]
@@ -72,7 +72,7 @@ class Browser:
     def text(self) -> str:
         return str(self.evaluate("document.body ? document.body.innerText : ''"))
 
-    def until(self, expression: str, seconds: float = 120) -> Any:
+    def until(self, expression: str, seconds: float = NET) -> Any:
         """The first true value of a JavaScript expression."""
         end = time.monotonic() + seconds
         while not (value := self.evaluate(expression)):
@@ -118,7 +118,7 @@ def looked(built: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) ->
         project.ran("unlearn", "--method", "hybrid_4", CURVES="drawn")
         space = "--search.spaces.model_1"
         project.ran("search", "--search.method", "model_1", "--search.trials", "4", f"{space}.epochs.low", "1", f"{space}.epochs.high", "3")
-        end = time.monotonic() + 120
+        end = time.monotonic() + NET
         while True:
             with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
                 break

@@ -9,6 +9,7 @@ import pytest
 from lethe.evaluation.score import score_model
 from lethe.reporting import card_page as cardpage
 from support.cards import changed, logged, workspace, written
+from support.project import NET
 from support.tables import bank, drawn
 
 
@@ -36,5 +37,5 @@ def test_it_prints_on_two_pages(home, tmp_path):
         page, pdf = tmp_path / f"{name}.html", tmp_path / f"{name}.pdf"
         page.write_text(cardpage.html(one))
         flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--no-pdf-header-footer"]
-        subprocess.run(["chromium", *flags, f"--print-to-pdf={pdf}", page.as_uri()], check=True, capture_output=True, timeout=120)
+        subprocess.run(["chromium", *flags, f"--print-to-pdf={pdf}", page.as_uri()], check=True, capture_output=True, timeout=NET)
         assert len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())) == 2, name

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.project import ROOT
+from support.project import NET, ROOT
 
 PARAMS = ROOT / "params.yaml"
 
@@ -43,7 +43,7 @@ def test_bad_input_is_one_line_and_exit_code_2(argv: list[str], says: str, tmp_p
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     environment = clean | {"DVC_ROOT": str(project), "PYTHONPATH": str(without), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, str(ROOT / "src" / "unlearn.py"), *argv]
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=NET)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1

@@ -5,17 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from lethe._util.errors import RunFailed, UserError
 from lethe.data import image_folder, sources
 from lethe.data.images import Images
+from support.project import NET, until
 
 SRC = Path(sources.__file__).parents[2]
 
@@ -60,9 +61,9 @@ def test_ctrl_c_while_reading_is_quiet_and_leaves_no_process(tmp_path: Path) -> 
     with subprocess.Popen(command, env=environment, start_new_session=True, stdout=-1, stderr=-2, text=True) as reading:
         assert reading.stdout
         assert reading.stdout.readline() == "reading\n"
-        time.sleep(1)
+        until(lambda: len(psutil.Process(reading.pid).children()) == 2)
         os.killpg(reading.pid, signal.SIGINT)
-        assert reading.communicate(timeout=10)[0] == "stopped\n"  # its end: no process holds the pipe any longer
+        assert reading.communicate(timeout=NET)[0] == "stopped\n"  # its end: no process holds the pipe any longer
 
 
 # --- digits and CIFAR-10 --------------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ def test_without_a_network_one_line_names_the_ways_that_need_none(tmp_path: Path
     )
     dead = "http://127.0.0.1:9"
     environment = {**os.environ, "PYTHONPATH": str(SRC), "https_proxy": dead, "http_proxy": dead, "no_proxy": ""}
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "cache"], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "cache"], env=environment, capture_output=True, text=True, timeout=NET)
     assert done.stderr == ""
     message, seconds = done.stdout.splitlines()
     assert message.startswith("data.source is cifar10 and it can't be downloaded (")

@@ -9,9 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from dvc.repo import Repo
@@ -20,7 +18,7 @@ from ruamel.yaml import YAML
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.workspace import numerics
 from support.dvc_checkout import RUN, Checkout, stages
-from support.project import ROOT, Project, Warm
+from support.project import ROOT, Project, Warm, until
 
 pytestmark = pytest.mark.slow
 ALL_UNLEARN, ALL_EVALUATE = ({f"{stage}@{name}" for name in RUN} for stage in ("unlearn", "evaluate"))
@@ -205,23 +203,16 @@ def test_a_killed_dvc_is_gone_on_with(small: Checkout, warm: Warm) -> None:
     log = small.root.parent / "log"
     with log.open("w") as into:
         began = subprocess.Popen(command, cwd=small.root, env=small.environment(STAGES="real"), stdout=into, stderr=into)
-    _until(lambda: log.read_text().count("\nhybrid ") > 2)
+    until(lambda: log.read_text().count("\nhybrid ") > 2)
     began.send_signal(signal.SIGKILL)
     began.wait()
-    _until(lambda: "hybrid_4: stopped" in log.read_text())
+    until(lambda: "hybrid_4: stopped" in log.read_text())
     said = small.dvc("repro", "unlearn@hybrid_4")
     assert stages(said) == {"fingerprint", "unlearn@hybrid_4"}
     assert re.search(r"hybrid_4: going on behind epoch [1-9]", said)
     (row,) = Project(small.root, warm).rows(method="hybrid_4")
     assert row["status"] == "FINISHED"
     assert [step for step, _ in row["metrics"]["forget.accuracy"]] == list(range(83))
-
-
-def _until(so: Any, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not so():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_dvc_yaml_names_what_there_is() -> None:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from lethe.cli import mlflow_launch as launch
+from support.project import NET
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="MLflow can't start a shell script in conda's place there")
 
@@ -71,7 +72,7 @@ def mlflow_run(tmp_path, clean, project, store):
         }
         (tmp_path / "temporary").mkdir()
         command = [str(mlflow), "run", str(uri), "-e", "toy", "-P", "methods.a.lr=0.1", *arguments]
-        done = subprocess.run(command, cwd=cwd, env=clean | ours | environ, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=cwd, env=clean | ours | environ, capture_output=True, text=True, timeout=NET)
         assert done.returncode == 0, done.stderr
         seen = json.loads((tmp_path / "seen.json").read_text())
         assert seen["arguments"] == ["--methods.a.lr", "0.1"]
@@ -176,7 +177,7 @@ def changed_by_importing_mlflow(tmp_path, clean, *words, name="mlflow"):
         "print(json.dumps({key: after.get(key) for key in {*before, *after} if before.get(key) != after.get(key)}))\n",
     )
     done = subprocess.run(
-        [sys.executable, script, *words], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300, check=True
+        [sys.executable, script, *words], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=NET, check=True
     )
     return json.loads(done.stdout)
 
@@ -194,7 +195,7 @@ def test_mlflow_as_a_module(project, tmp_path, clean):
     seen = tmp_path / "seen.json"
     environ = clean | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true", "SEEN": str(seen)}
     command = [sys.executable, "-m", "mlflow", "run", ".", "-e", "toy"]
-    done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, timeout=NET)
     assert done.returncode == 0, done.stderr
     assert uses_this_environment(SimpleNamespace(**json.loads(seen.read_text()), printed=done.stderr))
 

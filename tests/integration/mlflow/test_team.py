@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from lethe.tracking.mlflow_store import connect
-from support.project import Project
+from support.project import Project, until
 from support.searches import SMALL, done, trials
-from support.server import Server, wait_for
+from support.server import Server
 
 
 @pytest.fixture
@@ -25,19 +25,19 @@ def server(database: Any, tmp_path: Path) -> Iterator[Server]:
 @pytest.mark.slow
 def test_a_killed_server_has_every_epoch_of_every_trial(server: Server, database: Any, project: Project) -> None:
     told = {"MLFLOW_TRACKING_URI": server.address}
-    wait_for(server.answers, 300)
+    until(server.answers)
     client = connect(server.address)
     assert not client.search_runs(["0"])
     search = project.start("search", *SMALL, "--search.workers", "2", "--search.trials", "8", **told)
-    search.until(done(1), 300)
-    wait_for(lambda: client.search_runs(["0"], "tags.trial = '0'"), 300)
+    search.until(done(1))
+    until(lambda: client.search_runs(["0"], "tags.trial = '0'"))
     server.stop()
-    search.until(done(3), 300)
+    search.until(done(3))
     assert list(project.root.glob(".lethe/outbox/*/")), "all was sent before it was killed"
     server.start()
     ended = search.wait()
     assert ended.returncode == 0, ended.stderr
-    wait_for(server.answers, 300)
+    until(server.answers)
     assert project.ran("send", **told).stdout == "Everything is sent\n"
     assert not list(project.root.glob(".lethe/outbox/*/"))
     rows = client.search_runs(["0"])

@@ -20,7 +20,8 @@ from lethe.tracking.mlflow_store import connect, end_abandoned_runs
 from lethe.tracking.outbox import abandoned, default_store
 from lethe.tracking.run_log import RunLog, find_runs
 from lethe.tracking.sender import send
-from support.server import Server, free_port, wait_for
+from support.project import until
+from support.server import Server, free_port
 
 ROOT = Path(__file__).parents[3]
 EPOCH = {"retain.accuracy": 98.5, "forget.loss": 0.25}
@@ -215,10 +216,10 @@ def test_what_the_store_refuses_costs_nothing_else(home, caplog):
 
 def test_a_row_that_the_user_deletes_is_let_go(home, caplog):
     with RunLog.open(home, name="a") as row:
-        wait_for(lambda: row.run_id)
+        until(lambda: row.run_id)
         client().delete_run(row.run_id)
         row.metrics(EPOCH, 0)
-        wait_for(lambda: row.outbox.idle)
+        until(lambda: row.outbox.idle)
         row.metrics(EPOCH, 1)
     assert "The run a was deleted in MLflow" in caplog.text
     assert not rows()
@@ -231,7 +232,7 @@ def test_an_artifact_store_that_refuses_does_not_hold_up_the_numbers(home, tmp_p
     row = RunLog.open(home, name="a")
     row.text("a.txt", "told")
     row.metrics(EPOCH, 0)
-    wait_for(lambda: "MLflow does not take all of" in caplog.text)
+    until(lambda: "MLflow does not take all of" in caplog.text)
     row.metrics(EPOCH, 1)
     assert row.close() is False
     (run,) = rows()
@@ -248,7 +249,7 @@ def test_an_artifact_store_that_refuses_does_not_hold_up_the_numbers(home, tmp_p
 def test_a_store_that_is_begun_anew_gets_everything_again(home):
     with RunLog.open(home, name="a", params={"lr": 0.1}) as row:
         row.metrics(EPOCH, 0)
-        wait_for(lambda: row.run_id and not row.outbox.pending())
+        until(lambda: row.run_id and not row.outbox.pending())
         client()._tracking_client.store._hard_delete_run(row.run_id)
         row.metrics(EPOCH, 1)
     (run,) = rows()
@@ -430,7 +431,7 @@ def test_the_outbox_of_a_living_process_is_left_alone(home):
         done = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, "1 runs are left to the processes that run them\n")
         end_abandoned_runs(home, os.environ["MLFLOW_TRACKING_URI"])
-        wait_for(lambda: row.run_id)
+        until(lambda: row.run_id)
         end_abandoned_runs(home, os.environ["MLFLOW_TRACKING_URI"])
         assert rows()[0].info.status == "RUNNING"
 
@@ -473,10 +474,10 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
     row = RunLog.open(home, name="a", params={"lr": 0.1})
     for step in range(3):
         row.metrics(EPOCH, step)
-    wait_for(server.answers, 300)
-    wait_for(lambda: not row.outbox.pending())
+    until(server.answers)
+    until(lambda: not row.outbox.pending())
     row.text("note.txt", "told")
-    wait_for(lambda: not row.outbox.pending())
+    until(lambda: not row.outbox.pending())
     server.stop()
     for step in range(3, 50):
         row.metrics(EPOCH, step)
@@ -490,7 +491,7 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
     assert "records are not sent" in failed.stdout
     assert "Traceback" not in failed.stderr
     server.start()
-    wait_for(server.answers, 300)
+    until(server.answers)
     done = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Everything is sent\n", "")
     (run,) = rows()
@@ -515,7 +516,7 @@ def test_credentials_appear_nowhere(home, monkeypatch, caplog, secret):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "t0k3n")
     with RunLog.open(home, name="a", params={"storage": f"postgresql://u:{secret}@host/db"}, tags={"t": f"https://u:{secret}@h"}) as row:
         row.text("params.yaml", f"storage: postgresql://u:{secret}@host/db t0k3n\n")
-        wait_for(lambda: unreachable)
+        until(lambda: unreachable)
     with pytest.raises(RunFailed) as caught:
         find_runs({})
     told = [file.read_text() for file in home.rglob("*") if file.is_file()]
@@ -557,7 +558,7 @@ def test_a_safetensors_model(home):
         row.model(file, "none", shape=(3, 8, 8), info=INFO)
         file.unlink()
         row.metrics({"test.accuracy": 84.0}, 2)
-        wait_for(lambda: not row.outbox.pending())
+        until(lambda: not row.outbox.pending())
         row.metrics({"test.loss": 0.5}, 2)
     (run,) = rows()
     steps = {client().get_logged_model(output.model_id).name: output.step for output in run.outputs.model_outputs}

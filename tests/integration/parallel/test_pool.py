@@ -13,8 +13,7 @@ from lethe._util.errors import RunFailed, UserError
 from lethe.parallel import processes
 from lethe.parallel.pool import map_units
 from support import units
-from support.processes import alive, until
-from support.project import ROOT, clean
+from support.project import NET, ROOT, alive, clean, until
 
 
 def items(folder: Path, *numbers: int) -> list[tuple[str, int]]:
@@ -71,7 +70,7 @@ def test_who_stops_it_stops_all(number: int, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, str(ROOT / "tests" / "support" / "units.py"), str(tmp_path)], env=environment) as parent:
         until(lambda: all(path.exists() and path.read_text() for path in began))
         parent.send_signal(number)
-        parent.wait(60)
+        parent.wait(NET)
     until(lambda: all((tmp_path / f"{n}.stopped").exists() for n in range(2)))
     until(lambda: not any(alive(int(path.read_text())) for path in began))
 

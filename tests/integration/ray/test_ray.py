@@ -18,8 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from support.processes import alive, until
-from support.project import ROOT, Project, clean
+from support.project import NET, ROOT, Project, alive, clean, until
 from support.searches import SMALL, trials
 
 DRIVER = """
@@ -54,7 +53,7 @@ class Cluster:
         with log.open("wb") as file:
             command += ["--object-store-memory=80000000", "--block"]
             self.nodes.append(subprocess.Popen(command, env=self.environment(), stdout=file, stderr=file))
-        until(lambda: "Ray runtime started" in log.read_text() or self.nodes[-1].poll() is not None, 120)
+        until(lambda: "Ray runtime started" in log.read_text() or self.nodes[-1].poll() is not None)
         assert self.nodes[-1].poll() is None, log.read_text()
 
     def stop(self, node: int) -> None:
@@ -80,7 +79,7 @@ class Cluster:
 
 def finished(driver: "subprocess.Popen[str]") -> list[list[Any]]:
     """What it printed, sorted; Ray's own lines left out."""
-    out, err = driver.communicate(timeout=200)
+    out, err = driver.communicate(timeout=NET)
     assert driver.returncode == 0, err
     return sorted(json.loads(line) for line in out.splitlines() if line.startswith("["))
 
@@ -139,7 +138,7 @@ def test_a_cluster_on_which_everything_dies(cluster: Cluster, project: Project, 
     began = [tmp_path / f"{n}.began" for n in range(2)]
     until(lambda: all(path.exists() and path.read_text() for path in began))
     driver.send_signal(signal.SIGINT)
-    driver.communicate(timeout=60)
+    driver.communicate(timeout=NET)
     assert all((tmp_path / f"{n}.stopped").exists() for n in range(2))
 
     # The driver dies: only what was running runs again

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from lethe.search import storage
-from support.project import Project, Started
+from support.project import Project, Started, until
 from support.searches import SMALL, done, read
 
 
@@ -26,19 +26,21 @@ def test_killed_workers_database_and_search_cost_what_was_running(database: Any,
     keys = ("--search.storage", database.url, "--search.workers", "2", "--search.trials", "8")
     there = storage.with_driver(database.url)
     search = project.start("search", *SMALL, *keys)
-    search.until(done(1), 300)
+    search.until(done(1))
     again_ = "died by SIGKILL; it is tried again"
-    for _ in range(20):  # one that is between two trials costs nothing, and is no proof
+
+    def tried_again() -> bool:
+        """After another kill: a worker that is between two trials costs nothing, and is no proof."""
         for worker in workers(search)[:1]:
             worker.kill()
         time.sleep(0.5)
-        if again_ in search.err.read_text():
-            break
-    assert again_ in search.err.read_text()
+        return again_ in search.err.read_text()
+
+    until(tried_again, search.err.read_text)
     database.kill()
     time.sleep(2)
     database.start()
-    search.until(done(4), 300)
+    search.until(done(4))
     everyone = [psutil.Process(search.pid), *workers(search)]
     for process in everyone:
         process.suspend()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lethe.cli.stages import STAGES
-from support.project import ROOT, clean
+from support.project import NET, ROOT, clean
 
 SMALL = "--data.limit 12 --pretrain.epochs 1 --pretrain.final_epochs 0 --methods.hybrid_4.epochs 1 --methods.hybrid_4.final_epochs 0"
 
@@ -30,7 +30,7 @@ class Guest:
         environment |= {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"} | more
         first, *rest = map(str, command)
         cwd = folder or self.folder
-        return subprocess.run([self.bin / first, *rest], cwd=cwd, env=environment, capture_output=True, text=True, timeout=1200)
+        return subprocess.run([self.bin / first, *rest], cwd=cwd, env=environment, capture_output=True, text=True, timeout=NET)
 
     def ran(self, *command: str | Path, folder: Path | None = None, **more: str) -> str:
         done = self.run(*command, folder=folder, **more)
@@ -52,7 +52,7 @@ def build(source: Path, target: Path) -> Path:
         target,
         source,
     ]
-    subprocess.run(command, check=True, timeout=600)
+    subprocess.run(command, check=True, timeout=NET)
     (wheel,) = target.glob("*.whl")
     return wheel
 
@@ -71,10 +71,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def guest(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Guest:
     home = tmp_path_factory.mktemp("guest")
     wheel = build(source, home / "wheels")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "venv"], check=True, timeout=600)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "venv"], check=True, timeout=NET)
     python = home / "venv" / "bin" / "python"
     install: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel]
-    subprocess.run(install, check=True, timeout=600)
+    subprocess.run(install, check=True, timeout=NET)
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     packages = Path(subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout.strip())
     (packages / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # files *.pth in there, ours is one, are not read
@@ -101,7 +101,7 @@ def test_the_wheel_holds_the_program_and_its_defaults(guest: Guest, source: Path
     }
     assert sum(files.values()) < 2e6
     code = f"from setuptools.build_meta import build_sdist; print(build_sdist({str(tmp_path)!r}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=True, timeout=NET)
     with zipfile.ZipFile(build(tmp_path / done.stdout.split()[-1], tmp_path / "wheels")) as again:
         assert {info.filename: info.file_size for info in again.infolist() if info.filename.startswith("lethe/")} == {
             name: size for name, size in files.items() if name.startswith("lethe/")
@@ -133,7 +133,7 @@ def test_the_library_and_the_command(guest: Guest) -> None:
     assert wrong.stderr == "error: unlern is no verb; nearest: unlearn; `lethe --help` lists them\n"
     for words in (["--method", "model_3", "--explain"], ["--run.sede", "1"], ["--method", "model_0"]):
         script = subprocess.run(
-            [sys.executable, ROOT / "src" / "unlearn.py", *words], env=clean(), capture_output=True, text=True, timeout=300
+            [sys.executable, ROOT / "src" / "unlearn.py", *words], env=clean(), capture_output=True, text=True, timeout=NET
         )
         done = guest.run("lethe", "unlearn", *words)
         assert (done.returncode, done.stdout, done.stderr) == (script.returncode, script.stdout, script.stderr)
