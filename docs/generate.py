@@ -26,6 +26,11 @@ def shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def in_table(text: str | None) -> str:
+    """Escape what Markdown would take for a cell's end or for HTML."""
+    return (text or "").replace("|", "\\|").replace("<", "&lt;")
+
+
 def keys_page() -> str:
     """Write the page of all keys: accepted values, default, meaning."""
     defaults = loader.load()
@@ -37,11 +42,11 @@ def keys_page() -> str:
     lines += ["| Key | Takes | Default | Meaning |", "|---|---|---|---|"]
     for name, kind in SECTIONS.items():
         for key, info in leaves(kind, name):
-            lines.append(f"| `{key}` | {accepts(info)} | {shown(flat[key])} | {info.description} |")
+            lines.append(f"| `{key}` | {in_table(accepts(info))} | {shown(flat[key])} | {in_table(info.description)} |")
     lines.append(f"| `method` | {', '.join(defaults.methods)}, or a variant | {defaults.method} | the unlearning method |\n")
     lines += ["## `methods.<method>.<argument>`\n", "An argument means the same in every method that has it.\n"]
     lines += ["| Argument | Takes | Meaning |", "|---|---|---|"]
-    lines += [f"| `{word}` | {accepts(info)} | {info.description} |" for word, info in arguments().items()]
+    lines += [f"| `{word}` | {in_table(accepts(info))} | {in_table(info.description)} |" for word, info in arguments().items()]
     words = list(arguments())
     lines += ["\n## Their defaults\n", "| Argument | " + " | ".join(defaults.methods) + " |", "|---" * (len(defaults.methods) + 1) + "|"]
     for word in words:
@@ -106,7 +111,7 @@ def measures_page() -> str:
         id_ = f"`{each.id}`" + (f" `{{{','.join(f'.{part}' for part in parts)}}}`" if parts else "")
         takes = "; ".join(registry.NEEDS[need][0] for need in each.needs if need in registry.NEEDS)
         cells = [id_, each.about, str(each.target), f"T{each.tier}", takes, each.interval, each.source]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join([cells[0].replace("|", "\\|"), *map(in_table, cells[1:])]) + " |")
     return "\n".join(lines) + "\n"
 
 
