@@ -11,6 +11,7 @@ from scipy import stats
 from lethe.data.splits import SPLITS
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation import uncertainty as intervals
+from lethe.evaluation.score import MeasureResult
 from lethe.models import checkpoint
 from support.project import Project, Warm, at_step, copied
 
@@ -70,7 +71,7 @@ def test_killed_gone_on_with_extended_and_scored_again(project: Project) -> None
         assert mean["accuracy"][split] == pytest.approx(np.mean(values), abs=1e-6)
         found = mean["measures"][f"accuracy.{split}"]
         assert (found["interval"], found["models"]) == (intervals.SEEDS, 3)
-        assert seeds.half_width(found) == pytest.approx(half, abs=1e-5)
+        assert seeds.half_width(MeasureResult.from_json(found).estimate) == pytest.approx(half, abs=1e-5)
         assert row["metrics"][f"{split}.accuracy.half_width"][-1][1] == pytest.approx(half, abs=1e-5)
         assert row["metrics"][f"{split}.distance"][-1][1] == pytest.approx(np.mean(values) - retrained[split], abs=1e-5)
     assert row["metrics"]["test.accuracy"][-1][1] == pytest.approx(mean["accuracy"]["test"], abs=1e-6)
