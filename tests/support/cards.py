@@ -39,7 +39,7 @@ def asked(home, *said, method="model_1"):
 
 
 def written(home, *said, method="model_1"):
-    card.card(asked(home, *said, method=method))
+    card.write_cards(asked(home, *said, method=method))
     (path,) = (home / "cards").glob(f"{method}-*.json")
     return json.loads(path.read_text()), path.with_suffix(".md").read_text(), path.with_suffix(".html").read_text()
 
@@ -83,7 +83,7 @@ def logged(made, tmp_path, monkeypatch):
         told["tags"] = tags
         yield Told()
 
-    monkeypatch.setattr(card, "find_runs", lambda tags: [])
+    monkeypatch.setattr("lethe.reporting.reproduction.find_runs", lambda tags: [])
     monkeypatch.setattr("lethe.reporting.card.RunLog.join", join)
     shutil.copytree(made, tmp_path / "workspace")
     Home = type("Home", (type(tmp_path),), {"told": told})

@@ -82,10 +82,10 @@ def _report(words: list[str]) -> Command:
 def _card(words: list[str]) -> Command:
     words, ids = split_option(words, "--list")
     if not ids:
-        return Command("lethe.reporting.card:card", words)
+        return Command("lethe.reporting.card:write_cards", words)
     if len(ids) > 1 or "" in ids:
         raise UserError(f"list is {' '.join(ids) or repr('')}; it takes the id of one image, e.g. --list train/5940")
-    return Command("lethe.reporting.card:listed", words, arguments={"id_": ids[0]})
+    return Command("lethe.reporting.card:list_cards", words, arguments={"id_": ids[0]})
 
 
 def _demo(words: list[str]) -> Command:

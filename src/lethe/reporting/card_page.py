@@ -1,4 +1,4 @@
-"""An unlearning card as a page: HTML that needs no network, and Markdown. Every number is read from the card's JSON; none is made here."""
+"""An unlearning card as a page: HTML that needs no network, and Markdown. Every number comes from the card's JSON."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -7,23 +7,22 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lethe.evaluation import registry
-from lethe.evaluation import seed_aggregation as seeds
+from lethe.evaluation import registry, seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.plots import histograms
 
 Card = Mapping[str, Any]
 
-CLASSES = 20  # that are named; of the others there is but the number
-# what a histogram is of: words, colour, line
+CLASSES = 20  # that are listed by name; the others are only counted
+# histogram -> legend, colour, line style
 CURVES = {
     "forget": ("this model on forget", "#D55E00", "-"),
     "test": ("this model on test", "#0072B2", "-"),
     "retrained": ("retrained on forget", "#222222", "--"),
     "original": ("original on forget", "#767676", ":"),
 }
-# aims that are another's value, in a reader's words
-AIMS = {
+# targets that are another model's value, in words for the reader
+TARGETS = {
     registry.REFERENCE: "the retrained model's",
     registry.HELD_OUT: "the retrained model's",
 }
@@ -31,35 +30,37 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 def html(card: Card) -> str:
+    """Render a card as one HTML page."""
     return (
         _environment(True)
         .get_template("card.html.jinja")
-        .render(**_said(card), figure=histograms.loss_histograms(_series(card), card["loss"]["log10_edges"]))
+        .render(**_variables(card), figure=histograms.loss_histograms(_series(card), card["loss"]["log10_edges"]))
     )
 
 
 def markdown(card: Card) -> str:
-    return _environment(False).get_template("card.md.jinja").render(**_said(card))
+    """Render a card as Markdown."""
+    return _environment(False).get_template("card.md.jinja").render(**_variables(card))
 
 
 @cache
 def _environment(escaped: bool) -> Environment:
-    found = Environment(
+    environment = Environment(
         loader=PackageLoader("lethe.reporting", "."), autoescape=escaped, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    found.filters |= {
+    environment.filters |= {
         "number": number,
         "interval": interval,
         "bars": bars,
-        "words": words,
-        "says": says,
-        "seeds": seeds.seed_range,
-        "aim": lambda aim: AIMS.get(aim, aim),
+        "words": plain_text,
+        "says": conclusion,
+        "seeds": seed_aggregation.seed_range,
+        "target": lambda target: TARGETS.get(target, target),
     }
-    return found
+    return environment
 
 
-def _said(card: Card) -> dict[str, Any]:
+def _variables(card: Card) -> dict[str, Any]:
     classes = list(card["request"]["classes"].items())
     named = ", ".join(f"{name} {count:,}" for name, count in classes[:CLASSES])
     more = f" and {len(classes) - CLASSES} more classes" if len(classes) > CLASSES else ""
@@ -68,18 +69,18 @@ def _said(card: Card) -> dict[str, Any]:
     return {"card": card, "classes": named + more, "groups": groups, "curves": curves, "tally": tally(card["tally"])}
 
 
-def tally(found: Mapping[str, Any]) -> str:
-    """What all measures together come to.
+def tally(counts: Mapping[str, Any]) -> str:
+    """Summarise the measures that discriminate, and those by which the model differs.
 
     >>> tally({"able": 12, "differ": ["mia.svc", "klom"]})
-    ' By 2 of the 12 measures that can tell here it differs from the retrained model: mia.svc, klom.'
+    ' It differs from the retrained model by 2 of the 12 measures that can discriminate here: mia.svc, klom.'
     """
-    if not found["able"] and not found["differ"]:
-        return " No measure below can tell the original from the retrained model here."
-    differ = found["differ"]
+    if not counts["able"] and not counts["differ"]:
+        return " No measure below separates the original from the retrained model here."
+    differ = counts["differ"]
     return (
-        f" By {len(differ) or 'none'} of the {number(found['able'])} measures that can tell here it differs from the retrained model"
-        f"{': ' if differ else ''}{', '.join(differ)}."
+        f" It differs from the retrained model by {len(differ) or 'none'} of the {number(counts['able'])} measures that can discriminate "
+        f"here{': ' if differ else ''}{', '.join(differ)}."
     )
 
 
@@ -88,7 +89,7 @@ def _series(card: Card) -> list[tuple[str, str, str, Sequence[float]]]:
 
 
 def number(value: float | int) -> str:
-    """To four digits, whole numbers whole.
+    """Format a number with four significant digits; from 1000 on as a whole number.
 
     >>> number(91.0), number(0.40848), number(12345.6), number(-2.4)
     ('91', '0.4085', '12,346', '-2.4')
@@ -96,27 +97,27 @@ def number(value: float | int) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def interval(got: Mapping[str, float] | None) -> str:
-    """The value and, where it has one, its interval; a dash where there is none."""
-    if got is None:
+def interval(entry: Mapping[str, float] | None) -> str:
+    """Format a value with its interval, if it has one; a dash if there is no value."""
+    if entry is None:
         return "–"
-    return number(got["value"]) + (f" ({number(got['low'])} to {number(got['high'])})" if "low" in got else "")
+    return number(entry["value"]) + (f" ({number(entry['low'])} to {number(entry['high'])})" if "low" in entry else "")
 
 
 def bars(percent: Sequence[float], highest: float) -> str:
-    """A histogram in one line of text: eighths of the highest bin of all, never none where there is something."""
+    """Draw a histogram in one line of text, in eighths of the highest bin of all histograms; a bin that is not empty shows at least one."""
     return "".join(BARS[max(round(8 * value / highest), 1 if value > 0 else 0)] for value in percent)
 
 
-def words(text: str) -> str:
-    """The measures' own words, without their Markdown."""
+def plain_text(text: str) -> str:
+    """A measure's description without Markdown."""
     return text.replace("`", "").replace("*", "")
 
 
-def says(line: Mapping[str, Any]) -> str:
-    """What a measure's line comes to."""
+def conclusion(line: Mapping[str, Any]) -> str:
+    """What a measure shows: whether the model differs from the retrained one, or that the measure cannot discriminate."""
     if line["power"] is False:
-        return "no power here"
+        return "cannot discriminate"
     if line["id"] == "share_of_retrain" and line["model"]["value"] > LARGEST_SHARE:
-        return f"over {LARGEST_SHARE:g}"
+        return f"above {LARGEST_SHARE:g}"
     return {None: "", False: "as retrained", True: "differs from retrained"}[line["apart"]]

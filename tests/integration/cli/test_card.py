@@ -8,7 +8,7 @@ from support.project import Project
 def test_the_command(project: Project) -> None:
     refused = project.run("report", "card", "--method", "model_1")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "holds no run of model_1; `python src/unlearn.py --method model_1` makes one" in refused.stderr
+    assert "holds no run of model_1; `python src/unlearn.py --method model_1` creates one" in refused.stderr
     project.ran("unlearn", "--method", "model_1")
     done = project.ran("report", "card", "--method", "model_1")
     path = project.root / "cards" / done.stdout.strip().rpartition("/")[2]

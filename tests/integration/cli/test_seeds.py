@@ -87,7 +87,7 @@ def test_killed_gone_on_with_extended_and_scored_again(project: Project) -> None
     assert (made["seeds"], shown["value"]) == ([0, 1, 2], mean["accuracy"]["forget"])
     assert "--run.seeds 3" in made["reproduce"]["commands"]["result"]
     for page in (card.with_suffix(".html"), card.with_suffix(".md")):
-        assert "the mean over 3 models that differ in their seed alone (0 to 2)" in page.read_text()
+        assert "the mean over 3 models that differ only in their seed (0 to 2)" in page.read_text()
 
     # Scores again, from tables alone, are the same bytes; the rows hear of them
     made = project.files()

@@ -13,7 +13,7 @@ from lethe._util.redact import plain
 from lethe.config import loader as config
 from lethe.models import checkpoint
 from lethe.plots import histograms
-from lethe.reporting import card
+from lethe.reporting import card, card_content, reproduction
 from lethe.reporting import card_page as cardpage
 from lethe.workspace import scores as results
 from support.cards import CLASSES, asked, changed, logged, put, workspace, written
@@ -113,7 +113,7 @@ def test_the_request(home, undrawn):
 
 def test_histograms_are_of_the_tables_losses():
     tables = {"model": drawn(1, 3.0), "retrained": drawn(100)}
-    found = card.losses(tables)
+    found = card_content.loss_distributions(tables)
     assert found["of"].keys() == {"forget", "test", "retrained"}
     edges = 10 ** np.array(found["log10_edges"])
     loss = tables["model"].loss[tables["model"].rows("forget")]
@@ -124,16 +124,16 @@ def test_histograms_are_of_the_tables_losses():
     assert found["of"]["forget"]["quantiles"][1] == pytest.approx(np.median(loss), rel=1e-3)
 
 
-@pytest.mark.parametrize("tier", card.CANNOT)
+@pytest.mark.parametrize("tier", card_content.LIMITS)
 @pytest.mark.parametrize("method", ["model_1", "model_2"])
 def test_it_claims_no_more_than_it_can(home, undrawn, tier, method):
     made, *_ = written(home, method=method)
-    made |= {"tier": tier, "cannot": [card.CANNOT[tier], *card.BEYOND]}
+    made |= {"tier": tier, "cannot": [card_content.LIMITS[tier], *card_content.ALWAYS]}
     for text in (json.dumps(made), cardpage.markdown(made), cardpage.html(made)):
         assert "certif" not in text.lower()
         assert "guarantee" not in text.lower()
     assert f"<b>Tier T{tier}</b>" in cardpage.html(made)
-    assert card.CANNOT[tier].replace("'", "&#39;") in cardpage.html(made)
+    assert card_content.LIMITS[tier].replace("'", "&#39;") in cardpage.html(made)
 
 
 def test_it_needs_no_network(home):
@@ -152,7 +152,7 @@ def test_the_alarm_is_on_the_card(home, undrawn):
 
 def test_a_retrained_model_that_is_no_baseline_is_called_so(home, undrawn, monkeypatch):
     made, *_ = written(home)
-    assert made["cannot"] == [card.CANNOT[made["tier"]], card.UNTRIED, *card.BEYOND]
+    assert made["cannot"] == [card_content.LIMITS[made["tier"]], card_content.NOT_TRIED, *card_content.ALWAYS]
     monkeypatch.setattr(results, "baseline_warning", lambda where: f"retrained is no valid baseline in {where.root.name}")
     made, markdown, html = written(home)
     first = made["cannot"][0]
@@ -163,15 +163,15 @@ def test_what_all_measures_come_to_stands_at_the_top(home, undrawn):
     made, markdown, html = written(home, method="model_2")
     others = [id_ for id_ in made["tally"]["differ"] if id_ != "accuracy"]
     acquitted = {"kind": "as retrained", "head": "As", "meaning": "."}
-    assert card._weighed(acquitted, made["tally"])["head"] == "Not as the retrained model"
-    assert card._weighed(acquitted, {"able": 20, "differ": ["accuracy"]}) == acquitted
-    by_one = card._weighed(acquitted, {"able": 20, "differ": ["accuracy", others[0]]})
-    assert by_one["head"] == "By forget accuracy as the retrained model, not by every measure" and by_one["kind"] == "as retrained"
-    assert card._weighed({**acquitted, "kind": "over-forgets"}, made["tally"])["kind"] == "over-forgets"
+    assert card_content.weigh_verdict(acquitted, made["tally"])["head"] == "Not as the retrained model"
+    assert card_content.weigh_verdict(acquitted, {"able": 20, "differ": ["accuracy"]}) == acquitted
+    by_one = card_content.weigh_verdict(acquitted, {"able": 20, "differ": ["accuracy", others[0]]})
+    assert by_one["head"] == "As the retrained model by forget accuracy, but not by every measure" and by_one["kind"] == "as retrained"
+    assert card_content.weigh_verdict({**acquitted, "kind": "over-forgets"}, made["tally"])["kind"] == "over-forgets"
     able = {line["measure"] for line in made["measures"] if line["power"]}
     differ = [line["measure"] for line in made["measures"] if line["power"] and line["apart"]]
     assert made["tally"] == {"able": len(able), "differ": list(dict.fromkeys(differ))} and differ
-    said = f"By {len(set(differ))} of the {len(able)} measures that can tell here it differs from the retrained model: accuracy"
+    said = f"It differs from the retrained model by {len(set(differ))} of the {len(able)} measures that can discriminate here: accuracy"
     assert said in html and said in markdown
 
 
@@ -181,26 +181,26 @@ def test_a_measure_that_does_not_tell_original_from_retrained_says_so(home, undr
     assert power["accuracy.forget"] and power["mia.over"] and power["distance.forget"]
     assert power["accuracy.test"] is power["distance.test"] is False
     assert power["tow"] is None  # it takes a second retrained model to know
-    assert html.count("<td>no power here</td>") == [*power.values()].count(False)
+    assert html.count("<td>cannot discriminate</td>") == [*power.values()].count(False)
     split = checkpoint.metadata(home / "logits" / "model_1.safetensors")["split"]
     put(home, "original", drawn(51, 0.0, "original"), split)  # it never learned them
     put(home, "model_1", drawn(1, 1.0, "model_1"), split)
     made, _, html = written(home)
     assert {line["power"] for line in made["measures"] if line["id"] in ("accuracy.forget", "mia.over", "distance.forget")} == {False}
-    assert made["says"]["head"] == "No power here"
+    assert made["says"]["head"] == "Cannot discriminate"
 
 
-@pytest.mark.parametrize(("share", "said"), [(0.19, ""), (0.21, "over 0.2")])
+@pytest.mark.parametrize(("share", "said"), [(0.19, ""), (0.21, "above 0.2")])
 def test_unlearning_that_takes_a_fifth_of_retraining_is_flagged(share, said):
     line = {"id": "share_of_retrain", "model": {"value": share}, "power": None, "apart": None}
-    assert cardpage.says(line) == said
+    assert cardpage.conclusion(line) == said
 
 
 def test_alike_is_by_the_facing_halves_of_the_intervals():
     a = {"value": 10.0, "low": 0.0, "high": 13.0}
-    assert card.alike(a, {"value": 15.0, "low": 11.0, "high": 90.0})  # 5 <= hypot(3, 4)
-    assert not card.alike(a, {"value": 15.1, "low": 11.1, "high": 90.0})
-    assert card.alike({"value": 1.0}, {"value": 1.0}) and not card.alike({"value": 1.0}, {"value": 1.1})
+    assert card_content.within_chance(a, {"value": 15.0, "low": 11.0, "high": 90.0})  # 5 <= hypot(3, 4)
+    assert not card_content.within_chance(a, {"value": 15.1, "low": 11.1, "high": 90.0})
+    assert card_content.within_chance({"value": 1.0}, {"value": 1.0}) and not card_content.within_chance({"value": 1.0}, {"value": 1.1})
 
 
 def test_the_command_is_of_the_rows_own_keys(home, undrawn, monkeypatch):
@@ -208,7 +208,7 @@ def test_the_command_is_of_the_rows_own_keys(home, undrawn, monkeypatch):
     params = {key: plain(value) for key, value in (usual.resolved("original") | usual.resolved("model_1")).items()}
     params |= {"data.forget.fraction": "null", "data.forget.count": "7", "methods.model_1.lr": "0.5", "recipe": "()"}
     row = {"run_id": "run", "metrics": {"seconds": 3.25}, "tags": {"version.torch": "2", "mlflow.source.git.commit": "c0ffee"}}
-    monkeypatch.setattr(card, "find_runs", lambda tags: [row | {"params": params}])
+    monkeypatch.setattr(reproduction, "find_runs", lambda tags: [row | {"params": params}])
     made, _, html = written(home)
     assert (
         made["reproduce"]["commands"]["result"] == "python src/unlearn.py --method model_1 --data.forget.count 7 --methods.model_1.lr 0.5"
@@ -237,18 +237,18 @@ def test_what_became_of_a_request(home, undrawn, capsys):
     past = changed(changed(made, ("request", "ids"), [short(digest(["image/00003"]))]), ("request", "hash"), "0" * 64)
     write_json(home / "cards" / "model_1-000000000000.json", past)
     capsys.readouterr()
-    card.listed(asked(home), "image/00300")
+    card.list_cards(asked(home), "image/00300")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[1] for line in lines] == ["model_2", "model_1"]
     assert all(short(made["request"]["hash"]) in line and line.endswith(".html") for line in lines)
     assert "is below" in lines[0]
-    card.listed(asked(home), "image/00003")
+    card.list_cards(asked(home), "image/00003")
     assert capsys.readouterr().out.count("\n") == 1
     with pytest.raises(UserError, match=r"image/00700: no card in .*cards is of a request that names it; `python src/report\.py card"):
-        card.listed(asked(home), "image/00700")
+        card.list_cards(asked(home), "image/00700")
     (home / "cards" / "torn.json").write_text("{}")
-    with pytest.raises(UserError, match=r"torn\.json is no card"):
-        card.listed(asked(home), "image/00300")
+    with pytest.raises(UserError, match=r"torn\.json is not a card"):
+        card.list_cards(asked(home), "image/00300")
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------------------
@@ -263,9 +263,9 @@ def refused(home, match):
 
 def test_without_a_run_or_its_scores(home, undrawn):
     (home / "scores" / "model_1.json").unlink()
-    refused(home, r"scores/model_1\.json does not exist; `python src/evaluate\.py .*--method model_1` makes it")
+    refused(home, r"scores/model_1\.json does not exist; `python src/evaluate\.py .*--method model_1` creates it")
     (home / "logits" / "model_1.safetensors").unlink()
-    refused(home, r"holds no run of model_1; `python src/unlearn\.py .*--method model_1` makes one")
+    refused(home, r"holds no run of model_1; `python src/unlearn\.py .*--method model_1` creates one")
     shutil.rmtree(home)
     refused(home, r"holds no run of model_1")
 
@@ -273,15 +273,15 @@ def test_without_a_run_or_its_scores(home, undrawn):
 def test_what_does_not_belong_together(home, undrawn):
     scores = json.loads((home / "scores" / "model_1.json").read_text())
     write_json(home / "scores" / "model_1.json", scores | {"of": scores["of"] | {"retrained": "0" * 12}})
-    refused(home, r"scores/model_1\.json is of other tables than .*logits holds; `python src/evaluate\.py .*` makes it anew")
+    refused(home, r"scores/model_1\.json belongs to other tables than .*logits holds; `python src/evaluate\.py .*` creates it again")
     write_json(home / "scores" / "model_1.json", scores)
     tensors, about = checkpoint.load(home / "logits" / "model_1.safetensors")
     checkpoint.save(tensors, home / "logits" / "model_1.safetensors", about | {"split": "other"})
     refused(
-        home, r"logits/model_1\.safetensors was made for other splits than data/splits holds; `python src/unlearn\.py .*` makes it anew"
+        home, r"logits/model_1\.safetensors was made for other splits than data/splits holds; `python src/unlearn\.py .*` creates it again"
     )
     checkpoint.save({"fc.weight": tensors["logits"]}, home / "models" / "model_1.safetensors", {"split": about["split"]})
-    refused(home, r"other splits than data/splits holds; `python src/evaluate\.py .*` makes it anew")
+    refused(home, r"other splits than data/splits holds; `python src/evaluate\.py .*` creates it again")
     checkpoint.save(tensors, home / "logits" / "model_1.safetensors", about)
     refused(home, r"was read from other weights than .*models/model_1\.safetensors holds; `python src/evaluate\.py")
     checkpoint.save({}, home / "models" / "model_1.safetensors", {"split": "other"})

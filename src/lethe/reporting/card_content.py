@@ -1,0 +1,300 @@
+"""Content of an unlearning card: a JSON value, collected from the files of a workspace and the run's record in MLflow."""
+
+import base64
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from lethe._util.errors import UserError
+from lethe._util.files import digest, short
+from lethe.evaluation import catalogue, logits_table
+from lethe.evaluation.logits_table import LogitsTable
+from lethe.evaluation.membership import CHANCE_LEVELS
+from lethe.evaluation.registry import Measure
+from lethe.evaluation.score import Score
+from lethe.evaluation.verdict import KINDS, ResultSet, assess, discriminates
+from lethe.models import checkpoint
+from lethe.reporting.reproduction import find_run, reproduction, weights_hash
+from lethe.workspace import scores
+from lethe.workspace.run_names import RunId
+from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import Prepared
+
+Card = dict[str, Any]
+
+THUMBNAIL = 64  # pixels of the longer side, at most
+BINS, LEAST = 30, 1e-6  # of the loss histograms, on a logarithmic scale; losses below LEAST (nats) count as LEAST
+SEVERAL = 2  # measures that must differ: of some twenty 95 % intervals one misses by chance
+TWO_SIDED = ("distance", "residual")  # measures that a model can miss on both sides of their target, which a retrained model meets
+
+LIMITS = {
+    0: "There is no retrained model to compare with. This page describes how the model behaves; it can't show whether that is forgetting.",
+    1: "Fewer than eight retrained models hardly show how much two of them differ (a single one not at all), so a distance may be noise, "
+    "and a small distance proves nothing.",
+    2: "At least eight retrained models show how much such models differ. Whether a single image stands out was not examined: that takes "
+    "at least 64 of them and as many unlearned ones.",
+    3: "At least 64 retrained and 64 unlearned models were compared, image by image. Even this bounds only the attacks that were tried, "
+    "not attacks that nobody has thought of yet.",
+}
+NOT_TRIED = (
+    "The strongest attack available here, which learns from many models that forgot other images (U-LiRA, evaluate.shadows), was not tried."
+)
+ALWAYS = (
+    "Averages over the request say nothing about single images: one may be remembered while the others are forgotten.",
+    "Only this result was examined. Copies, older checkpoints, backups and models trained from it are outside the scope of this page.",
+    "Retraining is imitated, not performed. If the law or a contract requires retraining, this page does not replace it.",
+)
+
+
+def make_card(prepared: Prepared, name: str) -> Card:
+    """Collect the content of a run's card.
+
+    Args:
+        prepared: the workspace.
+        name: the run.
+
+    Raises:
+        UserError: files are missing or do not belong together; names the command that fixes it.
+    """
+    tables, all_scores = _read(prepared, name)
+    score = all_scores["model"]
+    warning = scores.baseline_warning(prepared.layout)
+    run = find_run(name, tables["model"])
+    lines = measure_lines(all_scores, run)
+    counts = count_measures(lines)
+    return {
+        "method": name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "alarm": score.over_forgetting,
+        "seeds": [*score.seeds],
+        "says": weigh_verdict(_verdict(_result_set(prepared, name, all_scores), name), counts),
+        "request": _request(prepared),
+        "data": {"hash": prepared.hashes["data"], "split": prepared.hashes["split"]}
+        | {"images": {split: len(index) for split, index in prepared.splits.items() if split != "forget"}},
+        "models": _models(prepared, name, tables),
+        "measures": lines,
+        "tally": counts,
+        "missing": {id_: result.missing for id_, result in score.measures.items() if result.missing},
+        "loss": loss_distributions(tables),
+        "tier": score.tier,
+        "references": score.references,
+        "cannot": [
+            *([f"{warning[0].upper()}{warning[1:]}."] if warning else []),
+            LIMITS[score.tier],
+            *([] if any(line["measure"] == "ulira" for line in lines) else [NOT_TRIED]),
+            *ALWAYS,
+        ],
+        "reproduce": reproduction(prepared.config, name, tables, run),
+    }
+
+
+def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[str, Score]]:
+    """Logits tables and scores of `model` and, if they exist, of `original` and `retrained`; checked to be of the same splits."""
+    layout, split = prepared.layout, prepared.hashes["split"]
+    again = {stage: repair_command(stage, prepared.config, method=RunId.parse(name).key) for stage in ("unlearn", "evaluate")}
+    tables, all_scores = {}, {}
+    runs = {"model": name, "original": "original", "retrained": "retrained"}
+    for which, run in runs.items():
+        model, logits = layout.weights(run), layout.logits(run)
+        if which != "model" and not logits.exists():
+            continue
+        foreign = "was made for other splits than data/splits holds"
+        if which == "model" and model.exists() and checkpoint.metadata(model).get("split") != split:
+            raise UserError(f"{model} {foreign}; {again['unlearn']} creates it again")
+        if checkpoint.metadata(logits).get("split") != split:
+            raise UserError(f"{logits} {foreign}; {again['evaluate' if model.exists() else 'unlearn']} creates it again")
+        tables[which] = logits_table.read(logits, run)
+        if model.exists() and tables[which].about.get("model") != checkpoint.weights_hash(checkpoint.load(model)[0]):
+            raise UserError(f"{logits} was read from other weights than {model} holds; {again['evaluate']} creates it again")
+        all_scores[which] = scores.read(layout.scores(run))
+    logits_table.require_same_images(*tables.values())
+    hashes = {which: short(weights_hash(table)) for which, table in tables.items()}
+    for which, score in all_scores.items():
+        known, own = score.tables, hashes | {"model": hashes[which]}
+        if "model" not in known or any(own.get(key) != value for key, value in known.items() if key in runs):
+            raise UserError(
+                f"{layout.scores(runs[which])} belongs to other tables than {layout.all_logits} holds; {again['evaluate']} creates it again"
+            )
+    return tables, all_scores
+
+
+# --- the verdict ------------------------------------------------------------------------------------------------------
+
+
+def _result_set(prepared: Prepared, name: str, all_scores: Mapping[str, Score]) -> ResultSet:
+    accuracies = {name if which == "model" else which: score.accuracy for which, score in all_scores.items()}
+    alarm = all_scores["model"].alarm
+    sizes = {split: len(index) for split, index in prepared.splits.items()}
+    return ResultSet("", "", "", sizes, accuracies, alarms={} if alarm is None else {name: alarm})
+
+
+def _verdict(results: ResultSet, name: str) -> dict[str, str]:
+    """What forget accuracy shows, by the rule of the report; it is "over-forgets" exactly if the alarm is raised."""
+    verdict = assess(results, name)
+    if verdict is None:
+        meaning = "Accuracies say nothing about forgetting without an original and a retrained model."
+        return {"kind": "unknown", "head": "Nothing to compare with", "meaning": meaning}
+    if not discriminates(results) and not results.alarms.get(name):
+        meaning = "Forget accuracy does not separate the original from the retrained model, so it can't judge this model."
+        return {"kind": "no power", "head": "Cannot discriminate", "meaning": meaning}
+    head, meaning = KINDS[verdict.kind]
+    return {"kind": verdict.kind, "head": head, "meaning": meaning}
+
+
+def weigh_verdict(verdict: dict[str, str], counts: Card) -> dict[str, str]:
+    """Withdraw a favourable verdict by forget accuracy if other measures separate the model from a retrained one.
+
+    Args:
+        verdict: kind, head and meaning, by forget accuracy.
+        counts: of `count_measures`.
+    """
+    others = [id_ for id_ in counts["differ"] if id_ != "accuracy"]
+    if verdict["kind"] not in ("as retrained", "undecided") or not others:
+        return verdict
+    if len(others) < SEVERAL:
+        return verdict | (
+            {"head": "As the retrained model by forget accuracy, but not by every measure"} if verdict["kind"] == "as retrained" else {}
+        )
+    meaning = "Forget accuracy does not separate them by more than chance, but other measures do."
+    return {"kind": "differs", "head": "Not as the retrained model", "meaning": meaning}
+
+
+# --- the request ------------------------------------------------------------------------------------------------------
+
+
+def _request(prepared: Prepared) -> Card:
+    """The request, with hashes in place of ids: an id leads to its card, but a card does not disclose the ids."""
+    images, forget = prepared.images, prepared.splits["forget"]
+    ids = sorted(images.ids[i] for i in forget)
+    classes = Counter(images.classes[images.labels[i]] for i in forget)
+    number = prepared.config.card.thumbnails
+    return {
+        "hash": digest(ids),
+        "images": len(ids),
+        "of": images.train,
+        "classes": {name: classes[name] for name in images.classes if name in classes},
+        "ids": [short(digest([id_])) for id_ in ids],
+        "thumbnails": [_thumbnail(prepared, int(i)) for i in _evenly(sorted(forget, key=lambda i: images.ids[i]), number)],
+    }
+
+
+def _evenly(items: list[Any], number: int) -> list[Any]:
+    """At most `number` items, evenly spaced."""
+    return [items[i] for i in sorted({round(at) for at in np.linspace(0, len(items) - 1, min(number, len(items)))})] if number else []
+
+
+def _thumbnail(prepared: Prepared, index: int) -> dict[str, str]:
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(prepared.images.pixels[index].transpose(1, 2, 0)))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    png = io.BytesIO()
+    picture.save(png, "PNG", optimize=True)
+    return {"class": prepared.images.classes[prepared.images.labels[index]], "png": base64.b64encode(png.getvalue()).decode()}
+
+
+# --- models and measures ----------------------------------------------------------------------------------------------
+
+
+def _models(prepared: Prepared, name: str, tables: Mapping[str, LogitsTable]) -> Card:
+    """Hashes of each model's weights and table, and metadata of its file, which may no longer exist."""
+    models: Card = {}
+    for which, table in tables.items():
+        path = prepared.layout.weights(name if which == "model" else which)
+        metadata = checkpoint.metadata(path) if path.exists() else {}
+        about = {key: metadata[key] for key in ("architecture", "provenance", "seed", "recipe") if key in metadata}
+        models["result" if which == "model" else which] = {"weights": weights_hash(table), "logits": table.hash, **about}
+    return models
+
+
+def measure_lines(all_scores: Mapping[str, Score], run: Mapping[str, Any] | None) -> list[Card]:
+    """One line for each measure that has a value, in the order of the catalogue.
+
+    `power`: whether the measure discriminates the original from the retrained model by more than chance; `apart`: whether the model
+    differs from the retrained model by more than chance; None if that can't be known. Cost is taken from the MLflow run."""
+    model, original, retrained = (_entries(all_scores.get(which)) for which in ("model", "original", "retrained"))
+    lines: list[Card] = []
+    for measure in catalogue.all_measures():
+        for id_, entry in model.items():
+            if "value" not in entry or not (id_ == measure.id or id_.startswith(f"{measure.id}.")):
+                continue
+            reference, began = _number(entry.get("reference") or retrained.get(id_)), _number(original.get(id_))
+            line = {"measure": measure.id, "id": id_, "about": measure.about, "aim": measure.target, "interval": entry.get("interval", "")}
+            line |= {"model": _number(entry), "reference": reference, "original": began}
+            target = reference or _known_target(measure, id_)
+            lines.append(line | {"power": _differ(began, target), "apart": _differ(_number(entry), target)})
+        if measure.depends_on_machine and run and measure.id in run["metrics"]:
+            value = {"value": run["metrics"][measure.id]}
+            line = {"measure": measure.id, "id": measure.id, "about": measure.about, "aim": measure.target, "interval": ""}
+            lines.append(line | {"model": value, "reference": None, "original": None, "power": None, "apart": None})
+    return lines
+
+
+def _entries(score: Score | None) -> dict[str, dict[str, Any]]:
+    """The measures of a score as in its file."""
+    return {id_: result.to_json() for id_, result in score.measures.items()} if score else {}
+
+
+def count_measures(lines: Sequence[Card]) -> Card:
+    """Count the measures that discriminate the original from the retrained model (`able`); list those by which the model differs.
+
+    A measure differs if any of its parts does."""
+    able = dict.fromkeys(line["measure"] for line in lines if line["power"])
+    return {
+        "able": len(able),
+        "differ": [id_ for id_ in able if any(line["measure"] == id_ and line["power"] and line["apart"] for line in lines)],
+    }
+
+
+def _number(entry: Mapping[str, Any] | None) -> dict[str, float] | None:
+    return {key: entry[key] for key in ("value", "low", "high") if key in entry} if entry and "value" in entry else None
+
+
+def _known_target(measure: Measure, id_: str) -> dict[str, float] | None:
+    """What a retrained model scores, if that is known without one."""
+    if measure.id in TWO_SIDED and isinstance(measure.target, int | float):
+        return {"value": float(measure.target)}
+    return {"value": CHANCE_LEVELS[id_]} if id_ in CHANCE_LEVELS else None
+
+
+def _differ(a: Mapping[str, float] | None, b: Mapping[str, float] | None) -> bool | None:
+    return None if a is None or b is None else not within_chance(a, b)
+
+
+def within_chance(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    """Whether two independent numbers differ by no more than chance, from their own intervals (value, low, high).
+
+    The interval of the difference is the root of the sum of squares (Zou and Donner, doi:10.1002/sim.3095). Without intervals: whether
+    they are equal."""
+    low, high = sorted((a, b), key=lambda one: one["value"])
+    reach = math.hypot(low.get("high", low["value"]) - low["value"], high["value"] - high.get("low", high["value"]))
+    return high["value"] - low["value"] <= reach
+
+
+def loss_distributions(tables: Mapping[str, LogitsTable]) -> Card:
+    """Histograms (percent of the images in each bin) and quantiles of the loss.
+
+    Of the model on forget and on test, and of the original and the retrained model on forget, over common bins of log10(loss / nats)."""
+    asked = {
+        "forget": ("model", "forget"),
+        "test": ("model", "test"),
+        "retrained": ("retrained", "forget"),
+        "original": ("original", "forget"),
+    }
+    losses = {
+        what: np.maximum(tables[which].loss[tables[which].rows(split)], LEAST) for what, (which, split) in asked.items() if which in tables
+    }
+    losses = {what: loss for what, loss in losses.items() if len(loss)}
+    ends = np.log10(np.concatenate(list(losses.values())))
+    edges = np.linspace(math.floor(ends.min()), max(math.ceil(ends.max()), math.floor(ends.min()) + 1), BINS + 1)
+    of: Card = {}
+    for what, loss in losses.items():
+        shares = 100 * np.histogram(np.log10(loss), edges)[0] / len(loss)
+        quantiles = [float(f"{value:.4g}") for value in np.quantile(loss, (0.1, 0.5, 0.9))]
+        of[what] = {"images": len(loss), "percent": shares.round(3).tolist(), "quantiles": quantiles}
+    return {"log10_edges": edges.round(4).tolist(), "of": of}

@@ -1,0 +1,76 @@
+"""How to reproduce a result: the commands, from the parameters of its MLflow run, and the versions and machine it ran on."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lethe._util import checkout
+from lethe._util.errors import RunFailed
+from lethe._util.log import log
+from lethe._util.redact import plain
+from lethe.config.loader import OVERLAYS, Config, load
+from lethe.evaluation import seed_aggregation
+from lethe.evaluation.logits_table import LogitsTable
+from lethe.tracking.run_log import find_runs
+from lethe.workspace.run_names import RunId
+from lethe.workspace.settings import repair_command
+
+TAGS = {"mlflow.source.git.commit": "commit", "git_dirty": "edited", "device": "device", "precision": "precision"}
+
+
+def weights_hash(table: LogitsTable) -> str:
+    """Hash of the weights that a logits table was read from."""
+    return table.about.get("model", table.hash)
+
+
+def find_run(name: str, table: LogitsTable) -> dict[str, Any] | None:
+    """The MLflow run that produced a result; None, with a message, if the tracking server is not available."""
+    try:
+        runs = find_runs({"method": name, "result": seed_aggregation.result(weights_hash(table), table.about)})
+    except RunFailed as error:
+        log(f"the card does not include the MLflow run: {error}")
+        return None
+    return runs[0] if runs else None
+
+
+def reproduction(config: Config, name: str, tables: Mapping[str, LogitsTable], run: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Commands that reproduce a result and its scores, and what is known about the run.
+
+    Args:
+        config: the configuration that the card was requested with; its keys are used if there is no MLflow run.
+        name: the run.
+        tables: logits tables of `model` and `original`.
+        run: the MLflow run of the result: its parameters and those of the original's run give the keys.
+
+    Returns:
+        `commands` for `result` and `scores`; `about`: versions, commit, device, precision, run id.
+    """
+    method = RunId.parse(name).key
+    if run is None:
+        again = {stage: repair_command(stage, config, method=method).strip("`") for stage in ("unlearn", "evaluate")}
+        return {"commands": {"result": again["unlearn"], "scores": again["evaluate"]}, "about": {}}
+    original = find_run("original", tables["original"]) if "original" in tables else None
+    params: dict[str, str] = (original["params"] if original else {}) | run["params"]
+    params["run.seeds"] = run["tags"].get("seeds", "1")
+    keys = {stage: _changed_keys(params, stage, method) for stage in ("unlearn", *OVERLAYS)}
+    shortest = min(keys, key=lambda stage: len(keys[stage]))
+    tags: dict[str, str] = run["tags"]
+    about = {key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")}
+    about |= {word: tags[tag] for tag, word in TAGS.items() if tag in tags}
+    commands = {"result": _command(shortest, keys[shortest]), "scores": _command("evaluate", keys["unlearn"])}
+    return {"commands": commands, "about": about | {"run": run["run_id"]}}
+
+
+def _command(stage: str, keys: Mapping[str, str]) -> str:
+    return checkout.command(stage, *(word for key, value in keys.items() for word in (f"--{key}", value)))
+
+
+def _changed_keys(params: Mapping[str, str], stage: str, method: str) -> dict[str, str]:
+    """The keys in which a run differs from the present params.yaml with the overlay of the stage; the method first."""
+    asked = load([], overlay=stage if stage in OVERLAYS else None)
+    first = {"method": method} if method != asked.method or stage not in OVERLAYS else {}
+    asked = replace(asked, method=method)
+    usual = {key: plain(value) for key, value in (asked.resolved("original") | asked.resolved(method)).items()}
+    keys = {key: value for key, value in sorted(params.items()) if key in usual and usual[key] != value and key != "method"}
+    forget = {key for key in keys if key.startswith("data.forget.")}  # naming one of the four unsets the others
+    return first | {key: value for key, value in keys.items() if key not in forget or value != plain(None)}
