@@ -1,0 +1,59 @@
+"""Words that prose in the sources, the README and the docs does not use, and what it says instead."""
+
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from support.project import ROOT
+
+# Extend it as more of them are gone
+INSTEAD = {
+    "are told": "log, message, text",
+    "can not": "cannot",
+    "climb": "gradient ascent",
+    "everybody": "all, every",
+    "glance": "evaluate_sample",
+    "mended": "repaired",
+    "naught": "zero",
+    "thereof": "its, of it",
+    "therein": "in it",
+    "whence": "from where",
+    "who stops": "an interrupt",
+    "yardstick": "baseline",
+}
+NAMES = {"BadInput": "UserError", "TooFew": "InsufficientData", "Refs": "References"}
+
+
+def prose(path: Path) -> str:
+    """Comments and strings of a Python file; all else as it is, without what is typed."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+    return "\n".join(token.string for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type in kinds)
+
+
+def pages() -> list[Path]:
+    documents = [path for path in (ROOT / "docs").rglob("*.md") if path.name != "log.md"]  # the log keeps what it said
+    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "src").rglob("*.jinja"), *documents]
+    return sorted([*files, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "params.yaml", "Makefile", "dvc.yaml"))])
+
+
+PROSE = {str(path.relative_to(ROOT)): prose(path) for path in pages()}
+
+
+@pytest.mark.parametrize("word", INSTEAD)
+def test_prose_says_the_fields_word(word: str) -> None:
+    pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+    found = [f"{name}: {match[0]}" for name, text in PROSE.items() for match in pattern.finditer(text)]
+    assert not found, f"say: {INSTEAD[word]}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_of_before_is_left(name: str) -> None:
+    pattern = re.compile(rf"\b{name}\b")
+    found = [str(path.relative_to(ROOT)) for path in pages() if pattern.search(path.read_text(encoding="utf-8"))]
+    assert not found, f"it is called {NAMES[name]} now"
