@@ -228,8 +228,10 @@ def tracked(setting: Setting) -> dict[str, float]:
     from lethe.config import loader as config
     from lethe.data.images import Images
     from lethe.engine.epoch_table import TIMES
-    from lethe.pipeline.runner import started
+    from lethe.pipeline.runner import start
     from lethe.workspace import workspace
+    from lethe.workspace.plan import PlannedRun
+    from lethe.workspace.run_names import RunId
 
     n = len(setting.labels)
     train = len(setting.splits["retain"]) + len(setting.splits["forget"])
@@ -245,9 +247,11 @@ def tracked(setting: Setting) -> dict[str, float]:
         with contextlib.redirect_stderr(io.StringIO()):
             prepared = workspace.Prepared(said, images, splits)
             began = time.perf_counter()
-            with started(prepared, "hybrid_4", setting.case.recipe(), prepared.network(0), launched=False) as run:
+            planned = PlannedRun(RunId("hybrid_4"), setting.case.recipe(), 0, None)
+            with start(prepared, planned, launched=False) as run:
                 following = time.perf_counter()
-                run.follow()
+                for epoch in engine.run(planned.recipe, run.network, run.data, run.options, state=run.state):
+                    run.record(epoch)
                 followed = time.perf_counter() - following
                 told = run.resume.history
         whole = time.perf_counter() - began

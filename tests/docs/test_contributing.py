@@ -100,7 +100,7 @@ def test_a_new_method(copy: Copy, built: Path) -> None:
     said = copy.typed("docs/generate.py", "src/unlearn.py --method joint --explain", "src/unlearn.py --method joint", "src/report.py")
     assert said.count("exit code 0\n") == 4, said
     assert "## joint\n" in (copy / "docs" / "methods.md").read_text()
-    assert "word          8xRF\n" in said
+    assert "batch order   8xRF\n" in said
     assert re.search(r"^joint  .*\d", said, re.MULTILINE)
     assert re.search(r"^\| joint \|.*\d \([+-]", (copy / "report" / "report.md").read_text(), re.MULTILINE)
 

@@ -17,7 +17,7 @@ from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
 from lethe.engine.engine import Epoch, FrozenReferences
 from lethe.engine.options import RunOptions
-from lethe.engine.resume import Resume, resumable
+from lethe.engine.resume import Resume
 from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
@@ -151,6 +151,7 @@ def attempt(steps: Recipe, folder: Path, data: Data, student: Module) -> list[Ep
     epochs = engine.run(steps, student, data, RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"])), state=state)
     seen = []
     with suppress(Boom):
-        for epoch in resumable(epochs, resume, state, student):
+        for epoch in epochs:
+            resume.record(epoch, state, student)
             seen.append(told(epoch))
     return seen

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 
 from lethe._util.errors import RunFailed, UserError
@@ -19,6 +19,8 @@ except ModuleNotFoundError as error:
     print(f"error: {sys.executable} has no {error.name}; `make env` builds .venv, which has: .venv/bin/python", file=sys.stderr)
     sys.exit(2)
 
+STOPS = (UserError, RunFailed, KeyboardInterrupt, BrokenPipeError)  # what ends a command without a traceback
+
 
 def lethe() -> int:
     """Run the console command `lethe <verb> [...]`.
@@ -29,7 +31,11 @@ def lethe() -> int:
     verb, *words = sys.argv[1:] or [""]
     if verb in STAGES:
         return main(verb, words, program=f"lethe {verb}")
-    return _exit_code(lambda: _without_verb(verb))
+    try:
+        _without_verb(verb)
+    except STOPS as error:
+        return _exit_code(error)
+    return 0
 
 
 def _without_verb(word: str) -> None:
@@ -52,27 +58,29 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if "--help" in words or "-h" in words:
-        return _exit_code(lambda: print(manual.stage(verb, program or f"python src/{verb}.py")))
-    signal.signal(signal.SIGTERM, _stop)
-    dvc_stage.begin()
-    return _exit_code(lambda: STAGES[verb].parse(words).run(verb))
-
-
-def _exit_code(work: Callable[[], int | None]) -> int:
-    """Run `work`; an error that the user can mend becomes one line on stderr, without a traceback."""
     try:
+        if "--help" in words or "-h" in words:
+            print(manual.stage(verb, program or f"python src/{verb}.py"))
+            return 0
+        signal.signal(signal.SIGTERM, _stop)
+        dvc_stage.begin()
+        work = STAGES[verb].parse(words).work(verb)
         return work() or 0
-    except UserError as error:
+    except STOPS as error:
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Print an error that the user can mend as one line on stderr, without a traceback; return its exit code."""
+    if isinstance(error, UserError):
         print(f"error: {clean(str(error))}", file=sys.stderr)
         return 2
-    except RunFailed as error:
+    if isinstance(error, RunFailed):
         print(f"failed: {clean(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:  # `... | head`: the reader has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `... | head`: the reader has enough
     return 0
 
 

@@ -24,14 +24,14 @@ class Command:
     overlay: str | None = None  # section of params.yaml laid over the others
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
-    def run(self, verb: str) -> int | None:
-        """Call the function of the stage `verb`. Returns an exit code where it gives one."""
+    def work(self, verb: str) -> Callable[[], int | None]:
+        """Return what to call: the function of the stage `verb` with its configuration. It gives an exit code or None."""
         if self.words is None:
-            return self._resolve()(**self.arguments)
+            return partial(self._resolve(), **self.arguments)
         remembered = None if verb == "fingerprint" else settings.layer  # it describes params.yaml
         config = load(self.words, overlay=self.overlay, settings=remembered)  # first: bad input answers at once
         settings.check(config, verb)
-        return self._resolve()(config, **self.arguments)
+        return partial(self._resolve(), config, **self.arguments)
 
     def _resolve(self) -> Callable[..., int | None]:
         module, _, name = self.function.partition(":")
@@ -62,7 +62,7 @@ def _unlearn(words: list[str]) -> Command:
 
 def _evaluate(words: list[str]) -> Command:
     words, names = split_methods(words)
-    return Command("lethe.pipeline.unlearn:evaluate", words, arguments={"names": names})
+    return Command("lethe.pipeline.evaluate:evaluate", words, arguments={"names": names})
 
 
 def _search(words: list[str]) -> Command:
@@ -127,7 +127,7 @@ STAGES = {
     "retrain": Stage("train the reference on retain alone, or take retrain.checkpoint", partial(_plain, "lethe.pipeline.stages:retrain")),
     "bank": Stage(
         "train the reference bank: pretrain.seeds originals and retrain.seeds retrained models, kept as logits tables",
-        partial(_plain, "lethe.pipeline.bank_training:grow"),
+        partial(_plain, "lethe.pipeline.bank_training:train_bank"),
     ),
     "unlearn": Stage(
         "unlearn by --method, doing first what is missing",

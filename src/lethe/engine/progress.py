@@ -1,7 +1,6 @@
 """The progress display of a run, on stderr."""
 
 import sys
-from collections.abc import Iterable, Iterator
 
 from lethe.data.device_data import Data
 from lethe.engine.engine import Epoch
@@ -9,20 +8,38 @@ from lethe.engine.epoch_table import MEASURED
 from lethe.recipes.recipe import Phase, Recipe
 
 
-def show_progress(epochs: Iterable[Epoch], recipe: Recipe, data: Data, label: str) -> Iterator[Epoch]:
-    """Show a line per epoch on stderr, with the time left; on a terminal also a progress bar."""
-    total = [steps_in_epoch(phase, e, data) for phase in recipe if isinstance(phase, Phase) for e in range(phase.epochs)]
-    display = _Bar(len(total), label) if sys.stderr.isatty() else _Lines()
-    seconds = done = evaluating = 0.0
-    with display:
-        for epoch in epochs:
-            if epoch.steps:
-                seconds, done = seconds + epoch.seconds, done + epoch.steps
-                evaluating = epoch.evaluate_seconds or evaluating
-            todo = total[epoch.global_epoch :]
-            left = sum(todo) * seconds / done + evaluating * len(todo) if done else None
-            display.show(epoch, len(total), left)
-            yield epoch
+class Progress:
+    """Show a line per epoch on stderr, with the time left; on a terminal also a progress bar.
+
+    Args:
+        recipe: phases and edits of the run.
+        data: what it trains on, for the number of steps.
+        label: name of the run.
+    """
+
+    def __init__(self, recipe: Recipe, data: Data, label: str) -> None:
+        self.steps = [steps_in_epoch(phase, e, data) for phase in recipe if isinstance(phase, Phase) for e in range(phase.epochs)]
+        self._display = _Bar(len(self.steps), label) if sys.stderr.isatty() else _Lines()
+        self._seconds = self._done = self._evaluating = 0.0
+
+    def __enter__(self) -> "Progress":
+        self._display.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def show(self, epoch: Epoch) -> None:
+        if epoch.steps:
+            self._seconds, self._done = self._seconds + epoch.seconds, self._done + epoch.steps
+            self._evaluating = epoch.evaluate_seconds or self._evaluating
+        todo = self.steps[epoch.global_epoch :]
+        left = sum(todo) * self._seconds / self._done + self._evaluating * len(todo) if self._done else None
+        self._display.show(epoch, len(self.steps), left)
+
+    def close(self) -> None:
+        """End the bar; calling it again does nothing."""
+        self._display.close()
 
 
 def steps_in_epoch(phase: Phase, epoch: int, data: Data) -> int:
@@ -59,11 +76,10 @@ def progress_line(epoch: Epoch, epochs: int, left: float | None) -> str:
 class _Lines:
     """One line per epoch, for logs."""
 
-    def __enter__(self) -> "_Lines":
+    def open(self) -> None:
         print(HEADER, file=sys.stderr)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         pass
 
     def show(self, epoch: Epoch, epochs: int, left: float | None) -> None:
@@ -87,13 +103,13 @@ class _Bar:
         self.bar = Progress(*columns, console=Console(stderr=True, highlight=False))
         self.task = self.bar.add_task(label, total=epochs, left="")
 
-    def __enter__(self) -> "_Bar":
+    def open(self) -> None:
         self.bar.start()
         self.bar.console.print(HEADER)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+    def close(self) -> None:
+        if self.bar.live.is_started:
+            self.bar.stop()
 
     def show(self, epoch: Epoch, epochs: int, left: float | None) -> None:
         self.bar.console.print(progress_line(epoch, epochs, left))

@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,14 +66,12 @@ class Resume:
         checkpoint.save(state.tensors(model), self.path, {"state": json.dumps(values)})
         self.saved = state.global_epoch
 
+    def record(self, epoch: Epoch, state: State, model: Module) -> dict[str, Any]:
+        """Append an epoch to the history, save the state that follows it, and return the epoch's row."""
+        self.history.append(epoch_row(epoch) | durations(epoch) | {"at": int(time.time() * 1000)})
+        self.save(state, model)
+        return self.history[-1]
+
     def done(self) -> None:
         """Delete the folder: the run is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def resumable(epochs: Iterable[Epoch], resume: Resume, state: State, model: Module) -> Iterator[Epoch]:
-    """Save the resume state after every epoch, before anything else sees the epoch."""
-    for epoch in epochs:
-        resume.history.append(epoch_row(epoch) | durations(epoch) | {"at": int(time.time() * 1000)})
-        resume.save(state, model)
-        yield epoch

@@ -1,4 +1,4 @@
-"""What would happen: the phases of a recipe in numbers. Reads no data, writes nothing."""
+"""A dry run: the phases of the planned recipes in numbers. Reads no data, writes nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,38 +11,45 @@ from lethe.data import deletion_request, sources
 from lethe.data.device_data import Data
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
-from lethe.evaluation import seed_aggregation as seeds
-from lethe.models import architectures as model
-from lethe.models import device as compute
+from lethe.evaluation import seed_aggregation
+from lethe.models import architectures, device
 from lethe.recipes.ordering import First, short
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.layout import Layout
+from lethe.workspace.plan import plan
 
 
 def explain(config: Config, measure: bool = False) -> str:
-    """Per phase: epochs, word, steps, learning rate, scale, who trains, BatchNorm. `measure`: also about how long."""
+    """Describe what a run would do: per phase its epochs, batch order, steps, learning rate, scale, trainable layers, BatchNorm mode.
+
+    Args:
+        config: the configuration.
+        measure: also take three steps of each phase on random images, and estimate the time.
+
+    Raises:
+        UserError: the deletion request names no image, or all of them.
+    """
     retain, forget, classes = _sizes(config)
-    chosen = compute.resolve(config.run)
-    network = chosen.place(model.build(config.model.architecture, classes, 0))
+    chosen = device.resolve(config.run)
+    network = chosen.place(architectures.build(config.model.architecture, classes, 0))
     weights = sum(parameter.numel() for parameter in network.parameters())
     lines = [f"{config.model.architecture}, {weights:,} weights; retain {retain:,}, forget {forget:,} images; {chosen}"]
     lines.append("R: an optimizer step on a batch of retain; F: one on a batch of forget, its gradient times the scale")
     if config.data.forget.ids is not None:
-        lines.append("the list's ids are counted, not looked for among the images")
-    recipes = config.chain_recipes() if config.chain else {config.method: config.recipe()}
-    if (number := config.run.seeds) > 1:
-        first, name = config.run.seed, config.method
+        lines.append("ids in the list are counted, but not looked up among the images")
+    runs = plan(config)
+    recipes = {planned.run.method: planned.recipe for planned in runs}
+    if runs[0].run.seed is not None:
+        name, numbers = config.method, seed_aggregation.seed_range([planned.seed for planned in runs])
         each = f"models/{name}.seed<k>.safetensors, epochs/{name}.seed<k>.csv"
-        lines.append(
-            f"{number} runs from one original, by seeds {seeds.seed_range(range(first, first + number))}: {each}; those that are there stay"
-        )
+        lines.append(f"{len(runs)} runs from one original, by seeds {numbers}: {each}; finished seeds are kept")
     for name, recipe in recipes.items():
         lines += ["", f"{name}: {len(recipe)} phases"]
         for step in recipe:
             lines += _phase(step, network, retain, forget) if isinstance(step, Phase) else [f"  edit {step!r}"]
         if measure:
-            took, by = _seconds(recipe, network, config, chosen, retain, forget), " by each seed" if config.run.seeds > 1 else ""
-            lines.append(f"  about {took:,.0f} s of steps on this machine{by}, evaluation apart")
+            took, each = _seconds(recipe, network, config, chosen, retain, forget), " per seed" if runs[0].run.seed is not None else ""
+            lines.append(f"  about {took:,.0f} s of steps on this machine{each}, without evaluation")
     return "\n".join(lines)
 
 
@@ -53,15 +60,15 @@ def print_explanation(config: Config, measure: bool = False) -> None:
 
 def _phase(phase: Phase, network: torch.nn.Module, retain: int, forget: int) -> list[str]:
     lengths = _lengths(phase, retain, forget)
-    words = [phase.word(lengths, epoch) for epoch in range(phase.epochs)]
-    steps = sum(map(len, words))
+    orders = [phase.word(lengths, epoch) for epoch in range(phase.epochs)]
+    steps = sum(map(len, orders))
     lines = [f"  {phase.name}: {phase.epochs} epochs, {steps:,} optimizer steps, batch {phase.batch_size}"]
-    if not words:
+    if not orders:
         return lines
-    lines.append(f"    word          {short(iter(words[0]))}")
-    longer = [epoch for epoch, word in enumerate(words) if len(word) > len(words[0])]
+    lines.append(f"    batch order   {short(iter(orders[0]))}")
+    longer = [epoch for epoch, order in enumerate(orders) if len(order) > len(orders[0])]
     if longer:
-        lines.append(f"    every {longer[0] + 1}th       {short(iter(words[longer[0]]))}")
+        lines.append(f"    every {longer[0] + 1}th       {short(iter(orders[longer[0]]))}")
     moments = sorted({0.0, 0.5, (phase.epochs - 1) / phase.epochs})
     if phase.lr_steps == "batch":
         moments = sorted({*moments, 0.3})
@@ -76,7 +83,7 @@ def _phase(phase: Phase, network: torch.nn.Module, retain: int, forget: int) -> 
             blocks = ", ".join(dict.fromkeys(name.split(".")[0] for name, _ in network.named_parameters() if name in trains))
             lines.append(f"    trains        {blocks}: {moving:,} weights" + (f", from epoch {epoch} on" if epoch else ""))
             before = trains
-    lines.append(f"    BatchNorm     {phase.batchnorm}; optimizer {phase.optimizer or 'goes on'}; keeps the {phase.keep} epoch")
+    lines.append(f"    BatchNorm     {phase.batchnorm}; optimizer {phase.optimizer or 'continues'}; keeps the {phase.keep} epoch")
     return lines
 
 
@@ -96,7 +103,7 @@ def _lengths(phase: Phase, retain: int, forget: int) -> dict[str, int]:
 
 
 def _sizes(config: Config) -> tuple[int, int, int]:
-    """Retain and forget images, and classes: from the listing alone, no image is read where it tells."""
+    """Return the numbers of retain images, forget images and classes; from the listing of the images where that suffices."""
     asked = config.data
     root = config.path(asked.root) if asked.root else None
     cache = Layout(config.workspace).data
@@ -118,8 +125,8 @@ def _sizes(config: Config) -> tuple[int, int, int]:
     return train - wanted, wanted, classes
 
 
-def _seconds(recipe: Recipe, network: torch.nn.Module, config: Config, chosen: compute.Compute, retain: int, forget: int) -> float:
-    """The engine itself takes three steps of every phase on random images (behind three to warm up), scaled to all its steps."""
+def _seconds(recipe: Recipe, network: torch.nn.Module, config: Config, chosen: device.Compute, retain: int, forget: int) -> float:
+    """Estimate the seconds of all steps: the engine takes three of each phase on random images, after three to warm up."""
     phases = [step for step in recipe if isinstance(step, Phase) and step.epochs]
     probe = tuple(replace(phase, epochs=2, order=First(3, phase.order), keep="last") for phase in phases)
     size, most = config.data.image_size, max(phase.batch_size for phase in phases)

@@ -1,4 +1,4 @@
-"""Which MLflow rows there are, and what stands on them: names, tags, parameters, descriptions."""
+"""The MLflow runs of a workspace: their names, tags, parameters, descriptions and final metrics."""
 
 import importlib.metadata
 import inspect
@@ -17,45 +17,51 @@ from lethe.config.loader import STAGE, Config
 from lethe.data.splits import SPLITS
 from lethe.engine.epoch_table import MEASURED, read_csv, row_metrics
 from lethe.engine.resume import Resume
-from lethe.evaluation import seed_aggregation as seeds
+from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.evaluation.score import accuracy_and_loss
-from lethe.models import architectures as model
-from lethe.models import checkpoint
-from lethe.recipes.recipe import Recipe
+from lethe.models import architectures, checkpoint
 from lethe.recipes.registry import find_method
 from lethe.tracking.mlflow_store import ROW
 from lethe.tracking.run_log import RunLog
-from lethe.workspace import scores as results
-from lethe.workspace import timing as clock
+from lethe.workspace import scores, timing
+from lethe.workspace.plan import PlannedRun
 from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared
 
-COLOUR = {"original": "#8c8c8c", "retrained": "#111111"}  # else the UI may give both the same
+COLOUR = {"original": "#8c8c8c", "retrained": "#111111"}  # the UI could give both the same
 ABOUT = {
     "original": "The model before unlearning, trained on retain and forget.",
-    "retrained": "The reference: the same training on retain alone. What perfect unlearning would look like.",
+    "retrained": "The reference: the same training on retain alone, the result that perfect unlearning would have.",
 }
-ABOUT_BANK = "Originals and retrained models that differ in their seed alone; beside them everything is measured."
+ABOUT_BANK = "Originals and retrained models that differ in their seed alone. Every measure compares with them."
 READING = (
-    "Read every number against the row *retrained*: `<split>.distance` is accuracy minus the retrained model's, and 0 is the aim. "
-    "Forget accuracy far *below* retrained is over-forgetting, and shows what was forgotten as surely as remembering does."
+    "Compare every number with the run *retrained*: `<split>.distance` is accuracy minus the retrained model's, and the target is 0. "
+    "Forget accuracy far *below* retrained is over-forgetting, which reveals what was forgotten just as remembering does."
 )
 
 
-def opened(
+def open_run(
     prepared: Prepared,
-    name: str,
-    recipe: Recipe,
+    planned: PlannedRun,
     start: str,
     resume: Resume,
     *,
     launched: bool,
     parent: Mapping[str, Any] | None = None,
 ) -> RunLog:
-    """The row of a run that is starting or going on; noted in the resume state, so that it is found again."""
-    config = prepared.config
+    """Open the MLflow run of a run that starts or resumes. The resume state keeps its reference, so that it is found again.
+
+    Args:
+        prepared: the images and splits, configured for the run's seed.
+        planned: the run.
+        start: short hash of the weights it starts from.
+        resume: its history so far, which is sent where it is missing.
+        launched: whether the MLflow run that a launcher made, if one did, is this run's.
+        parent: reference of the parent MLflow run; None: it has none.
+    """
+    config, name, recipe = prepared.config, str(planned), planned.recipe
     row = RunLog.open(
         config.workspace,
         name=name,
@@ -69,11 +75,11 @@ def opened(
     )
     resume.row = row.reference()
     row.text("recipe.txt", "\n".join(map(repr, recipe)) + "\n")
-    _inputs(row, prepared)
+    _log_inputs(row, prepared)
     return row
 
 
-def _inputs(row: RunLog, prepared: Prepared) -> None:
+def _log_inputs(row: RunLog, prepared: Prepared) -> None:
     data = prepared.config.data
     row.text("params.resolved.json", prepared.config.as_json())
     row.dataset(
@@ -87,7 +93,7 @@ def _inputs(row: RunLog, prepared: Prepared) -> None:
 
 
 def tags(prepared: Prepared, name: str) -> dict[str, str]:
-    """What makes a table of rows: the same `data`, `split` and `original`."""
+    """Return the tags that make runs comparable (equal `data`, `split` and `original`) and show where they ran."""
     compute, run = prepared.compute, RunId.parse(name)
     return (
         {
@@ -106,14 +112,14 @@ def tags(prepared: Prepared, name: str) -> dict[str, str]:
 
 
 def where_to_look() -> str:
-    """The command that opens the runs, and the address under which their table shows the columns that matter."""
+    """Return the command that opens the UI, and the address of the runs' table with the columns that matter."""
     experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or ("" if os.environ.get("MLFLOW_EXPERIMENT_NAME") else "0")
     page = f"experiments/{experiment}/runs?viewStateShareKey=lethe" if experiment else "experiments"
     return f"`{'make' if CHECKOUT else 'lethe'} ui`, then http://127.0.0.1:5000/#/{page}"
 
 
 def describe(config: Config, name: str, several: bool = False) -> str:
-    """Two lines on what the row is, and how to read it."""
+    """Return a description in Markdown: what the run is, and how to read its numbers. `several`: it stands for several seeds."""
     run = RunId.parse(name)
     name, seed = str(run.all_seeds), run.seed
     base = config.like.get(run.method, run.method)
@@ -122,62 +128,90 @@ def describe(config: Config, name: str, several: bool = False) -> str:
     return f"**{name}**{which}: {about}\n\n{READING}"
 
 
-def finished(row: RunLog, prepared: Prepared, name: str, step: int) -> None:
-    """What is said once, at the end: test accuracy and loss, every measure whose tier is met, and distances to the retrained model
-    where there is one; how many retrained models that took; the alarm; and the score file, which has the intervals."""
-    measured = results.scores(prepared, name)
+def log_scores(row: RunLog, prepared: Prepared, name: str, step: int) -> None:
+    """Log the final scores: test accuracy and loss, every measure that has enough reference models, the distances to the retrained
+    model, the over-forgetting flag, and the score file, which has the intervals.
+
+    Args:
+        row: the MLflow run.
+        prepared: the images and splits, configured as the scores are computed.
+        name: of the result.
+        step: number of its last epoch.
+    """
+    measured = scores.scores(prepared, name)
     apart = {}
-    if name != "original" and results.there(prepared, "retrained"):
-        apart = measured.distances(results.scores(prepared, "retrained"))
+    if name != "original" and scores.there(prepared, "retrained"):
+        apart = measured.distances(scores.scores(prepared, "retrained"))
     estimates = {split: got.estimate for split in SPLITS if (got := measured.measures.get(f"accuracy.{split}"))}
-    halves = {f"{split}.accuracy.half_width": seeds.half_width(estimates.get(split)) for split in SPLITS}
+    halves = {f"{split}.accuracy.half_width": seed_aggregation.half_width(estimates.get(split)) for split in SPLITS}
     row.metrics(measured.metrics() | apart | halves, step=step)
     alarm = (measured.over_forgetting or "no") if measured.references else None
     row.tags({"tier": f"T{measured.tier}", "references": measured.references, "over_forgetting": alarm})
     row.text("scores.json", json.dumps(measured.to_json(), indent=2) + "\n")
 
 
-def timed(row: RunLog, prepared: Prepared, name: str, result: str, seconds: float, step: int) -> None:
-    """What the run took, also as a share of the retraining's time where that is known, and the flag of one that is too large."""
+def log_time(row: RunLog, prepared: Prepared, name: str, result: str, seconds: float, step: int) -> None:
+    """Log the time and memory that a run took; where the retraining's time is known also the share of it, with a flag if it is large.
+
+    Args:
+        row: the MLflow run.
+        prepared: the images and splits.
+        name: of the result.
+        result: short hash of its weights.
+        seconds: of its optimizer steps.
+        step: number of its last epoch.
+    """
     path, retrained = prepared.layout.weights("retrained"), None
     if name not in STAGE and path.exists():
         retrained = short(checkpoint.weights_hash(checkpoint.load(path)[0]))
-    took = clock.took(prepared.layout, prepared.compute, name, result, seconds, retrained)
+    took = timing.took(prepared.layout, prepared.compute, name, result, seconds, retrained)
     share = took.share_of_retrain
     row.metrics({"seconds": took.seconds, "share_of_retrain": share, "peak_memory": took.peak_bytes}, step=step)
     if share is not None and share > LARGEST_SHARE:
         row.tag("slow", f"{share:.2f} of the retraining's time, over {LARGEST_SHARE}")
 
 
-def parent(prepared: Prepared, previous: Mapping[str, Any] | None) -> RunLog:
-    """The row above the ten of the notebook's chain, or above those of several seeds; the launcher's, where one launched it, else that
-    of the command which goes on."""
+def open_parent(prepared: Prepared, runs: Sequence[PlannedRun], previous: Mapping[str, Any] | None) -> RunLog:
+    """Open the parent MLflow run of a chain's links or of several seeds.
+
+    Args:
+        prepared: the images and splits.
+        runs: the links, or one for each seed.
+        previous: reference of the parent that an earlier process opened; None: there was none. A launcher's run has precedence.
+    """
     config, name = prepared.config, prepared.config.method
-    several, params = config.run.seeds > 1, config.resolved(name)
+    several, params = runs[0].run.seed is not None, config.resolved(name)
     if several:
         params |= {"recipe": repr(config.recipe())}
-        del params["run.seeds"]  # may grow, and a parameter of MLflow can't: it is a tag
+        del params["run.seeds"]  # it may grow, and a parameter of MLflow is final: it is a tag
     row = RunLog.open(
         config.workspace,
         name=name,
-        tags=tags(prepared, name) | ({"seeds": str(config.run.seeds)} if several else {}),
+        tags=tags(prepared, name) | ({"seeds": str(len(runs))} if several else {}),
         params=params,
         description=describe(config, name, several),
         previous=previous,
     )
     if several:
         row.text("recipe.txt", "\n".join(map(repr, config.recipe())) + "\n")
-        _inputs(row, prepared)
+        _log_inputs(row, prepared)
     return row
 
 
 def _below(parent: Mapping[str, Any] | None) -> dict[str, str]:
-    """By which a row is found that stands below this one."""
+    """Return the tag by which a nested run is found; its name is that of earlier versions."""
     return {"lethe.above": parent["row"]} if parent else {}
 
 
-def below(prepared: Prepared, name: str, recipe: Recipe, parent: Mapping[str, Any], scored: Prepared) -> None:
-    """A seed that was there has a row below its method's too: made from its files where it lacks. `scored`: as which it is scored."""
+def log_finished_seed(scored: Prepared, planned: PlannedRun, parent: Mapping[str, Any]) -> None:
+    """Make sure that a finished seed has a nested MLflow run: made from its files where it has none.
+
+    Args:
+        scored: the images and splits, configured as the seeds are scored.
+        planned: the seed's run.
+        parent: reference of the parent MLflow run.
+    """
+    prepared, name, recipe = scored.seeded(planned.seed), str(planned), planned.recipe
     path = prepared.layout.weights(name)
     tensors, made = checkpoint.load(path)
     known = tags(prepared, name) | _below(parent) | {"start": short(made["original"])}
@@ -193,14 +227,21 @@ def below(prepared: Prepared, name: str, recipe: Recipe, parent: Mapping[str, An
         once={key: known[key] for key in ("method", "seed", "result", "lethe.above")},
     ) as row:
         row.text("recipe.txt", "\n".join(map(repr, recipe)) + "\n")
-        _inputs(row, prepared)
-        last = _epochs(row, prepared, name) or 0
+        _log_inputs(row, prepared)
+        last = _log_epochs(row, prepared, name) or 0
         if prepared.config.run.evaluate:
-            finished(row, scored, name, last)
+            log_scores(row, scored, name, last)
 
 
-def several(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: Mapping[int, str]) -> None:
-    """The row above those of several seeds: its curves are their means, as is what they took; then what is said at the end of any run."""
+def log_seeds(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: Mapping[int, str]) -> None:
+    """Log the means of several seeds to their parent MLflow run: curves, time, and the final scores.
+
+    Args:
+        prepared: the images and splits.
+        name: of the method.
+        parent: reference of the parent MLflow run.
+        weights: hash of the weights by seed.
+    """
     config, last = prepared.config, 0
     tables = [read_csv(prepared.layout.epochs(RunId(name, seed))) for seed in weights]
     with RunLog.join(config.workspace, tags={ROW: parent["row"]}) as row:
@@ -208,30 +249,34 @@ def several(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: M
             last = past[0]["step"]
             told = [row_metrics(one) for one in past]
             row.metrics({key: sum(one[key] for one in told) / len(told) for key in told[0] if all(key in one for one in told)}, last)
-        result = seeds.result("", seeds.noted(weights))
+        result = seed_aggregation.result("", seed_aggregation.noted(weights))
         row.tags({"result": result, "start": short(checkpoint.metadata(prepared.layout.weights(name))["original"])})
-        _took(row, prepared, name, result, weights, last)
+        _log_mean_time(row, prepared, name, result, weights, last)
         if config.run.evaluate:
-            finished(row, prepared, name, last)
+            log_scores(row, prepared, name, last)
 
 
-def _took(row: RunLog, prepared: Prepared, name: str, result: str, weights: Mapping[int, str], step: int) -> None:
-    """Mean over the seeds whose time is known: it stands beside them, on this machine."""
+def _log_mean_time(row: RunLog, prepared: Prepared, name: str, result: str, weights: Mapping[int, str], step: int) -> None:
+    """Log the mean over the seeds whose time is known: those that this machine ran."""
     paths = {seed: prepared.layout.clock(RunId(name, seed)) for seed in weights}
     known = [read_json(path) for path in paths.values() if path.exists()]
     took: Sequence[float] = [one["seconds"] for one in known if one["result"] in {short(hash_) for hash_ in weights.values()}]
     if took:
-        timed(row, prepared, name, result, sum(took) / len(took), step)
+        log_time(row, prepared, name, result, sum(took) / len(took), step)
 
 
-def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Collection[str] = ()) -> None:
-    """Original and retrained have a row in every experiment in which a method runs: made from their files where it lacks.
+def log_references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Collection[str] = ()) -> None:
+    """Make sure that the references have an MLflow run in the experiment of the method: made from their files where they have none.
 
-    A row that was there before its scores (an original that had no retrained model beside it, one that is `rescored`) is told of them."""
+    Args:
+        prepared: the images and splits.
+        names: original, retrained.
+        rescored: names whose scores are new. An existing run gets them, as it does where its score file is out of date.
+    """
     for name in names:
         path = prepared.layout.weights(name)
-        older = name in rescored or not results.fresh(prepared, name)
-        known = tags(prepared, name) | {"result": results.weights(prepared, name)}
+        older = name in rescored or not scores.fresh(prepared, name)
+        known = tags(prepared, name) | {"result": scores.weights(prepared, name)}
         provenance = {"provenance": checkpoint.metadata(path)["provenance"]} if path.exists() else {}  # its table may be all there is
         params = prepared.config.resolved(name) | provenance
         once = {key: known[key] for key in ("method", "data", "split", "result")}
@@ -239,20 +284,20 @@ def references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Colle
         with RunLog.open(
             prepared.config.workspace, name=name, tags=known, params=params, description=about, launched=False, once=once
         ) as row:
-            last = _epochs(row, prepared, name)
+            last = _log_epochs(row, prepared, name)
             if last is None:
                 last = 0
-                measured = results.scores(prepared, name)
+                measured = scores.scores(prepared, name)
                 both = {"accuracy": measured.accuracy, "loss": measured.loss}
                 row.metrics({f"{split}.{kind}": values[split] for kind, values in both.items() for split in MEASURED}, step=0)
-            _inputs(row, prepared)
-            finished(row, prepared, name, last)
+            _log_inputs(row, prepared)
+            log_scores(row, prepared, name, last)
         if older:
-            evaluated(prepared, name)
+            add_scores(prepared, name)
 
 
-def _epochs(row: RunLog, prepared: Prepared, name: str) -> int | None:
-    """The epoch table on the row; its last step, None where there is none."""
+def _log_epochs(row: RunLog, prepared: Prepared, name: str) -> int | None:
+    """Log the epoch table. Returns its last step; None: there is no table."""
     table = prepared.layout.epochs(name)
     if not table.exists():
         return None
@@ -263,18 +308,36 @@ def _epochs(row: RunLog, prepared: Prepared, name: str) -> int | None:
     return int(history[-1]["step"])
 
 
-def bank(prepared: Prepared, key: str, previous: Mapping[str, Any] | None) -> RunLog:
-    """The row above those of a reference bank; the same one when the bank grows."""
+def open_bank(prepared: Prepared, key: str, previous: Mapping[str, Any] | None) -> RunLog:
+    """Open the parent MLflow run of a reference bank, the same one when the bank grows.
+
+    Args:
+        prepared: the images and splits.
+        key: of the bank.
+        previous: reference of the run that an earlier process opened; None: there was none.
+    """
     config = prepared.config
     about = f"**bank {key}**: {ABOUT_BANK}"
     known = tags(prepared, "bank") | {"bank": key}
     row = RunLog.open(config.workspace, name="bank", tags=known, params=config.resolved("retrained"), description=about, previous=previous)
-    _inputs(row, prepared)
+    _log_inputs(row, prepared)
     return row
 
 
-def of_bank(prepared: Prepared, made: LogitsTable, parent: Mapping[str, Any], previous: Mapping[str, Any] | None, step: int) -> RunLog:
-    """One model of a bank: what its table says of it. Its method is bank/<kind>, so that it is taken for no other retrained model."""
+def open_bank_model(
+    prepared: Prepared, made: LogitsTable, parent: Mapping[str, Any], previous: Mapping[str, Any] | None, step: int
+) -> RunLog:
+    """Open the MLflow run of one model of a bank and log the scores of its logits table.
+
+    Its method tag is bank/<kind>, so that it is not mistaken for the workspace's own reference.
+
+    Args:
+        prepared: the images and splits.
+        made: the logits table.
+        parent: reference of the bank's MLflow run.
+        previous: reference of the run that an earlier process opened; None: there was none.
+        step: number of the model's last epoch.
+    """
     kind, seed = made.about["kind"], int(made.about["seed"])
     row = RunLog.open(
         prepared.config.workspace,
@@ -292,12 +355,19 @@ def of_bank(prepared: Prepared, made: LogitsTable, parent: Mapping[str, Any], pr
     return row
 
 
-def export(row: RunLog, prepared: Prepared, network: Module, path: Path) -> None:
-    """The result as a logged model, in the form that run.log_model names."""
+def log_model(row: RunLog, prepared: Prepared, network: Module, path: Path) -> None:
+    """Log the result as a model, in the format of run.log_model.
+
+    Args:
+        row: the MLflow run.
+        prepared: the images and splits.
+        network: the model.
+        path: its weights.
+    """
     shape, info = about_model(prepared)
 
     def plain() -> Module:
-        fresh = model.build(prepared.config.model.architecture, len(prepared.images.classes), 0)
+        fresh = architectures.build(prepared.config.model.architecture, len(prepared.images.classes), 0)
         fresh.load_state_dict(network.state_dict())
         return fresh
 
@@ -305,19 +375,19 @@ def export(row: RunLog, prepared: Prepared, network: Module, path: Path) -> None
 
 
 def about_model(prepared: Prepared) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Shape of one image, and what a person who loads the model alone must know."""
+    """Return the shape of one image [C, H, W], and what a person who loads the model by itself must know."""
     said = prepared.config
     info = {"architecture": said.model.architecture, "classes": list(prepared.images.classes)}
     shape = tuple(prepared.images.pixels.shape[1:])
     return shape, info | {"mean": list(said.data.mean), "std": list(said.data.std), "input": "pixels / 255, minus mean, by std"}
 
 
-def evaluated(prepared: Prepared, name: str) -> None:
-    """Scores made later join the row of the run that made the result; what it has already is not told again."""
+def add_scores(prepared: Prepared, name: str) -> None:
+    """Add scores that were computed later to the MLflow run that made the result; it receives only what it does not have."""
     table = prepared.layout.epochs(name)
     last = read_csv(table)[-1]["step"] if table.exists() else 0
     run = RunId.parse(name)
-    sought = {"method": str(run.all_seeds), "result": results.weights(prepared, name)}
+    sought = {"method": str(run.all_seeds), "result": scores.weights(prepared, name)}
     sought |= {} if run.seed is None else {"seed": str(run.seed)}
     with RunLog.join(prepared.config.workspace, tags=sought) as row:
-        finished(row, prepared, name, last)
+        log_scores(row, prepared, name, last)

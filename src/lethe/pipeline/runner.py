@@ -1,9 +1,10 @@
-"""One run from start to end: its lock, its resume state, its row, and everything that watches its epochs."""
+"""One run from start to end: its lock, its resume state, its MLflow run, and what is recorded after each epoch."""
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,113 +15,184 @@ from lethe._util import dvc_stage as under_dvc
 from lethe._util.errors import Diverged, RunFailed
 from lethe._util.files import digest, short, write_text
 from lethe._util.log import log
-from lethe.engine import engine
+from lethe.config.loader import STAGE
+from lethe.data.device_data import Data
+from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, row_metrics, to_csv
 from lethe.engine.frozen_prefix import Prefix
 from lethe.engine.options import RunOptions
-from lethe.engine.progress import show_progress
-from lethe.engine.resume import Resume, resumable
+from lethe.engine.progress import Progress
+from lethe.engine.resume import Resume
 from lethe.engine.run_state import State
-from lethe.evaluation import inference as predict
+from lethe.evaluation import inference
 from lethe.models import checkpoint
-from lethe.pipeline import run_logging as rows
+from lethe.pipeline import run_logging
 from lethe.plots import training_curves
-from lethe.recipes.recipe import Recipe
 from lethe.tracking.run_log import RunLog
-from lethe.workspace import timing as clock
-from lethe.workspace.workspace import Prepared
+from lethe.workspace import timing
+from lethe.workspace.plan import PlannedRun
+from lethe.workspace.settings import WITH_ORIGINAL
+from lethe.workspace.workspace import Prepared, remember
 
-STOPPING = 60.0  # seconds: an optimizer step, and what its row still sends
+KEYS = {"original": WITH_ORIGINAL, "retrained": ("retrain.",)}  # that the workspace's settings keep; of a method its section
+LOCK_TIMEOUT = 60.0  # seconds: an optimizer step, and what a stopping run still sends to MLflow
 
 
 @dataclass
-class Started:
-    """A run that is under way: its lock is held, its row open, its resume state known."""
+class ActiveRun:
+    """A run in progress: its lock is held, its MLflow run is open, its resume state is loaded.
+
+    Attributes:
+        prepared: the images and splits, configured for the run's own seed.
+        scoring: the same as its scores are computed: for one of several seeds with the first seed, which the bank leaves out.
+        planned: its name, recipe, seed and parent.
+        start: hash of the weights it starts from.
+        network: the model that is trained.
+        resume: its history, and the file that holds `state`.
+        state: progress within the recipe; the engine keeps it up to date.
+        run_log: its MLflow run.
+        progress: the lines or the bar on stderr.
+    """
 
     prepared: Prepared
-    name: str
-    recipe: Recipe
+    scoring: Prepared
+    planned: PlannedRun
+    start: str
     network: Module
-    row: RunLog
     resume: Resume
     state: State
+    run_log: RunLog
+    progress: Progress
 
-    def follow(self) -> None:
-        """Spell the recipe on the network while everything watches; ends with the epoch table written.
+    @property
+    def name(self) -> str:
+        return str(self.planned)
 
-        Raises Diverged, naming phase, epoch, step and the file with the last good epoch."""
-        config, data, cast = self.prepared.config, self.prepared.data, self.prepared.compute.autocast
-        clock.watch(self.prepared.compute)
-        sample = config.run.evaluate_retain
-        options = RunOptions(
-            evaluate=predict.evaluator(data, MEASURED, cast),
-            evaluate_sample=predict.evaluator(data, MEASURED, cast, sample) if sample else None,
-            evaluate_every=config.run.evaluate_every,
-            seed=config.run.seed,
-            autocast=cast,
-            step_inputs=Prefix(config.run.cache, cast, log),
-            random_init=self.prepared.network(config.run.seed),
+    @property
+    def data(self) -> Data:
+        return self.prepared.data
+
+    @cached_property
+    def options(self) -> RunOptions:
+        run, data, autocast = self.prepared.config.run, self.data, self.prepared.compute.autocast
+        sample = run.evaluate_retain
+        return RunOptions(
+            evaluate=inference.evaluator(data, MEASURED, autocast),
+            evaluate_sample=inference.evaluator(data, MEASURED, autocast, sample) if sample else None,
+            evaluate_every=run.evaluate_every,
+            seed=self.planned.seed,
+            autocast=autocast,
+            step_inputs=Prefix(run.cache, autocast, log),
+            random_init=self.prepared.network(self.planned.seed),
         )
-        epochs = engine.run(self.recipe, self.network, data, options, state=self.state)
-        epochs = resumable(epochs, self.resume, self.state, self.network)
-        try:
-            for epoch in show_progress(epochs, self.recipe, data, self.name):
-                newest = self.resume.history[-1]
-                self.row.metrics(row_metrics(newest), epoch.global_epoch, newest["at"])
-                self.row.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
-                self.row.refresh(lambda: training_curves.accuracy_curves(self.resume.history, self.name), "curves.png")
-                every = config.run.checkpoint_every
-                if every and epoch.global_epoch and epoch.global_epoch % every == 0:
-                    path = self.resume.folder / f"{epoch.global_epoch}.safetensors"
-                    checkpoint.save(self.network.state_dict(), path, {"kind": self.name, "step": str(epoch.global_epoch)})
-                    shape, info = rows.about_model(self.prepared)
-                    self.row.checkpoint(path, epoch.global_epoch, shape=shape, info=info)
-        except Diverged as error:
-            raise Diverged(f"{self.name} diverged: {error}; the last good epoch is kept in {self.resume.path}") from error
-        write_text(self.prepared.layout.epochs(self.name), to_csv(self.resume.history))
 
-    def save(self, path: Path, known: Mapping[str, str]) -> None:
-        """The result, whole or not at all, its hash and what it took on the row."""
-        tensors = self.network.state_dict()
-        checkpoint.save(tensors, path, known)
+    def record(self, epoch: Epoch) -> None:
+        """Save the resume state, then show the epoch and send it to MLflow: what was sent once must not be lost by a kill."""
+        latest = self.resume.record(epoch, self.state, self.network)
+        self.progress.show(epoch)
+        self.run_log.metrics(row_metrics(latest), epoch.global_epoch, latest["at"])
+        self.run_log.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
+        self.run_log.refresh(lambda: training_curves.accuracy_curves(self.resume.history, self.name), "curves.png")
+        every = self.prepared.config.run.checkpoint_every
+        if every and epoch.global_epoch and epoch.global_epoch % every == 0:
+            path = self.resume.folder / f"{epoch.global_epoch}.safetensors"
+            checkpoint.save(self.network.state_dict(), path, {"kind": self.name, "step": str(epoch.global_epoch)})
+            shape, info = run_logging.about_model(self.prepared)
+            self.run_log.checkpoint(path, epoch.global_epoch, shape=shape, info=info)
+
+    def finish(self) -> None:
+        """Write the epoch table and the weights; log the weights' hash, the time and the scores, of a method also the model."""
+        self.progress.close()
+        layout, config, reference = self.prepared.layout, self.prepared.config, self.name in STAGE
+        path, tensors = layout.weights(self.planned.run), self.network.state_dict()
+        write_text(layout.epochs(self.planned.run), to_csv(self.resume.history))
+        checkpoint.save(tensors, path, metadata(self.prepared, self.planned, self.start))
         result = short(checkpoint.weights_hash(tensors))
-        self.row.tag("result", result)
+        self.run_log.tag("result", result)
         seconds = sum(past.get("epoch_seconds", 0.0) for past in self.resume.history)
-        rows.timed(self.row, self.prepared, self.name, result, seconds, self.state.global_epoch)
+        run_logging.log_time(self.run_log, self.prepared, self.name, result, seconds, self.state.global_epoch)
+        remember(self.prepared, *KEYS.get(self.name, (f"methods.{config.method}.",)))
+        if reference or config.run.evaluate:
+            run_logging.log_scores(self.run_log, self.scoring, self.name, self.state.global_epoch)
+        if not reference:
+            run_logging.log_model(self.run_log, self.prepared, self.network, path)
 
 
 @contextmanager
-def started(
-    prepared: Prepared,
-    name: str,
-    recipe: Recipe,
-    network: Module,
-    *,
-    launched: bool,
-    parent: Mapping[str, Any] | None = None,
-) -> Iterator[Started]:
-    """Lock, resume state and row of the run that spells `recipe` on `network`; `launched`: a launcher's row is for this run.
+def start(
+    prepared: Prepared, planned: PlannedRun, *, launched: bool = True, parent: Mapping[str, Any] | None = None
+) -> Iterator[ActiveRun]:
+    """Start a run, or resume it after its last recorded epoch.
 
-    The row ends FINISHED, KILLED (stopped by the user, resumable) or FAILED. Raises RunFailed when another process runs it."""
-    start = checkpoint.weights_hash(network.state_dict())
-    resume = Resume(resume_folder(prepared, name, repr(recipe), start))
-    with held(prepared.layout.lock(name), name):
-        state = resume.load(prepared.compute.device) or State()
+    Its MLflow run ends FINISHED, KILLED (stopped by the user, resumable) or FAILED.
+
+    Args:
+        prepared: the images and splits; of several seeds, as they are scored.
+        planned: what to run.
+        launched: whether the MLflow run that a launcher made, if one did, is this run's.
+        parent: reference of the parent MLflow run; None: it has none.
+
+    Raises:
+        RunFailed: another process runs it.
+        Diverged: a loss became NaN or infinite; the message names phase, epoch, step and the file that holds the last good epoch.
+    """
+    own = prepared if planned.run.seed is None else prepared.seeded(planned.seed)
+    network = own.network(planned.seed)
+    if planned.parent is not None:
+        network.load_state_dict(checkpoint.load(own.layout.weights(planned.parent))[0])
+    weights = checkpoint.weights_hash(network.state_dict())
+    resume = Resume(resume_folder(own, str(planned), repr(planned.recipe), weights))
+    with held(own.layout.lock(planned.run), str(planned)):
+        state = resume.load(own.compute.device) or State()
         if resume.history:
-            log(f"{name}: going on behind epoch {state.global_epoch}")
-        row = rows.opened(prepared, name, recipe, short(start), resume, launched=launched, parent=parent)
-        with row:
+            log(f"{planned}: resuming after epoch {state.global_epoch}")
+        timing.watch(own.compute)
+        with run_logging.open_run(own, planned, short(weights), resume, launched=launched, parent=parent) as run_log:
             try:
-                yield Started(prepared, name, recipe, network, row, resume, state)
+                with Progress(planned.recipe, own.data, str(planned)) as progress:
+                    yield ActiveRun(own, prepared, planned, weights, network, resume, state, run_log, progress)
             except KeyboardInterrupt:
-                begins = "begins anew" if resume.saved is None else f"goes on behind epoch {resume.saved}"
-                log(f"{name}: stopped; the same command {begins}")
+                what = "starts again" if resume.saved is None else f"resumes after epoch {resume.saved}"
+                log(f"{planned}: stopped; the same command {what}")
                 raise
+            except Diverged as error:
+                raise Diverged(f"{planned} diverged: {error}; the last good epoch is kept in {resume.path}") from error
         resume.done()
 
 
+def metadata(prepared: Prepared, planned: PlannedRun, start: str = "") -> dict[str, str]:
+    """Return the metadata of a run's weights: what they are made from and how.
+
+    It holds no time, run id or commit, so that equal results are equal files.
+
+    Args:
+        prepared: the images and splits.
+        planned: the run.
+        start: hash of the weights it starts from; a reference has none.
+    """
+    config, kind = prepared.config, str(planned.run.all_seeds)
+    known = {"kind": kind, "architecture": config.model.architecture}
+    if kind not in STAGE:
+        known |= {"original": start} | prepared.hashes
+        return known | {"recipe": repr(planned.recipe), "seed": str(planned.seed)}
+    known["data"] = prepared.hashes["data"]  # an original depends on the train images, not on the deletion request
+    if kind == "retrained":
+        known["retain"] = prepared.hashes["retain"]
+    spec: str | None = getattr(config, STAGE[kind]).checkpoint
+    if spec:
+        return known | {"provenance": "unknown", "checkpoint": spec.rsplit("/", 1)[-1]}
+    return known | {"provenance": "trained", "seed": str(planned.seed), "recipe": repr(planned.recipe)}
+
+
 def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Path:
-    """Where the state of a run stands that only the same command takes up."""
+    """Return the folder of a run's resume state, which only the same command finds again.
+
+    Args:
+        prepared: the images and splits.
+        name: of the run.
+        recipe: its repr.
+        start: hash of the weights it starts from.
+    """
     config, chosen = prepared.config, prepared.compute
     key = [name, recipe, start, prepared.hashes["split"], str(config.run.seed), chosen.precision, chosen.device.type]
     return prepared.layout.resume / short(digest(key))
@@ -128,13 +200,21 @@ def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Pat
 
 @contextmanager
 def held(path: Path, name: str) -> Iterator[Path]:
-    """One run of a method in a workspace at a time. Raises RunFailed naming the holder's pid; a dead holder's lock is free.
+    """Hold the lock of a run: one process at a time runs it in a workspace. The lock of a dead process is free.
 
-    Under DVC the holder may be what a killed `dvc repro` left behind, and is then about to stop: so that is waited for."""
+    Under DVC the holder may be what a killed `dvc repro` left running and is about to stop, so it is waited for.
+
+    Args:
+        path: of the lock file.
+        name: of the run, for the message.
+
+    Raises:
+        RunFailed: another process holds it; the message has its pid.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".pid")
     try:
-        with FileLock(path, timeout=STOPPING if under_dvc.runs() else 0):
+        with FileLock(path, timeout=LOCK_TIMEOUT if under_dvc.runs() else 0):
             holder.write_text(str(os.getpid()))
             yield path
     except Timeout:

@@ -1,8 +1,8 @@
-"""The same method on other requests: what it leaves of images that it did not have to forget here. Two attacks take that.
+"""The method on other deletion requests: models that two attacks need, and what those models compute for this request's images.
 
-SWAP: a second original learned F' in forget's place, and the method forgets F' (evaluate.swap). U-LiRA: shadow models, each of which
-learned and forgot one half of F and F' (evaluate.shadows). F' is drawn from validation. What they say of F and F' joins the columns of
-the model's logits table, and scores are made from that alone. None of it has a row: it is measured with, not measured."""
+SWAP (evaluate.swap): a second original learned F' in place of the forget set F, and the method forgets F'. U-LiRA (evaluate.shadows):
+shadow models, each of which learned and forgot one half of F and F'. F' is drawn from validation. Their outputs on F and F' become columns
+of the measured model's logits table, and scores are computed from that table alone. They have no MLflow runs: they serve to measure."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,30 +20,31 @@ from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.data.shadow_splits import halved, swapped
 from lethe.engine.resume import Resume
-from lethe.evaluation import inference as predict
-from lethe.evaluation import seed_aggregation as seeds
+from lethe.evaluation import inference, seed_aggregation
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array, LogitsTable
 from lethe.evaluation.metrics import accuracy
 from lethe.evaluation.score import accuracy_and_loss
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
-from lethe.pipeline import batch_training as training
+from lethe.pipeline import batch_training
 from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe, same
-from lethe.workspace import bank
-from lethe.workspace import read_model as reading
-from lethe.workspace import scores as results
+from lethe.workspace import bank, read_model, scores
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared, prepare
 
-LEARNED = "original.learned"  # the kind of what has learned and not yet forgotten: its weights are kept, for the next method
+LEARNED = "original.learned"  # the kind of a model that has not unlearned yet: its weights are kept, for the next method
 
 
 def check(prepared: Prepared, name: str) -> None:
-    """Raises UserError, before anything is trained, where the model was made by another recipe than the configuration's, by which
-    the others would be, and where validation is too small."""
+    """Check that the attacks that `evaluate` asks for can be made, before anything is trained.
+
+    Raises:
+        UserError: the model was made by another recipe than the configuration's, by which the shadow models would be; or validation is
+            too small to draw F' from.
+    """
     asked, method = prepared.config.evaluate, str(RunId.parse(name).all_seeds)
     if (asked.swap or asked.shadows) and method in prepared.config.methods:
         _recipe(prepared, name)
@@ -52,61 +53,71 @@ def check(prepared: Prepared, name: str) -> None:
 
 
 def add(prepared: Prepared, name: str) -> None:
-    """The columns that the section `evaluate` asks for, where this model's logits table lacks them or has them by other settings; SWAP's
-    for each seed where it stands for several. Killed, it goes on. Raises what `check` does."""
+    """Add the columns that the section `evaluate` asks for to a model's logits table, where they are missing or of other settings.
+
+    Of a result of several seeds SWAP's columns are added to each seed's table. Resumes what an earlier process began.
+
+    Args:
+        prepared: the images and splits.
+        name: of the measured model.
+
+    Raises:
+        UserError: as `check`.
+        RunFailed: a model diverged, or another process trains them.
+    """
     asked = prepared.config.evaluate
     run = RunId.parse(name)
     method, seed = str(run.all_seeds), run.seed
     if not (asked.swap or asked.shadows):
         return
     if method == "retrained":
-        _of_bank(prepared)
+        _add_from_bank(prepared)
         return
     if method != "original" and method not in prepared.config.methods:
-        log(f"{name}: evaluate.swap and evaluate.shadows have nothing for a link of the chain, which began at another link's result")
+        log(f"{name}: evaluate.swap and evaluate.shadows do not apply to a link of a chain, which started from another link's result")
         return
     recipe = _recipe(prepared, name)
     if asked.swap:
         own = prepared.config.run.seed if seed is None else seed
-        tables = {number: str(run.with_seed(number)) for number in results.seeds_of(prepared, name)} or {own: name}
-        sides = [Other(prepared, method, recipe, number, swap=True) for number in tables]
-        if any(_lacks(prepared, tables[side.number], "swapped", side.hash) for side in sides):
-            for side, logits_NC in zip(sides, _said(sides), strict=True):
-                results.widened(prepared, tables[side.number], {SWAPPED: logits_NC}, {"swapped": side.hash})
+        tables = {number: str(run.with_seed(number)) for number in scores.seeds_of(prepared, name)} or {own: name}
+        models = [ShadowModel(prepared, method, recipe, number, swap=True) for number in tables]
+        if any(_lacks(prepared, tables[model.number], "swapped", model.hash) for model in models):
+            for model, logits_NC in zip(models, _outputs(models), strict=True):
+                scores.widened(prepared, tables[model.number], {SWAPPED: logits_NC}, {"swapped": model.hash})
     if asked.shadows and seed is None:
-        there = results.logits(prepared, name).columns.get(SHADOWS[0], np.zeros((0, 0))).shape[1]
-        for number in sorted({asked.shadows, max(there, asked.shadows)}, reverse=True):  # more than are asked for stay
-            every = [Other(prepared, method, recipe, shadow) for shadow in range(number)]
-            if not _lacks(prepared, name, "shadows", by := digest(one.hash for one in every)):
+        existing = scores.logits(prepared, name).columns.get(SHADOWS[0], np.zeros((0, 0))).shape[1]
+        for number in sorted({asked.shadows, max(existing, asked.shadows)}, reverse=True):  # more than asked for are kept
+            models = [ShadowModel(prepared, method, recipe, shadow) for shadow in range(number)]
+            if not _lacks(prepared, name, "shadows", by := digest(model.hash for model in models)):
                 return
-        results.widened(prepared, name, _shadows(prepared, _said(every)), {"shadows": by})
+        scores.widened(prepared, name, _columns(prepared, _outputs(models)), {"shadows": by})
 
 
-def _of_bank(prepared: Prepared) -> None:
-    """A retrained model has no other request to forget: it never saw F, nor F'. The bank's are as many of the same."""
-    asked, alike = prepared.config.evaluate, bank.tables(prepared, "retrained")
-    if not alike:
-        log("retrained: evaluate.swap and evaluate.shadows take a bank of retrained models beside it (retrain.seeds), and there is none")
+def _add_from_bank(prepared: Prepared) -> None:
+    """A retrained model never saw F nor F', so it has no other request to unlearn: the bank's retrained models are its shadow models."""
+    asked, models = prepared.config.evaluate, bank.tables(prepared, "retrained")
+    if not models:
+        log("retrained: evaluate.swap and evaluate.shadows need a bank of retrained models (retrain.seeds), and there is none")
         return
-    by = digest(one.hash for one in alike)
+    by = digest(model.hash for model in models)
     if asked.swap and _lacks(prepared, "retrained", "swapped", by):
-        results.widened(prepared, "retrained", {SWAPPED: alike[0].logits}, {"swapped": by})
+        scores.widened(prepared, "retrained", {SWAPPED: models[0].logits}, {"swapped": by})
     if asked.shadows and _lacks(prepared, "retrained", "shadows", by):
-        results.widened(prepared, "retrained", _shadows(prepared, [one.phi for one in alike]), {"shadows": by})
+        scores.widened(prepared, "retrained", _columns(prepared, [model.phi for model in models]), {"shadows": by})
 
 
 def _lacks(prepared: Prepared, name: str, column: str, by: str) -> bool:
-    return results.logits(prepared, name).about.get(column) != by
+    return scores.logits(prepared, name).about.get(column) != by
 
 
 def _recipe(prepared: Prepared, name: str) -> Recipe:
-    """By which the model was made; of an original nothing, for it forgot nothing."""
+    """Return the recipe that the model was made by; the original unlearned nothing: ()."""
     config, method = prepared.config, str(RunId.parse(name).all_seeds)
     if method == "original":
         return ()
     recipe = replace(config, method=method).recipe()
-    if not same(results.logits(prepared, name).about.get("recipe", repr(recipe)), repr(recipe)):
-        several = [*results.seeds_of(prepared, name)]
+    if not same(scores.logits(prepared, name).about.get("recipe", repr(recipe)), repr(recipe)):
+        several = [*scores.seeds_of(prepared, name)]
         given = {key: value for key, value in config.given.items() if key.startswith(f"methods.{method}.")}
         given |= {"run.seed": str(min(several)), "run.seeds": str(len(several))} if several else {}
         again = repair_command("unlearn", config, method=method, **given)
@@ -117,22 +128,30 @@ def _recipe(prepared: Prepared, name: str) -> Recipe:
     return recipe
 
 
-def _shadows(prepared: Prepared, phi_KN: Sequence[Array]) -> dict[str, Array]:
-    """What each shadow says of the pool, and which half of it that one had learned and forgotten."""
+def _columns(prepared: Prepared, phi_KN: Sequence[Array]) -> dict[str, Array]:
+    """Return the shadow columns: phi [N, K] of each of K shadow models on F and F', and which half each of them learned and forgot."""
     halves = [halved(prepared.splits, prepared.images, number) for number in range(len(phi_KN))]
     role_NK = np.zeros((len(prepared.images.ids), len(halves)), np.uint8)
     for number, (forgotten, unseen) in enumerate(halves):
         role_NK[forgotten, number], role_NK[unseen, number] = FORGOT, NEVER_SAW
-    role_NK = role_NK[np.argsort(np.array(prepared.images.ids))]  # as rows of tables stand
+    role_NK = role_NK[np.argsort(np.array(prepared.images.ids))]  # the order of rows in a table
     return {SHADOWS[0]: np.where(role_NK > 0, np.stack(phi_KN, axis=1), 0.0).astype(np.float32), SHADOWS[1]: role_NK}
 
 
-# --- models that learned other images -----------------------------------------------------------------------------------
+# --- training them ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Other:
-    """A model of a kind (a method; original: what did nothing; LEARNED) on another request: a shadow, by number; or SWAP's, by seed."""
+class ShadowModel:
+    """A model on another deletion request.
+
+    Attributes:
+        prepared: the images, and the splits of this request.
+        kind: the method; `original`, which unlearns nothing; or LEARNED.
+        recipe: by which it is trained or unlearned.
+        number: of a shadow model, which decides its half of F and F'; of SWAP the seed.
+        swap: whether it is SWAP's.
+    """
 
     prepared: Prepared
     kind: str
@@ -145,143 +164,148 @@ class Other:
         return self.number if self.swap else self.prepared.config.run.seed + 1 + self.number
 
     @property
-    def learned(self) -> "Other":
-        """What this one began with: of SWAP one for all seeds."""
+    def learned(self) -> "ShadowModel":
+        """The model that it starts from, which learned the other request's images: of SWAP one for all seeds."""
         config = self.prepared.config
         return replace(self, kind=LEARNED, recipe=config.reference_recipe("original"), number=config.run.seed if self.swap else self.number)
 
     @property
-    def known(self) -> dict[str, str]:
-        """All that makes it, and what is kept of it."""
+    def metadata(self) -> dict[str, str]:
+        """All that it depends on."""
         here = self.prepared
         how = f"{here.config.data.mean} {here.config.data.std} {here.config.run.precision}"
         own = {"kind": self.kind, "seed": str(self.seed), "recipe": repr(self.recipe), "architecture": here.config.model.architecture}
         own |= {"how": how} | {name: here.hashes[name] for name in ("data", "split")}
         if self.kind == LEARNED:
             return own
-        return own | {"learned": self.learned.hash, "reading": reading.code()}
+        return own | {"learned": self.learned.hash, "reading": read_model.code()}
 
     @property
     def hash(self) -> str:
-        return digest(f"{key} {value}" for key, value in self.known.items())
+        return digest(f"{key} {value}" for key, value in self.metadata.items())
 
     @property
     def path(self) -> Path:
         return self.prepared.layout.shadow(self.kind, self.number, swap=self.swap)
 
-    def lies(self) -> bool:
-        """Whether its file is there and was made of these."""
-        return self.path.exists() and matches(self.known, checkpoint.metadata(self.path))
+    def exists(self) -> bool:
+        """Whether its file exists and belongs to these settings."""
+        return self.path.exists() and matches(self.metadata, checkpoint.metadata(self.path))
 
-    def model(self) -> training.Model:
+    def spec(self) -> batch_training.ModelSpec:
         here = self.prepared
         start = None if self.kind == LEARNED else checkpoint.load(self.learned.path)[0]
         other = swapped(here.splits, here.images)
         forgotten, unseen = (other["forget"], here.splits["forget"]) if self.swap else halved(here.splits, here.images, self.number)
         rest = np.setdiff1d(here.splits["validation"], other["forget"])
-        # what keeps its best epoch chooses by images that no attack looks at, as long as there are any
-        return training.Model(self.seed, {**here.splits, "forget": forgotten, "validation": rest if len(rest) else unseen}, start)
+        # a recipe that keeps its best epoch must not choose it by images that the attacks look at, if there are any others
+        splits = {**here.splits, "forget": forgotten, "validation": rest if len(rest) else unseen}
+        return batch_training.ModelSpec(self.seed, splits, start)
 
 
-def _said(others: Sequence[Other]) -> list[Array]:
-    """What each says, from its file; those that lack are made first, and before them what they began with."""
-    lacking = [other for other in others if not other.lies()]
-    if lacking:
-        _fill([*{other.learned.number: other.learned for other in others}.values()])
-        _fill(others)
-    return [checkpoint.load(other.path)[0]["said"].numpy() for other in others]
+def _outputs(models: Sequence[ShadowModel]) -> list[Array]:
+    """Return each model's outputs from its file. Models without one are trained first, and before them what they start from."""
+    if not all(model.exists() for model in models):
+        _make([*{model.learned.number: model.learned for model in models}.values()])
+        _make(models)
+    return [checkpoint.load(model.path)[0]["said"].numpy() for model in models]
 
 
-def _fill(others: Sequence[Other]) -> None:
-    """Cut into the same chunks whatever is there, so that what was stopped is gone on with."""
-    first, lacking = others[0], [other for other in others if not other.lies()]
+def _make(models: Sequence[ShadowModel]) -> None:
+    """Train the models whose files are missing. They are divided into the same units whatever exists: a stopped unit is resumed."""
+    first, missing = models[0], [model for model in models if not model.exists()]
     run, label = first.prepared.config.run, f"{first.kind}, {'on the other request' if first.swap else 'shadows'}"
-    if not lacking:
+    if not missing:
         return
-    with held(first.prepared.layout.lock(_states(first).name), label):
-        size = training.at_once(first.prepared, first.recipe, len(others), label) if first.recipe else len(others)
-        chunks = [Chunk(tuple(others[start : start + size]), label) for start in range(0, len(others), size)]
+    with held(first.prepared.layout.lock(_state_folder(first).name), label):
+        size = batch_training.stack_size(first.prepared, first.recipe, len(models), label) if first.recipe else len(models)
+        units = [WorkUnit(tuple(models[start : start + size]), label) for start in range(0, len(models), size)]
         try:
-            for _ in map_units(_make, [chunk for chunk in chunks if not chunk.lies()], workers=run.workers, gpus=run.gpus):
+            for _ in map_units(_run, [unit for unit in units if not unit.exists()], workers=run.workers, gpus=run.gpus):
                 pass
         except KeyboardInterrupt:
-            log(f"{label}: stopped; the same command goes on")
+            log(f"{label}: stopped; the same command resumes")
             raise
-        shutil.rmtree(_states(first), ignore_errors=True)
-    if not all(other.lies() for other in others):
-        raise RunFailed(f"{label}: what other processes made is not what this one asks for")
+        shutil.rmtree(_state_folder(first), ignore_errors=True)
+    if not all(model.exists() for model in models):
+        raise RunFailed(f"{label}: other processes made them by other settings than this one's")
 
 
-def _states(other: Other) -> Path:
-    return other.prepared.layout.shadow_state(other.kind, swap=other.swap)
+def _state_folder(model: ShadowModel) -> Path:
+    return model.prepared.layout.shadow_state(model.kind, swap=model.swap)
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
-    """Models of one kind that are made at once."""
+class WorkUnit:
+    """Models of one kind that are trained in one run."""
 
-    others: tuple[Other, ...]
+    models: tuple[ShadowModel, ...]
     label: str
 
     def __str__(self) -> str:
-        return f"{self.label} {seeds.seed_range([other.number for other in self.others])}"
+        return f"{self.label} {seed_aggregation.seed_range([model.number for model in self.models])}"
 
-    def lies(self) -> bool:
-        return all(other.lies() for other in self.others)
+    def exists(self) -> bool:
+        return all(model.exists() for model in self.models)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        one = self.others[0]
-        return _elsewhere, (one.prepared.config, one.kind, one.recipe, [other.number for other in self.others], one.swap, self.label)
+        one = self.models[0]
+        numbers = [model.number for model in self.models]
+        return _in_another_process, (one.prepared.config, one.kind, one.recipe, numbers, one.swap, self.label)
 
 
-def _elsewhere(config: Config, kind: str, recipe: Recipe, numbers: Sequence[int], swap: bool, label: str) -> Chunk:
-    """In another process, which reads the images by itself."""
+def _in_another_process(config: Config, kind: str, recipe: Recipe, numbers: Sequence[int], swap: bool, label: str) -> WorkUnit:
+    """Read the images again: they are not sent."""
     prepared = prepare(config)
-    return Chunk(tuple(Other(prepared, kind, recipe, number, swap) for number in numbers), label)
+    return WorkUnit(tuple(ShadowModel(prepared, kind, recipe, number, swap) for number in numbers), label)
 
 
-def _make(chunk: Chunk) -> None:
-    first = chunk.others[0]
+def _run(unit: WorkUnit) -> None:
+    first = unit.models[0]
     if first.recipe:
-        key = [*(other.hash for other in chunk.others), first.prepared.compute.device.type]
-        resume = Resume(_states(first) / short(digest(key)))
-        ends = training.trained(first.prepared, first.recipe, [other.model() for other in chunk.others], resume, str(chunk))
+        key = [*(model.hash for model in unit.models), first.prepared.compute.device.type]
+        resume = Resume(_state_folder(first) / short(digest(key)))
+        ends = batch_training.train(first.prepared, first.recipe, [model.spec() for model in unit.models], resume, str(unit))
     else:
-        ends = (checkpoint.load(other.learned.path)[0] for other in chunk.others)
-    for other, tensors in zip(chunk.others, ends, strict=True):
-        if other.kind == LEARNED:
-            _check_learned(other, tensors)
-        if not other.lies():
-            checkpoint.save(tensors if other.kind == LEARNED else {"said": _read(other, tensors)}, other.path, other.known)
+        ends = (checkpoint.load(model.learned.path)[0] for model in unit.models)
+    for model, tensors in zip(unit.models, ends, strict=True):
+        if model.kind == LEARNED:
+            _check_learned(model, tensors)
+        if not model.exists():
+            checkpoint.save(tensors if model.kind == LEARNED else {"said": _read(model, tensors)}, model.path, model.metadata)
 
 
-def _check_learned(other: Other, tensors: Mapping[str, Tensor]) -> None:
-    """Where the original is someone's file, what is trained here to stand for it may be by quite another recipe."""
-    here = other.prepared
+def _check_learned(model: ShadowModel, tensors: Mapping[str, Tensor]) -> None:
+    """Compare a model that stands in for a given original with that original: pretrain.* may describe another training.
+
+    Raises:
+        UserError: its validation accuracy is far below.
+    """
+    here = model.prepared
     if here.config.pretrain.checkpoint is None:
         return
-    rows = torch.from_numpy(other.model().splits["validation"]).to(here.data.device)
+    rows = torch.from_numpy(model.spec().splits["validation"]).to(here.data.device)
     network = here.network(0)
     network.load_state_dict(dict(tensors))
-    own = accuracy(predict.logits(network, here.data, rows), here.data.labels_N[rows])
-    theirs = accuracy_and_loss(results.logits(here, "original"))[0]["validation"]
-    if theirs - own > results.WEAK:
+    own = accuracy(inference.logits(network, here.data, rows), here.data.labels_N[rows])
+    given = accuracy_and_loss(scores.logits(here, "original"))[0]["validation"]
+    if given - own > scores.WEAK:
         raise UserError(
-            f"pretrain.checkpoint is {here.config.pretrain.checkpoint}, right on {theirs:.1f} % of validation images; what pretrain.* "
+            f"pretrain.checkpoint is {here.config.pretrain.checkpoint}, right on {given:.1f} % of validation images; what pretrain.* "
             f"trains on other images for evaluate.swap and evaluate.shadows is right on {own:.1f} %; set it to what made that file"
         )
 
 
-def _read(other: Other, tensors: Mapping[str, Tensor]) -> Tensor:
-    """What the model says of F and F' (0 of all else), in the order of tables: logits [N, C] for SWAP, phi [N] of a shadow."""
-    here = other.prepared
+def _read(model: ShadowModel, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return the model's outputs on F and F' (0 for all other images), in the order of tables: logits [N, C] for SWAP, phi [N] else."""
+    here = model.prepared
     network = here.network(0)
     network.load_state_dict(dict(tensors))
     pool = np.concatenate([here.splits["forget"], swapped(here.splits, here.images)["forget"]])
     logits_NC = np.zeros((len(here.images.ids), len(here.images.classes)), np.float32)
-    logits_NC[pool] = predict.logits(network, here.data, torch.from_numpy(pool).to(here.data.device)).cpu().numpy()
+    logits_NC[pool] = inference.logits(network, here.data, torch.from_numpy(pool).to(here.data.device)).cpu().numpy()
     if not np.isfinite(logits_NC).all():
-        raise RunFailed(f"{other.kind} {other.number}: its logits are not all finite: it diverged")
+        raise RunFailed(f"{model.kind} {model.number}: its logits are not all finite: it diverged")
     no_split = np.zeros(len(logits_NC), np.uint8)
-    table = LogitsTable(f"{other.kind} {other.number} on another request", here.images.ids, here.images.labels, no_split, logits_NC)
-    return torch.from_numpy(table.logits if other.swap else table.phi.astype(np.float32))
+    table = LogitsTable(f"{model.kind} {model.number} on another request", here.images.ids, here.images.labels, no_split, logits_NC)
+    return torch.from_numpy(table.logits if model.swap else table.phi.astype(np.float32))

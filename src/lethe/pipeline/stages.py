@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from lethe.config.loader import Config
 from lethe.pipeline import references
-from lethe.pipeline.bank_training import grow
-from lethe.pipeline.unlearn import evaluate, unlearn
+from lethe.pipeline.bank_training import train_bank
+from lethe.pipeline.evaluate import evaluate
+from lethe.pipeline.unlearn import unlearn
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import console_tables
 from lethe.reporting.report import report
@@ -33,7 +34,7 @@ def retrain(config: Config) -> None:
 
 def _reference(config: Config, kind: str) -> None:
     prepared = workspace.prepare(config)
-    references.weights(prepared, kind, anew=True, launched=True)
+    references.weights(prepared, kind, replace=True, launched=True)
     print(console_tables.accuracy_table([(kind, scores.scores(prepared, kind))]))
 
 
@@ -51,6 +52,6 @@ def full_demo(config: Config) -> None:
     for method in PAPER_METHODS:
         seeds = config.retrain.seeds if method in BANK_SEEDS else config.run.seeds
         unlearn(replace(config, method=method, run=config.run.model_copy(update={"seeds": seeds, "evaluate": False})))
-    grow(config)
-    evaluate(config, ["original", "retrained", *PAPER_METHODS], anew=False)
+    train_bank(config)
+    evaluate(config, ["original", "retrained", *PAPER_METHODS], again=False)
     report(config)

@@ -14,6 +14,7 @@ from lethe.reporting import card_page
 from lethe.reporting.card_content import make_card
 from lethe.tracking.run_log import RunLog
 from lethe.workspace.layout import Layout
+from lethe.workspace.plan import planned_results
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import lying
@@ -27,7 +28,7 @@ def write_cards(config: Config) -> None:
     Raises:
         UserError: files of the method are missing or do not belong together; names the command that fixes it.
     """
-    names = [str(RunId(name, chain=config.method)) for name in config.chain_recipes()] if config.chain else [config.method]
+    names = [str(run) for run in planned_results(config)]
     for name in names:
         _require_files(config, name)
     prepared = lying(config)

@@ -15,6 +15,7 @@ from lethe.data import sources
 from lethe.recipes.recipe import Recipe
 from lethe.workspace import numerics
 from lethe.workspace.layout import Layout
+from lethe.workspace.plan import plan
 
 SETTINGS = ("data.mean", "data.std", "model.architecture", "run.seed", "run.precision")  # whatever is trained depends on them
 MEASURING = ("run.evaluate_every", "run.evaluate_retain")  # and a method's epoch table on these
@@ -56,11 +57,10 @@ def recipe(config: Config, name: str) -> str:
     said = flatten(values, "")
     lines = "".join(f"{key} {said[key]}\n" for key in (SETTINGS if name in STAGE else (*SETTINGS, *MEASURING)))
     if name not in STAGE:
-        one = replace(config, method=name)
-        chain = one.chain_recipes() if one.chain else {name: one.recipe()}
-        if config.run.seeds > 1 and not one.chain:
-            lines += f"run.seeds {config.run.seeds}\n"
-        return lines + "".join(f"{link}\n{_lines(own)}" for link, own in chain.items())
+        runs = plan(replace(config, method=name))
+        if runs[0].run.seed is not None:
+            lines += f"run.seeds {len(runs)}\n"
+        return lines + "".join(f"{method}\n{_lines(own)}" for method, own in {each.run.method: each.recipe for each in runs}.items())
     spec: str | None = getattr(config, STAGE[name]).checkpoint
     if spec is None:
         return lines + _lines(config.reference_recipe(name))

@@ -44,14 +44,14 @@ def test_it_grows_is_kept_and_gone_on_with(project: Project, monkeypatch: pytest
     assert project.run("bank", *four, **at("lethe.engine.resume:Resume.save", 3)).returncode == -9
     assert not models(project)
     said = project.run("bank", *four, **at_file("retrained.seed3.safetensors"))
-    assert said.returncode == -9 and "retrained, seeds 1 to 4: going on behind epoch 1" in said.stderr
+    assert said.returncode == -9 and "retrained, seeds 1 to 4: resuming after epoch 1" in said.stderr
     first = models(project)
     assert [*first] == ["retrained.seed1", "retrained.seed2"]
     said = project.ran("bank", *four, "--pretrain.seeds", "1")
-    assert "4 retrained asked for, 2 of them there" in said.stderr
-    assert "retrained, seeds 1 to 4: going on behind epoch 3" in said.stderr
+    assert "4 retrained requested, 2 already trained" in said.stderr
+    assert "retrained, seeds 1 to 4: resuming after epoch 3" in said.stderr
     said = project.ran("bank", "--retrain.seeds", "5")
-    assert "5 retrained asked for, 4 of them there" in said.stderr
+    assert "5 retrained requested, 4 already trained" in said.stderr
     grown = models(project)
     assert grown.items() >= first.items()
     assert [*grown] == ["original.seed1", *(f"retrained.seed{seed}" for seed in (1, 2, 3, 4, 5))]
@@ -113,7 +113,7 @@ def test_it_says_which_models_were_read_otherwise(project: Project, monkeypatch:
     made = fake(here, 1)
     table.write(replace(made, about={**made.about, "reading": reading.way(here)}), bank.path(here, "retrained", 1))
     table.write(fake(here, 2), bank.path(here, "retrained", 2))
-    assert "1 of the 2 retrained there were read in another way" in project.ran("bank", "--retrain.seeds", "2").stderr
+    assert "1 of the 2 existing retrained tables were computed in another way" in project.ran("bank", "--retrain.seeds", "2").stderr
     assert "2 of the 2 retrained" in project.ran("bank", "--retrain.seeds", "2", "--evaluate.features", "true").stderr
 
 

@@ -71,7 +71,7 @@ def test_explain_in_numbers(bare: Project) -> None:
     for words in (
         "resnet18, 11,181,642 weights; retain 45,000, forget 5,000 images",
         f"hybrid: 50 epochs, {50 * (352 + 40) + 5 * 352:,} optimizer steps, batch 128",
-        "word 20x(R F F) 332xR every 10th 20x(R F F) 684xR",
+        "batch order 20x(R F F) 332xR every 10th 20x(R F F) 684xR",
         "learning rate 0.001 throughout",
         "scale 0 at t=0, -0.25 at t=0.5, -0.9604 at t=0.98",
         "trains layer4, fc: 8,398,858 weights",
@@ -152,8 +152,10 @@ def test_the_chain(project: Project) -> None:
     names = [f"as_run/{name}" for name in PAPER_METHODS]
     assert project.run("unlearn", "--method", "as_run", **at_step(8 + 8 + 12)).returncode == -9
     done = project.ran("unlearn", "--method", "as_run")
-    assert [line for line in done.stderr.splitlines() if line.endswith(": is done")] == [f"{name}: is done" for name in names[:2]]
-    assert "as_run/model_3: going on behind epoch 1" in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.endswith(": already finished")] == [
+        f"{name}: already finished" for name in names[:2]
+    ]
+    assert "as_run/model_3: resuming after epoch 1" in done.stderr
     assert not list((project.root / ".lethe" / "resume").iterdir())
     assert list(table(done.stdout)) == ["original", "retrained", *names]
     for folder, ending in (("models", "safetensors"), ("epochs", "csv"), ("logits", "safetensors"), ("scores", "json")):
@@ -188,7 +190,7 @@ def test_references_stand_once_in_every_experiment(project: Project) -> None:
     for row in project.rows():
         assert row["status"] == "FINISHED"
         assert len(row["metrics"]["test.accuracy"]) == 1
-        assert "Read every number against the row *retrained*" in row["tags"]["mlflow.note.content"]
+        assert "Compare every number with the run *retrained*" in row["tags"]["mlflow.note.content"]
 
 
 def test_evaluate_joins_the_row_of_the_run(project: Project) -> None:

@@ -50,7 +50,7 @@ def states(project: Project) -> list[Path]:
 
 def behind(said: str) -> int | None:
     """The epoch behind which a run went on, by its own words."""
-    return next((int(line.rsplit(" ", 1)[1]) for line in said.splitlines() if "going on behind epoch" in line), None)
+    return next((int(line.rsplit(" ", 1)[1]) for line in said.splitlines() if "resuming after epoch" in line), None)
 
 
 def uninterrupted(project: Project, method: str, argv: list[str]) -> tuple[bytes, bytes]:
@@ -147,7 +147,7 @@ def test_stopped_by_the_user(moment: dict[str, str], epoch: int, project: Projec
     argv = command("hybrid_3")
     done = project.run("unlearn", *argv, **moment)
     assert done.returncode == 130
-    assert f"hybrid_3: stopped; the same command goes on behind epoch {epoch}" in done.stderr
+    assert f"hybrid_3: stopped; the same command resumes after epoch {epoch}" in done.stderr
     assert "Traceback" not in done.stderr
     (row,) = project.rows(method="hybrid_3")
     assert row["status"] == "KILLED"

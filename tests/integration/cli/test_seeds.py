@@ -36,8 +36,8 @@ def test_killed_gone_on_with_extended_and_scored_again(project: Project) -> None
     assert not (project.root / "models" / "model_1.safetensors").exists()
     first = model(project, "model_1.seed0")
     said = project.ran("unlearn", "--method", "model_1", "--run.seeds", "2")
-    assert "model_1: seeds 0, 1, of which 0 is there" in said.stderr
-    assert "model_1.seed1: going on behind epoch 1" in said.stderr
+    assert "model_1: seeds 0, 1; already finished: 0" in said.stderr
+    assert "model_1.seed1: resuming after epoch 1" in said.stderr
     assert "model_1: mean over 2 seeds (0, 1) ±" in said.stdout
     assert model(project, "model_1.seed0") == first
     (row,) = project.rows(method="model_1", seeds="2")
@@ -47,7 +47,7 @@ def test_killed_gone_on_with_extended_and_scored_again(project: Project) -> None
     (project.root / "logits" / "model_1.seed1.safetensors").touch()
     kept = {path: path.stat().st_mtime_ns for path in project.root.rglob("model_1.seed[01].*") if path.parent.name != "clock"}
     said = project.ran("unlearn", "--method", "model_1", "--run.seeds", "3")
-    assert "seeds 0 to 2, of which 0, 1 are there" in said.stderr
+    assert "seeds 0 to 2; already finished: 0, 1" in said.stderr
     assert "unlearning by seed 2" in said.stderr and "unlearning by seed 1" not in said.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     (row,) = project.rows(method="model_1", seeds="3")
@@ -124,7 +124,7 @@ def test_a_run_that_was_alone_is_the_first_of_several_and_remains_what_it_was(pr
     alone, scores = model(project, "model_1"), score(project, "model_1")
     assert "seeds" not in scores
     said = project.ran("unlearn", "--method", "model_1", "--run.seeds", "2")
-    assert "of which 0 is there" in said.stderr
+    assert "already finished: 0" in said.stderr
     assert model(project, "model_1.seed0") == alone
     assert {**score(project, "model_1.seed0"), "of": 0} == {**scores, "of": 0}
     first, second = (score(project, f"model_1.seed{k}")["accuracy"] for k in range(2))

@@ -90,7 +90,7 @@ def test_the_checkout_itself_is_set_by_its_parameters(project: Project) -> None:
     project.ran("prepare")
     project.ran("retrain", "--retrain.epochs", "1")
     done = project.run("unlearn", *NONE)
-    assert done.returncode == 2 and "(other recipe" in done.stderr and "`python src/retrain.py` makes it anew" in done.stderr
+    assert done.returncode == 2 and "(other recipe" in done.stderr and "`python src/retrain.py` makes it again" in done.stderr
 
 
 def test_a_workspace_of_an_earlier_version_keeps_its_settings_too(project: Project) -> None:

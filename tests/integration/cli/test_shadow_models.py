@@ -90,10 +90,10 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
     first = {path.name: path.read_bytes() for path in learned.glob("[0-9]*")}
     assert killed.returncode == -9 and sorted(first) == ["0.safetensors", "1.safetensors", "2.safetensors"]
     killed = project.run("evaluate", *asked, **at("lethe.engine.resume:Resume.save", 3))  # in the second epoch of their unlearning
-    assert killed.returncode == -9 and "shadows 0 to 5: going on behind epoch 3" in killed.stderr
+    assert killed.returncode == -9 and "shadows 0 to 5: resuming after epoch 3" in killed.stderr
     assert len([*learned.glob("[0-9]*")]) == 6 and all((learned / name).read_bytes() == was for name, was in first.items())
     done = project.ran("evaluate", *asked)
-    assert "model_3, shadows 0 to 5: going on behind epoch 1" in done.stderr and "train  " not in done.stderr
+    assert "model_3, shadows 0 to 5: resuming after epoch 1" in done.stderr and "train  " not in done.stderr
     assert not list((project.root / ".lethe" / "others").glob("*"))
     said = score(project, "model_3", "ulira")["missing"]
     assert said == "needs at least 64 models unlearned on other requests (evaluate.shadows); 6 available"

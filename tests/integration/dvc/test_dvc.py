@@ -164,7 +164,7 @@ def test_a_bank_is_kept_when_it_grows_and_comes_back(small: Checkout, tmp_path: 
     small.put(retrain__seeds=2)
     said = small.dvc("repro", "bank")
     assert stages(said) == {"fingerprint", "bank"}
-    assert f"bank {folder.name}: 2 retrained asked for, 1 of them there" in said
+    assert f"bank {folder.name}: 2 retrained requested, 1 already trained" in said
     grown = small.read("bank")
     assert first.items() <= grown.items() and len(grown) == len(first) + 1
     small.git("checkout", "-q", "dvc.lock", "params.yaml")
@@ -209,7 +209,7 @@ def test_a_killed_dvc_is_gone_on_with(small: Checkout, warm: Warm) -> None:
     until(lambda: "hybrid_4: stopped" in log.read_text())
     said = small.dvc("repro", "unlearn@hybrid_4")
     assert stages(said) == {"fingerprint", "unlearn@hybrid_4"}
-    assert re.search(r"hybrid_4: going on behind epoch [1-9]", said)
+    assert re.search(r"hybrid_4: resuming after epoch [1-9]", said)
     (row,) = Project(small.root, warm).rows(method="hybrid_4")
     assert row["status"] == "FINISHED"
     assert [step for step, _ in row["metrics"]["forget.accuracy"]] == list(range(83))

@@ -13,7 +13,7 @@ from support.project import ROOT, Project, Warm
 pytestmark = pytest.mark.slow
 
 ARCHIVE = ROOT / "tests" / "fixtures" / "workspace_8948325.tar.xz"
-WORK = re.compile(r"training on|into a logits table|going on behind epoch|unlearning by seed|^phase .*epoch", re.MULTILINE)
+WORK = re.compile(r"training on|into a logits table|resuming after epoch|unlearning by seed|^phase .*epoch", re.MULTILINE)
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def test_no_command_trains_or_reads_again(earlier: Checkout, warm: Warm) -> None
     project = Project(earlier.root, warm)
     files = {name: content for name, content in project.files().items() if name.startswith(("models/", "logits/", "epochs/", "bank/"))}
     bank = project.ran("bank")
-    assert "1 original asked for, 1 of them there" in bank.stderr
-    assert "2 retrained asked for, 2 of them there" in bank.stderr
+    assert "1 original requested, 1 already trained" in bank.stderr
+    assert "2 retrained requested, 2 already trained" in bank.stderr
     search = project.ran("search", "--search.heartbeat", "60")
     assert "resuming after 3 trials" in search.stderr
     said = [bank.stderr, search.stderr]

@@ -1,0 +1,96 @@
+"""Scores of results that exist: from their logits tables, which are read from the models where they are missing."""
+
+import sys
+from collections.abc import Sequence
+
+from lethe._util.errors import RunFailed, UserError
+from lethe._util.log import log
+from lethe.config.loader import STAGE, Config
+from lethe.evaluation import seed_aggregation
+from lethe.pipeline import references, run_logging, shadow_models
+from lethe.reporting import console_tables
+from lethe.workspace import scores
+from lethe.workspace.plan import planned_results
+from lethe.workspace.run_names import RunId
+from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import Prepared, prepare, remember
+
+
+def evaluate(config: Config, names: Sequence[str] = (), again: bool = True) -> None:
+    """Score results and print them next to both references; the scores are added to the MLflow runs of the results.
+
+    Args:
+        config: the configuration.
+        names: methods, `original`, `retrained`, or `all` that have a logits table; none: the results of the configured method.
+        again: False: only what has no scores yet, or scores of other tables.
+
+    Raises:
+        UserError: a name is unknown, a result does not exist, or files in the workspace are of other settings.
+        RunFailed: a model that the attacks need could not be trained; what does not need it is scored.
+    """
+    for name in names:
+        if RunId.parse(name).key not in {*config.methods, *STAGE, "all"}:
+            raise UserError(f"method is {name}; evaluate takes {', '.join(config.methods)}, {', '.join(STAGE)}, several of these, or all")
+    prepared = prepare(config)
+    layout = prepared.layout
+    if not names:
+        names = [str(run) for run in planned_results(config)]
+    elif "all" in names:
+        names = [str(run) for run in layout.with_logits() if run.seed is None]
+    methods = [name for name in names if name not in STAGE]
+    for name in methods:
+        if not layout.exists(name):
+            path = layout.weights(name)
+            raise UserError(f"{path} does not exist; {repair_command('unlearn', config, method=RunId.parse(name).key)} makes it")
+        for each in _with_seeds(prepared, name):
+            scores.logits(prepared, each)
+    kinds = [kind for kind in STAGE if methods or kind in names]
+    for kind in kinds:
+        if not scores.there(prepared, kind) or layout.weights(kind).exists():
+            references.weights(prepared, kind)
+    failed = _add_shadow_models(prepared, names)
+    for name in names:
+        scores.scores(prepared, name, anew=again)
+    for name in methods:
+        for each in _with_seeds(prepared, name):
+            run_logging.add_scores(prepared, each)
+    run_logging.log_references(prepared, kinds, rescored=names)
+    remember(prepared, "evaluate.")
+    table = [(name, scores.scores(prepared, name)) for name in (*kinds, *methods)]
+    print(console_tables.accuracy_table(table, scores.baseline_warning(layout)))
+    if config.evaluate.swap or config.evaluate.shadows:
+        print(console_tables.attack_table([row for row in table if row[0] in names]))
+    sys.stdout.flush()
+    log(f"compare the runs: {run_logging.where_to_look()}")
+    if failed:
+        raise failed
+
+
+def _add_shadow_models(prepared: Prepared, names: Sequence[str]) -> RunFailed | None:
+    """Add the columns of the attacks to the logits tables. Returns the first failure: all else still has scores."""
+    for name in names:
+        shadow_models.check(prepared, name)
+    failed: RunFailed | None = None
+    for name in names:
+        try:
+            shadow_models.add(prepared, name)
+        except RunFailed as error:
+            failed = failed or RunFailed(f"{name} is scored without evaluate.swap or evaluate.shadows: {error}")
+    return failed
+
+
+def _with_seeds(prepared: Prepared, name: str) -> list[str]:
+    """Return the results of each seed, where it stands for several, and the result itself.
+
+    Raises:
+        UserError: the result of a seed does not exist; the message has the command that makes it.
+    """
+    run, several = RunId.parse(name), scores.seeds_of(prepared, name)
+    for seed in several:
+        path = prepared.layout.weights(run.with_seed(seed))
+        if not prepared.layout.exists(run.with_seed(seed)):
+            keys = {"method": name, "run.seed": str(min(several)), "run.seeds": str(len(several))}
+            again = repair_command("unlearn", prepared.config, **keys)
+            numbers = seed_aggregation.seed_range(sorted(several))
+            raise UserError(f"{path} does not exist, and {name} is of seeds {numbers}; {again} makes it")
+    return [*(str(run.with_seed(seed)) for seed in several), name]

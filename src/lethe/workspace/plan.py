@@ -1,0 +1,54 @@
+"""Which runs a configuration asks for: one, one for each of several seeds, or the links of a chain."""
+
+from dataclasses import dataclass
+
+from lethe.config.loader import Config
+from lethe.recipes.recipe import Recipe
+from lethe.workspace.run_names import RunId
+
+ORIGINAL = RunId("original")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that the configuration asks for.
+
+    Attributes:
+        run: its name; with a seed where it is one of several, with a chain where it is a link.
+        recipe: its phases and edits.
+        seed: of the batch order, augmentation and dropout, and of the initial weights where it has no parent.
+        parent: the run whose weights it starts from; None: random initial weights.
+    """
+
+    run: RunId
+    recipe: Recipe
+    seed: int
+    parent: RunId | None
+
+    def __str__(self) -> str:
+        return str(self.run)
+
+
+def plan(config: Config) -> tuple[PlannedRun, ...]:
+    """Return the runs of the configuration's method, in the order in which they can run: a link comes after its parent."""
+    seed = config.run.seed
+    if config.chain:
+        links: list[PlannedRun] = []
+        for method, recipe in config.chain_recipes().items():
+            parent = links[-1].run if links else ORIGINAL
+            links.append(PlannedRun(RunId(method, chain=config.method), recipe, seed, parent))
+        return tuple(links)
+    one, recipe = RunId(config.method), config.recipe()
+    if config.run.seeds == 1:
+        return (PlannedRun(one, recipe, seed, ORIGINAL),)
+    return tuple(PlannedRun(one.with_seed(each), recipe, each, ORIGINAL) for each in range(seed, seed + config.run.seeds))
+
+
+def plan_reference(config: Config, kind: str) -> PlannedRun:
+    """Return the run that trains a reference; `kind`: original or retrained."""
+    return PlannedRun(RunId(kind), config.reference_recipe(kind), config.run.seed, None)
+
+
+def planned_results(config: Config) -> tuple[RunId, ...]:
+    """Return the runs whose scores the configuration's method ends in: several seeds have one, their mean."""
+    return tuple(dict.fromkeys(planned.run.all_seeds for planned in plan(config)))
