@@ -6,7 +6,6 @@ A method is under contract by standing in METHODS: its numbers come from its sec
 import inspect
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,40 +18,35 @@ from ruamel.yaml import YAML
 from torch import Tensor
 from torch.nn import Module
 
-from lethe.config import loader as config
-from lethe.data.device_data import Batch, Data
+from lethe.data.device_data import Data
 from lethe.engine import engine
 from lethe.engine.engine import FrozenReferences
 from lethe.engine.options import RunOptions
 from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
-from lethe.recipes import recipe
 from lethe.recipes.losses import CrossEntropy
 from lethe.recipes.recipe import Phase
 from lethe.recipes.registry import find_method, registered_names
 from lethe.recipes.schedules import Constant, Cosine
 from lethe.recipes.training import Training
-from support import loops
-from support.methods import (
+from lethe.testing import MethodContract
+from lethe.testing.small_runs import (
     PARAMS,
     SMALL,
-    Boom,
     attempt,
     boom_at,
     copied,
     digests,
-    everyone,
     images,
     moved,
     network,
     numbers,
     section,
     small,
-    told,
-    trained,
     watched,
 )
+from support import loops
 from support.project import ROOT
 
 METHODS = registered_names(chains=False)
@@ -106,129 +100,19 @@ def test_the_numbers_are_the_reports(name: str) -> None:
     assert {word: own[word] for word in said} == said
 
 
-# --- the recipe is a value --------------------------------------------------------------------------------------------
+class TestMethods(MethodContract):
+    """Every method."""
 
-
-def test_repr_evaluates_back(method: str) -> None:
-    for steps in (small(method), config.load(["--method", method], params=PARAMS).recipe()):
-        text = repr(steps)
-        assert eval(text, recipe.names()) == steps
-        assert hash(eval(text, recipe.names())) == hash(steps)
-        assert " at 0x" not in text
-        assert "lambda" not in text
-        assert "\n" not in text
-
-
-def test_repr_tells_numbers_apart(method: str) -> None:
-    steps = small(method)
-    for word, other in (
-        ("lr", 0.03),
-        ("epochs", 5),
-        ("trains", ("fc",)),
-        ("batchnorm", "eval"),
-        ("keep", "best"),
-        ("momentum", 0.5),
-    ):
-        if word in section(method):
-            assert repr(small(method, **{word: other})) != repr(steps), word
-
-
-# --- who moves --------------------------------------------------------------------------------------------------------
-
-
-def test_the_student_moves(method: str, data: Data) -> None:
-    student = network()
-    before = copied(student)
-    epochs = list(engine.run(small(method), student, data))
-    assert "fc.weight" in moved(before, student.state_dict())
-    assert [epoch.global_epoch for epoch in epochs] == list(range(len(epochs)))
-
-
-def test_references_share_nothing_with_the_student_and_do_not_move(method: str, data: Data) -> None:
-    student, random_init = network(0), network(1)
-    before, random_init_before = copied(student), copied(random_init)
-    seen: list[FrozenReferences] = []
-
-    def watch(batch: Batch, refs: FrozenReferences) -> None:
-        seen.append(refs)
-        for reference, start in ((refs.original, before), (refs.random_init, random_init_before)):
-            assert not moved(start, reference.state_dict())
-            assert not any(module.training for module in reference.modules())
-            assert not any(parameter.requires_grad for parameter in reference.parameters())
-
-    steps = watched(small(method), watch)
-    for _ in engine.run(steps, student, data, RunOptions(random_init=random_init)):
-        pass
-    assert seen
-    assert all(refs is seen[0] for refs in seen)
-    watch(next(data.batches("retain", 8, 0, 0)), seen[0])
-    assert moved(before, student.state_dict())
-    places = [storages(network) for network in (student, random_init, seen[0].original, seen[0].random_init)]
-    assert len(set().union(*places)) == sum(map(len, places))
-
-
-def storages(network: Module) -> set[int]:
-    return {value.untyped_storage().data_ptr() for value in network.state_dict().values()}
-
-
-@pytest.mark.parametrize("batchnorm", ["train", "eval_frozen"])
-def test_frozen_weights_equal_the_originals_to_the_bit(method: str, batchnorm: str, data: Data) -> None:
-    steps = small(method, trains=("layer4", "fc"), unfreeze=("layer1",), batchnorm=batchnorm)
-    student = network()
-    before = copied(student)
-    phases = [part for part in steps if isinstance(part, Phase)]
-    trains = {name for phase in phases for e in range(phase.epochs) for name in phase.trains(student, e / phase.epochs)}
-    for _ in engine.run(steps, student, data):
-        pass
-    after = moved(before, student.state_dict())
-    weights = {name for name, _ in student.named_parameters()}
-    assert trains < weights
-    assert after & weights == trains
-    buffers = after - weights
-    statistics = {name for name in before if "running" in name or "num_batches" in name}
-    frozen = {name for name in statistics if name.rsplit(".", 1)[0] + ".weight" not in trains}
-    assert buffers == (statistics if batchnorm == "train" else statistics - frozen)
-
-
-def test_zero_epochs_change_nothing(method: str, data: Data) -> None:
-    none = {word: 0 for word in section(method) if word.endswith("epochs")}
-    assert none
-    student = network()
-    before = copied(student)
-    epochs = list(engine.run(small(method, **none), student, data))
-    assert [epoch.phase for epoch in epochs] == ["start"]
-    assert not moved(before, student.state_dict())
-
-
-def test_flags_and_modes_are_given_back(method: str, data: Data) -> None:
-    """Behind a run, behind every epoch, and behind an exception in the middle of one."""
-    student = network()
-    student.train()
-    student.get_submodule("layer2").eval()
-    student.get_parameter("fc.bias").requires_grad_(False)
-
-    def state() -> list[bool]:
-        return [m.training for m in student.modules()] + [p.requires_grad for p in student.parameters()]
-
-    before = state()
-    for _ in engine.run(small(method), student, data, RunOptions(evaluate=predict.evaluator(data, ["validation"]))):
-        assert state() == before
-    epochs = engine.run(watched(small(method), boom_at(7)), student, data)
-    with pytest.raises(Boom):
-        list(epochs)
-    assert state() == before
-
-
-def test_equal_seeds_give_equal_logits_and_other_seeds_do_not(method: str, data: Data) -> None:
-    one, again, other = (everyone(trained(small(method), data, seed=seed), data) for seed in (3, 3, 4))
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
+    @pytest.fixture(params=sorted(METHODS))
+    def method(self, request: pytest.FixtureRequest) -> str:
+        name: str = request.param
+        return name
 
 
 @pytest.mark.slow
 def test_two_processes_end_alike() -> None:
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    said = "import json; from support.methods import digests; print(json.dumps([hash('R'), digests()]))"
+    said = "import json; from lethe.testing.small_runs import digests; print(json.dumps([hash('R'), digests()]))"
     environment = os.environ | {"PYTHONHASHSEED": other, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
     process = subprocess.run([sys.executable, "-c", said], env=environment, stdout=subprocess.PIPE, check=True)
     hash_there, there = json.loads(process.stdout)
@@ -328,34 +212,6 @@ def test_hybrid_4_equals_its_plain_loop_on_resnet18_to_the_bit() -> None:
     assert {"layer1.0.conv1.weight", "layer3.0.bn1.running_mean"} <= after
     assert "layer3.0.conv1.weight" not in after
     assert not moved(plain.state_dict(), student.state_dict())
-
-
-@pytest.mark.parametrize("keep", ["last", "best"])
-def test_interrupted_in_every_epoch_and_continued_ends_alike(method: str, keep: str, data: Data, tmp_path: Path) -> None:
-    """Dies at a random batch of every epoch of every phase; each time a new model goes on from what the last epoch wrote."""
-    steps = small(method, epochs=3, keep=keep)
-    whole = network()
-    calls: list[int] = []  # of a loss, epoch by epoch
-
-    def count(batch: Batch, refs: FrozenReferences) -> None:
-        calls[-1] += 1
-
-    records = []
-    for epoch in engine.run(watched(steps, count), whole, data, RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"]))):
-        records.append(told(epoch))
-        calls.append(0)
-    assert {record.phase for record in records[1:]} == {part.name for part in steps}
-
-    draw = random.Random(f"{method} {keep}")
-    stops = [draw.randrange(length) for length in calls[:-1]]
-    seen = []
-    for number, stop in enumerate(stops):  # in epoch `number` + 1, so behind all of the one before it, which this life begins with
-        behind = calls[number - 1] if number else 0
-        seen += attempt(watched(steps, boom_at(behind + stop)), tmp_path, data, network())
-        assert len(seen) == number + 1
-    student = network()
-    assert seen + attempt(steps, tmp_path, data, student) == records
-    assert not moved(whole.state_dict(), student.state_dict()), f"stopped at batches {stops}"
 
 
 def test_a_continued_run_still_knows_its_original(data: Data, tmp_path: Path) -> None:

@@ -32,10 +32,10 @@ from lethe.recipes.optimizers import SGD
 from lethe.recipes.recipe import Augment, Phase, Recipe, Term
 from lethe.recipes.registry import registered_names
 from lethe.recipes.schedules import Cosine, OneCycle
+from lethe.testing import tables
+from lethe.testing.small_runs import images, network, small
 from lethe.workspace import numerics
 from lethe.workspace import read_model as reading
-from support import tables
-from support.methods import images, network, small
 
 METHODS = registered_names(chains=False)
 

@@ -111,7 +111,7 @@ def test_a_new_loss(copy: Copy) -> None:
     well_formed(copy.root)
     said = copy.play("""
 import torch
-from support import methods as contract
+from lethe.testing import small_runs as contract
 from lethe.engine import engine
 from lethe.recipes import recipe
 from lethe.recipes.losses import TowardsUniform
@@ -136,7 +136,7 @@ def test_a_new_measure(copy: Copy) -> None:
     well_formed(copy.root)
     said = copy.play("""
 import numpy as np
-from support.tables import drawn
+from lethe.testing.tables import drawn
 from lethe.evaluation.score import score_model
 
 table = drawn(1, name="ours")

@@ -15,7 +15,7 @@ from lethe.data.images import Images, save_images
 from lethe.evaluation import logits_table as table
 from lethe.evaluation.score import score_model
 from lethe.reporting import card
-from support.tables import SIZES, drawn
+from lethe.testing.tables import SIZES, drawn
 
 CLASSES = ("cat", "dog", "<ship>", "bird")
 

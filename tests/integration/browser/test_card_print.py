@@ -8,9 +8,9 @@ import pytest
 
 from lethe.evaluation.score import score_model
 from lethe.reporting import card_page as cardpage
+from lethe.testing.tables import bank, drawn
 from support.cards import changed, logged, workspace, written
 from support.project import NET
-from support.tables import bank, drawn
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ from lethe.engine.options import RunOptions
 from lethe.evaluation import logits_table as table
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array
 from lethe.models import checkpoint
+from lethe.testing.tables import lower_tiers
 from lethe.workspace import bank
 from lethe.workspace import read_model as reading
 from lethe.workspace import scores as results
 from lethe.workspace.workspace import Prepared
 from support.banks import fake, prepared
 from support.project import Project, at, at_file
-from support.tables import lower_tiers
 
 # --- a real run -----------------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from lethe.recipes.recipe import Augment, Phase, Recipe, Term
 from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp
 from lethe.recipes.trainable import Layers
 from lethe.recipes.weight_edits import Reinitialise
-from support.methods import attempt, boom_at, copied, images, moved, network, small, watched
+from lethe.testing.small_runs import attempt, boom_at, copied, images, moved, network, small, watched
 
 torch.set_num_threads(1)
 

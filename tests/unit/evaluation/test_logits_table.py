@@ -15,7 +15,7 @@ from lethe._util.errors import UserError
 from lethe.evaluation import logits_table as table
 from lethe.evaluation.logits_table import LogitsTable, class_weights, require_same_images
 from lethe.models import checkpoint
-from support.tables import drawn, of_phi
+from lethe.testing.tables import drawn, of_phi
 
 
 @given(st.lists(st.floats(-80, 80, width=32), min_size=3, max_size=6), st.data())

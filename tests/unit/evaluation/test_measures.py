@@ -11,66 +11,22 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from lethe._util.errors import InsufficientData, UserError
-from lethe.data.shadow_splits import replacements
 from lethe.evaluation import catalogue, measures, registry
 from lethe.evaluation.catalogue import all_measures, measure_model, measure_references
 from lethe.evaluation.context import Cost, EvaluationContext
-from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, Array, LogitsTable
-from lethe.evaluation.registry import register_measure
+from lethe.evaluation.logits_table import LogitsTable
+from lethe.evaluation.registry import Measure, register_measure
 from lethe.evaluation.uncertainty import EXAMPLES, Estimate
-from support.tables import SIZES, bank, drawn, lower_tiers, of_phi
+from lethe.testing import MeasureContract
+from lethe.testing.contexts import LEAK, context, of_others
+from lethe.testing.tables import SIZES, bank, drawn, lower_tiers, of_phi
 
 BY_ID = {each.id: each for each in all_measures()}
-LEAK = 3.0  # what phi gains where an image is remembered
 
 
 @pytest.fixture(autouse=True)
 def small_banks(monkeypatch: pytest.MonkeyPatch) -> None:
     lower_tiers(monkeypatch, 3, 6)
-
-
-def context(leak: float, models: int = 6, table: LogitsTable | None = None, **more: object) -> EvaluationContext:
-    """A model that remembers so much of forget, with all that there can be beside it."""
-    model = table or drawn(1, leak, "unlearned")
-    known = {
-        "original": drawn(50, LEAK, "original"),
-        "unlearned": [model, *bank(models - 1, leak, 300, "unlearned")],
-        "cost": Cost(2.0, 20.0, 1000),
-    }
-    theirs = [with_columns(each, 0.0, number) for number, each in enumerate(bank(models))]
-    own = with_columns(model, leak, models)
-    own = replace(own, columns={**own.columns, **of_others(own, leak)})
-    return EvaluationContext(own, theirs, **(known | more))  # type: ignore[arg-type]
-
-
-def with_columns(table: LogitsTable, leak: float, own: int = 0) -> LogitsTable:
-    """A probe that is right of seven in ten unseen images and of more that are remembered; perturbed images as the unperturbed; features
-    that models share but for an own part, larger where there is a leak; relearned in steps that are as many fewer."""
-    generator = np.random.default_rng(7)
-    number = len(table.ids)
-    lucky = generator.random(number) < 0.7 + 0.09 * leak * (table.split == 1)
-    counts = np.clip(8 + 2 * leak + generator.normal(0, 2, (number, 3)), 0, 16)
-    shared = generator.normal(0, 1, (number, 8))
-    apart = np.random.default_rng(own).normal(0, 1, (number, 8)) * (1 + leak)
-    steps = np.tile(np.arange(61) >= 40 - int(10 * leak), (number, 1))
-    columns = {"probe": lucky, "residual": counts, "relearn": steps}
-    features = {"features": (shared + apart).astype(np.float32)}
-    return replace(table, columns={name: column.astype(np.uint8) for name, column in columns.items()} | features)
-
-
-def of_others(table: LogitsTable, leak: float) -> dict[str, Array]:
-    """What models say that forgot other images: SWAP's has never seen forget and remembers F'; each of 24 shadows forgot half of the pool,
-    never saw a quarter and has nothing to do with the rest."""
-    generator = np.random.default_rng(2)
-    other = replacements(table.rows("forget"), table.rows("validation"), table.labels)
-    pool = np.concatenate([table.rows("forget"), other])
-    phi = drawn(90).phi.copy()
-    phi[other] += leak
-    role = np.zeros((len(table.ids), 24), np.uint8)
-    role[pool] = generator.permuted(np.tile(np.repeat([FORGOT, FORGOT, NEVER_SAW, 0], 6), (len(pool), 1)), axis=1)
-    hard = generator.normal(0, 2, (len(table.ids), 1))
-    said = hard + generator.normal(0, 1, role.shape) + leak * (role == FORGOT)
-    return {"swapped": of_phi(phi).logits, SHADOWS[0]: said.astype(np.float32), SHADOWS[1]: role}
 
 
 # measure -> the parts that must move when forget is remembered, and which way
@@ -120,18 +76,18 @@ def forgotten_and_remembered() -> tuple[dict[str, Estimate | str], dict[str, Est
         return measure_model(context(0.0)), measure_model(context(LEAK))
 
 
-@pytest.mark.parametrize(("id_", "part", "way"), [(id_, part, way) for id_, parts in MOVED.items() for part, way in parts.items()])
-def test_a_remembered_forget_set_moves_it_beyond_its_interval(
-    forgotten_and_remembered: tuple[dict[str, Estimate], dict[str, Estimate]], id_: str, part: str, way: int
-) -> None:
-    key = f"{id_}.{part}".rstrip(".")
-    clean, leaking = (found[key] for found in forgotten_and_remembered)
-    assert math.copysign(1, leaking.value - clean.value) == way
-    assert not leaking.overlaps(clean), (clean, leaking)
-    for found in (clean, leaking):
-        low, high = found.ends()
-        assert math.isfinite(found.value) and low <= high
-        assert found.interval == BY_ID[id_].interval or part not in ("", "forget")
+class TestMeasures(MeasureContract):
+    """Every measure but those of `OTHERWISE`."""
+
+    @pytest.fixture(scope="class", params=MOVED)
+    @classmethod
+    def measure(cls, request: pytest.FixtureRequest) -> Measure:
+        return BY_ID[request.param]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def moved(cls, measure: Measure) -> dict[str, int]:
+        return MOVED[measure.id]
 
 
 def test_where_nothing_is_remembered_every_measure_is_at_its_aim(
@@ -428,7 +384,7 @@ def test_an_id_is_registered_once_and_needs_are_known() -> None:
 
 
 OUTSIDE = """
-from lethe.evaluation.registry import register_measure
+from lethe.evaluation.registry import Measure, register_measure
 
 @register_measure(id="entropy.forget", about="mean entropy on forget, in nats")
 def entropy(context):

@@ -13,7 +13,7 @@ from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.catalogue import all_measures
 from lethe.evaluation.score import Score, metric_name, score_model
 from lethe.reporting.console_tables import accuracy_table
-from support.tables import drawn
+from lethe.testing.tables import drawn
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from lethe.models import checkpoint
 from lethe.plots import histograms
 from lethe.reporting import card, card_content, reproduction
 from lethe.reporting import card_page as cardpage
+from lethe.testing.tables import SIZES, drawn
 from lethe.workspace import scores as results
 from support.cards import CLASSES, asked, changed, logged, put, workspace, written
-from support.tables import SIZES, drawn
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 
 from lethe.evaluation.score import Score, score_model
-from support import tables
+from lethe.testing import tables
 
 
 @pytest.fixture(scope="module")

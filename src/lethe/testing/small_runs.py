@@ -12,23 +12,24 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from lethe._util.checkout import default_params
 from lethe.config import loader as config
-from lethe.data.device_data import Batch, Data
+from lethe.data.device_data import Data
 from lethe.engine import engine
-from lethe.engine.engine import Epoch, FrozenReferences
+from lethe.engine.engine import Epoch
 from lethe.engine.options import RunOptions
 from lethe.engine.resume import Resume
 from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.recipes.losses import Loss
+from lethe.recipes.protocols import Batch, References
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.registry import registered_names
-from support.project import ROOT
 
-METHODS = registered_names(chains=False)
+Watch = Callable[[Any, Any], None]  # (batch, references)
 
-PARAMS = ROOT / "params.yaml"
+PARAMS = default_params()
 SMALL = {"epochs": 2, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.02, "unfreeze_at": 0.5}
 
 
@@ -90,14 +91,14 @@ class Watched:
     """The loss `inner`; every call is shown to `watch` first."""
 
     inner: Loss
-    watch: Callable[[Batch, FrozenReferences], None] = field(compare=False)
+    watch: Watch = field(compare=False)
 
-    def __call__(self, logits_BC: Tensor, batch: Any, refs: Any) -> Tensor:
+    def __call__(self, logits_BC: Tensor, batch: Batch, refs: References) -> Tensor:
         self.watch(batch, refs)
         return self.inner(logits_BC, batch, refs)
 
 
-def watched(steps: Recipe, watch: Callable[[Batch, FrozenReferences], None]) -> Recipe:
+def watched(steps: Recipe, watch: Watch) -> Recipe:
     """The same recipe; `watch` is called whenever a loss is."""
 
     def with_watch(phase: Phase) -> Phase:
@@ -110,11 +111,11 @@ class Boom(Exception):
     pass
 
 
-def boom_at(call: int) -> Callable[[Batch, FrozenReferences], None]:
+def boom_at(call: int) -> Watch:
     """Raises Boom at the call of that number (from 0)."""
     calls = iter(range(call + 1))
 
-    def watch(batch: Batch, refs: FrozenReferences) -> None:
+    def watch(batch: Batch, refs: References) -> None:
         if next(calls) == call:
             raise Boom
 
@@ -132,7 +133,8 @@ def digests() -> dict[str, str]:
     """Method -> a hash of the logits it ends with."""
     data = images()
     return {
-        name: hashlib.sha256(everyone(trained(small(name), data, seed=5), data).numpy().tobytes()).hexdigest() for name in sorted(METHODS)
+        name: hashlib.sha256(everyone(trained(small(name), data, seed=5), data).numpy().tobytes()).hexdigest()
+        for name in sorted(registered_names(chains=False))
     }
 
 

@@ -1,0 +1,64 @@
+"""Every built-in data source under contract."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lethe.data import cifar10
+from lethe.data.sources import BUILT_IN, SourceOptions
+from lethe.testing import DataSourceContract
+
+
+class TestDigits(DataSourceContract):
+    source = "digits"
+
+
+class TestImageFolder(DataSourceContract):
+    source = "image_folder"
+
+    @pytest.fixture
+    def options(self, tmp_path: Path) -> SourceOptions:
+        draw = np.random.default_rng(0)
+        for part, count in (("train", 4), ("test", 2)):
+            for name in ("cat", "dog", "emu"):
+                (tmp_path / "own" / part / name).mkdir(parents=True)
+                for i in range(count):
+                    pixels = draw.integers(0, 256, (20, 30, 3), np.uint8)
+                    Image.fromarray(pixels).save(tmp_path / "own" / part / name / f"{i}.png")
+        return SourceOptions(root=tmp_path / "own", image_size=16)
+
+
+@pytest.mark.slow
+class TestCifar10(DataSourceContract):
+    """Of an archive of its form and size: black images, ten classes."""
+
+    source = "cifar10"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def archive(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("cifar10") / "cifar-10-batches-py"
+        folder.mkdir()
+        batch = pickle.dumps({"data": np.zeros((10_000, 3072), np.uint8), "labels": [i % 10 for i in range(10_000)]})
+        for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+            (folder / name).write_bytes(batch)
+        (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list(cifar10.CLASSES)}))
+        return folder
+
+    @pytest.fixture
+    def options(self, archive: Path, monkeypatch: pytest.MonkeyPatch) -> SourceOptions:
+        from torchvision.datasets import CIFAR10
+
+        sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in archive.iterdir()}
+        monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)])
+        monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+        monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": sums["batches.meta"]})
+        return SourceOptions(root=archive.parent)
+
+
+def test_every_built_in_source_is_under_contract() -> None:
+    assert {contract.source for contract in (TestDigits, TestImageFolder, TestCifar10)} == set(BUILT_IN)
