@@ -131,11 +131,11 @@ def everyone(network: Module, data: Data) -> Tensor:
 
 def digests() -> dict[str, str]:
     """Method -> a hash of the logits it ends with."""
-    data = images()
-    return {
-        name: hashlib.sha256(everyone(trained(small(name), data, seed=5), data).numpy().tobytes()).hexdigest()
-        for name in sorted(registered_names(chains=False))
-    }
+    data, found = images(), {}
+    for name in sorted(registered_names(chains=False)):
+        logits = everyone(trained(small(name), data, seed=5), data)
+        found[name] = hashlib.sha256(logits.numpy().tobytes()).hexdigest()
+    return found
 
 
 # --- stopped and continued --------------------------------------------------------------------------------------------

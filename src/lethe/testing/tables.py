@@ -9,6 +9,7 @@ import pytest
 from lethe.data.splits import SPLITS
 from lethe.evaluation import catalogue, registry
 from lethe.evaluation.logits_table import Array, LogitsTable
+from lethe.workspace.run_names import RunId
 
 CLASSES = 4
 SIZES = (240, 200, 200, 200)  # retain, forget, validation, test
@@ -33,7 +34,7 @@ def drawn(seed: int, leak: float = 0.0, name: str = "made", sizes: Sequence[int]
 
 
 def bank(models: int, leak: float = 0.0, first: int = 100, name: str = "retrained") -> list[LogitsTable]:
-    return [drawn(first + number, leak, f"{name}.seed{number}") for number in range(models)]
+    return [drawn(first + number, leak, str(RunId(name, number))) for number in range(models)]
 
 
 def lower_tiers(patch: pytest.MonkeyPatch, second: int, third: int) -> None:
