@@ -14,11 +14,7 @@ KEYS = re.compile(r"\bbeside:|item\.beside")  # of dvc.yaml
 FILES = ("README.md", "CONTRIBUTING.md", "params.yaml", "MLproject", "conda.yaml", "dvc.yaml", "search/dvc.yaml", "Makefile")
 PAGES = [
     *FILES,
-    *(
-        str(path.relative_to(ROOT))
-        for path in sorted((ROOT / "docs").rglob("*.md"))
-        if path.name not in ("log.md", "keys.md", "methods.md")
-    ),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")) if path.name not in ("log.md", "keys.md")),
 ]
 
 
