@@ -1,1 +1,1 @@
-"""What every room may use: errors, files, the checkout."""
+"""Errors, files, logging, redaction and the checkout: what every other package may use."""

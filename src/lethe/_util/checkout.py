@@ -26,7 +26,7 @@ def here() -> Path:
 
     As `root()`, except under DVC: it runs a queued experiment in a copy of the checkout, as current folder, while DVC_ROOT stays the
     user's own."""
-    return Path.cwd() if dvc_stage.runs() else root()
+    return Path.cwd() if dvc_stage.active() else root()
 
 
 def params_file() -> Path:

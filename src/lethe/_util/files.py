@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and hashes of what they hold."""
+"""Atomic writes, JSON, and hashes."""
 
 import hashlib
 import json
@@ -16,39 +16,53 @@ OUTBOX = Path(STATE, "outbox")  # in it, the records that MLflow does not have y
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; renamed to `path` on success, removed on any failure.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Write a file that appears complete or not at all.
 
-    Raises RunFailed, naming `path`, when the disk refuses (full, read-only)."""
-    beside: Path | None = None
+    Args:
+        path: The file. Its folder is created.
+
+    Yields:
+        A temporary path to write to, which is renamed to `path` on success and removed on any failure.
+
+    Raises:
+        RunFailed: The disk refuses (full, read-only); names `path`.
+    """
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        beside = Path(name)
+        temporary = Path(name)
         os.close(handle)
-        yield beside
-        umask = os.umask(0)  # mkstemp makes 0600, a file that others may read keeps the user's own mask
+        yield temporary
+        umask = os.umask(0)  # mkstemp makes 0600; a file that others may read keeps the user's own mask
         os.umask(umask)
-        beside.chmod(0o666 & ~umask)
-        beside.replace(path)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
     except OSError as error:
         raise RunFailed(f"{path} could not be written: {error.strerror or error}") from error
     finally:
-        if beside:
-            beside.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    with whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    """Write a text file atomically, in UTF-8."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Raises UserError, naming the file, when it is missing or no JSON."""
+    """Read a JSON file.
+
+    Raises:
+        UserError: It does not exist or is not JSON; names it.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -58,7 +72,7 @@ def read_json(path: Path) -> Any:
 
 
 def digest(parts: Iterable[bytes | str]) -> str:
-    """SHA-256 in hex over the parts, each preceded by its length so that ("ab", "c") and ("a", "bc") differ."""
+    """Return the SHA-256, in hex, of parts, each preceded by its length: ("ab", "c") and ("a", "bc") differ."""
     sha = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
@@ -68,5 +82,5 @@ def digest(parts: Iterable[bytes | str]) -> str:
 
 
 def short(hash_: str) -> str:
-    """The first 12 characters: what tags and tables show."""
+    """Return the first 12 characters of a hash: what tags and tables show."""
     return hash_[:12]

@@ -1,4 +1,4 @@
-"""Texts as they are shown and written: without passwords, on one line."""
+"""Texts for messages and files: without passwords, on one line."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def clean(text: str) -> str:
-    """`text` without the user and password of any address in it, and without MLflow's own secrets."""
+    """Return a text without the users and passwords of addresses in it, and without the secrets of MLflow and PostgreSQL."""
     text = re.sub(r"(?<=://)[^\s/]*@", "", text)
     text = re.sub(r"(?<=://)[^:/@\s]*:[^@\s]*@", "", text)  # a password with a slash in it
     text = re.sub(r"([?&]password=)[^&\s]*", r"\1***", text)
@@ -24,7 +24,7 @@ def summarize_error(error: BaseException) -> str:
 
 
 def plain(value: Any) -> str:
-    """A value as params.yaml and the command line write it."""
+    """Return a value as params.yaml and the command line write it."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, list | tuple):

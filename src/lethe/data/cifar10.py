@@ -12,7 +12,7 @@ import numpy as np
 from rich.progress import DownloadColumn
 
 from lethe._util.errors import RunFailed, UserError
-from lethe._util.files import whole
+from lethe._util.files import atomic_write
 from lethe.data.images import Images, one_line
 from lethe.data.progress_bar import progress_bar
 from lethe.data.sources import SourceOptions, register_data_source
@@ -66,7 +66,7 @@ def _download(url: str, path: Path, md5: str) -> None:
         return
     with _network():
         response = urlopen(Request(url, headers={"User-Agent": "lethe"}), timeout=10)
-    with response, whole(path) as beside:  # the folder is created only once connected
+    with response, atomic_write(path) as beside:  # the folder is created only once connected
         with beside.open("wb") as out, progress_bar(DownloadColumn()) as progress:
             size = response.length or 0
             if progress.disable:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lethe._util.errors import UserError
-from lethe._util.files import digest, whole
+from lethe._util.files import atomic_write, digest
 
 ARRAYS = "a source returns Images, or (images, labels) of train and of held-out: uint8 [N, 3, H, W], [N, H, W, 3] or [N, H, W]"
 
@@ -110,7 +110,7 @@ def save_images(images: Images, path: Path, listing: str) -> None:
         "pixels": np.ascontiguousarray(images.pixels),
         "labels": np.ascontiguousarray(images.labels),
     }
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"images": json.dumps(rest)})
         except SafetensorError as error:

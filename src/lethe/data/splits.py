@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lethe._util.errors import UserError
-from lethe._util.files import digest, whole
+from lethe._util.files import atomic_write, digest
 from lethe.data.deletion_request import DeletionRequest, Indices, forget_count, nearest, of_classes, of_ids
 from lethe.data.images import Images
 
@@ -70,7 +70,7 @@ def write(splits: Mapping[str, Indices], images: Images, folder: Path) -> None:
     """
     with ExitStack() as stack:
         for split in SPLITS:
-            temporary = stack.enter_context(whole(folder / f"{split}.csv"))
+            temporary = stack.enter_context(atomic_write(folder / f"{split}.csv"))
             with temporary.open("w", encoding="utf-8", newline="") as file:
                 rows = csv.writer(file, lineterminator="\n")
                 rows.writerow(["id"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from lethe._util.errors import UserError
-from lethe._util.files import digest, whole
+from lethe._util.files import atomic_write, digest
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which others keep a state dict
 
@@ -22,7 +22,7 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     """Raises RunFailed, naming the file, when the disk refuses."""
     # state_dict() is a view of the live weights, and safetensors wants plain memory
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with whole(path) as beside:
+    with atomic_write(path) as beside:
         try:
             save_file(plain, beside, dict(metadata))
             _sort_metadata(beside)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from lethe._util import dvc_stage as under_dvc
+from lethe._util import dvc_stage
 from lethe._util.checkout import CHECKOUT
 from lethe._util.files import read_json, short
 from lethe.config.loader import STAGE, Config
@@ -107,7 +107,7 @@ def tags(prepared: Prepared, name: str) -> dict[str, str]:
         | ({"seed": str(run.seed)} if run.seed is not None else {})
         | ({"mlflow.runColor": COLOUR[name]} if name in COLOUR else {})
         | {f"version.{package}": importlib.metadata.version(package) for package in ("torch", "torchvision", "mlflow")}
-        | under_dvc.tags()
+        | dvc_stage.tags()
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch.nn import Module
 
-from lethe._util import dvc_stage as under_dvc
+from lethe._util import dvc_stage
 from lethe._util.errors import Diverged, RunFailed
 from lethe._util.files import digest, short, write_text
 from lethe._util.log import log
@@ -214,7 +214,7 @@ def held(path: Path, name: str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".pid")
     try:
-        with FileLock(path, timeout=LOCK_TIMEOUT if under_dvc.runs() else 0):
+        with FileLock(path, timeout=LOCK_TIMEOUT if dvc_stage.active() else 0):
             holder.write_text(str(os.getpid()))
             yield path
     except Timeout:

@@ -6,7 +6,7 @@ cards/, which no DVC stage empties: cards of past requests are kept, and are fou
 import json
 
 from lethe._util.errors import UserError
-from lethe._util.files import digest, read_json, short, whole
+from lethe._util.files import atomic_write, digest, read_json, short
 from lethe.config.loader import Config
 from lethe.evaluation import seed_aggregation
 from lethe.models import checkpoint
@@ -37,7 +37,7 @@ def write_cards(config: Config) -> None:
         path = prepared.layout.card(name, short(content["request"]["hash"]))
         pages = {".json": json.dumps(content, indent=1) + "\n", ".md": card_page.markdown(content), ".html": card_page.html(content)}
         for suffix, text in pages.items():
-            with whole(path.with_name(path.name + suffix)) as temporary:
+            with atomic_write(path.with_name(path.name + suffix)) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         metadata = checkpoint.metadata(prepared.layout.logits(name))
         result = seed_aggregation.result(content["models"]["result"]["weights"], metadata)

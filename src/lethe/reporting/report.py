@@ -5,7 +5,7 @@ results give equal bytes (DVC hashes it)."""
 
 from collections.abc import Sequence
 
-from lethe._util.files import whole
+from lethe._util.files import atomic_write
 from lethe.config.loader import Config
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.verdict import ResultSet, compare_neighbours, discriminates, label
@@ -34,7 +34,7 @@ def report(config: Config) -> None:
     measures = tables.measures_record(layout)
     files = ({"measures.csv": tables.to_csv(measures)} if measures else {}) | render(data)
     for name, content in files.items():
-        with whole(layout.report / name) as temporary:
+        with atomic_write(layout.report / name) as temporary:
             temporary.write_bytes(content)
     for name in (f"{stem}{suffix}" for stem in OPTIONAL for suffix in (".csv", ".png")):
         if name not in files:  # left by an earlier report, and out of date

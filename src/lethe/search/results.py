@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lethe._util.files import whole, write_json, write_text
+from lethe._util.files import atomic_write, write_json, write_text
 from lethe.config.loader import Config
 from lethe.evaluation.uncertainty import over_seeds
 from lethe.search import figures
@@ -228,7 +228,7 @@ class SearchResults:
         winner = self.winner()
         best = {"trial": winner.number, "unlearning": winner.point[0], "utility": winner.point[1]} if winner else {}
         for name, draw in (("front.png", self.front_figure), ("budgets.png", self.budgets_figure)):
-            with whole(folder / name) as temporary:
+            with atomic_write(folder / name) as temporary:
                 temporary.write_bytes(draw())
         write_text(folder / "trials.csv", self.table(self.finished))
         write_text(folder / "front.csv", self.table(self.front()))

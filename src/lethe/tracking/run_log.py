@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from lethe._util.errors import RunFailed
-from lethe._util.files import whole, write_json
+from lethe._util.files import atomic_write, write_json
 from lethe._util.redact import clean, plain, summarize_error
 from lethe.tracking import mlflow_store
 from lethe.tracking.mlflow_models import export
@@ -185,7 +185,7 @@ class RunLog:
         self._due[artifact_path] = (ended + max(REFRESH, 100 * (ended - started)), None)
 
     def _artifact(self, artifact_path: str, content: bytes) -> None:
-        with whole(self.outbox.artifacts / artifact_path) as temporary:
+        with atomic_write(self.outbox.artifacts / artifact_path) as temporary:
             temporary.write_bytes(content)
         self._append("artifact", artifact_path)
 

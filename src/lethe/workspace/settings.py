@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lethe._util import dvc_stage as under_dvc
+from lethe._util import dvc_stage
 from lethe._util.checkout import command, root
 from lethe._util.errors import UserError
 from lethe._util.files import read_json, write_json, write_text
@@ -49,7 +49,7 @@ def layer(folder: Path) -> Layer:
         Dotted keys with their values, and the file that has them; nothing under DVC and for the checkout itself.
     """
     layout = Layout(folder)
-    if under_dvc.runs() or is_checkout(folder):
+    if dvc_stage.active() or is_checkout(folder):
         return Layer("", {})
     if layout.settings.exists():
         return Layer(str(layout.settings), _read(layout), layout.settings)
@@ -97,7 +97,7 @@ def record_data(config: Config, data: str, anew: bool) -> None:
         if any(key.startswith(FORGET) for key in given):
             kept = {key: text for key, text in kept.items() if not key.startswith(FORGET)}
         given = kept | (given if anew else {key: text for key, text in given.items() if key.startswith(confirmed)})
-    _store(config, data, given | ({} if under_dvc.runs() else laid))
+    _store(config, data, given | ({} if dvc_stage.active() else laid))
 
 
 def check(config: Config, stage: str) -> None:

@@ -200,6 +200,11 @@ def test_mlflow_as_a_module(project, tmp_path, clean):
     assert uses_this_environment(SimpleNamespace(**json.loads(seen.read_text()), printed=done.stderr))
 
 
+def test_an_address_behind_which_there_is_no_repository_is_not_lethe(tmp_path):
+    for address in (str(tmp_path / "nowhere"), (tmp_path / "nowhere").as_uri()):
+        assert not launch.is_lethe(address)
+
+
 def test_a_program_that_a_launcher_started_is_left_alone(clean, project, tmp_path):
     assert changed_by_importing_mlflow(tmp_path, clean | {"MLFLOW_RUN_ID": "1"}, "run", str(project)) == {}
 

@@ -1,0 +1,169 @@
+"""Command lines: which function does the work, with which words; what the command `lethe` answers without one."""
+
+import ast
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lethe._util.errors import UserError
+from lethe.cli.main import lethe
+from lethe.cli.stages import STAGES, nearest
+from lethe.data.sources import summaries
+from lethe.models.architectures import OWN
+from lethe.recipes import registry
+from support.project import ROOT
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """The command `lethe` with some words: its exit code, stdout and stderr."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lethe", *words])
+        return lethe(), *capsys.readouterr()
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "arguments"),
+    [
+        ("unlearn --method model_1", "--method model_1", {}),
+        ("unlearn --explain --method model_1 --time", "--method model_1", {"measure": True}),
+        ("unlearn --explain", "", {"measure": False}),
+        ("evaluate --method model_1", "--method model_1", {"names": []}),
+        ("evaluate --method=all --run.seed 1", "--run.seed 1", {"names": ["all"]}),
+        ("evaluate --method original", "", {"names": ["original"]}),
+        ("evaluate --method model_1,model_3", "", {"names": ["model_1", "model_3"]}),
+        ("evaluate --run.seed 1", "--run.seed 1", {"names": []}),
+        ("report", "", {}),
+        ("report card --method model_1", "--method model_1", {}),
+        ("card --method model_1", "--method model_1", {}),
+        ("report card --list train/11 --run.seed 1", "--run.seed 1", {"id_": "train/11"}),
+        ("card --list=train/11", "", {"id_": "train/11"}),
+        ("search --search.trials 3", "--search.trials 3", {}),
+        ("search adopt 17 --search.seed 1", "--search.seed 1", {"number": 17, "name": ""}),
+        ("search adopt 17 gentle", "", {"number": 17, "name": "gentle"}),
+        ("demo --run.seed 1", "--run.seed 1", {}),
+        ("demo --full", "", {}),
+    ],
+)
+def test_a_command_line_has_keys_and_other_words(line: str, words: str, arguments: dict[str, object]) -> None:
+    verb, *rest = line.split()
+    command = STAGES[verb].parse(rest)
+    assert (command.words, command.arguments) == (words.split(), arguments)
+    assert command.overlay == ({"demo": "full" if "--full" in rest else "demo"}.get(verb))
+
+
+def test_other_words_lead_to_another_function() -> None:
+    lines = [
+        "unlearn",
+        "unlearn --explain",
+        "report",
+        "report card",
+        "report card --list a",
+        "search",
+        "search adopt 1",
+        "demo",
+        "demo --full",
+    ]
+    functions = {STAGES[verb].parse(rest).function for verb, *rest in map(str.split, lines)}
+    assert len(functions) == len(lines)
+    assert STAGES["card"].parse(["--list", "a"]) == STAGES["report"].parse(["card", "--list", "a"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("card --list", "list is ''; it takes the id of one image, e.g. --list train/5940"),
+        ("card --list a --list b", "list is a b; it takes the id of one image, e.g. --list train/5940"),
+        ("search adopt", "adopt : it takes the number of a trial and, if you like, a name: adopt 17 gentle"),
+        ("search adopt x", "adopt x: it takes the number of a trial"),
+        ("search adopt 1 a b", "adopt 1 a b: it takes the number of a trial"),
+        ("send --all", "--all is unknown; send takes folders: send [workspace ...]"),
+        ("ui here", "here is not understood; ui takes --port <number>"),
+        ("ui --port 1 --port 2", "1 2 is not understood; ui takes --port <number>"),
+    ],
+)
+def test_other_words_are_refused(line: str, message: str) -> None:
+    verb, *rest = line.split()
+    with pytest.raises(UserError) as caught:
+        STAGES[verb].parse(rest)
+    assert str(caught.value).startswith(message)
+
+
+def test_every_function_exists() -> None:
+    lines = ["unlearn --explain", "report card", "report card --list a", "search adopt 1", "demo --full", *STAGES]
+    for line in lines:
+        verb, *rest = line.split()
+        module, _, name = STAGES[verb].parse(rest).function.partition(":")
+        text = (ROOT / "src" / f"{module.replace('.', '/')}.py").read_text()
+        assert name in {node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}, line
+
+
+def test_every_script_in_src_is_a_verb() -> None:
+    scripts = {path.stem: path.read_text() for path in (ROOT / "src").glob("*.py")}
+    assert scripts.keys() == STAGES.keys() - {"card", "ui"}
+    for name, text in scripts.items():
+        assert f'sys.exit(main("{name}"))' in text
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "error: no verb; `lethe --help` lists them"),
+        (["unlern"], "error: unlern is no verb; nearest: unlearn; `lethe --help` lists them"),
+        (["--methods"], "error: --methods is no verb; nearest: "),
+        (["ui", "--port", "0"], "error: port is 0; it takes a number from 1 to 65535"),
+        (["ui", "--port", "x"], "error: port is x; it takes a number from 1 to 65535"),
+        (["send", "nowhere"], "error: nowhere is no folder"),
+    ],
+)
+def test_what_lethe_refuses_is_one_line(words: list[str], line: str, run: Run) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith(line)
+    assert err.count("\n") == 1
+
+
+def test_a_port_that_is_in_use_is_refused(run: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, out, err = run("ui", "--port", str(port))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: port {port} is in use; take another: --port ")
+
+
+def test_help_and_version(run: Run) -> None:
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    assert all(f"\n  {verb} " in out for verb in STAGES)
+    assert run("--version")[1].startswith("lethe ")
+    for verb, stage in STAGES.items():
+        code, out, err = run(verb, "--help")
+        assert (code, err) == (0, "")
+        assert out.startswith(f"usage: lethe {verb} [")
+        assert ("--run.workspace" in out) == stage.takes_keys
+        assert "{program}" not in out
+
+
+def test_list_names_what_is_registered(run: Run) -> None:
+    code, out, err = run("--list")
+    assert (code, err) == (0, "")
+    for title in ("Methods (--method)", "Measures (scores/*.json)", "Data sources (--data.source)", "Architectures (--model.architecture)"):
+        assert title in out
+    for name in (*registry.registered_names(), "mia.svc", "accuracy", *summaries(), *OWN):
+        assert f"\n  {name} " in out, name
+
+
+def test_the_nearest_verb() -> None:
+    assert [nearest(word) for word in ("lern", "evaluat", "preprain")] == ["unlearn", "evaluate", "pretrain"]
