@@ -170,14 +170,14 @@ def test_networks_that_can_not_be_cut_run_as_they_are(student: nn.Module) -> Non
 def test_what_would_change_the_run_is_refused(changes: dict[str, object], why: str) -> None:
     said: list[str] = []
     view, source, student = Watched(1024, log=said.append), data(32), network("resnet18")
-    ran(student, (phase(**changes),), view, source)
+    ran(student, (phase(**{"epochs": 1, **changes}),), view, source)
     assert all(seen == (student, source) for seen in view.given)
     assert [why in text for text in said] == [True] if changes.get("trains") is not ALL else not said
 
 
 def test_more_than_the_memory_that_is_granted() -> None:
     said: list[str] = []
-    ran(student := network(), (phase(),), Prefix(1, log=said.append), data(32, 200))
+    ran(student := network(), (phase(epochs=1),), Prefix(1, log=said.append), data(32, 200))
     (text,) = said
     assert "run.cache is 1" in text and "2 MiB" in text
     assert isinstance(split(student.eval(), HEAD(student, 0), torch.zeros(2, 3, 32, 32)), Cut)
