@@ -122,7 +122,7 @@ class Setting:
             assert isinstance(phase, Phase)
             lengths = {letter: -(-self.case.sizes[stream] // phase.batch_size) for letter, stream in phase.streams.items()}
             for epoch in range(phase.epochs):
-                yield phase, epoch / phase.epochs, phase.word(lengths, epoch)
+                yield phase, epoch / phase.epochs, phase.batch_order(lengths, epoch)
 
     def seen(self) -> int:
         """Images that all the steps see."""

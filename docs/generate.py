@@ -13,7 +13,7 @@ from lethe.config.method_schema import arguments
 from lethe.config.schema import SECTIONS, flatten, leaves
 from lethe.evaluation import catalogue, registry
 from lethe.recipes import registry as methods_registry
-from lethe.recipes.ordering import short
+from lethe.recipes.ordering import shorten
 from lethe.recipes.recipe import Phase
 
 HERE = Path(__file__).parent
@@ -71,9 +71,9 @@ def methods_page() -> str:
         for phase in recipe:
             assert isinstance(phase, Phase)
             sizes = {letter: {"retain": 352, "forget": 40}[stream] for letter, stream in phase.streams.items()}
-            steps = sum(len(phase.word(sizes, epoch)) for epoch in range(phase.epochs))
+            steps = sum(len(phase.batch_order(sizes, epoch)) for epoch in range(phase.epochs))
             scale = next((term.weight for term in phase.terms if term.stream == "forget"), "")
-            word = short(iter(phase.word(sizes, 0)))
+            word = shorten(iter(phase.batch_order(sizes, 0)))
             lines.append(f"| `{name}` | {phase.name} | {phase.epochs} | {word} | {steps:,} | `{phase.trains!r}` | {scale} |")
     for method in map(methods_registry.find_method, methods_registry.registered_names()):
         lines += [f"\n## {method.name}\n", inspect.getdoc(method.function) or "", f"Source: {method.source}."]

@@ -88,7 +88,7 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
         metrics, seconds = _timed(options.evaluate, model, model, data)
         state.global_epoch = 0
         for phase in (step for step in recipe if isinstance(step, Phase) and step.keep == "best"):
-            phase.rank(metrics)  # what can't be is said before the first step
+            phase.rank(metrics)  # fails before the first step where validation is not evaluated
         yield Epoch(0, "start", 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
     for step in recipe[state.step :]:
         if isinstance(step, Phase):
@@ -104,54 +104,18 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
 def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, state: State, options: RunOptions) -> Iterator[Epoch]:
     if phase.optimizer and state.epoch == 0:
         state.optimizer, state.optimizer_step = phase.optimizer.build(list(model.parameters())), state.step
-    optimizer = state.optimizer
-    sample = options.evaluate_sample or options.evaluate
     lengths = {letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}
     for epoch in range(state.epoch, phase.epochs):
-        if optimizer is None:
-            raise ValueError(f"phase {phase.name!r} goes on with an optimizer, and none runs yet")
-        progress = epoch / phase.epochs
-        trains = phase.trains(model, progress)
-        word = phase.word(lengths, epoch)
-        losses: list[tuple[int, str, Tensor]] = []
-        images = 0
-        rate = phase.lr(progress)
+        order = phase.batch_order(lengths, epoch)
+        trains = phase.trains(model, epoch / phase.epochs)
         _wait(data.device)
         began = time.perf_counter()
         with _training(model, trains, phase.batchnorm), _seeded(options.seed, state.global_epoch, data.device):
-            seen, source = options.step_inputs(phase, model, data, trains)
-            streams = {letter: _passes(phase, stream, source, options.seed, state.passes) for letter, stream in phase.streams.items()}
-            for number, letters in enumerate(word):
-                if phase.lr_steps == "batch":
-                    rate = phase.lr((epoch + number / len(word)) / phase.epochs)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                # set_to_none: SGD would move a frozen weight that still has a gradient (decay, momentum)
-                optimizer.zero_grad(set_to_none=True)
-                total: Tensor | float = 0.0
-                for letter in letters:
-                    batch = next(streams[letter])
-                    with options.autocast():
-                        logits_BC = seen(batch.images_BCHW)
-                        for term in phase.terms:
-                            if term.letter == letter:
-                                loss = term.loss(logits_BC.float(), batch, refs)
-                                total = total + term.weight_at(progress) * loss
-                                losses.append((number, term.stream, loss.detach()))
-                    images += len(batch.labels_B)
-                assert isinstance(total, Tensor)
-                total.backward()
-                optimizer.step()
-        means = _means(losses, phase.name, epoch)  # waits for the device
+            module, source = options.step_inputs(phase, model, data, trains)
+            trained = _train(phase, epoch, order, module, source, refs, state, options)
+        losses = _means(trained.losses, phase.name, epoch)  # waits for the device
         seconds = time.perf_counter() - began
-        optimizer.zero_grad(set_to_none=True)
-        metrics: Mapping[str, float] = {}
-        evaluating = 0.0
-        last = epoch + 1 == phase.epochs
-        if last or (epoch + 1) % options.evaluate_every == 0 or phase.keep == "best":
-            metrics, evaluating = _timed(options.evaluate if last else sample, model, seen, source)
-            if not all(math.isfinite(value) for value in metrics.values()):
-                raise Diverged(f"phase {phase.name}, epoch {epoch}: after its {len(word)} steps the model's loss is not finite")
+        metrics, evaluate_seconds = _evaluate(phase, epoch, model, module, source, options)
         if phase.keep == "best" and phase.rank(metrics) > state.best_value:
             state.best_value = phase.rank(metrics)
             state.best = {name: value.clone() for name, value in model.state_dict().items()}
@@ -160,23 +124,89 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
             global_epoch=state.global_epoch,
             phase=phase.name,
             epoch=epoch,
-            progress=progress,
-            learning_rate=rate,
-            scale=phase.scale(progress),
-            losses=means,
+            progress=epoch / phase.epochs,
+            learning_rate=trained.learning_rate,
+            scale=phase.scale(epoch / phase.epochs),
+            losses=losses,
             metrics=metrics,
-            steps=len(word),
-            images=images,
+            steps=trained.steps,
+            images=trained.images,
             trains=sum(p.numel() for name, p in model.named_parameters() if name in trains),
             seconds=seconds,
-            evaluate_seconds=evaluating,
+            evaluate_seconds=evaluate_seconds,
         )
     if state.best is not None:
         model.load_state_dict(state.best)
 
 
+@dataclass
+class _Trained:
+    """What the steps of an epoch gave: losses as (step, stream, value on the device), examples seen, the last learning rate."""
+
+    learning_rate: float
+    losses: list[tuple[int, str, Tensor]] = field(default_factory=list)
+    steps: int = 0
+    images: int = 0
+
+
+def _train(
+    phase: Phase,
+    epoch: int,
+    order: list[str],
+    module: Module,
+    data: Data,
+    refs: FrozenReferences,
+    state: State,
+    options: RunOptions,
+) -> _Trained:
+    """The optimizer steps of one epoch, one for each entry of its batch order."""
+    optimizer = state.optimizer
+    if optimizer is None:
+        raise ValueError(f"phase {phase.name!r} keeps the running optimizer, and no phase before it has one")
+    progress = epoch / phase.epochs
+    streams = {letter: _passes(phase, stream, data, options.seed, state.passes) for letter, stream in phase.streams.items()}
+    trained = _Trained(phase.lr(progress), steps=len(order))
+    for step, letters in enumerate(order):
+        if phase.lr_steps == "batch":
+            trained.learning_rate = phase.lr((epoch + step / len(order)) / phase.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = trained.learning_rate
+        # set_to_none: SGD would move a frozen weight that still has a gradient (decay, momentum)
+        optimizer.zero_grad(set_to_none=True)
+        total: Tensor | float = 0.0
+        for letter in letters:
+            batch = next(streams[letter])
+            with options.autocast():
+                logits_BC = module(batch.images_BCHW)
+                for term in phase.terms:
+                    if term.letter == letter:
+                        loss = term.loss(logits_BC.float(), batch, refs)
+                        total = total + term.weight_at(progress) * loss
+                        trained.losses.append((step, term.stream, loss.detach()))
+            trained.images += len(batch.labels_B)
+        assert isinstance(total, Tensor)
+        total.backward()
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return trained
+
+
+def _evaluate(
+    phase: Phase, epoch: int, model: Module, module: Module, data: Data, options: RunOptions
+) -> tuple[Mapping[str, float], float]:
+    """Metrics of an epoch and the seconds they took; none where the epoch is not evaluated."""
+    last = epoch + 1 == phase.epochs
+    if not (last or (epoch + 1) % options.evaluate_every == 0 or phase.keep == "best"):
+        return {}, 0.0
+    evaluate = options.evaluate if last else options.evaluate_sample or options.evaluate
+    metrics, seconds = _timed(evaluate, model, module, data)
+    if not all(math.isfinite(value) for value in metrics.values()):
+        raise Diverged(f"phase {phase.name}, epoch {epoch}: the model's loss after it is not finite")
+    return metrics, seconds
+
+
 def _passes(phase: Phase, stream: str, data: Data, seed: int, passes: dict[str, int]) -> Iterator[Batch]:
-    """Batches without end: one pass after another, each with its own number."""
+    """Batches without end: one pass after another, each in the order of its own number."""
     while True:
         number = passes.get(stream, 0)
         passes[stream] = number + 1
@@ -185,7 +215,7 @@ def _passes(phase: Phase, stream: str, data: Data, seed: int, passes: dict[str, 
 
 @contextmanager
 def _training(model: Module, trains: frozenset[str], batchnorm: str) -> Iterator[None]:
-    """Train mode with only `trains` requiring a gradient; both undone on the way out."""
+    """Set train mode, and `requires_grad` for the parameters in `trains` only; restore both at the end."""
     flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
     with modes_kept(model):
         model.train()
@@ -205,7 +235,7 @@ def _training(model: Module, trains: frozenset[str], batchnorm: str) -> Iterator
 
 @contextmanager
 def modes_kept(model: Module) -> Iterator[None]:
-    """Every module goes back to the mode, train or eval, that the caller had it in."""
+    """Restore the train or eval mode of every module at the end."""
     modes = {module: module.training for module in model.modules()}
     try:
         yield
@@ -216,14 +246,14 @@ def modes_kept(model: Module) -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int, number: int, device: torch.device) -> Iterator[None]:
-    """torch's global generator (dropout) follows from seed and epoch, so that a resumed run draws the same; the caller's is kept."""
+    """Seed torch's global generator (dropout) by seed and epoch, so that a resumed run draws the same; restore it at the end."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed * 1_000_003 + number)
         yield
 
 
 def _means(losses: list[tuple[int, str, Tensor]], phase: str, epoch: int) -> dict[str, float]:
-    """Mean loss by stream, read from the device once an epoch."""
+    """Mean loss by stream; read from the device once per epoch."""
     if not losses:
         return {}
     values = torch.stack([value.float() for _, _, value in losses]).tolist()

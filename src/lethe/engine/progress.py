@@ -44,7 +44,7 @@ class Progress:
 
 def steps_in_epoch(phase: Phase, epoch: int, data: Data) -> int:
     """Number of optimizer steps in an epoch of a phase, on this data."""
-    return len(phase.word({letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}, epoch))
+    return len(phase.batch_order({letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}, epoch))
 
 
 def format_seconds(seconds: float) -> str:

@@ -13,7 +13,7 @@ from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.evaluation import seed_aggregation
 from lethe.models import architectures, device
-from lethe.recipes.ordering import First, short
+from lethe.recipes.ordering import First, shorten
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan
@@ -60,15 +60,15 @@ def print_explanation(config: Config, measure: bool = False) -> None:
 
 def _phase(phase: Phase, network: torch.nn.Module, retain: int, forget: int) -> list[str]:
     lengths = _lengths(phase, retain, forget)
-    orders = [phase.word(lengths, epoch) for epoch in range(phase.epochs)]
+    orders = [phase.batch_order(lengths, epoch) for epoch in range(phase.epochs)]
     steps = sum(map(len, orders))
     lines = [f"  {phase.name}: {phase.epochs} epochs, {steps:,} optimizer steps, batch {phase.batch_size}"]
     if not orders:
         return lines
-    lines.append(f"    batch order   {short(iter(orders[0]))}")
+    lines.append(f"    batch order   {shorten(iter(orders[0]))}")
     longer = [epoch for epoch, order in enumerate(orders) if len(order) > len(orders[0])]
     if longer:
-        lines.append(f"    every {longer[0] + 1}th       {short(iter(orders[longer[0]]))}")
+        lines.append(f"    every {longer[0] + 1}th       {shorten(iter(orders[longer[0]]))}")
     moments = sorted({0.0, 0.5, (phase.epochs - 1) / phase.epochs})
     if phase.lr_steps == "batch":
         moments = sorted({*moments, 0.3})
@@ -137,5 +137,5 @@ def _seconds(recipe: Recipe, network: torch.nn.Module, config: Config, chosen: d
     took = [
         epoch.seconds / epoch.steps for epoch in engine.run(probe, network, data, RunOptions(autocast=chosen.autocast)) if epoch.epoch == 1
     ]
-    steps = [sum(len(phase.word(_lengths(phase, retain, forget), e)) for e in range(phase.epochs)) for phase in phases]
+    steps = [sum(len(phase.batch_order(_lengths(phase, retain, forget), e)) for e in range(phase.epochs)) for phase in phases]
     return sum(seconds * number for seconds, number in zip(took, steps, strict=True))

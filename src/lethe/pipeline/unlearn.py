@@ -14,6 +14,7 @@ from lethe.pipeline.chain import one_after_another
 from lethe.pipeline.multi_seed import unlearn_seeds
 from lethe.pipeline.runner import start
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.recipes.trainable import UnknownLayer
 from lethe.reporting import console_tables
 from lethe.workspace import scores
 from lethe.workspace.plan import PlannedRun, plan, planned_results
@@ -90,7 +91,7 @@ def _check_layers(config: Config, recipe: Recipe, network: Module) -> None:
         for t in (0.0, 1.0):
             try:
                 phase.trains(network, t)
-            except UserError as error:
-                section = config.methods[config.method]
-                said = [key for key in ("trains", "unfreeze") if str(error).split("'")[1] in getattr(section, key, ())]
-                raise UserError(f"methods.{config.method}.{said[0] if said else 'trains'}: {error}") from None
+            except UnknownLayer as error:
+                arguments = config.methods[config.method].model_dump()
+                named = [word for word in ("trains", "unfreeze") if error.layer in arguments.get(word, ())]
+                raise UserError(f"methods.{config.method}.{named[0] if named else 'trains'}: {error}") from None

@@ -1,4 +1,4 @@
-"""Training from scratch, as a recipe: the original's and the retrained reference's."""
+"""Training from scratch as a recipe: of the original and of the retrained reference."""
 
 from lethe.recipes.optimizers import SGD
 from lethe.recipes.recipe import Augment, Phase, Recipe, Stream, Term
@@ -22,8 +22,15 @@ def from_scratch(
 
     Args:
         stream: "train" for the original, "retain" for the retrained model.
-        lr, final_lr: peak of the one-cycle schedule, start of the cosine.
+        epochs: number of epochs of the first phase.
+        final_epochs: number of epochs of the second phase.
+        lr: peak of the one-cycle schedule.
+        final_lr: start of the cosine schedule.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        batch_size: examples per batch.
         crop: pixels of zero padding for the random crop.
+        flip: whether images are flipped at random.
 
     Returns:
         A recipe of two phases; the second keeps the optimizer and its momentum.

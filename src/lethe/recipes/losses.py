@@ -1,6 +1,6 @@
-"""Losses: values that are called with (logits_BC, batch, refs) and give a scalar tensor.
+"""Losses: (logits_BC, batch, references) -> scalar tensor.
 
-torch is imported where a loss is computed, so that naming one (in a recipe, in --help) does not cost seconds.
+torch is imported where a loss is computed, so that naming one (in a recipe, in --help) does not take seconds.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,27 @@ if TYPE_CHECKING:
 
 
 class Loss(Protocol):
-    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor": ...
+    """A loss; a frozen dataclass, so that its repr evaluates back."""
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        """The loss of a batch.
+
+        Args:
+            logits_BC: float32 [B, classes].
+            batch: inputs, labels and indices of the same examples.
+            refs: frozen models to compare with.
+
+        Returns:
+            A scalar to be minimised.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
     """Mean cross-entropy against the true labels, in nats."""
 
-    of_logits: ClassVar[bool] = True  # looks at no image and no reference, so features may stand in for images (prefix.py)
+    of_logits: ClassVar[bool] = True  # uses no input and no reference, so that cached features can replace inputs (engine/frozen_prefix.py)
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
         from torch.nn.functional import cross_entropy

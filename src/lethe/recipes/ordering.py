@@ -1,7 +1,7 @@
-"""In which order the batches of an epoch come: integers in, a word out.
+"""Batch orders: the sequence of optimizer steps in an epoch, from the number of batches of each stream.
 
-A word is a sequence of steps, one optimizer step each: "R" on a retain batch, "F" on a forget batch, "RF" on both at once.
-The first letter given leads. Letters come from the streams of a phase's terms.
+A step is written as the letters of the streams whose batches it sums: "R" a retain batch, "F" a forget batch, "RF" both at once. Letters
+come from the streams of a phase's terms; the first one leads.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,20 +9,22 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Literal, Protocol
 
-Lengths = Mapping[str, int]  # letter -> number of batches in one pass, in the order of the phase's terms
+Lengths = Mapping[str, int]  # number of batches per pass by letter, in the order of the phase's terms
 
 
 class Order(Protocol):
+    """A batch order."""
+
     def __call__(self, lengths: Lengths, epoch: int) -> Iterator[str]:
-        """The steps of epoch number `epoch` (from 0)."""
+        """The steps of an epoch; `epoch` counts from 0 within the phase."""
         ...
 
 
 @dataclass(frozen=True)
 class InTurn:
-    """One pass of each stream, one stream after the other.
+    """One pass over each stream, one stream after the other.
 
-    >>> spell(InTurn(), R=4, F=2)
+    >>> order_text(InTurn(), R=4, F=2)
     'R R R R F F'
     """
 
@@ -35,9 +37,9 @@ class InTurn:
 class Alternate:
     """One batch of the leading stream, then `ratio` of the other, until one stream ends ("shortest") or both have ("longest").
 
-    >>> spell(Alternate(), R=4, F=2)
+    >>> order_text(Alternate(), R=4, F=2)
     'R F R F'
-    >>> spell(Alternate(2, "longest"), R=5, F=4)
+    >>> order_text(Alternate(2, "longest"), R=5, F=4)
     'R F F R F F R R R'
     """
 
@@ -56,11 +58,11 @@ class Alternate:
 
 @dataclass(frozen=True)
 class Together:
-    """One batch of every stream in each step, as long as the longest; a shorter one is cycled, or drops out.
+    """One batch of every stream in each step, as many as the longest stream has; a shorter stream is cycled, or drops out.
 
-    >>> spell(Together(), R=3, F=2)
+    >>> order_text(Together(), R=3, F=2)
     'RF RF RF'
-    >>> spell(Together(cycle=False), R=3, F=2)
+    >>> order_text(Together(cycle=False), R=3, F=2)
     'RF RF R'
     """
 
@@ -73,11 +75,11 @@ class Together:
 
 @dataclass(frozen=True)
 class Every:
-    """`inner`; behind every k-th epoch one more pass of the leading stream (a repair). 0: never.
+    """`inner`, with a repair after every k-th epoch: one more pass over the leading stream. 0: no repairs.
 
-    >>> spell(Every(2, Alternate()), R=3, F=1, epoch=0)
+    >>> order_text(Every(2, Alternate()), R=3, F=1, epoch=0)
     'R F'
-    >>> spell(Every(2, Alternate()), R=3, F=1, epoch=1)
+    >>> order_text(Every(2, Alternate()), R=3, F=1, epoch=1)
     'R F R R R'
     """
 
@@ -93,9 +95,9 @@ class Every:
 
 @dataclass(frozen=True)
 class First:
-    """The first `steps` steps of `inner`: for measuring what a step takes.
+    """The first `steps` steps of `inner`; for measuring the duration of a step.
 
-    >>> spell(First(3, Alternate()), R=4, F=4)
+    >>> order_text(First(3, Alternate()), R=4, F=4)
     'R F R'
     """
 
@@ -106,18 +108,18 @@ class First:
         return islice(self.inner(lengths, epoch), self.steps)
 
 
-def spell(order: Order, epoch: int = 0, **lengths: int) -> str:
-    """The word of one epoch, written out."""
+def order_text(order: Order, epoch: int = 0, **lengths: int) -> str:
+    """The batch order of one epoch as text; `lengths`: number of batches by letter."""
     return " ".join(order(lengths, epoch))
 
 
-def short(word: Iterator[str]) -> str:
-    """The word of one epoch in short form.
+def shorten(order: Iterator[str]) -> str:
+    """A batch order in short form, with repetitions as factors.
 
-    >>> short(Alternate(2, "longest")({"R": 352, "F": 40}, 0))
+    >>> shorten(Alternate(2, "longest")({"R": 352, "F": 40}, 0))
     '20x(R F F) 332xR'
     """
-    steps = list(word)
+    steps = list(order)
     parts: list[str] = []
     at = 0
     while at < len(steps):

@@ -1,4 +1,4 @@
-"""What losses and edits are handed, as far as they may know: recipes import neither the data nor the engine."""
+"""The arguments of losses and edits as protocols: recipes import neither the data nor the engine."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Batch(Protocol):
-    """One batch of a stream: images float32 [B, ...], labels int64 [B], and their indices in the data int64 [B]."""
+    """One batch of a stream: inputs [B, ...], labels int64 [B], and their indices in the data int64 [B]."""
 
     @property
     def images_BCHW(self) -> "Tensor": ...
@@ -37,5 +37,5 @@ class DataSource(Protocol):
     def splits(self) -> "Mapping[str, Tensor]": ...
 
     def normalised(self, index_B: "Tensor") -> "Tensor":
-        """Images float32 [B, ...] as the model takes them."""
+        """Inputs [B, ...] as the model takes them: uint8 images normalised, other inputs unchanged."""
         ...

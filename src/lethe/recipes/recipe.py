@@ -1,6 +1,6 @@
-"""The vocabulary. A method is a tuple of phases and edits: values that compare, print and hash.
+"""Recipes: a method is a tuple of phases and edits, which are values that compare, print and hash.
 
-The repr of a recipe is what a run *was*: it is logged, stands in the metadata of every model, and the resume state and DVC depend on it.
+The repr of a recipe identifies a run: it is logged and stored in the metadata of every model, and the resume state and DVC depend on it.
 `parse` reads it back, so that two recipes are compared as values.
 """
 
@@ -9,11 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from lethe.recipes import losses, optimizers
-from lethe.recipes import ordering as order
-from lethe.recipes import schedules as schedule
-from lethe.recipes import trainable as select
-from lethe.recipes import weight_edits as edits
+from lethe.recipes import losses, optimizers, ordering, schedules, trainable, weight_edits
 from lethe.recipes.losses import CrossEntropy, Loss
 from lethe.recipes.optimizers import OptimizerRecipe
 from lethe.recipes.ordering import InTurn, Lengths, Order
@@ -25,7 +21,13 @@ Stream: TypeAlias = Literal["retain", "forget", "train"]
 
 @dataclass(frozen=True)
 class Term:
-    """`weight` times `loss` on a batch of `stream`; a negative weight climbs (gradient reversal)."""
+    """`weight` times `loss` on a batch of `stream`; a negative weight ascends the gradient.
+
+    Args:
+        stream: split that the batches come from.
+        loss: (logits, batch, references) -> scalar.
+        weight: a number, or a function of the phase's progress in [0, 1).
+    """
 
     stream: Stream
     loss: Loss = CrossEntropy()
@@ -33,16 +35,19 @@ class Term:
 
     @property
     def letter(self) -> str:
+        """The stream's letter in batch orders: R, F or T."""
         return self.stream[0].upper()
 
-    def weight_at(self, t: float) -> float:
-        return self.weight(t) if callable(self.weight) else self.weight
+    def weight_at(self, progress: float) -> float:
+        """The weight at a progress of the phase, in [0, 1)."""
+        return self.weight(progress) if callable(self.weight) else self.weight
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random crop after zero padding by `crop` pixels, and a horizontal flip with probability 1/2 where `flip`; drawn anew
-    for every image in every pass, by a generator seeded with the pass."""
+    """Random crop after zero padding by `crop` pixels, and a horizontal flip with probability 1/2 if `flip`.
+
+    Drawn for every image in every pass, by a generator seeded with the pass."""
 
     crop: int = 0
     flip: bool = False
@@ -50,11 +55,22 @@ class Augment:
 
 @dataclass(frozen=True)
 class Phase:
-    """Some epochs of the same word. `optimizer=None` goes on with the running one and its momentum.
+    """A number of epochs with the same losses, batch order and optimizer.
 
-    `batchnorm`: "train" (as the report's notebook: statistics move in frozen layers too), "eval_frozen" (a BatchNorm that
-    does not train keeps its statistics) or "eval" (all keep them). `keep="best"` ends the phase on a copy of its epoch with
-    the highest validation accuracy. `lr_steps` says how often the learning rate follows its schedule.
+    Args:
+        name: shown in epoch tables and messages.
+        epochs: number of epochs.
+        terms: losses by stream; their first stream leads the batch order.
+        batch_size: examples per batch, of every stream.
+        lr: learning rate as a function of progress in [0, 1).
+        order: how batches of the streams follow each other.
+        trains: which parameters train.
+        optimizer: built at the start of the phase; None keeps the running one with its momentum.
+        batchnorm: "train" (as the report's notebook: statistics change in frozen layers too), "eval_frozen" (a BatchNorm that does not
+            train keeps its statistics) or "eval" (all keep them).
+        augment: random crops and flips, if any.
+        keep: "best" restores, at the end, the weights of the epoch with the highest validation accuracy.
+        lr_steps: whether the learning rate follows its schedule per epoch or per batch.
     """
 
     name: str
@@ -70,30 +86,41 @@ class Phase:
     keep: Literal["last", "best"] = "last"
     lr_steps: Literal["epoch", "batch"] = "epoch"
 
-    def word(self, lengths: Lengths, epoch: int) -> list[str]:
+    def batch_order(self, lengths: Lengths, epoch: int) -> list[str]:
+        """The optimizer steps of an epoch: for each the letters of the streams whose batches it sums.
+
+        Args:
+            lengths: number of batches per pass, by letter.
+            epoch: index within the phase.
+        """
         return list(self.order(lengths, epoch))
 
     @property
     def streams(self) -> dict[str, Stream]:
-        """Letter -> stream, in the order of the terms."""
+        """Stream by letter, in the order of the terms."""
         return {term.letter: term.stream for term in self.terms}
 
-    def scale(self, t: float) -> float | None:
-        """The weight of the forget term at t: what the report calls the reverse scale."""
-        return next((term.weight_at(t) for term in self.terms if term.stream == "forget"), None)
+    def scale(self, progress: float) -> float | None:
+        """The weight of the forget term (the report's reverse scale) at a progress in [0, 1); None without such a term."""
+        return next((term.weight_at(progress) for term in self.terms if term.stream == "forget"), None)
 
     def rank(self, metrics: Mapping[str, float]) -> float:
-        """What the best epoch has most of. Raises ValueError when it was not measured."""
+        """The value of which the best epoch has most: validation accuracy in percent.
+
+        Raises:
+            ValueError: it was not measured.
+        """
         if "validation.accuracy" not in metrics:
             raise ValueError(f"phase {self.name!r} keeps its epoch of highest validation.accuracy, which `evaluate` does not measure")
         return metrics["validation.accuracy"]
 
 
-Edit: TypeAlias = edits.Edit
+Edit: TypeAlias = weight_edits.Edit
 Recipe: TypeAlias = tuple[Phase | Edit, ...]
 
 
 def epochs(recipe: Recipe) -> int:
+    """Number of epochs of all phases."""
     return sum(step.epochs for step in recipe if isinstance(step, Phase))
 
 
@@ -101,30 +128,30 @@ def _values(*modules: Any) -> dict[str, Callable[..., Any]]:
     return {name: value for m in modules for name, value in vars(m).items() if hasattr(value, "__dataclass_fields__")}
 
 
-# Names that classes had in recipes written earlier -> their names now. A class that is renamed gets a line here, and keeps its results.
+# Class name in recipes written earlier -> its name now. A renamed class gets an entry, so that its results stay valid.
 ALIASES: dict[str, str] = {}
 
 
 def names() -> dict[str, Any]:
-    """What the repr of a recipe may name: `parse(repr(recipe)) == recipe`."""
+    """Classes that the repr of a recipe may name, so that `parse(repr(recipe)) == recipe`."""
     own = {c.__name__: c for c in (Term, Augment, Phase)}
-    known = {**_values(edits, losses, optimizers, order, schedule, select), **own}
+    known = {**_values(losses, optimizers, ordering, schedules, trainable, weight_edits), **own}
     return known | {old: known[new] for old, new in ALIASES.items()}
 
 
 def parse(text: str) -> Any:
-    """The recipe (or any value of the vocabulary) that a text describes. Nothing is executed but constructors of the vocabulary.
+    """The recipe (or any value of the vocabulary) that a text describes. Only constructors of the vocabulary are called.
 
     Args:
-        text: what `repr` gave, now or in an earlier version: classes by their old names, without fields that have come since.
+        text: what `repr` returned, now or in an earlier version: classes by former names, without fields added since.
 
     Raises:
-        ValueError: the text is no such value.
+        ValueError: the text describes no such value.
     """
     try:
         return _built(ast.parse(text, mode="eval").body, names())
     except (SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
-        raise ValueError(f"no recipe: {error}") from None
+        raise ValueError(f"not a recipe: {error}") from None
 
 
 def _built(node: ast.expr, known: Mapping[str, Any]) -> Any:
@@ -136,7 +163,7 @@ def _built(node: ast.expr, known: Mapping[str, Any]) -> Any:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two texts describe the same recipe; texts that are no recipes are compared as they are."""
+    """Whether two texts describe the same recipe; texts that are not recipes are compared as they are."""
     if one == other:
         return True
     try:

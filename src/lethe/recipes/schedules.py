@@ -1,4 +1,4 @@
-"""What changes in time is a function of t = epoch / epochs within its phase, in [0, 1)."""
+"""Schedules: functions of progress = epoch / epochs of the phase, in [0, 1)."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Shape = Literal["linear", "power", "exponential", "cosine"]
 
 @dataclass(frozen=True)
 class Constant:
-    """The same at any time.
+    """The same value throughout.
 
     >>> Constant(0.001)(0.7)
     0.001
@@ -19,7 +19,7 @@ class Constant:
 
     value: float
 
-    def __call__(self, t: float) -> float:
+    def __call__(self, progress: float) -> float:
         return self.value
 
 
@@ -33,13 +33,13 @@ class Cosine:
 
     start: float
 
-    def __call__(self, t: float) -> float:
-        return self.start * (1 + math.cos(math.pi * t)) / 2
+    def __call__(self, progress: float) -> float:
+        return self.start * (1 + math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Up to `peak` during the share `warm` of the time, then down, both on half cosines (Smith, arXiv:1708.07120; the
+    """Up to `peak` during the fraction `warm` of the phase, then down, both on half cosines (Smith, arXiv:1708.07120; the
     fractions are those of torch's OneCycleLR).
 
     >>> OneCycle(0.1)(0.3)
@@ -51,8 +51,8 @@ class OneCycle:
     start: float = 1 / 25
     end: float = 1 / 250_000
 
-    def __call__(self, t: float) -> float:
-        low, share = (self.start, t / self.warm) if t < self.warm else (self.end, (1 - t) / (1 - self.warm))
+    def __call__(self, progress: float) -> float:
+        low, share = (self.start, progress / self.warm) if progress < self.warm else (self.end, (1 - progress) / (1 - self.warm))
         return self.peak * (low + (1 - low) * (1 - math.cos(math.pi * share)) / 2)
 
 
@@ -70,14 +70,14 @@ class Ramp:
     shape: Shape = "linear"
     power: float = 1.0
 
-    def __call__(self, t: float) -> float:
+    def __call__(self, progress: float) -> float:
         match self.shape:
             case "linear":
-                share = t
+                share = progress
             case "power":
-                share = t**self.power
+                share = progress**self.power
             case "exponential":
-                share = math.expm1(self.power * t) / math.expm1(self.power)
+                share = math.expm1(self.power * progress) / math.expm1(self.power)
             case "cosine":
-                share = (1 - math.cos(math.pi * t)) / 2
+                share = (1 - math.cos(math.pi * progress)) / 2
         return self.peak * share

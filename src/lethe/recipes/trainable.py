@@ -1,5 +1,6 @@
-"""Who may move: names of blocks, held against the model at hand. A name that matches nothing is an error."""
+"""Select trainable parameters by module name. A name that matches nothing is an error."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,9 +12,31 @@ if TYPE_CHECKING:
 
 
 class Select(Protocol):
-    def __call__(self, model: "Module", t: float) -> frozenset[str]:
-        """Names of the parameters that train at time t. Raises UserError when a name matches nothing."""
+    """Chooses the parameters that train."""
+
+    def __call__(self, model: "Module", progress: float) -> frozenset[str]:
+        """Names of the parameters that train.
+
+        Args:
+            model: the network.
+            progress: epoch / epochs of the phase, in [0, 1).
+
+        Raises:
+            UnknownLayer: a name matches no module.
+        """
         ...
+
+
+class UnknownLayer(UserError):
+    """A name that matches no module or parameter of the network: `layer`."""
+
+    def __init__(self, layer: str, blocks: Iterable[str]) -> None:
+        super().__init__(f"no layer is called {layer!r}; this architecture has {', '.join(blocks)} (or: {', '.join(SYMBOLS)})")
+        self.layer = layer
+        self.blocks = tuple(blocks)
+
+    def __reduce__(self) -> tuple[type["UnknownLayer"], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.layer, self.blocks)
 
 
 @dataclass(frozen=True)
@@ -24,27 +47,26 @@ class Layers:
 
     names: tuple[str, ...]
 
-    def __call__(self, model: "Module", t: float) -> frozenset[str]:
+    def __call__(self, model: "Module", progress: float) -> frozenset[str]:
         everything = [name for name, _ in model.named_parameters()]
         chosen: set[str] = set()
         for layer in self.names:
             modules = resolve(model, layer)
             found = {n for n in everything if layer == "all" or n in modules or n.startswith(tuple(f"{module}." for module in modules))}
             if not found:
-                blocks = dict.fromkeys(n.split(".")[0] for n in everything)
-                raise UserError(f"no layer is called {layer!r}; this architecture has {', '.join(blocks)} (or: {', '.join(SYMBOLS)})")
+                raise UnknownLayer(layer, tuple(dict.fromkeys(n.split(".")[0] for n in everything)))
             chosen |= found
         return frozenset(chosen)
 
 
 @dataclass(frozen=True)
 class Stages:
-    """Pairs (from which t on, who): the last one whose time has come."""
+    """Layers that change over the phase: pairs (progress, layers), of which the last one that has been reached applies."""
 
     stages: tuple[tuple[float, Layers], ...]
 
-    def __call__(self, model: "Module", t: float) -> frozenset[str]:
-        chosen = [layers(model, t) for start, layers in self.stages if t >= start]
+    def __call__(self, model: "Module", progress: float) -> frozenset[str]:
+        chosen = [layers(model, progress) for start, layers in self.stages if progress >= start]
         return chosen[-1] if chosen else frozenset()
 
 

@@ -1,4 +1,4 @@
-"""One-shot writes to the weights: values that are called with (model, data, refs)."""
+"""Edits: one-shot changes of a model's weights."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -10,10 +10,22 @@ if TYPE_CHECKING:
 
 
 class Edit(Protocol):
-    @property
-    def name(self) -> str: ...
+    """A change of the weights between phases; a frozen dataclass, so that its repr evaluates back."""
 
-    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None: ...
+    @property
+    def name(self) -> str:
+        """Shown in epoch tables and messages."""
+        ...
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        """Change the model in place.
+
+        Args:
+            model: the network.
+            data: examples by split.
+            refs: frozen models to compare with or to copy from.
+        """
+        ...
 
 
 @dataclass(frozen=True)

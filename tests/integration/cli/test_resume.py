@@ -32,7 +32,7 @@ def moments(recipe: Recipe, seed: str) -> list[tuple[int, int]]:
         assert isinstance(phase, Phase)
         batches = []
         for epoch in range(phase.epochs):
-            length = len(phase.word(dict.fromkeys(phase.streams, BATCHES), epoch))
+            length = len(phase.batch_order(dict.fromkeys(phase.streams, BATCHES), epoch))
             batches += [(steps, batch) for batch in range(length)]
             steps += length
         chosen += random.Random(f"{seed} {phase.name}").sample(batches, KILLS)

@@ -278,7 +278,7 @@ def test_a_joint_step_sums_its_terms(data: Data) -> None:
 
 
 def test_a_phase_that_goes_on_needs_a_running_optimizer(data: Data) -> None:
-    with pytest.raises(ValueError, match="'lone' goes on with an optimizer, and none runs"):
+    with pytest.raises(ValueError, match="'lone' keeps the running optimizer, and no phase before it has one"):
         ran((phase(name="lone", optimizer=None),), network(), data)
 
 

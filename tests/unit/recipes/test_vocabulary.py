@@ -16,7 +16,7 @@ from lethe.recipes import ordering as order
 from lethe.recipes import recipe
 from lethe.recipes import schedules as schedule
 from lethe.recipes.optimizers import SGD
-from lethe.recipes.ordering import Alternate, Every, First, InTurn, Order, Together, short, spell
+from lethe.recipes.ordering import Alternate, Every, First, InTurn, Order, Together, order_text, shorten
 from lethe.recipes.recipe import Phase, Term
 from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp, Schedule
 from lethe.recipes.trainable import ALL, Layers, Stages
@@ -25,7 +25,7 @@ from lethe.recipes.trainable import ALL, Layers, Stages
 
 
 def spells(order: Order, word: str, *, epoch: int = 0, **lengths: int) -> None:
-    assert spell(order, epoch, **lengths) == word, f"{order} of {lengths} in epoch {epoch}"
+    assert order_text(order, epoch, **lengths) == word, f"{order} of {lengths} in epoch {epoch}"
 
 
 WORDS: list[tuple[Order, dict[str, int], str]] = [
@@ -100,16 +100,16 @@ def test_alternating_keeps_its_ratio_from_the_start(r: int, f: int, ratio: int) 
 @settings(deadline=None)
 @given(word=st.lists(st.sampled_from(["R", "F", "RF"]), max_size=40))
 def test_the_short_form_expands_back(word: list[str]) -> None:
-    assert expanded(short(iter(word))) == word
+    assert expanded(shorten(iter(word))) == word
 
 
 @settings(deadline=None)
 @given(r=st.integers(0, 400), f=st.integers(0, 60), ratio=RATIO)
 def test_the_short_form_of_an_order_is_short(r: int, f: int, ratio: int) -> None:
     word = list(Every(1, Alternate(ratio, "longest"))({"R": r, "F": f}, 0))
-    assert expanded(short(iter(word))) == word
+    assert expanded(shorten(iter(word))) == word
     if ratio <= 3:  # longer turns than four letters are written out
-        assert len(short(iter(word))) < 60
+        assert len(shorten(iter(word))) < 60
 
 
 def expanded(text: str) -> list[str]:
@@ -125,11 +125,11 @@ def expanded(text: str) -> list[str]:
 
 def test_short_forms_of_the_report() -> None:
     lengths = {"R": 352, "F": 40}
-    assert short(InTurn()(lengths, 0)) == "352xR 40xF"
-    assert short(Alternate()(lengths, 0)) == "40x(R F)"
-    assert short(Every(10, Alternate(2, "longest"))(lengths, 0)) == "20x(R F F) 332xR"
-    assert short(Every(10, Alternate(2, "longest"))(lengths, 9)) == "20x(R F F) 684xR"
-    assert short(iter([])) == ""
+    assert shorten(InTurn()(lengths, 0)) == "352xR 40xF"
+    assert shorten(Alternate()(lengths, 0)) == "40x(R F)"
+    assert shorten(Every(10, Alternate(2, "longest"))(lengths, 0)) == "20x(R F F) 332xR"
+    assert shorten(Every(10, Alternate(2, "longest"))(lengths, 9)) == "20x(R F F) 684xR"
+    assert shorten(iter([])) == ""
 
 
 # --- schedules --------------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_a_phase_knows_its_streams_and_scale() -> None:
     phase = Phase("p", 2, terms, 8, order=Alternate(), optimizer=SGD(0.9, 0.0))
     assert phase.streams == {"R": "retain", "F": "forget"}
     assert phase.scale(0.5) == -0.25
-    assert phase.word({"R": 2, "F": 2}, 0) == ["R", "F", "R", "F"]
+    assert phase.batch_order({"R": 2, "F": 2}, 0) == ["R", "F", "R", "F"]
     assert Phase("q", 1, (Term("train"),), 8).scale(0.0) is None
     assert recipe.epochs((phase, phase)) == 4
 
