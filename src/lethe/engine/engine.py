@@ -116,6 +116,8 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
         losses = _means(trained.losses, phase.name, epoch)  # waits for the device
         seconds = time.perf_counter() - began
         metrics, evaluate_seconds = _evaluate(phase, epoch, model, module, source, options)
+        if not all(math.isfinite(value) for value in metrics.values()):
+            raise Diverged(f"phase {phase.name}, epoch {epoch}: after its {trained.steps} steps the model's loss is not finite")
         if phase.keep == "best" and phase.rank(metrics) > state.best_value:
             state.best_value = phase.rank(metrics)
             state.best = {name: value.clone() for name, value in model.state_dict().items()}
@@ -199,10 +201,7 @@ def _evaluate(
     if not (last or (epoch + 1) % options.evaluate_every == 0 or phase.keep == "best"):
         return {}, 0.0
     evaluate = options.evaluate if last else options.evaluate_sample or options.evaluate
-    metrics, seconds = _timed(evaluate, model, module, data)
-    if not all(math.isfinite(value) for value in metrics.values()):
-        raise Diverged(f"phase {phase.name}, epoch {epoch}: the model's loss after it is not finite")
-    return metrics, seconds
+    return _timed(evaluate, model, module, data)
 
 
 def _passes(phase: Phase, stream: str, data: Data, seed: int, passes: dict[str, int]) -> Iterator[Batch]:
