@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lethe.data.images import Images
     from lethe.data.sources import SourceOptions, register_data_source
     from lethe.engine.engine import Epoch
+    from lethe.evaluation.context import EvaluationContext
+    from lethe.evaluation.registry import register_measure
+    from lethe.evaluation.uncertainty import Estimate
     from lethe.recipes.losses import CrossEntropy
     from lethe.recipes.optimizers import SGD
     from lethe.recipes.ordering import Alternate, Every, First, InTurn, Together
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
     from lethe.recipes.registry import register_method
     from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp
     from lethe.recipes.trainable import Layers, Stages
+    from lethe.recipes.training import Training
     from lethe.recipes.weight_edits import Reinitialise
+    from lethe.workspace.saved_runs import load
 
 __version__ = "0.1.0"
 
@@ -33,6 +38,9 @@ _HOMES = {
     "data.images": ("Images",),
     "data.sources": ("SourceOptions", "register_data_source"),
     "engine.engine": ("Epoch",),
+    "evaluation.context": ("EvaluationContext",),
+    "evaluation.registry": ("register_measure",),
+    "evaluation.uncertainty": ("Estimate",),
     "recipes.losses": ("CrossEntropy",),
     "recipes.ordering": ("Alternate", "Every", "First", "InTurn", "Together"),
     "recipes.optimizers": ("SGD",),
@@ -40,7 +48,9 @@ _HOMES = {
     "recipes.registry": ("register_method",),
     "recipes.schedules": ("Constant", "Cosine", "OneCycle", "Ramp"),
     "recipes.trainable": ("Layers", "Stages"),
+    "recipes.training": ("Training",),
     "recipes.weight_edits": ("Reinitialise",),
+    "workspace.saved_runs": ("load",),
 }
 _HOME = {name: f"lethe.{module}" for module, names in _HOMES.items() for name in names}
 
@@ -53,6 +63,8 @@ __all__ = [
     "CrossEntropy",
     "Diverged",
     "Epoch",
+    "Estimate",
+    "EvaluationContext",
     "Every",
     "First",
     "Images",
@@ -67,10 +79,13 @@ __all__ = [
     "Stages",
     "Term",
     "Together",
+    "Training",
     "UserError",
     "__version__",
     "evaluate",
+    "load",
     "register_data_source",
+    "register_measure",
     "register_method",
     "run",
     "unlearn",

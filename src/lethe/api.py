@@ -5,7 +5,6 @@ N examples, C classes.
 
 import copy
 import difflib
-import inspect
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ from lethe.config.describe import accepts
 from lethe.config.method_schema import method_section
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.splits import SPLITS
-from lethe.data.user_data import Examples, as_data
+from lethe.data.user_data import Examples, as_data, check_model
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.options import RunOptions
@@ -140,6 +139,16 @@ class Score:
     sizes: Mapping[str, int]  # of the splits
 
     @property
+    def measures(self) -> Mapping[str, score.MeasureResult]:
+        """Measure id -> its estimate with interval and the references' own, or what it lacks."""
+        return self.measured["unlearned"].measures
+
+    @property
+    def accuracy(self) -> Mapping[str, float]:
+        """Percent, by split."""
+        return self.measured["unlearned"].accuracy
+
+    @property
     def verdict(self) -> str:
         """In one phrase what forget accuracy shows: one of `lethe.evaluation.verdict.KINDS`; "no reference" without models to compare."""
         results = verdict.ResultSet("", "", "", self.sizes, {name: own.accuracy for name, own in self.measured.items()})
@@ -249,31 +258,8 @@ def _data(
 ) -> Data:
     dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
     data = as_data(splits, device=device or _device(model, None), dtype=dtype, mean=mean, std=std)
-    _check_model(model, data)
+    check_model(model, data)
     return data
-
-
-def _check_model(model: Module, data: Data) -> None:
-    """Raises UserError unless the model makes logits [B, C] of a batch, with a class for each label."""
-    name = type(model).__name__
-    parameters = inspect.signature(model.forward).parameters.values()
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if len(needed) > 1:
-        raise UserError(f"{name}.forward takes {len(needed)} inputs ({', '.join(needed)}); it must take one tensor [B, ...]")
-    first = next(index[:2] for index in data.splits.values())
-    network = copy.deepcopy(model).to(data.device).eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            logits = network(data.normalised(first))
-    except Exception as error:  # the user's own code, on inputs of another shape
-        shape = list(data.images_NCHW.shape[1:])
-        raise UserError(f"{name} fails on inputs [B, {str(shape)[1:-1]}]: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(first):
-        what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise UserError(f"{name} gives {what} for a batch of {len(first)}; it must give logits [B, classes]")
-    low, high = int(data.labels_N.min()), int(data.labels_N.max())
-    if low < 0 or high >= logits.shape[1]:
-        raise UserError(f"labels run from {low} to {high}, and {name} has {logits.shape[1]} classes; it takes 0 to {logits.shape[1] - 1}")
 
 
 def _recipe(name: str, arguments: Mapping[str, Any], model: Module) -> Recipe:

@@ -2,16 +2,19 @@
 
 import ast
 import json
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import pytest
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lethe
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.user_data import as_data
+from lethe.evaluation import registry as measures
 from lethe.recipes import registry
 from lethe.recipes.parameters import Epochs, Scale
 from lethe.recipes.recipe import Recipe
@@ -25,6 +28,8 @@ NAMES = [
     "CrossEntropy",
     "Diverged",
     "Epoch",
+    "Estimate",
+    "EvaluationContext",
     "Every",
     "First",
     "Images",
@@ -39,10 +44,13 @@ NAMES = [
     "Stages",
     "Term",
     "Together",
+    "Training",
     "UserError",
     "__version__",
     "evaluate",
+    "load",
     "register_data_source",
+    "register_measure",
     "register_method",
     "run",
     "unlearn",
@@ -252,6 +260,20 @@ def test_a_loop_of_ones_own() -> None:
     assert same(state(model), state(lethe.unlearn(mlp(), retain=RETAIN, forget=FORGET, method=own())))
 
 
+def test_a_method_registered_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+
+    @lethe.register_method(source="a paper")
+    def pushed(*, epochs: Annotated[int, Field(ge=0)] = 3, scale: Annotated[float, Field(le=0)] = -0.5) -> tuple[lethe.Phase, ...]:
+        terms = (lethe.Term("retain"), lethe.Term("forget", weight=lethe.Ramp(scale)))
+        return (lethe.Phase("joint", epochs, terms, 32, lethe.Constant(0.01), lethe.Alternate(), optimizer=lethe.SGD(0.9, 0.0)),)
+
+    few: dict[str, Any] = {"retain": RETAIN, "forget": FORGET}
+    assert same(state(lethe.unlearn(mlp(), method="pushed", **few)), state(lethe.unlearn(mlp(), method=own(), **few)))
+    with pytest.raises(lethe.UserError, match="scale is 1; it takes a number up to 0"):
+        lethe.unlearn(mlp(), method="pushed", scale=1, **few)
+
+
 # --- the score ------------------------------------------------------------------------------------------------------------
 
 
@@ -276,11 +298,25 @@ def test_a_score_next_to_several_references() -> None:
     assert told["accuracy"]["forget"] == 100.0
     lines = score.table().splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["original", "retrained", "unlearned"]
+    assert score.accuracy["forget"] == 100.0
+    assert score.measures["distance.forget"].estimate and score.measures["klom"].missing.startswith("needs at least 64 retrained")
     perfect = lethe.evaluate(references[0], references=references[1:], original=original, **splits)  # type: ignore[arg-type]
     assert perfect.verdict in ("as retrained", "undecided")
     alone = lethe.evaluate(original, retain=RETAIN, forget=FORGET, test=TEST)
     assert alone.verdict == "no reference"
     assert "needs at least 1 retrained model" in alone.to_json()
+
+
+def test_a_measure_registered_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "_REGISTERED", {each.id: each for each in measures.registered()})
+
+    @lethe.register_measure(id="confidence.forget", about="mean probability of the true class on forget")
+    def confidence(context: lethe.EvaluationContext) -> lethe.Estimate:
+        return context.mean(np.exp(context.model.log_p[context.rows("forget")]))
+
+    score = lethe.evaluate(trained(RETAIN, FORGET), retain=RETAIN, forget=FORGET, test=TEST)
+    estimate = score.measures["confidence.forget"].estimate
+    assert estimate and estimate.value > 0.9
 
 
 def test_examples_are_python() -> None:

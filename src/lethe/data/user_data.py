@@ -3,11 +3,14 @@
 N examples, B batch. Read once into memory, so that an epoch is a permutation of indices, as for data of a workspace.
 """
 
+import copy
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lethe._util.errors import UserError
@@ -62,6 +65,37 @@ def as_data(
     channels = inputs.shape[1]
     centre, spread = _per_channel("mean", mean, 0.0, channels), _per_channel("std", std, 1.0, channels)
     return Data(inputs.to(device), labels, index, centre.to(device), spread.to(device))
+
+
+def check_model(model: Module, data: Data) -> None:
+    """Try a model on two examples; it does not change.
+
+    Args:
+        model: takes a batch of inputs [B, ...], returns logits [B, C].
+        data: what it is to be trained or measured on.
+
+    Raises:
+        UserError: it takes more than one input, fails on the inputs, gives no logits, or has fewer classes than there are labels.
+    """
+    name = type(model).__name__
+    parameters = inspect.signature(model.forward).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if len(needed) > 1:
+        raise UserError(f"{name}.forward takes {len(needed)} inputs ({', '.join(needed)}); it must take one tensor [B, ...]")
+    first = next(index[:2] for index in data.splits.values())
+    network = copy.deepcopy(model).to(data.device).eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = network(data.normalised(first))
+    except Exception as error:  # the user's own code, on inputs of another shape
+        shape = list(data.images_NCHW.shape[1:])
+        raise UserError(f"{name} fails on inputs [B, {str(shape)[1:-1]}]: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(first):
+        what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise UserError(f"{name} gives {what} for a batch of {len(first)}; it must give logits [B, classes]")
+    low, high = int(data.labels_N.min()), int(data.labels_N.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise UserError(f"labels run from {low} to {high}, and {name} has {logits.shape[1]} classes; it takes 0 to {logits.shape[1] - 1}")
 
 
 def _read(name: str, examples: Any) -> tuple[Tensor, Tensor]:
