@@ -29,7 +29,7 @@ class SavedRuns:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """Names of all runs that have a logits table or scores: `original`, `retrained`, `hybrid_4`, `hybrid_4.seed3`, `as_run/model_1`."""
+        """Names of all runs that have a logits table or scores, such as `original`, `hybrid_4`, `hybrid_4.seed3`."""
         layout = Layout(self.root)
         return tuple(sorted({str(run) for run in (*layout.with_logits(), *layout.with_scores())}))
 
