@@ -22,7 +22,7 @@ from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.engine.stacked_models import Stack, stacked
 from lethe.recipes.recipe import Phase
-from lethe.workspace import workspace
+from lethe.workspace.prepare import prepare
 
 MOST = 8  # models that are trained one after another: more tell nothing new
 
@@ -37,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         said = ["--run.workspace", folder, "--run.device", "cpu", "--model.architecture", asked.architecture]
-        prepared = workspace.prepare(config.load(said, overlay="demo"))
+        prepared = prepare(config.load(said, overlay="demo"))
     recipe = tuple(replace(step, epochs=asked.epochs) for step in prepared.config.reference_recipe("retrained") if isinstance(step, Phase))
 
     def alone(models: int) -> None:

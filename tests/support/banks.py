@@ -6,14 +6,15 @@ import pytest
 from lethe.config import loader as config
 from lethe.data.splits import SPLITS
 from lethe.evaluation.logits_table import LogitsTable
-from lethe.workspace import bank, workspace
+from lethe.workspace import bank
+from lethe.workspace.prepare import prepare
 from lethe.workspace.workspace import Prepared
 from support.project import Project
 
 
 def prepared(project: Project, monkeypatch: pytest.MonkeyPatch, *said: str) -> Prepared:
     monkeypatch.setenv("DVC_ROOT", str(project.root))
-    return workspace.prepare(config.load(said, params=project.root / "params.yaml"))
+    return prepare(config.load(said, params=project.root / "params.yaml"))
 
 
 def fake(here: Prepared, seed: int, kind: str = "retrained", leak: float = 0.0) -> LogitsTable:

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from torch.nn import Module
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 
+HASH = "weights"  # of the metadata: the hash of the tensors
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which others keep a state dict
 
 
@@ -53,10 +55,58 @@ def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
         raise UserError(f"{path} can't be read as safetensors: {error}") from None
 
 
+def save_model(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:
+    """Save the weights of a model, with their hash in the file's metadata.
+
+    Files of earlier versions lack the hash and are never written again for it: whoever hashes files would see a change.
+
+    Args:
+        tensors: a state dict.
+        path: the safetensors file.
+        metadata: what else the file says of itself.
+
+    Returns:
+        The hash.
+
+    Raises:
+        RunFailed: the disk refuses; the message names the file.
+    """
+    hash_ = weights_hash(tensors)
+    save(tensors, path, {**metadata, HASH: hash_})
+    return hash_
+
+
+def copy_model(source: Path, path: Path, metadata: Mapping[str, str]) -> None:
+    """Save the weights of a file under another name, with other metadata; their hash is copied where the file has it."""
+    tensors, found = load(source)
+    save(tensors, path, {**metadata, **({HASH: found[HASH]} if HASH in found else {})})
+
+
+def model_hash(path: Path) -> str:
+    """Return the hash of the weights in a file: from its metadata, else computed once while the file does not change.
+
+    Raises:
+        UserError: the file is missing, truncated or no safetensors; the message names it.
+    """
+    return metadata(path).get(HASH) or _model_hash(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _model_hash(path: Path, changed: int) -> str:
+    return weights_hash(load(path)[0])
+
+
 def metadata(path: Path) -> dict[str, str]:
+    """Return what a safetensors file says of itself; {} where it says nothing.
+
+    Raises:
+        UserError: the file is missing, truncated or no safetensors; the message names it.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} can't be read as safetensors: {error}") from None
 

@@ -16,8 +16,9 @@ from lethe.pipeline import batch_training, run_logging
 from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe
 from lethe.workspace import bank, read_model
+from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.run_names import RunId
-from lethe.workspace.workspace import Prepared, prepare, remember
+from lethe.workspace.workspace import Prepared
 
 README = "The reference bank: <key>/<kind>.seed<k>.safetensors, one logits table a model (pretrain.seeds, retrain.seeds).\n"
 

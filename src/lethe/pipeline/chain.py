@@ -51,7 +51,7 @@ class Succession:
         path = layout.weights(planned.run)
         if str(planned) not in self.finished or planned.parent is None or not path.exists():
             return False
-        start = checkpoint.weights_hash(checkpoint.load(layout.weights(planned.parent))[0])
+        start = checkpoint.model_hash(layout.weights(planned.parent))
         return matches(metadata(self.prepared, planned, start), checkpoint.metadata(path))
 
 
@@ -71,7 +71,7 @@ def one_after_another(prepared: Prepared, runs: Sequence[PlannedRun]) -> Iterato
         yield Succession(prepared, runs)
         return
     name, layout = first.run.chain, prepared.layout
-    start = checkpoint.weights_hash(checkpoint.load(layout.weights(first.parent))[0])
+    start = checkpoint.model_hash(layout.weights(first.parent))
     state = resume_folder(prepared, name, repr({str(planned): planned.recipe for planned in runs}), start) / "chain.json"
     with held(layout.lock(name), name):
         known = read_json(state) if state.exists() else {"row": None, "done": []}

@@ -9,11 +9,12 @@ from lethe.config.loader import STAGE, Config
 from lethe.evaluation import seed_aggregation
 from lethe.pipeline import references, run_logging, shadow_models
 from lethe.reporting import console_tables
-from lethe.workspace import scores
+from lethe.workspace import artifacts, scores
 from lethe.workspace.plan import planned_results
+from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import Prepared, prepare, remember
+from lethe.workspace.workspace import Prepared
 
 
 def evaluate(config: Config, names: Sequence[str] = (), again: bool = True) -> None:
@@ -43,10 +44,10 @@ def evaluate(config: Config, names: Sequence[str] = (), again: bool = True) -> N
             path = layout.weights(name)
             raise UserError(f"{path} does not exist; {repair_command('unlearn', config, method=RunId.parse(name).key)} makes it")
         for each in _with_seeds(prepared, name):
-            scores.logits(prepared, each)
+            artifacts.logits(prepared, each)
     kinds = [kind for kind in STAGE if methods or kind in names]
     for kind in kinds:
-        if not scores.there(prepared, kind) or layout.weights(kind).exists():
+        if not artifacts.available(prepared, kind) or layout.weights(kind).exists():
             references.weights(prepared, kind)
     failed = _add_shadow_models(prepared, names)
     for name in names:
@@ -85,7 +86,7 @@ def _with_seeds(prepared: Prepared, name: str) -> list[str]:
     Raises:
         UserError: the result of a seed does not exist; the message has the command that makes it.
     """
-    run, several = RunId.parse(name), scores.seeds_of(prepared, name)
+    run, several = RunId.parse(name), artifacts.seeds_of(prepared, name)
     for seed in several:
         path = prepared.layout.weights(run.with_seed(seed))
         if not prepared.layout.exists(run.with_seed(seed)):

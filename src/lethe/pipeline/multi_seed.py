@@ -17,9 +17,10 @@ from lethe.pipeline.runner import held, metadata, resume_folder, start
 from lethe.workspace import scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import ORIGINAL, PlannedRun
+from lethe.workspace.prepare import prepare
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
-from lethe.workspace.workspace import Prepared, prepare
+from lethe.workspace.workspace import Prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def unlearn_seeds(prepared: Prepared, runs: Sequence[PlannedRun]) -> None:
         RunFailed: another process runs the method; or a seed failed, after the others were run.
     """
     config, layout, method = prepared.config, prepared.layout, runs[0].run.all_seeds
-    weights = checkpoint.weights_hash(checkpoint.load(layout.weights(ORIGINAL))[0])
+    weights = checkpoint.model_hash(layout.weights(ORIGINAL))
     state = resume_folder(prepared, f"{method} seeds", repr(runs[0].recipe), weights) / "row.json"
     with held(layout.lock(method), str(method)):
         with run_logging.open_parent(prepared, runs, read_json(state)["row"] if state.exists() else None) as parent:
@@ -83,7 +84,7 @@ def unlearn_seeds(prepared: Prepared, runs: Sequence[PlannedRun]) -> None:
             missing = [SeedRun(prepared, planned, parent.reference()) for planned in runs if planned not in finished]
             for _ in map_units(_run, missing, workers=config.run.workers, gpus=config.run.gpus):
                 pass
-            hashes = {planned.seed: checkpoint.weights_hash(checkpoint.load(layout.weights(planned.run))[0]) for planned in runs}
+            hashes = {planned.seed: checkpoint.model_hash(layout.weights(planned.run)) for planned in runs}
             _copy(layout, runs[0].run, method, metadata(prepared, runs[0], weights) | seed_aggregation.noted(hashes))
             if config.run.evaluate:
                 scores.scores(prepared, str(method))
@@ -108,4 +109,4 @@ def _metadata(path: Path) -> dict[str, str]:
 def _copy(layout: Layout, run: RunId, to: RunId, metadata_: Mapping[str, str]) -> None:
     """Copy epoch table and weights to another name; the table first, for the weights show that both exist."""
     write_text(layout.epochs(to), layout.epochs(run).read_text(encoding="utf-8"))
-    checkpoint.save(checkpoint.load(layout.weights(run))[0], layout.weights(to), metadata_)
+    checkpoint.copy_model(layout.weights(run), layout.weights(to), metadata_)

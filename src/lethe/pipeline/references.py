@@ -16,9 +16,10 @@ from lethe.evaluation import inference
 from lethe.models import checkpoint
 from lethe.pipeline.runner import KEYS, metadata, start
 from lethe.workspace.plan import plan_reference
+from lethe.workspace.prepare import remember
 from lethe.workspace.provenance import mismatch
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import Prepared, remember
+from lethe.workspace.workspace import Prepared
 
 DATA = {"original": "all train images", "retrained": "retain alone"}
 
@@ -71,7 +72,7 @@ def _take_checkpoint(prepared: Prepared, kind: str, wanted: dict[str, str]) -> d
     log(f"{kind}: {spec}, SHA-256 {sha256}, provenance unknown")
     first = Epoch(0, "start", 0, 0.0, metrics=inference.evaluator(prepared.data, MEASURED)(network))
     write_text(layout.epochs(kind), to_csv([epoch_row(first)]))
-    checkpoint.save(network.state_dict(), layout.weights(kind), {**wanted, "sha256": sha256})
+    checkpoint.save_model(network.state_dict(), layout.weights(kind), {**wanted, "sha256": sha256})
     remember(prepared, *KEYS[kind])
     return network.state_dict()
 

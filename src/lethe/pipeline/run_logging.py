@@ -25,7 +25,7 @@ from lethe.models import architectures, checkpoint
 from lethe.recipes.registry import find_method
 from lethe.tracking.mlflow_store import ROW
 from lethe.tracking.run_log import RunLog
-from lethe.workspace import scores, timing
+from lethe.workspace import artifacts, scores, timing
 from lethe.workspace.plan import PlannedRun
 from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared
@@ -140,7 +140,7 @@ def log_scores(row: RunLog, prepared: Prepared, name: str, step: int) -> None:
     """
     measured = scores.scores(prepared, name)
     apart = {}
-    if name != "original" and scores.there(prepared, "retrained"):
+    if name != "original" and artifacts.available(prepared, "retrained"):
         apart = measured.distances(scores.scores(prepared, "retrained"))
     estimates = {split: got.estimate for split in SPLITS if (got := measured.measures.get(f"accuracy.{split}"))}
     halves = {f"{split}.accuracy.half_width": seed_aggregation.half_width(estimates.get(split)) for split in SPLITS}
@@ -163,7 +163,7 @@ def log_time(row: RunLog, prepared: Prepared, name: str, result: str, seconds: f
     """
     path, retrained = prepared.layout.weights("retrained"), None
     if name not in STAGE and path.exists():
-        retrained = short(checkpoint.weights_hash(checkpoint.load(path)[0]))
+        retrained = short(checkpoint.model_hash(path))
     took = timing.took(prepared.layout, prepared.compute, name, result, seconds, retrained)
     share = took.share_of_retrain
     row.metrics({"seconds": took.seconds, "share_of_retrain": share, "peak_memory": took.peak_bytes}, step=step)
@@ -213,9 +213,9 @@ def log_finished_seed(scored: Prepared, planned: PlannedRun, parent: Mapping[str
     """
     prepared, name, recipe = scored.seeded(planned.seed), str(planned), planned.recipe
     path = prepared.layout.weights(name)
-    tensors, made = checkpoint.load(path)
+    made = checkpoint.metadata(path)
     known = tags(prepared, name) | _below(parent) | {"start": short(made["original"])}
-    known |= {"result": short(checkpoint.weights_hash(tensors))}
+    known |= {"result": short(checkpoint.model_hash(path))}
     with RunLog.open(
         prepared.config.workspace,
         name=name,
@@ -276,7 +276,7 @@ def log_references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: C
     for name in names:
         path = prepared.layout.weights(name)
         older = name in rescored or not scores.fresh(prepared, name)
-        known = tags(prepared, name) | {"result": scores.weights(prepared, name)}
+        known = tags(prepared, name) | {"result": artifacts.result_hash(prepared, name)}
         provenance = {"provenance": checkpoint.metadata(path)["provenance"]} if path.exists() else {}  # its table may be all there is
         params = prepared.config.resolved(name) | provenance
         once = {key: known[key] for key in ("method", "data", "split", "result")}
@@ -387,7 +387,7 @@ def add_scores(prepared: Prepared, name: str) -> None:
     table = prepared.layout.epochs(name)
     last = read_csv(table)[-1]["step"] if table.exists() else 0
     run = RunId.parse(name)
-    sought = {"method": str(run.all_seeds), "result": scores.weights(prepared, name)}
+    sought = {"method": str(run.all_seeds), "result": artifacts.result_hash(prepared, name)}
     sought |= {} if run.seed is None else {"seed": str(run.seed)}
     with RunLog.join(prepared.config.workspace, tags=sought) as row:
         log_scores(row, prepared, name, last)

@@ -31,8 +31,9 @@ from lethe.plots import training_curves
 from lethe.tracking.run_log import RunLog
 from lethe.workspace import timing
 from lethe.workspace.plan import PlannedRun
+from lethe.workspace.prepare import remember
 from lethe.workspace.settings import WITH_ORIGINAL
-from lethe.workspace.workspace import Prepared, remember
+from lethe.workspace.workspace import Prepared
 
 KEYS = {"original": WITH_ORIGINAL, "retrained": ("retrain.",)}  # that the workspace's settings keep; of a method its section
 LOCK_TIMEOUT = 60.0  # seconds: an optimizer step, and what a stopping run still sends to MLflow
@@ -106,8 +107,7 @@ class ActiveRun:
         layout, config, reference = self.prepared.layout, self.prepared.config, self.name in STAGE
         path, tensors = layout.weights(self.planned.run), self.network.state_dict()
         write_text(layout.epochs(self.planned.run), to_csv(self.resume.history))
-        checkpoint.save(tensors, path, metadata(self.prepared, self.planned, self.start))
-        result = short(checkpoint.weights_hash(tensors))
+        result = short(checkpoint.save_model(tensors, path, metadata(self.prepared, self.planned, self.start)))
         self.run_log.tag("result", result)
         seconds = sum(past.get("epoch_seconds", 0.0) for past in self.resume.history)
         run_logging.log_time(self.run_log, self.prepared, self.name, result, seconds, self.state.global_epoch)
@@ -138,9 +138,12 @@ def start(
     """
     own = prepared if planned.run.seed is None else prepared.seeded(planned.seed)
     network = own.network(planned.seed)
-    if planned.parent is not None:
-        network.load_state_dict(checkpoint.load(own.layout.weights(planned.parent))[0])
-    weights = checkpoint.weights_hash(network.state_dict())
+    if planned.parent is None:
+        weights = checkpoint.weights_hash(network.state_dict())
+    else:
+        path = own.layout.weights(planned.parent)
+        network.load_state_dict(checkpoint.load(path)[0])
+        weights = checkpoint.model_hash(path)
     resume = Resume(resume_folder(own, str(planned), repr(planned.recipe), weights))
     with held(own.layout.lock(planned.run), str(planned)):
         state = resume.load(own.compute.device) or State()

@@ -29,11 +29,12 @@ from lethe.parallel.pool import map_units
 from lethe.pipeline import batch_training
 from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe, same
-from lethe.workspace import bank, read_model, scores
+from lethe.workspace import artifacts, bank, read_model, scores
+from lethe.workspace.prepare import prepare
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import Prepared, prepare
+from lethe.workspace.workspace import Prepared
 
 LEARNED = "original.learned"  # the kind of a model that has not unlearned yet: its weights are kept, for the next method
 
@@ -79,18 +80,18 @@ def add(prepared: Prepared, name: str) -> None:
     recipe = _recipe(prepared, name)
     if asked.swap:
         own = prepared.config.run.seed if seed is None else seed
-        tables = {number: str(run.with_seed(number)) for number in scores.seeds_of(prepared, name)} or {own: name}
+        tables = {number: str(run.with_seed(number)) for number in artifacts.seeds_of(prepared, name)} or {own: name}
         models = [ShadowModel(prepared, method, recipe, number, swap=True) for number in tables]
         if any(_lacks(prepared, tables[model.number], "swapped", model.hash) for model in models):
             for model, logits_NC in zip(models, _outputs(models), strict=True):
-                scores.widened(prepared, tables[model.number], {SWAPPED: logits_NC}, {"swapped": model.hash})
+                artifacts.add_columns(prepared, tables[model.number], {SWAPPED: logits_NC}, {"swapped": model.hash})
     if asked.shadows and seed is None:
-        existing = scores.logits(prepared, name).columns.get(SHADOWS[0], np.zeros((0, 0))).shape[1]
+        existing = artifacts.logits(prepared, name).columns.get(SHADOWS[0], np.zeros((0, 0))).shape[1]
         for number in sorted({asked.shadows, max(existing, asked.shadows)}, reverse=True):  # more than asked for are kept
             models = [ShadowModel(prepared, method, recipe, shadow) for shadow in range(number)]
             if not _lacks(prepared, name, "shadows", by := digest(model.hash for model in models)):
                 return
-        scores.widened(prepared, name, _columns(prepared, _outputs(models)), {"shadows": by})
+        artifacts.add_columns(prepared, name, _columns(prepared, _outputs(models)), {"shadows": by})
 
 
 def _add_from_bank(prepared: Prepared) -> None:
@@ -101,13 +102,13 @@ def _add_from_bank(prepared: Prepared) -> None:
         return
     by = digest(model.hash for model in models)
     if asked.swap and _lacks(prepared, "retrained", "swapped", by):
-        scores.widened(prepared, "retrained", {SWAPPED: models[0].logits}, {"swapped": by})
+        artifacts.add_columns(prepared, "retrained", {SWAPPED: models[0].logits}, {"swapped": by})
     if asked.shadows and _lacks(prepared, "retrained", "shadows", by):
-        scores.widened(prepared, "retrained", _columns(prepared, [model.phi for model in models]), {"shadows": by})
+        artifacts.add_columns(prepared, "retrained", _columns(prepared, [model.phi for model in models]), {"shadows": by})
 
 
 def _lacks(prepared: Prepared, name: str, column: str, by: str) -> bool:
-    return scores.logits(prepared, name).about.get(column) != by
+    return artifacts.logits(prepared, name).about.get(column) != by
 
 
 def _recipe(prepared: Prepared, name: str) -> Recipe:
@@ -116,8 +117,8 @@ def _recipe(prepared: Prepared, name: str) -> Recipe:
     if method == "original":
         return ()
     recipe = replace(config, method=method).recipe()
-    if not same(scores.logits(prepared, name).about.get("recipe", repr(recipe)), repr(recipe)):
-        several = [*scores.seeds_of(prepared, name)]
+    if not same(artifacts.logits(prepared, name).about.get("recipe", repr(recipe)), repr(recipe)):
+        several = [*artifacts.seeds_of(prepared, name)]
         given = {key: value for key, value in config.given.items() if key.startswith(f"methods.{method}.")}
         given |= {"run.seed": str(min(several)), "run.seeds": str(len(several))} if several else {}
         again = repair_command("unlearn", config, method=method, **given)
@@ -288,7 +289,7 @@ def _check_learned(model: ShadowModel, tensors: Mapping[str, Tensor]) -> None:
     network = here.network(0)
     network.load_state_dict(dict(tensors))
     own = accuracy(inference.logits(network, here.data, rows), here.data.labels_N[rows])
-    given = accuracy_and_loss(scores.logits(here, "original"))[0]["validation"]
+    given = accuracy_and_loss(artifacts.logits(here, "original"))[0]["validation"]
     if given - own > scores.WEAK:
         raise UserError(
             f"pretrain.checkpoint is {here.config.pretrain.checkpoint}, right on {given:.1f} % of validation images; what pretrain.* "

@@ -10,14 +10,15 @@ from lethe.pipeline.unlearn import unlearn
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import console_tables
 from lethe.reporting.report import report
-from lethe.workspace import scores, workspace
+from lethe.workspace import prepare as preparation
+from lethe.workspace import scores
 
 BANK_SEEDS = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrained models; the other methods by run.seeds
 
 
 def prepare(config: Config) -> None:
     """Write images, labels, ids and the four splits to data/ in the workspace, and print their sizes."""
-    prepared = workspace.prepare(config, anew=True)
+    prepared = preparation.prepare(config, anew=True)
     counts = ", ".join(f"{name} {len(index):,}" for name, index in prepared.splits.items())
     print(f"{prepared.layout.data}: {len(prepared.images.classes)} classes; {counts}")
 
@@ -33,7 +34,7 @@ def retrain(config: Config) -> None:
 
 
 def _reference(config: Config, kind: str) -> None:
-    prepared = workspace.prepare(config)
+    prepared = preparation.prepare(config)
     references.weights(prepared, kind, replace=True, launched=True)
     print(console_tables.accuracy_table([(kind, scores.scores(prepared, kind))]))
 

@@ -18,7 +18,8 @@ from lethe.recipes.trainable import UnknownLayer
 from lethe.reporting import console_tables
 from lethe.workspace import scores
 from lethe.workspace.plan import PlannedRun, plan, planned_results
-from lethe.workspace.workspace import Prepared, prepare, remember
+from lethe.workspace.prepare import prepare, remember
+from lethe.workspace.workspace import Prepared
 
 
 def unlearn(config: Config) -> None:

@@ -15,9 +15,9 @@ from lethe.reporting.card_content import make_card
 from lethe.tracking.run_log import RunLog
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import planned_results
+from lethe.workspace.prepare import lying
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import lying
 
 
 def write_cards(config: Config) -> None:

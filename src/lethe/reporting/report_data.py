@@ -16,9 +16,9 @@ from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import published
 from lethe.workspace import scores
 from lethe.workspace.layout import Layout
+from lethe.workspace.prepare import lying
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import lying
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ from lethe.search.trial import SearchSpec, TrialRunner, TrialTask, run_trial, sh
 from lethe.tracking.run_log import RunLog
 from lethe.tracking.sender import send
 from lethe.workspace.layout import Layout
+from lethe.workspace.prepare import prepare
 from lethe.workspace.run_names import RunId
-from lethe.workspace.workspace import Prepared, prepare
+from lethe.workspace.workspace import Prepared
 
 MIN_TRIALS_FOR_FIGURES = 4  # complete ones, for Optuna's plots of the arguments
 

@@ -48,8 +48,9 @@ from lethe.search.storage import (
 )
 from lethe.tracking.mlflow_store import workspace_hash
 from lethe.tracking.run_log import RunLog, Status
+from lethe.workspace.prepare import prepare
 from lethe.workspace.run_names import RunId, trial_name
-from lethe.workspace.workspace import Prepared, prepare
+from lethe.workspace.workspace import Prepared
 
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "nsga2": "NSGAIISampler"}  # with Optuna's defaults
 RUN_STATUS: dict[TrialState, Status] = {

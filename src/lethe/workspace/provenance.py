@@ -1,4 +1,4 @@
-"""Whether a file was made from what is asked for now: its metadata against what it must say."""
+"""Whether a file was made from what is asked for now: the only place that compares metadata."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,20 @@ from lethe.recipes import recipe
 
 
 def mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """The keys of `wanted` under which a file's metadata says something else; recipes are compared as values."""
+    """Compare the metadata of a file with what it must say.
+
+    Args:
+        wanted: what it must say, by key. Recipes are compared as values, so that an old spelling of the same recipe is equal.
+        found: what it says; other keys do not matter.
+
+    Returns:
+        The keys under which it says something else, or nothing.
+    """
     return [
         key for key, value in wanted.items() if found.get(key) != value and not (key == "recipe" and recipe.same(value, found.get(key, "")))
     ]
 
 
 def matches(wanted: Mapping[str, str], found: Mapping[str, str]) -> bool:
+    """Whether the metadata of a file says all that it must say."""
     return not mismatch(wanted, found)
-
-
-def _agree(key: str, wanted: str, found: str | None) -> bool:
-    return wanted == found or (key == "recipe" and found is not None and recipe.same(wanted, found))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,13 @@ from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, short, write_json
 from lethe.config.loader import STAGE
 from lethe.evaluation import catalogue, registry
-from lethe.evaluation import logits_table as table
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.context import EvaluationContext
-from lethe.evaluation.logits_table import SHADOWS, SWAPPED, Array, LogitsTable
+from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.score import Score, accuracy_and_loss, measure_results, score_model
 from lethe.models import checkpoint
-from lethe.workspace import bank
-from lethe.workspace import read_model as reading
+from lethe.workspace import artifacts, bank
 from lethe.workspace.layout import Layout
-from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
@@ -30,7 +26,7 @@ def scores(prepared: Prepared, name: str, anew: bool = False) -> Score:
 
     It is computed if the file is missing, belongs to other logits tables than exist now, or `anew`; that needs a model only if a table is
     missing. The score of a method with several seeds holds their means (`seed_aggregation.aggregate`)."""
-    model = logits(prepared, name)
+    model = artifacts.logits(prepared, name)
     if several := seeds.listed(model.about):
         return _several(prepared, name, several, anew)
     beside = _beside(prepared, model)
@@ -58,7 +54,7 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
             raise UserError(
                 f"{name}: the model of seed {seed} is {each[seed].tables['model']}, and {weights_} belongs to the others; {again} mends it"
             )
-    first, model = next(iter(each.values())), logits(prepared, name)
+    first, model = next(iter(each.values())), artifacts.logits(prepared, name)
     beside = {seed: there_ for seed in several if (there_ := retrained(prepared, seed))}
     path, of = prepared.layout.scores(name), {**first.tables} | _read_as(model)
     of["seeds"] = {str(seed): one.tables for seed, one in each.items()}
@@ -66,7 +62,7 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
     if not anew and known and known.tables == of:
         return known
     mean = seeds.aggregate(each, beside)
-    all_ = _beside(prepared, model, [logits(prepared, str(run.with_seed(seed))) for seed in several])
+    all_ = _beside(prepared, model, [artifacts.logits(prepared, str(run.with_seed(seed))) for seed in several])
     context = EvaluationContext(all_.model, all_.references, all_.original, all_.unlearned)
     together = [each for each in catalogue.all_measures() if each.of_several]
     alone = {each.id for each in together}  # a single seed has no value for these
@@ -78,20 +74,13 @@ def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bo
     return score
 
 
-def seeds_of(prepared: Prepared, name: str) -> dict[int, str]:
-    """Seed -> short hash of its weights, of a result that stands for several; else empty. From its model, else from its table."""
-    paths = (prepared.layout.weights(name), prepared.layout.logits(name))
-    path = next((path for path in paths if path.exists()), None)
-    return seeds.listed(checkpoint.metadata(path)) if path else {}
-
-
 def retrained(prepared: Prepared, seed: int | None = None) -> dict[str, float] | None:
     """Accuracies by split of the retrained model that a result of this seed is paired with: the bank's of that seed, else the one there
     is; None where there is none."""
     for made in bank.tables(prepared, "retrained") if seed is not None else ():
         if made.about["seed"] == str(seed):
             return accuracy_and_loss(made)[0]
-    if not there(prepared, "retrained"):
+    if not artifacts.available(prepared, "retrained"):
         return None
     return {**scores(prepared, "retrained").accuracy}
 
@@ -99,13 +88,7 @@ def retrained(prepared: Prepared, seed: int | None = None) -> dict[str, float] |
 def fresh(prepared: Prepared, name: str) -> bool:
     """Whether the score file is there, and of the tables that are there now."""
     path = prepared.layout.scores(name)
-    return path.exists() and read(path).tables == _beside(prepared, logits(prepared, name)).of
-
-
-def weights(prepared: Prepared, name: str) -> str:
-    """The short hash of the weights that the table was read from: how a row is found."""
-    made = logits(prepared, name)
-    return seeds.result(made.about.get("model", made.hash), made.about)
+    return path.exists() and read(path).tables == _beside(prepared, artifacts.logits(prepared, name)).of
 
 
 @dataclass(frozen=True)
@@ -146,87 +129,18 @@ def _read_as(made: LogitsTable) -> dict[str, str]:
 def _beside(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTable] = ()) -> Beside:
     own = model.name
     references = bank.tables(prepared, "retrained")
-    if own != "retrained" and not references and there(prepared, "retrained"):
-        references = [logits(prepared, "retrained")]
+    if own != "retrained" and not references and artifacts.available(prepared, "retrained"):
+        references = [artifacts.logits(prepared, "retrained")]
     if own == "original":
         others = bank.tables(prepared, "original")
         return Beside(model, references, model, [model, *others] if others else [])
-    original = logits(prepared, "original") if there(prepared, "original") and (own != "retrained" or references) else None
+    original = None
+    if artifacts.available(prepared, "original") and (own != "retrained" or references):
+        original = artifacts.logits(prepared, "original")
     return Beside(model, references, original, unlearned)
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def there(prepared: Prepared, name: str) -> bool:
-    """Whether there is a model or a logits table of this name, of these splits."""
-    layout, split = prepared.layout, prepared.hashes["split"]
-    if layout.weights(name).exists():
-        known = checkpoint.metadata(layout.weights(name))
-        return all(known.get(key) == prepared.hashes[key] for key in BELONGS.get(name, ("data", "split")))
-    path = layout.logits(name)
-    return path.exists() and checkpoint.metadata(path).get("split") == split
-
-
 WEAK = 10.0  # points of validation accuracy below the original: a retrained model this low was trained by another recipe
-# what a model must have been made from: an original knows no forget list, a retrained model what it retained
-BELONGS = {"original": ("data",), "retrained": ("data", "retain")}
-
-
-def logits(prepared: Prepared, name: str) -> LogitsTable:
-    """logits/<name>.safetensors, read from the model when missing, of other weights or splits, or read in another way; where the model
-    is gone, as it is.
-
-    Raises UserError when neither is there, or what is there is of other images or splits."""
-    layout = prepared.layout
-    model, path = layout.weights(name), layout.logits(name)
-    if not model.exists() and path.exists():
-        if checkpoint.metadata(path).get("split") != prepared.hashes["split"]:
-            raise UserError(f"{path} was made for other splits than {layout.splits} holds")
-        return _read(path, path.stat().st_mtime_ns, name)
-    tensors, known = checkpoint.load(model)
-    if known.get("data") != prepared.hashes["data"]:
-        raise UserError(f"{model} was made from other images than {layout.data} holds")
-    if name not in STAGE and known.get("split") != prepared.hashes["split"]:
-        raise UserError(f"{model} was made for other splits than {layout.splits} holds")
-    made_of = {"model": checkpoint.weights_hash(tensors), "split": prepared.hashes["split"], "reading": reading.way(prepared)}
-    made_of |= {key: known[key] for key in ("recipe", seeds.KEY) if key in known}
-    if path.exists():
-        found = checkpoint.metadata(path)
-        if matches(made_of, found) and found.get(seeds.KEY) == made_of.get(seeds.KEY):
-            return _read(path, path.stat().st_mtime_ns, name)
-    columns, about = _of_others(path, made_of)
-    several = seeds.listed(known)
-    first = logits(prepared, str(RunId.parse(name).with_seed(min(several)))) if several else None
-    if first and first.about["model"] == made_of["model"]:  # as it is where files belong together
-        own = {column: values for column, values in first.columns.items() if column not in (SWAPPED, *SHADOWS)}
-        made = replace(first, name=name, columns=own, about=made_of)
-    else:
-        made = reading.read(prepared, name, tensors, made_of)
-    table.write(replace(made, columns={**made.columns, **columns}, about={**made.about, **about}), path)
-    return _read(path, path.stat().st_mtime_ns, name)  # a score after training equals that after reading, to the last digit
-
-
-def _of_others(path: Path, made_of: Mapping[str, str]) -> tuple[dict[str, Array], dict[str, str]]:
-    """Columns, and what is known of them: what other models said of the images, which takes long to make, from a table that is about to
-    be read anew of the same model."""
-    if not path.exists() or any(checkpoint.metadata(path).get(key) != made_of[key] for key in ("model", "split")):
-        return {}, {}
-    was = table.read(path)
-    kept = {key: columns for key, columns in {"swapped": (SWAPPED,), "shadows": SHADOWS}.items() if key in was.about}
-    return {name: was.columns[name] for names in kept.values() for name in names}, {key: was.about[key] for key in kept}
-
-
-def widened(prepared: Prepared, name: str, columns: Mapping[str, Array], about: Mapping[str, str]) -> None:
-    """More columns in the model's table: what other models say of its images."""
-    made, path = logits(prepared, name), prepared.layout.logits(name)
-    table.write(replace(made, columns={**made.columns, **columns}, about={**made.about, **about}), path)
-
-
-@lru_cache(maxsize=4)
-def _read(path: Path, changed: int, name: str) -> LogitsTable:
-    """Kept with what was worked out of it, as the reference's attack, while the file does not change."""
-    return table.read(path, name)
 
 
 def baseline_warning(layout: Layout) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lethe._util import dvc_stage
-from lethe._util.checkout import command, root
+from lethe._util.checkout import command, params_file
 from lethe._util.errors import UserError
 from lethe._util.files import read_json, write_json, write_text
 from lethe.config.describe import show
@@ -57,7 +57,8 @@ def layer(folder: Path) -> Layer:
 
 
 def is_checkout(folder: Path) -> bool:
-    return folder.resolve() == root().resolve()
+    """Whether the folder is the one of params.yaml. Of an installed package it is none: its params.yaml is not the user's to edit."""
+    return folder.resolve() == params_file().parent.resolve()
 
 
 def recorded(config: Config) -> dict[str, str]:

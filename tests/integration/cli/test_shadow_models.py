@@ -19,7 +19,7 @@ from lethe.evaluation import logits_table as table
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array
 from lethe.models import checkpoint
 from lethe.testing.tables import lower_tiers
-from lethe.workspace import bank
+from lethe.workspace import artifacts, bank
 from lethe.workspace import read_model as reading
 from lethe.workspace import scores as results
 from lethe.workspace.workspace import Prepared
@@ -66,7 +66,7 @@ def test_a_real_run_has_the_second_side(project: Project, monkeypatch: pytest.Mo
     assert same_files(project, before) and len(project.rows()) == len(rows)
     here = prepared(project, monkeypatch, "--method", "model_3")
     mine = shadow_splits.swapped(here.splits, here.images)
-    made = results.logits(here, "model_3")
+    made = artifacts.logits(here, "model_3")
     there = replace(made, logits=made.columns["swapped"]).phi
     pool = [made.ids.index(here.images.ids[i]) for i in (*here.splits["forget"], *mine["forget"])]
     np.testing.assert_allclose(there[pool], by_hand(here, mine, (0, 0))[1][pool], atol=1e-3)
@@ -103,7 +103,7 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
 
     # Stepped at once or one after another; and what each half is to it
     here = prepared(project, monkeypatch, "--method", "model_3")
-    made = results.logits(here, "model_3")
+    made = artifacts.logits(here, "model_3")
     phi, role = (made.columns[name] for name in SHADOWS)
     for number in (0, 3):
         forgotten, unseen = shadow_splits.halved(here.splits, here.images, number)
@@ -124,9 +124,9 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
     done = project.ran("evaluate", "--method", "model_1", "--evaluate.shadows", "8", "--evaluate.swap", "true")
     assert "model_1, shadows: 8 at once" in done.stderr
     assert {path.name: path.read_bytes() for path in learned.glob("[0-9]*") if path.name in first} == first
-    assert results.logits(here, "model_1").columns[SHADOWS[0]].shape[1] == 8
+    assert artifacts.logits(here, "model_1").columns[SHADOWS[0]].shape[1] == 8
     assert score(project, "model_1", "swap.advantage")["models"] == 2
-    assert SHADOWS[0] not in results.logits(here, "model_1.seed0").columns
+    assert SHADOWS[0] not in artifacts.logits(here, "model_1.seed0").columns
     with monkeypatch.context() as patch:
         lower_tiers(patch, 2, 8)
         found = results.scores(here, "model_1", anew=True).to_json()["measures"]
@@ -134,7 +134,7 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
 
     # Fewer keep what is there; another reading of the model keeps what others said
     project.ran("evaluate", "--method", "model_1", "--evaluate.shadows", "6", "--evaluate.features", "true")
-    made = results.logits(prepared(project, monkeypatch, "--evaluate.features", "true"), "model_1")
+    made = artifacts.logits(prepared(project, monkeypatch, "--evaluate.features", "true"), "model_1")
     assert "features" in made.columns and made.columns[SHADOWS[0]].shape[1] == 8 and SWAPPED not in made.columns
 
     # One that diverges costs its own column
@@ -173,7 +173,7 @@ def test_the_retrained_model_has_the_bank_for_its_others(project: Project, monke
     for seed in range(1, 7):
         table.write(fake(here, seed), bank.path(here, "retrained", seed))
     project.ran("evaluate", "--method", "retrained", "--evaluate.shadows", "6", "--evaluate.swap", "true")
-    made = results.logits(here, "retrained")
+    made = artifacts.logits(here, "retrained")
     alike = bank.tables(here, "retrained")
     role = made.columns[SHADOWS[1]]
     expected = np.where(role > 0, np.stack([one.phi for one in alike], axis=1), 0)

@@ -183,9 +183,9 @@ def test_the_test_split_changes_nothing(searched: Project, built: Path, warm: Wa
 def test_nothing_of_the_test_split_is_handed_to_a_trial(searched: Project) -> None:
     out = searched.script("""
 from lethe.config import loader as config
-from lethe.workspace import workspace
+from lethe.workspace.prepare import prepare
 from lethe.search.objectives import without_test
-whole = workspace.prepare(config.load())
+whole = prepare(config.load())
 blind = without_test(whole)
 assert blind.hashes == whole.hashes
 assert sorted(blind.data.splits) == ["forget", "retain", "train", "validation"]
