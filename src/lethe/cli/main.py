@@ -26,7 +26,7 @@ def lethe() -> int:
     """Run the console command `lethe <verb> [...]`.
 
     Returns:
-        The exit code of the verb; 2 where no verb is called that.
+        The exit code of the verb; 2 if there is no such verb.
     """
     verb, *words = sys.argv[1:] or [""]
     if verb in STAGES:
@@ -41,7 +41,7 @@ def lethe() -> int:
 def _without_verb(word: str) -> None:
     pages = {"--help": manual.verbs, "-h": manual.verbs, "--list": manual.registries, "--version": manual.version}
     if word not in pages:
-        wrong = f"{word} is no verb; nearest: {nearest(word)}" if word else "no verb"
+        wrong = f"{word} is not a verb; nearest: {nearest(word)}" if word else "no verb is given"
         raise UserError(f"{wrong}; `lethe --help` lists them")
     print(pages[word]())
 

@@ -28,7 +28,7 @@ def send(folders: Sequence[str]) -> int:
     homes = [Path(folder) for folder in folders]
     for home in homes:
         if not home.is_dir():
-            raise UserError(f"{home} is no folder")
+            raise UserError(f"{home} is not a folder")
     homes = homes or [home for home in (root(), *root().glob("*/")) if (home / OUTBOX).is_dir()]
     unsent = send(homes)
     held = sum(len(list((home / OUTBOX).glob("*/"))) for home in homes)

@@ -130,7 +130,7 @@ STAGES = {
         partial(_plain, "lethe.pipeline.bank_training:train_bank"),
     ),
     "unlearn": Stage(
-        "unlearn by --method, doing first what is missing",
+        "unlearn by --method, after training the reference models that are missing",
         _unlearn,
         (
             "",
@@ -165,7 +165,7 @@ STAGES = {
         ("", "  --full  with a bank of 64, all ten methods by 8 or 64 seeds, every measure and the report (half an hour)"),
     ),
     "send": Stage(
-        "send MLflow what runs logged while it did not answer",
+        "send MLflow the records that it did not take because it did not answer",
         _send,
         (
             "usage: {program} [workspace ...]",
@@ -190,7 +190,7 @@ def nearest(verb: str) -> str:
     return difflib.get_close_matches(verb, STAGES, 1, 0.0)[0]
 
 
-# --- words that are no key ------------------------------------------------------------------------------------------
+# --- words that are not keys ------------------------------------------------------------------------------------------
 
 
 def split_switches(words: list[str], *switches: str) -> tuple[list[str], set[str]]:

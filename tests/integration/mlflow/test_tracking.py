@@ -506,7 +506,7 @@ def test_send_knows_its_folders(home, tmp_path):
     command: list[str | Path] = [sys.executable, ROOT / "src" / "send.py"]
     wrong = subprocess.run([*command, tmp_path / "nowhere"], capture_output=True, text=True)
     assert wrong.returncode == 2
-    assert "nowhere is no folder" in wrong.stderr
+    assert "nowhere is not a folder" in wrong.stderr
     assert subprocess.run([*command, tmp_path], capture_output=True, text=True).returncode == 0
 
 

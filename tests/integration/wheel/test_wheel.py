@@ -130,7 +130,7 @@ def test_the_library_and_the_command(guest: Guest) -> None:
     assert guest.ran("lethe", "unlearn", "--help").startswith("usage: lethe unlearn [--key value ...]\n")
     wrong = guest.run("lethe", "unlern", "--method", "model_1")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == "error: unlern is no verb; nearest: unlearn; `lethe --help` lists them\n"
+    assert wrong.stderr == "error: unlern is not a verb; nearest: unlearn; `lethe --help` lists them\n"
     for words in (["--method", "model_3", "--explain"], ["--run.sede", "1"], ["--method", "model_0"]):
         script = subprocess.run(
             [sys.executable, ROOT / "src" / "unlearn.py", *words], env=clean(), capture_output=True, text=True, timeout=NET

@@ -118,12 +118,12 @@ def test_every_script_in_src_is_a_verb() -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "error: no verb; `lethe --help` lists them"),
-        (["unlern"], "error: unlern is no verb; nearest: unlearn; `lethe --help` lists them"),
-        (["--methods"], "error: --methods is no verb; nearest: "),
+        ([], "error: no verb is given; `lethe --help` lists them"),
+        (["unlern"], "error: unlern is not a verb; nearest: unlearn; `lethe --help` lists them"),
+        (["--methods"], "error: --methods is not a verb; nearest: "),
         (["ui", "--port", "0"], "error: port is 0; it takes a number from 1 to 65535"),
         (["ui", "--port", "x"], "error: port is x; it takes a number from 1 to 65535"),
-        (["send", "nowhere"], "error: nowhere is no folder"),
+        (["send", "nowhere"], "error: nowhere is not a folder"),
     ],
 )
 def test_what_lethe_refuses_is_one_line(words: list[str], line: str, run: Run) -> None:
