@@ -1,1 +1,1 @@
-"""The stages: what is missing is made, what is there is used."""
+"""The work of the stages: plan the runs, train what is missing, score, log to MLflow."""

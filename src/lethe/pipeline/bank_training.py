@@ -12,7 +12,7 @@ from lethe.engine.resume import Resume
 from lethe.evaluation import logits_table, seed_aggregation
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
-from lethe.pipeline import batch_training, run_logging
+from lethe.pipeline import batch_training, nested_runs
 from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe
 from lethe.workspace import bank, read_model
@@ -98,7 +98,7 @@ def train_bank(config: Config) -> None:
 
 def _train_missing(prepared: Prepared, missing: Mapping[str, Sequence[int]]) -> None:
     note = _states(prepared) / "row.json"
-    with run_logging.open_bank(prepared, bank.key(prepared), read_json(note) if note.exists() else None) as parent:
+    with nested_runs.open_bank(prepared, bank.key(prepared), read_json(note) if note.exists() else None) as parent:
         write_json(note, parent.reference())
         units = [unit for kind, numbers in missing.items() for unit in _units(prepared, kind, numbers, parent.reference())]
         for _ in map_units(_run, units, workers=prepared.config.run.workers, gpus=prepared.config.run.gpus):
@@ -140,7 +140,7 @@ def _run(unit: WorkUnit) -> None:
         table = read_model.read(prepared, str(RunId(kind, seed)), tensors, about)
         note = unit.folder / f"{seed}.row.json"
         previous = read_json(note) if note.exists() else None
-        with run_logging.open_bank_model(prepared, table, unit.parent, previous, resume.history[-1]["step"]) as run_log:
+        with nested_runs.open_bank_model(prepared, table, unit.parent, previous, resume.history[-1]["step"]) as run_log:
             write_json(note, run_log.reference())
         logits_table.write(table, path)
     resume.done()

@@ -10,7 +10,7 @@ from typing import Any
 from lethe._util.files import read_json, write_json
 from lethe._util.log import log
 from lethe.models import checkpoint
-from lethe.pipeline import run_logging
+from lethe.pipeline import nested_runs
 from lethe.pipeline.runner import held, metadata, resume_folder
 from lethe.workspace.plan import PlannedRun
 from lethe.workspace.provenance import matches
@@ -18,8 +18,8 @@ from lethe.workspace.workspace import Prepared
 
 
 @dataclass
-class Succession:
-    """Runs of which each waits for the one before.
+class RunSequence:
+    """Runs that are made one after another.
 
     Attributes:
         prepared: the images and splits.
@@ -56,7 +56,7 @@ class Succession:
 
 
 @contextmanager
-def one_after_another(prepared: Prepared, runs: Sequence[PlannedRun]) -> Iterator[Succession]:
+def one_after_another(prepared: Prepared, runs: Sequence[PlannedRun]) -> Iterator[RunSequence]:
     """Hold the lock and the parent MLflow run of a chain; a chain that was stopped resumes with its first unfinished link.
 
     Args:
@@ -68,13 +68,13 @@ def one_after_another(prepared: Prepared, runs: Sequence[PlannedRun]) -> Iterato
     """
     first = runs[0]
     if first.run.chain is None or first.parent is None:
-        yield Succession(prepared, runs)
+        yield RunSequence(prepared, runs)
         return
     name, layout = first.run.chain, prepared.layout
     start = checkpoint.model_hash(layout.weights(first.parent))
     state = resume_folder(prepared, name, repr({str(planned): planned.recipe for planned in runs}), start) / "chain.json"
     with held(layout.lock(name), name):
         known = read_json(state) if state.exists() else {"row": None, "done": []}
-        with run_logging.open_parent(prepared, runs, known["row"]) as parent:
-            yield Succession(prepared, runs, parent.reference(), state, known["done"])
+        with nested_runs.open_parent(prepared, runs, known["row"]) as parent:
+            yield RunSequence(prepared, runs, parent.reference(), state, known["done"])
         shutil.rmtree(state.parent, ignore_errors=True)

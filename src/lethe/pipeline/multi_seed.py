@@ -12,7 +12,7 @@ from lethe.engine import engine
 from lethe.evaluation import seed_aggregation
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
-from lethe.pipeline import run_logging
+from lethe.pipeline import nested_runs
 from lethe.pipeline.runner import held, metadata, resume_folder, start
 from lethe.workspace import scores
 from lethe.workspace.layout import Layout
@@ -73,14 +73,14 @@ def unlearn_seeds(prepared: Prepared, runs: Sequence[PlannedRun]) -> None:
     weights = checkpoint.model_hash(layout.weights(ORIGINAL))
     state = resume_folder(prepared, f"{method} seeds", repr(runs[0].recipe), weights) / "row.json"
     with held(layout.lock(method), str(method)):
-        with run_logging.open_parent(prepared, runs, read_json(state)["row"] if state.exists() else None) as parent:
+        with nested_runs.open_parent(prepared, runs, read_json(state)["row"] if state.exists() else None) as parent:
             write_json(state, {"row": parent.reference()})
             finished = [planned for planned in runs if _is_finished(prepared, planned, weights)]
             if finished:
                 numbers, known = (seed_aggregation.seed_range([planned.seed for planned in some]) for some in (runs, finished))
                 log(f"{method}: seeds {numbers}; already finished: {known}")
             for planned in finished:
-                run_logging.log_finished_seed(prepared, planned, parent.reference())
+                nested_runs.log_finished_seed(prepared, planned, parent.reference())
             missing = [SeedRun(prepared, planned, parent.reference()) for planned in runs if planned not in finished]
             for _ in map_units(_run, missing, workers=config.run.workers, gpus=config.run.gpus):
                 pass
@@ -88,7 +88,7 @@ def unlearn_seeds(prepared: Prepared, runs: Sequence[PlannedRun]) -> None:
             _copy(layout, runs[0].run, method, metadata(prepared, runs[0], weights) | seed_aggregation.noted(hashes))
             if config.run.evaluate:
                 scores.scores(prepared, str(method))
-        run_logging.log_seeds(prepared, str(method), parent.reference(), hashes)
+        nested_runs.log_seeds(prepared, str(method), parent.reference(), hashes)
 
 
 def _is_finished(prepared: Prepared, planned: PlannedRun, start: str) -> bool:

@@ -4,7 +4,7 @@ import importlib.metadata
 import inspect
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,15 @@ from torch.nn import Module
 
 from lethe._util import dvc_stage
 from lethe._util.checkout import CHECKOUT
-from lethe._util.files import read_json, short
+from lethe._util.files import short
 from lethe.config.loader import STAGE, Config
 from lethe.data.splits import SPLITS
 from lethe.engine.epoch_table import MEASURED, read_csv, row_metrics
 from lethe.engine.resume import Resume
 from lethe.evaluation import seed_aggregation
-from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import LARGEST_SHARE
-from lethe.evaluation.score import accuracy_and_loss
 from lethe.models import architectures, checkpoint
 from lethe.recipes.registry import find_method
-from lethe.tracking.mlflow_store import ROW
 from lethe.tracking.run_log import RunLog
 from lethe.workspace import artifacts, scores, timing
 from lethe.workspace.plan import PlannedRun
@@ -35,7 +32,6 @@ ABOUT = {
     "original": "The model before unlearning, trained on retain and forget.",
     "retrained": "The reference: the same training on retain alone, the result that perfect unlearning would have.",
 }
-ABOUT_BANK = "Originals and retrained models that differ in their seed alone. Every measure compares with them."
 READING = (
     "Compare every number with the run *retrained*: `<split>.distance` is accuracy minus the retrained model's, and the target is 0. "
     "Forget accuracy far *below* retrained is over-forgetting, which reveals what was forgotten just as remembering does."
@@ -62,10 +58,10 @@ def open_run(
         parent: reference of the parent MLflow run; None: it has none.
     """
     config, name, recipe = prepared.config, str(planned), planned.recipe
-    row = RunLog.open(
+    run_log = RunLog.open(
         config.workspace,
         name=name,
-        tags=tags(prepared, name) | {"start": start} | _below(parent),
+        tags=tags(prepared, name) | {"start": start} | parent_tag(parent),
         params=config.resolved(name) | {"recipe": repr(recipe)},
         description=describe(config, name),
         history=[(past["step"], row_metrics(past), past["at"]) for past in resume.history],
@@ -73,16 +69,16 @@ def open_run(
         launched=launched,
         parent=parent,
     )
-    resume.row = row.reference()
-    row.text("recipe.txt", "\n".join(map(repr, recipe)) + "\n")
-    _log_inputs(row, prepared)
-    return row
+    resume.row = run_log.reference()
+    run_log.text("recipe.txt", "\n".join(map(repr, recipe)) + "\n")
+    log_inputs(run_log, prepared)
+    return run_log
 
 
-def _log_inputs(row: RunLog, prepared: Prepared) -> None:
+def log_inputs(run_log: RunLog, prepared: Prepared) -> None:
     data = prepared.config.data
-    row.text("params.resolved.json", prepared.config.as_json())
-    row.dataset(
+    run_log.text("params.resolved.json", prepared.config.as_json())
+    run_log.dataset(
         name=data.source,
         digest=short(prepared.hashes["data"]),
         source=str(data.root or data.source),
@@ -128,12 +124,12 @@ def describe(config: Config, name: str, several: bool = False) -> str:
     return f"**{name}**{which}: {about}\n\n{READING}"
 
 
-def log_scores(row: RunLog, prepared: Prepared, name: str, step: int) -> None:
+def log_scores(run_log: RunLog, prepared: Prepared, name: str, step: int) -> None:
     """Log the final scores: test accuracy and loss, every measure that has enough reference models, the distances to the retrained
     model, the over-forgetting flag, and the score file, which has the intervals.
 
     Args:
-        row: the MLflow run.
+        run_log: the MLflow run.
         prepared: the images and splits, configured as the scores are computed.
         name: of the result.
         step: number of its last epoch.
@@ -144,17 +140,17 @@ def log_scores(row: RunLog, prepared: Prepared, name: str, step: int) -> None:
         apart = measured.distances(scores.scores(prepared, "retrained"))
     estimates = {split: got.estimate for split in SPLITS if (got := measured.measures.get(f"accuracy.{split}"))}
     halves = {f"{split}.accuracy.half_width": seed_aggregation.half_width(estimates.get(split)) for split in SPLITS}
-    row.metrics(measured.metrics() | apart | halves, step=step)
+    run_log.metrics(measured.metrics() | apart | halves, step=step)
     alarm = (measured.over_forgetting or "no") if measured.references else None
-    row.tags({"tier": f"T{measured.tier}", "references": measured.references, "over_forgetting": alarm})
-    row.text("scores.json", json.dumps(measured.to_json(), indent=2) + "\n")
+    run_log.tags({"tier": f"T{measured.tier}", "references": measured.references, "over_forgetting": alarm})
+    run_log.text("scores.json", json.dumps(measured.to_json(), indent=2) + "\n")
 
 
-def log_time(row: RunLog, prepared: Prepared, name: str, result: str, seconds: float, step: int) -> None:
+def log_time(run_log: RunLog, prepared: Prepared, name: str, result: str, seconds: float, step: int) -> None:
     """Log the time and memory that a run took; where the retraining's time is known also the share of it, with a flag if it is large.
 
     Args:
-        row: the MLflow run.
+        run_log: the MLflow run.
         prepared: the images and splits.
         name: of the result.
         result: short hash of its weights.
@@ -166,103 +162,14 @@ def log_time(row: RunLog, prepared: Prepared, name: str, result: str, seconds: f
         retrained = short(checkpoint.model_hash(path))
     took = timing.took(prepared.layout, prepared.compute, name, result, seconds, retrained)
     share = took.share_of_retrain
-    row.metrics({"seconds": took.seconds, "share_of_retrain": share, "peak_memory": took.peak_bytes}, step=step)
+    run_log.metrics({"seconds": took.seconds, "share_of_retrain": share, "peak_memory": took.peak_bytes}, step=step)
     if share is not None and share > LARGEST_SHARE:
-        row.tag("slow", f"{share:.2f} of the retraining's time, over {LARGEST_SHARE}")
+        run_log.tag("slow", f"{share:.2f} of the retraining's time, over {LARGEST_SHARE}")
 
 
-def open_parent(prepared: Prepared, runs: Sequence[PlannedRun], previous: Mapping[str, Any] | None) -> RunLog:
-    """Open the parent MLflow run of a chain's links or of several seeds.
-
-    Args:
-        prepared: the images and splits.
-        runs: the links, or one for each seed.
-        previous: reference of the parent that an earlier process opened; None: there was none. A launcher's run has precedence.
-    """
-    config, name = prepared.config, prepared.config.method
-    several, params = runs[0].run.seed is not None, config.resolved(name)
-    if several:
-        params |= {"recipe": repr(config.recipe())}
-        del params["run.seeds"]  # it may grow, and a parameter of MLflow is final: it is a tag
-    row = RunLog.open(
-        config.workspace,
-        name=name,
-        tags=tags(prepared, name) | ({"seeds": str(len(runs))} if several else {}),
-        params=params,
-        description=describe(config, name, several),
-        previous=previous,
-    )
-    if several:
-        row.text("recipe.txt", "\n".join(map(repr, config.recipe())) + "\n")
-        _log_inputs(row, prepared)
-    return row
-
-
-def _below(parent: Mapping[str, Any] | None) -> dict[str, str]:
+def parent_tag(parent: Mapping[str, Any] | None) -> dict[str, str]:
     """Return the tag by which a nested run is found; its name is that of earlier versions."""
     return {"lethe.above": parent["row"]} if parent else {}
-
-
-def log_finished_seed(scored: Prepared, planned: PlannedRun, parent: Mapping[str, Any]) -> None:
-    """Make sure that a finished seed has a nested MLflow run: made from its files where it has none.
-
-    Args:
-        scored: the images and splits, configured as the seeds are scored.
-        planned: the seed's run.
-        parent: reference of the parent MLflow run.
-    """
-    prepared, name, recipe = scored.seeded(planned.seed), str(planned), planned.recipe
-    path = prepared.layout.weights(name)
-    made = checkpoint.metadata(path)
-    known = tags(prepared, name) | _below(parent) | {"start": short(made["original"])}
-    known |= {"result": short(checkpoint.model_hash(path))}
-    with RunLog.open(
-        prepared.config.workspace,
-        name=name,
-        tags=known,
-        params=prepared.config.resolved(name) | {"recipe": repr(recipe)},
-        description=describe(prepared.config, name),
-        launched=False,
-        parent=parent,
-        once={key: known[key] for key in ("method", "seed", "result", "lethe.above")},
-    ) as row:
-        row.text("recipe.txt", "\n".join(map(repr, recipe)) + "\n")
-        _log_inputs(row, prepared)
-        last = _log_epochs(row, prepared, name) or 0
-        if prepared.config.run.evaluate:
-            log_scores(row, scored, name, last)
-
-
-def log_seeds(prepared: Prepared, name: str, parent: Mapping[str, Any], weights: Mapping[int, str]) -> None:
-    """Log the means of several seeds to their parent MLflow run: curves, time, and the final scores.
-
-    Args:
-        prepared: the images and splits.
-        name: of the method.
-        parent: reference of the parent MLflow run.
-        weights: hash of the weights by seed.
-    """
-    config, last = prepared.config, 0
-    tables = [read_csv(prepared.layout.epochs(RunId(name, seed))) for seed in weights]
-    with RunLog.join(config.workspace, tags={ROW: parent["row"]}) as row:
-        for past in zip(*tables, strict=True):
-            last = past[0]["step"]
-            told = [row_metrics(one) for one in past]
-            row.metrics({key: sum(one[key] for one in told) / len(told) for key in told[0] if all(key in one for one in told)}, last)
-        result = seed_aggregation.result("", seed_aggregation.noted(weights))
-        row.tags({"result": result, "start": short(checkpoint.metadata(prepared.layout.weights(name))["original"])})
-        _log_mean_time(row, prepared, name, result, weights, last)
-        if config.run.evaluate:
-            log_scores(row, prepared, name, last)
-
-
-def _log_mean_time(row: RunLog, prepared: Prepared, name: str, result: str, weights: Mapping[int, str], step: int) -> None:
-    """Log the mean over the seeds whose time is known: those that this machine ran."""
-    paths = {seed: prepared.layout.clock(RunId(name, seed)) for seed in weights}
-    known = [read_json(path) for path in paths.values() if path.exists()]
-    took: Sequence[float] = [one["seconds"] for one in known if one["result"] in {short(hash_) for hash_ in weights.values()}]
-    if took:
-        log_time(row, prepared, name, result, sum(took) / len(took), step)
 
 
 def log_references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: Collection[str] = ()) -> None:
@@ -283,83 +190,36 @@ def log_references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: C
         about = describe(prepared.config, name)
         with RunLog.open(
             prepared.config.workspace, name=name, tags=known, params=params, description=about, launched=False, once=once
-        ) as row:
-            last = _log_epochs(row, prepared, name)
+        ) as run_log:
+            last = log_epochs(run_log, prepared, name)
             if last is None:
                 last = 0
                 measured = scores.scores(prepared, name)
                 both = {"accuracy": measured.accuracy, "loss": measured.loss}
-                row.metrics({f"{split}.{kind}": values[split] for kind, values in both.items() for split in MEASURED}, step=0)
-            _log_inputs(row, prepared)
-            log_scores(row, prepared, name, last)
+                run_log.metrics({f"{split}.{kind}": values[split] for kind, values in both.items() for split in MEASURED}, step=0)
+            log_inputs(run_log, prepared)
+            log_scores(run_log, prepared, name, last)
         if older:
             add_scores(prepared, name)
 
 
-def _log_epochs(row: RunLog, prepared: Prepared, name: str) -> int | None:
+def log_epochs(run_log: RunLog, prepared: Prepared, name: str) -> int | None:
     """Log the epoch table. Returns its last step; None: there is no table."""
     table = prepared.layout.epochs(name)
     if not table.exists():
         return None
     history = read_csv(table)
     for past in history:
-        row.metrics(row_metrics(past), step=past["step"])
-    row.file(table)
+        run_log.metrics(row_metrics(past), step=past["step"])
+    run_log.file(table)
     return int(history[-1]["step"])
 
 
-def open_bank(prepared: Prepared, key: str, previous: Mapping[str, Any] | None) -> RunLog:
-    """Open the parent MLflow run of a reference bank, the same one when the bank grows.
-
-    Args:
-        prepared: the images and splits.
-        key: of the bank.
-        previous: reference of the run that an earlier process opened; None: there was none.
-    """
-    config = prepared.config
-    about = f"**bank {key}**: {ABOUT_BANK}"
-    known = tags(prepared, "bank") | {"bank": key}
-    row = RunLog.open(config.workspace, name="bank", tags=known, params=config.resolved("retrained"), description=about, previous=previous)
-    _log_inputs(row, prepared)
-    return row
-
-
-def open_bank_model(
-    prepared: Prepared, made: LogitsTable, parent: Mapping[str, Any], previous: Mapping[str, Any] | None, step: int
-) -> RunLog:
-    """Open the MLflow run of one model of a bank and log the scores of its logits table.
-
-    Its method tag is bank/<kind>, so that it is not mistaken for the workspace's own reference.
-
-    Args:
-        prepared: the images and splits.
-        made: the logits table.
-        parent: reference of the bank's MLflow run.
-        previous: reference of the run that an earlier process opened; None: there was none.
-        step: number of the model's last epoch.
-    """
-    kind, seed = made.about["kind"], int(made.about["seed"])
-    row = RunLog.open(
-        prepared.config.workspace,
-        name=made.name,
-        tags=tags(prepared, str(RunId(kind, chain="bank"))) | {"seed": str(seed), "result": short(made.about["model"])},
-        params=prepared.seeded(seed).config.resolved(kind) | {"recipe": made.about["recipe"]},
-        description=describe(prepared.config, made.name),
-        previous=previous,
-        parent=parent,
-    )
-    accuracy, loss = accuracy_and_loss(made)
-    row.metrics({f"{split}.accuracy": value for split, value in accuracy.items()}, step)
-    row.metrics({f"{split}.loss": value for split, value in loss.items()}, step)
-    row.metrics({"gap": accuracy["retain"] - accuracy["forget"]}, step)
-    return row
-
-
-def log_model(row: RunLog, prepared: Prepared, network: Module, path: Path) -> None:
+def log_model(run_log: RunLog, prepared: Prepared, network: Module, path: Path) -> None:
     """Log the result as a model, in the format of run.log_model.
 
     Args:
-        row: the MLflow run.
+        run_log: the MLflow run.
         prepared: the images and splits.
         network: the model.
         path: its weights.
@@ -371,7 +231,7 @@ def log_model(row: RunLog, prepared: Prepared, network: Module, path: Path) -> N
         fresh.load_state_dict(network.state_dict())
         return fresh
 
-    row.model(path, prepared.config.run.log_model, shape=shape, info=info, module=plain)
+    run_log.model(path, prepared.config.run.log_model, shape=shape, info=info, module=plain)
 
 
 def about_model(prepared: Prepared) -> tuple[tuple[int, ...], dict[str, Any]]:
@@ -389,5 +249,5 @@ def add_scores(prepared: Prepared, name: str) -> None:
     run = RunId.parse(name)
     sought = {"method": str(run.all_seeds), "result": artifacts.result_hash(prepared, name)}
     sought |= {} if run.seed is None else {"seed": str(run.seed)}
-    with RunLog.join(prepared.config.workspace, tags=sought) as row:
-        log_scores(row, prepared, name, last)
+    with RunLog.join(prepared.config.workspace, tags=sought) as run_log:
+        log_scores(run_log, prepared, name, last)
