@@ -119,6 +119,9 @@ class Run(Section):
     evaluate_retain: int | None = Field(
         ge=1, description="retain images that epochs before the last of a phase are measured on, a fixed sample; null: all"
     )
+    measures: Names | None = Field(
+        description="further measures, each as package.module:function of a function decorated with lethe.register_measure"
+    )
 
 
 class Search(Section):

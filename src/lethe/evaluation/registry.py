@@ -4,15 +4,15 @@
     def confidence(context: EvaluationContext) -> Estimate:
         return context.mean(np.exp(context.model.log_p[context.rows("forget")]))
 
-Another package is found by an entry point in the group `lethe.measures`, or named as `package.module:function` (`load`)."""
+A measure of another package is found by an entry point in the group `lethe.measures`, or named by the key `run.measures` as
+`package.module:function`."""
 
-import importlib
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
+from lethe._util import plugins
 from lethe._util.errors import InsufficientData, UserError
 from lethe.evaluation import uncertainty
 from lethe.evaluation.context import Estimates, EvaluationContext
@@ -179,7 +179,7 @@ def register_measure(
 
 def _where(function: Any) -> str:
     inner = getattr(function, "func", function)  # of a functools.partial
-    return f"{inner.__module__}:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+    return f"{getattr(inner, '__module__', '')}:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
 
 
 def registered() -> tuple[Measure, ...]:
@@ -188,31 +188,26 @@ def registered() -> tuple[Measure, ...]:
     return tuple(_REGISTERED.values())
 
 
-def load(name: str) -> None:
-    """Import a module whose functions register measures.
+def load(reference: str, key: str = "run.measures") -> None:
+    """Import a function that registers itself as a measure.
 
     Args:
-        name: `package.module:function`, or `package.module` for all that a module registers.
+        reference: `package.module:function`; the current folder is on the path.
+        key: the key that names it, for error messages.
 
     Raises:
-        UserError: the module cannot be imported, or the function is not a registered measure.
+        UserError: it can't be imported, or is not registered.
     """
-    takes = "package.module:function, of a function decorated with lethe.register_measure"
-    module, _, function = name.partition(":")
-    try:
-        found = importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"measure {name} cannot be imported ({error}); expected {takes}") from None
-    where = {_where(measure.function) for measure in _REGISTERED.values()}
-    if function and _where(getattr(found, function, load)) not in where:
-        raise UserError(f"measure {name} is not registered; expected {takes}")
+    function = plugins.import_reference(reference, key)
+    if _where(function) not in {_where(measure.function) for measure in _REGISTERED.values()}:
+        raise UserError(f"{key} is {reference!r}; it takes package.module:function of a function decorated with lethe.register_measure")
 
 
 @cache
 def find_installed() -> None:
     """Import the measures of installed packages: their entry points in the group `lethe.measures`."""
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        load(entry.value)
+    for name, entry in plugins.installed(ENTRY_POINTS).items():
+        load(entry.value, f"entry point {name} of {ENTRY_POINTS}")
 
 
 def highest_tier(references: int, unlearned: int | None = None) -> int:

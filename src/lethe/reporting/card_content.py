@@ -12,10 +12,9 @@ import numpy as np
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, short
-from lethe.evaluation import catalogue, logits_table
+from lethe.evaluation import catalogue, logits_table, registry
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.membership import CHANCE_LEVELS
-from lethe.evaluation.registry import Measure
 from lethe.evaluation.score import Score
 from lethe.evaluation.verdict import KINDS, ResultSet, assess, discriminates
 from lethe.models import checkpoint
@@ -61,6 +60,8 @@ def make_card(prepared: Prepared, name: str) -> Card:
     Raises:
         UserError: files are missing or do not belong together; names the command that fixes it.
     """
+    for reference in prepared.config.run.measures or ():
+        registry.load(reference)
     tables, all_scores = _read(prepared, name)
     score = all_scores["model"]
     warning = scores.baseline_warning(prepared.layout)
@@ -255,7 +256,7 @@ def _number(entry: Mapping[str, Any] | None) -> dict[str, float] | None:
     return {key: entry[key] for key in ("value", "low", "high") if key in entry} if entry and "value" in entry else None
 
 
-def _known_target(measure: Measure, id_: str) -> dict[str, float] | None:
+def _known_target(measure: registry.Measure, id_: str) -> dict[str, float] | None:
     """What a retrained model scores, if that is known without one."""
     if measure.id in TWO_SIDED and isinstance(measure.target, int | float):
         return {"value": float(measure.target)}

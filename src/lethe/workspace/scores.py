@@ -26,6 +26,8 @@ def scores(prepared: Prepared, name: str, anew: bool = False) -> Score:
 
     It is computed if the file is missing, belongs to other logits tables than exist now, or `anew`; that needs a model only if a table is
     missing. The score of a method with several seeds holds their means (`seed_aggregation.aggregate`)."""
+    for reference in prepared.config.run.measures or ():
+        registry.load(reference)
     model = artifacts.logits(prepared, name)
     if several := seeds.listed(model.about):
         return _several(prepared, name, several, anew)
