@@ -1,1 +1,1 @@
-"""Where images come from, which are forgotten, and how they stand on the device."""
+"""Images of every source, splits and deletion requests, batches on the device."""

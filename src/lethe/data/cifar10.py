@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -66,8 +66,8 @@ def _download(url: str, path: Path, md5: str) -> None:
         return
     with _network():
         response = urlopen(Request(url, headers={"User-Agent": "lethe"}), timeout=10)
-    with response, atomic_write(path) as beside:  # the folder is created only once connected
-        with beside.open("wb") as out, progress_bar(DownloadColumn()) as progress:
+    with response, atomic_write(path) as temporary:  # the folder is created only once connected
+        with temporary.open("wb") as out, progress_bar(DownloadColumn()) as progress:
             size = response.length or 0
             if progress.disable:
                 progress.console.print(f"downloading CIFAR-10 ({size / 1e6:.0f} MB) to {path}", soft_wrap=True)
@@ -75,7 +75,7 @@ def _download(url: str, path: Path, md5: str) -> None:
             while chunk := _receive(response):
                 out.write(chunk)
                 progress.advance(task, len(chunk))
-        if not check_integrity(beside, md5):
+        if not check_integrity(temporary, md5):
             raise _no_cifar10("the downloaded file has another checksum")
 
 
@@ -89,6 +89,9 @@ def _network() -> Iterator[None]:
     """Turn network errors into UserError; the disk's pass through."""
     try:
         yield
+    except HTTPError as error:
+        error.close()
+        raise _no_cifar10(one_line(error)) from None
     except (OSError, HTTPException, ValueError) as error:  # ValueError: the proxy is not an address
         raise _no_cifar10(one_line(error.reason if type(error) is URLError else error)) from None
 

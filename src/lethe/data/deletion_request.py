@@ -102,15 +102,15 @@ def of_ids(images: Images, path: Path) -> Indices:
         id_, line = held_out[0]
         raise UserError(
             f"{key} ({len(held_out)} of {len(found)} ids are of held-out images, first {id_}, line {line}); "
-            "it takes train images: no model has learned the others"
+            "it takes train images: models are not trained on the others"
         )
     return np.array([index[id_] for id_ in found], np.int64)
 
 
 def _ids_in(path: Path, key: str) -> Iterator[tuple[str, int]]:
-    """Each id and its line. With id among the columns of its first line it is a CSV, by comma, semicolon or tab."""
+    """Each id and its line number. A file with `id` among the columns of its first line is a CSV, by comma, semicolon or tab."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # -sig: Excel begins its CSV with a byte-order mark
+        text = path.read_text(encoding="utf-8-sig")  # -sig: Excel writes a byte-order mark
     except FileNotFoundError:
         raise UserError(f"{key} (no such file); {TAKES_IDS}") from None
     except (OSError, UnicodeDecodeError) as error:

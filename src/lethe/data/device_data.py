@@ -1,4 +1,4 @@
-"""Images and labels that live on the device: a split is an index tensor, a batch an index slice, normalised as it is cut.
+"""Images and labels as tensors on the device: a split is an index tensor, a batch is an index slice, normalised when it is sliced.
 
 N images, B batch, C classes, H x W pixels.
 """
@@ -27,10 +27,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Data:
-    """images_NCHW uint8, labels_N int64, `splits` name -> int64 indices, all on one device; or the images alone on the host.
+    """All images, labels and splits of a run.
 
-    `mean`, `std`: float32 [1, channels, 1, 1], of pixels scaled to [0, 1]. `channels_last`: the memory format of every batch.
-    `ahead`: so many batches are cut by a thread before they are asked for, the same in the same order; for images on the host."""
+    Attributes:
+        images_NCHW: uint8 [N, C, H, W], on the device or on the host.
+        labels_N: int64 [N], class indices, on the device.
+        splits: name -> int64 indices into the images, on the device; `train` is retain and forget.
+        mean: float32 [1, C, 1, 1], of pixels scaled to [0, 1].
+        std: the same.
+        channels_last: the memory format of every batch.
+        ahead: number of batches that a thread prepares in advance, for images on the host; the order stays the same.
+    """
 
     images_NCHW: Tensor
     labels_N: Tensor
@@ -45,10 +52,11 @@ class Data:
         return self.labels_N.device
 
     def normalised(self, index_B: Tensor) -> Tensor:
+        """Inputs of a batch as the model takes them: float32 [B, C, H, W], on the device, for int64 indices [B]."""
         return self._normalise(self._pixels(index_B))
 
     def _pixels(self, index_B: Tensor) -> Tensor:
-        """On the data's device, from wherever the images are."""
+        """Images by index, moved to the device."""
         pixels_BCHW = self.images_NCHW[index_B.to(self.images_NCHW.device)]
         if pixels_BCHW.device == self.device:
             return pixels_BCHW
@@ -60,17 +68,28 @@ class Data:
         return images.div_(255).sub_(self.mean).div_(self.std)
 
     def batches(self, stream: str, batch_size: int, seed: int, number: int, augment: Augment | None = None) -> Iterator[Batch]:
-        """One shuffled pass over a split. The order (and augmentation) comes from (seed, number of the pass, split) alone.
+        """Iterate over one shuffled pass of a split.
 
-        A batch of one image holds it twice, and counts as two: BatchNorm can't train on one value a channel, and the mean loss
-        is the same."""
+        A last batch of one image joins the batch before it. A split of one image gives a batch that holds it twice: BatchNorm can't
+        train on one value a channel, and the mean loss is the same.
+
+        Args:
+            stream: name of the split.
+            batch_size: images a batch.
+            seed: of the run.
+            number: of the pass, from 0. Order and augmentation follow from (seed, number, stream) alone, so a resumed run needs no
+                generator state.
+            augment: crop and flip, drawn for every image.
+
+        Yields:
+            Batches on the device.
+        """
         return self._passes(stream, batch_size, [(seed, self.splits[stream])], number, augment)
 
     def _passes(
         self, stream: str, batch_size: int, each: Sequence[tuple[int, Tensor]], number: int, augment: Augment | None
     ) -> Iterator[Batch]:
-        """Several passes side by side, each of a seed and the images of its split, as many as the others': a batch holds one of every
-        pass, in their order."""
+        """Several passes of equal length in parallel, each of a seed and the indices of its split: a batch is theirs concatenated."""
         size = len(each[0][1])
         generators = [torch.Generator().manual_seed(_mix(seed, number, STREAM_SEEDS[stream])) for seed, _ in each]
         order_SN = torch.stack(
@@ -107,7 +126,7 @@ class RawInputs(Data):
 
 
 def _prefetched(batch: Callable[[tuple[int, int]], Batch], cuts: Iterable[tuple[int, int]], ahead: int) -> Iterator[Batch]:
-    """`map`, with the next results under way in a thread; what was begun is waited for when the caller stops early."""
+    """`map` with the next results computed by a thread, which finishes what it began when the caller stops early."""
     with ThreadPoolExecutor(1, "prefetch") as thread:
         under_way: deque[Future[Batch]] = deque()
         for cut in cuts:
@@ -119,7 +138,7 @@ def _prefetched(batch: Callable[[tuple[int, int]], Batch], cuts: Iterable[tuple[
 
 
 def _mix(*numbers: int) -> int:
-    """One 63-bit seed from several numbers (splitmix64's finaliser), so that neighbouring passes share nothing."""
+    """Mix numbers into one 63-bit seed (the finaliser of splitmix64), so that neighbouring passes are independent."""
     mixed = 0
     for number in numbers:
         mixed = (mixed ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
@@ -132,12 +151,12 @@ def _mix(*numbers: int) -> int:
 def _cuts(n: int, batch_size: int) -> list[tuple[int, int]]:
     starts = list(range(0, n, batch_size))
     if len(starts) > 1 and n - starts[-1] == 1:
-        starts.pop()  # a last batch of one would weigh its image as much as a whole batch, and starve BatchNorm: it joins the one before
+        starts.pop()  # a last batch of one image would weigh it like a whole batch, and BatchNorm can't train on it
     return [(start, stop) for start, stop in zip(starts, [*starts[1:], n], strict=True)]
 
 
 def _draws(augment: Augment, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """int64 [N, 3]: row and column of the crop, and whether to flip."""
+    """Draw augmentation, int64 [N, 3]: row and column of the crop, and whether to flip."""
     corner = torch.randint(0, 2 * augment.crop + 1, (n, 2), generator=generator)
     flip = torch.randint(0, 2, (n, 1), generator=generator) * int(augment.flip)
     return torch.cat([corner, flip], dim=1).to(device)
@@ -146,7 +165,7 @@ def _draws(augment: Augment, n: int, generator: torch.Generator, device: torch.d
 def _augmented(pixels_BCHW: Tensor, crop: int, draws_B3: Tensor) -> Tensor:
     height, width = pixels_BCHW.shape[-2:]
     padded = torch.nn.functional.pad(pixels_BCHW, (crop, crop, crop, crop))
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # every crop there is, as a view
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # all possible crops, as a view
     image = torch.arange(len(draws_B3), device=pixels_BCHW.device)
     cropped = windows[image, :, draws_B3[:, 0], draws_B3[:, 1]]
     return torch.where(draws_B3[:, 2, None, None, None] == 1, cropped.flip(-1), cropped)

@@ -1,1 +1,1 @@
-"""Architectures, their weights on disk, and the device they run on."""
+"""Architectures, checkpoints, device and precision."""

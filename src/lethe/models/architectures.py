@@ -1,4 +1,4 @@
-"""Architectures by name. Each names its blocks, and what trains is said in those names."""
+"""Architectures by name: the built-in ones, torchvision's, and `package.module:function`."""
 
 import difflib
 import importlib
@@ -13,9 +13,9 @@ from lethe._util.errors import UserError
 
 
 class ConvNet(nn.Module):
-    """Four 3x3 convolutions of width 16 to 32, each halving the image, then a linear head: the demo's model (17 k weights).
+    """Four 3x3 convolutions of width 16 to 32, each halving the image, and a linear head: the demo's model (17 k weights).
 
-    Blocks are called layer1 ... layer4 and fc, so that the methods' defaults fit. Input float32 [B, 3, H, W], output [B, classes]."""
+    Its modules are called layer1 ... layer4 and fc, so that the methods' defaults fit. Takes float32 [B, 3, H, W], returns [B, classes]."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -52,7 +52,17 @@ OWN: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet18_cifar"
 
 
 def build(architecture: str, classes: int, seed: int) -> nn.Module:
-    """A fresh network in eval mode, float32, its weights drawn from `seed`. Raises UserError when there is no such architecture."""
+    """Build a randomly initialised network in eval mode, float32.
+
+    Args:
+        architecture: `convnet`, `resnet18_cifar`, any of torchvision's classifiers, or `package.module:function`, which is called with
+            `num_classes`.
+        classes: number of outputs.
+        seed: of the weights; the global generator is not changed.
+
+    Raises:
+        UserError: there is no such architecture, or the user's function fails.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _build(architecture, classes).eval()
@@ -84,7 +94,7 @@ def _users(architecture: str, classes: int) -> nn.Module:
     sys.path.insert(0, str(Path.cwd()))
     try:
         model = getattr(importlib.import_module(module), function)(num_classes=classes)
-    except Exception as error:  # the user's own code: whatever it raises is said with the key that named it
+    except Exception as error:  # the user's own code may raise anything; the message names the key
         raise UserError(f"model.architecture is {architecture!r}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors that appear whole or not at all, and other people's files, read without pickle."""
+"""Weights on disk: safetensors written atomically, and files of other origin, read without running pickled code."""
 
 import json
 import struct
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from safetensors import SafetensorError, safe_open
@@ -17,23 +18,32 @@ from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 
 HASH = "weights"  # of the metadata: the hash of the tensors
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which others keep a state dict
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which checkpoints keep a state dict
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Raises RunFailed, naming the file, when the disk refuses."""
-    # state_dict() is a view of the live weights, and safetensors wants plain memory
+    """Write tensors and metadata to a safetensors file; equal content gives equal bytes.
+
+    Args:
+        tensors: by name, on any device.
+        path: of the file; its folder is created.
+        metadata: texts by key.
+
+    Raises:
+        RunFailed: the file could not be written.
+    """
+    # state_dict() is a view of the live weights, and safetensors takes contiguous CPU tensors
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_write(path) as beside:
+    with atomic_write(path) as temporary:
         try:
-            save_file(plain, beside, dict(metadata))
-            _sort_metadata(beside)
-        except SafetensorError as error:  # the writer's own wrapping of an input/output error
+            save_file(plain, temporary, dict(metadata))
+            _sort_metadata(temporary)
+        except SafetensorError as error:  # how the writer wraps an input/output error
             raise OSError(str(error)) from error
 
 
 def _sort_metadata(path: Path) -> None:
-    """Equal content, equal bytes: the writer orders metadata by a hash that differs from process to process."""
+    """Sort metadata in the header: the writer orders it by a hash that changes with the process."""
     with path.open("r+b") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
@@ -45,7 +55,15 @@ def _sort_metadata(path: Path) -> None:
 
 
 def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata. Raises UserError, naming the file, when it is missing, truncated or no safetensors."""
+    """Read tensors and metadata of a safetensors file.
+
+    Args:
+        path: of the file.
+        device: where the tensors are put.
+
+    Raises:
+        UserError: the file is missing, truncated or not safetensors.
+    """
     try:
         with safe_open(path, framework="pt", device=device) as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -58,18 +76,18 @@ def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
 def save_model(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:
     """Save the weights of a model, with their hash in the file's metadata.
 
-    Files of earlier versions lack the hash and are never written again for it: whoever hashes files would see a change.
+    Files of earlier versions lack the hash. They are not rewritten for it, as DVC would see a change.
 
     Args:
         tensors: a state dict.
         path: the safetensors file.
-        metadata: what else the file says of itself.
+        metadata: texts by key.
 
     Returns:
         The hash.
 
     Raises:
-        RunFailed: the disk refuses; the message names the file.
+        RunFailed: the file could not be written.
     """
     hash_ = weights_hash(tensors)
     save(tensors, path, {**metadata, HASH: hash_})
@@ -86,7 +104,7 @@ def model_hash(path: Path) -> str:
     """Return the hash of the weights in a file: from its metadata, else computed once while the file does not change.
 
     Raises:
-        UserError: the file is missing, truncated or no safetensors; the message names it.
+        UserError: the file is missing, truncated or not safetensors; the message names it.
     """
     return metadata(path).get(HASH) or _model_hash(path, path.stat().st_mtime_ns)
 
@@ -97,10 +115,10 @@ def _model_hash(path: Path, changed: int) -> str:
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """Return what a safetensors file says of itself; {} where it says nothing.
+    """Read the metadata of a safetensors file, without its tensors; {} where it has none.
 
     Raises:
-        UserError: the file is missing, truncated or no safetensors; the message names it.
+        UserError: the file is missing, truncated or not safetensors; the message names it.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -112,7 +130,7 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, types and bytes of a state dict."""
+    """Hash a state dict: SHA-256 over names, shapes, types and bytes, sorted by name."""
     parts: list[bytes | str] = []
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
@@ -121,7 +139,16 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def fit(model: Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load a state dict into `model`. Raises UserError naming what is missing, unexpected or of another shape."""
+    """Load a state dict into a model.
+
+    Args:
+        model: is changed.
+        tensors: by name, as its `state_dict()` has them.
+        source: of the tensors, for errors.
+
+    Raises:
+        UserError: names what is missing, unexpected or of another shape.
+    """
     wanted = model.state_dict()
     head = [name for name, value in wanted.items() if name.endswith("bias") and value.dim() == 1]
     for name in head[-1:]:  # the last by the model's order: a file may have another
@@ -130,8 +157,8 @@ def fit(model: Module, tensors: Mapping[str, Tensor], source: str) -> None:
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
     if missing or unexpected:
-        said = [f"{what} {_few(names)}" for what, names in (("lacks", missing), ("has also", unexpected)) if names]
-        raise UserError(f"{source} does not fit the model: it {' and '.join(said)}: another architecture?")
+        faults = [f"{what} {_few(names)}" for what, names in (("lacks", missing), ("has also", unexpected)) if names]
+        raise UserError(f"{source} does not fit the model: it {' and '.join(faults)}: another architecture?")
     for name, value in wanted.items():
         if value.shape != tensors[name].shape:
             shapes = ["x".join(map(str, t.shape)) or "a number" for t in (tensors[name], value)]
@@ -140,10 +167,22 @@ def fit(model: Module, tensors: Mapping[str, Tensor], source: str) -> None:
 
 
 def foreign(spec: str, base: Path, downloads: Path) -> tuple[dict[str, Tensor], str]:
-    """State dict of `<file>` or `<URL>#sha256=<sum>` (.safetensors, or anything torch reads with weights_only), and its SHA-256."""
+    """Read a state dict of other origin.
+
+    Args:
+        spec: `<file>` or `<URL>#sha256=<sum>`: .safetensors, or what torch.load reads with weights_only.
+        base: the folder that a relative file resolves against.
+        downloads: the folder that keeps downloads.
+
+    Returns:
+        Tensors by name (without the prefix "module." of DataParallel), and the file's SHA-256.
+
+    Raises:
+        UserError: there is no such file, it can't be downloaded, or holds no state dict.
+    """
     path = _fetched(spec, downloads) if "://" in spec else base / Path(spec).expanduser()
     if not path.is_file():
-        raise UserError(f"{spec} is no file; it takes a .pth or .safetensors file, or <URL>#sha256=<sum>")
+        raise UserError(f"{spec} is not a file; it takes a .pth or .safetensors file, or <URL>#sha256=<sum>")
     tree = load(path)[0] if path.suffix == ".safetensors" else _unpickled(path, spec)
     for _ in WRAPPERS:
         tree = next((tree[name] for name in WRAPPERS if isinstance(tree, dict) and isinstance(tree.get(name), dict)), tree)
@@ -157,7 +196,7 @@ def _unpickled(path: Path, spec: str) -> Any:
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling refuses in many ways, and they mean two things to the user
+    except Exception as error:  # unpickling fails in many ways, which mean one of two things
         if "GLOBAL" in str(error):
             raise UserError(
                 f"{spec} holds more than weights (a whole model?), and pickled code is not run; it takes what "
@@ -167,16 +206,18 @@ def _unpickled(path: Path, spec: str) -> Any:
 
 
 def _instead(tree: Any) -> str:
-    """What there is in place of a state dict."""
+    """Describe what a file holds in place of a state dict."""
     if not isinstance(tree, dict):
         return f", but a {type(tree).__name__}"
     named = [name for name, value in tree.items() if isinstance(value, dict) and any(isinstance(one, Tensor) for one in value.values())]
     if named:
-        return f"; one stands under {', '.join(map(repr, named))}: save that alone, or under {' or '.join(map(repr, WRAPPERS))}"
+        keys, accepted = ", ".join(map(repr, named)), " or ".join(map(repr, WRAPPERS))
+        return f"; there is one under the key {keys}: save that alone, or under {accepted}"
     return f", but {_few([repr(name) for name in tree])}" if tree else ", it is empty"
 
 
 def digest_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     import hashlib
 
     with path.open("rb") as file:
@@ -193,11 +234,13 @@ def _fetched(spec: str, downloads: Path) -> Path:
         try:
             download_url_to_file(url, str(path), progress=False)
         except Exception as error:  # urllib, sockets, TLS: the user needs the address and the reason
+            if isinstance(error, HTTPError):
+                error.close()
             raise UserError(f"{url} can't be downloaded: {error}") from None
-    found = digest_file(path)
-    if sum_ and found != sum_.lower():
+    actual = digest_file(path)
+    if sum_ and actual != sum_.lower():
         path.unlink()
-        raise UserError(f"{url}: its SHA-256 is {found}, not {sum_}")
+        raise UserError(f"{url}: its SHA-256 is {actual}, not {sum_}")
     return path
 
 

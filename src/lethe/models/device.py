@@ -1,4 +1,4 @@
-"""Where a run computes and in which precision; "auto" says what it chose and why."""
+"""Device and precision of a run."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +14,15 @@ from lethe.models.small_conv import quicken
 
 @dataclass(frozen=True)
 class Compute:
+    """A resolved device and precision.
+
+    Attributes:
+        device: where tensors are.
+        precision: "float32" or "bfloat16" (autocast).
+        channels_last: the memory format of images and weights.
+        reason: why, for the log: "as asked", "auto: the GPU has it".
+    """
+
     device: torch.device
     precision: str
     channels_last: bool
@@ -21,17 +30,23 @@ class Compute:
 
     @property
     def autocast(self) -> Callable[[], AbstractContextManager[None]]:
+        """Makes the context in which a forward pass runs in this precision."""
         return partial(torch.autocast, self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def place(self, model: torch.nn.Module) -> torch.nn.Module:
-        """On the device, in the memory format, with the convolutions that suit it."""
+        """Move a model to the device and memory format, in place; on a CPU its small convolutions become matrix products."""
         if self.device.type == "cpu":
             quicken(model)
         form = torch.channels_last if self.channels_last else torch.contiguous_format
         return model.to(device=self.device, memory_format=form)  # type: ignore[call-overload,no-any-return]
 
     def holds(self, size: int, asked: str) -> bool:
-        """Whether `size` bytes of images go to the device. auto: unless they would take more than half of a GPU's free memory."""
+        """Decide whether images are kept on the device.
+
+        Args:
+            size: bytes of all images.
+            asked: run.images: "device", "host", or "auto": on the device unless they take more than half of a GPU's free memory.
+        """
         if asked != "auto" or self.device.type != "cuda":
             return asked != "host"
         free, _ = torch.cuda.mem_get_info(self.device)
@@ -43,7 +58,7 @@ class Compute:
 
 
 class Settings(Protocol):
-    """The keys of the section `run` that decide it."""
+    """The keys of section `run` that device and precision depend on."""
 
     @property
     def device(self) -> str: ...
@@ -56,7 +71,11 @@ class Settings(Protocol):
 
 
 def resolve(run: Settings) -> Compute:
-    """Raises UserError when the device asked for is not there."""
+    """Resolve run.device and run.precision on this machine; sets the number of CPU threads.
+
+    Raises:
+        UserError: the device does not exist.
+    """
     if run.threads:
         torch.set_num_threads(run.threads)
     name = run.device

@@ -1,8 +1,8 @@
-"""Convolutions on images of a few pixels as matrix products: the same sums, in another order (CPU only).
+"""Convolutions with few output pixels as matrix products: the same sums, in another order (CPU only).
 
-torchvision's ResNet-18 shrinks a 32x32 image to 2x2 and 1x1 before its last block. There a padded 3x3 kernel lies mostly over the
+torchvision's ResNet-18 shrinks a 32x32 image to 2x2 and 1x1 before its last block. There a padded 3x3 kernel mostly covers the
 border, and the CPU library's backward pass still multiplies all of it: 63 % of a training step on one core (docs/log.md).
-B batch, C and O channels in and out."""
+B batch size, C input channels, O output channels."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,20 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MOST = 4  # output pixels; beyond them the library is faster
+MOST = 4  # output pixels; above, the library is faster
 
 Pair = tuple[int, ...]  # height, width
 
 
 class SmallConv2d(nn.Conv2d):
-    """nn.Conv2d whose outputs of at most MOST pixels are one matrix product each, over the part of the kernel that meets the image."""
+    """nn.Conv2d that computes outputs of at most MOST pixels as one matrix product each, over the part of the kernel inside the image."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        assert not isinstance(self.padding, str)  # quicken() chose
+        assert not isinstance(self.padding, str)  # quicken() replaces no other
         height, width = _size(input, weight, self.stride, self.padding)
         if not 0 < height * width <= MOST:
             return functional.conv2d(input, weight, bias, self.stride, self.padding)
-        if torch.is_autocast_enabled(input.device.type):  # as it does with the library's, and back in the gradient
+        if torch.is_autocast_enabled(input.device.type):  # as autocast does with the library's convolution, and back in the gradient
             kind = torch.get_autocast_dtype(input.device.type)
             input, weight, bias = input.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
         out: Tensor = _Products.apply(input, weight, self.stride, self.padding)
@@ -32,8 +32,8 @@ class SmallConv2d(nn.Conv2d):
 
 
 class _Products(torch.autograd.Function):
-    """Written out backwards too: autograd's own way fills a tensor of the kernel's size for each slice of it, and the sum comes
-    in another memory format than the kernel, which the optimizer then walks against the grain."""
+    """The product with its own backward pass: autograd would allocate a tensor of the kernel's size for each slice, and return the sum in
+    another memory format than the kernel's, which slows every optimizer step."""
 
     generate_vmap_rule = True
 
@@ -67,7 +67,7 @@ class _Products(torch.autograd.Function):
 
 
 def _windows(input: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """For each output pixel, row by row: the part of the image that it sees, and the part of the kernel that lies on it."""
+    """For each output pixel, row by row: the slice of the image that it depends on, and the slice of the kernel that covers it."""
     rows, columns = (
         [(slice(max(at, 0), max(at + kernel, 0)), slice(max(-at, 0), max(size - at, 0))) for at in range(-pad, -pad + out * step, step)]
         for size, kernel, step, pad, out in zip(
@@ -89,7 +89,7 @@ def _size(input: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Pair:
 
 
 def _rows(window: Tensor) -> Tensor:
-    """[B, C, h, w] as [B, h w C], which is no copy in channels-last."""
+    """[B, C, h, w] as [B, h w C]; no copy in channels-last."""
     return window.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -98,7 +98,9 @@ def _shape(window: Tensor) -> tuple[int, ...]:
 
 
 def quicken(model: nn.Module) -> nn.Module:
-    """Every plain convolution of the model computes so from now on; names, weights and buffers stay as they are."""
+    """Turn every plain convolution of a model into a SmallConv2d, in place; names, weights and buffers do not change.
+
+    Convolutions with groups, dilation or another padding than zeros are left as they are."""
     for module in model.modules():
         plain = type(module) is nn.Conv2d and module.groups == 1 and module.dilation == (1, 1)
         if plain and isinstance(module.padding, tuple) and module.padding_mode == "zeros":

@@ -1,4 +1,4 @@
-"""Evaluation contexts without a model: one that remembers so much of the forget set, next to references that never saw it."""
+"""Synthetic evaluation contexts: a model that remembers the forget set to a degree, next to references that never saw it."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ LEAK = 3.0  # what phi gains where an image is remembered
 
 
 def context(leak: float, models: int = 6, table: LogitsTable | None = None, **more: object) -> EvaluationContext:
-    """A model that remembers so much of forget, with all that there can be beside it."""
+    """A model that remembers `leak` of the forget set, with everything that a measure can need."""
     model = table or drawn(1, leak, "unlearned")
     known = {
         "original": drawn(50, LEAK, "original"),
@@ -27,8 +27,8 @@ def context(leak: float, models: int = 6, table: LogitsTable | None = None, **mo
 
 
 def with_columns(table: LogitsTable, leak: float, own: int = 0) -> LogitsTable:
-    """A probe that is right of seven in ten unseen images and of more that are remembered; perturbed images as the unperturbed; features
-    that models share but for an own part, larger where there is a leak; relearned in steps that are as many fewer."""
+    """Add columns: a probe that is right for seven in ten unseen images and for more remembered ones, answers on perturbed images, features
+    that models share except for a part of their own (larger with a leak), and outcomes of relearning, sooner with a leak."""
     generator = np.random.default_rng(7)
     number = len(table.ids)
     lucky = generator.random(number) < 0.7 + 0.09 * leak * (table.split == 1)
@@ -42,8 +42,8 @@ def with_columns(table: LogitsTable, leak: float, own: int = 0) -> LogitsTable:
 
 
 def of_others(table: LogitsTable, leak: float) -> dict[str, Array]:
-    """What models say that forgot other images: SWAP's has never seen forget and remembers F'; each of 24 shadows forgot half of the pool,
-    never saw a quarter and has nothing to do with the rest."""
+    """Columns of models on other requests: SWAP's never saw forget and remembers F'; each of 24 shadow models forgot half of the pool,
+    never saw a quarter, and the rest does not concern it."""
     generator = np.random.default_rng(2)
     other = replacements(table.rows("forget"), table.rows("validation"), table.labels)
     pool = np.concatenate([table.rows("forget"), other])
@@ -52,5 +52,5 @@ def of_others(table: LogitsTable, leak: float) -> dict[str, Array]:
     role = np.zeros((len(table.ids), 24), np.uint8)
     role[pool] = generator.permuted(np.tile(np.repeat([FORGOT, FORGOT, NEVER_SAW, 0], 6), (len(pool), 1)), axis=1)
     hard = generator.normal(0, 2, (len(table.ids), 1))
-    said = hard + generator.normal(0, 1, role.shape) + leak * (role == FORGOT)
-    return {"swapped": of_phi(phi).logits, SHADOWS[0]: said.astype(np.float32), SHADOWS[1]: role}
+    phi_NK = hard + generator.normal(0, 1, role.shape) + leak * (role == FORGOT)
+    return {"swapped": of_phi(phi).logits, SHADOWS[0]: phi_NK.astype(np.float32), SHADOWS[1]: role}

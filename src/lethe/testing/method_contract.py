@@ -28,9 +28,9 @@ from lethe.testing.small_runs import (
     network,
     section,
     small,
-    told,
     trained,
     watched,
+    without_times,
 )
 
 
@@ -132,8 +132,8 @@ class MethodContract:
         assert [epoch.phase for epoch in epochs] == ["start"]
         assert not moved(before, student.state_dict())
 
-    def test_flags_and_modes_are_given_back(self, method: str, data: Data) -> None:
-        """Behind a run, behind every epoch, and behind an exception in the middle of one."""
+    def test_flags_and_modes_are_restored(self, method: str, data: Data) -> None:
+        """After a run, after every epoch, and after an exception in the middle of one."""
         student = network()
         student.train()
         student.get_submodule("layer2").eval()
@@ -167,16 +167,16 @@ class MethodContract:
 
         records = []
         for epoch in engine.run(watched(steps, count), whole, data, RunOptions(seed=2, evaluate=inference.evaluator(data, ["validation"]))):
-            records.append(told(epoch))
+            records.append(without_times(epoch))
             calls.append(0)
         assert {record.phase for record in records[1:]} == {part.name for part in steps}
 
         draw = random.Random(f"{method} {keep}")
         stops = [draw.randrange(length) for length in calls[:-1]]
         seen = []
-        for number, stop in enumerate(stops):  # in epoch `number` + 1, so behind all of the one before it, which this life begins with
-            behind = calls[number - 1] if number else 0
-            seen += attempt(watched(steps, boom_at(behind + stop)), tmp_path, data, network())
+        for number, stop in enumerate(stops):  # in epoch `number` + 1, after the epoch before it, which this attempt repeats
+            earlier = calls[number - 1] if number else 0
+            seen += attempt(watched(steps, boom_at(earlier + stop)), tmp_path, data, network())
             assert len(seen) == number + 1
         student = network()
         assert seen + attempt(steps, tmp_path, data, student) == records

@@ -1,4 +1,4 @@
-"""The methods on random images: small recipes, a small network, what moves and what a run that dies leaves."""
+"""Small runs: a method with few epochs, a small network, random images; what changed, and runs that are interrupted."""
 
 import hashlib
 from collections.abc import Callable
@@ -35,19 +35,19 @@ SMALL = {"epochs": 2, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr
 
 @cache
 def section(method: str) -> dict[str, Any]:
-    """The method's numbers in params.yaml."""
+    """The method's arguments in params.yaml."""
     return dict(config.load(["--method", method], params=PARAMS).methods[method])
 
 
 def numbers(method: str, **changes: Any) -> dict[str, Any]:
-    """The method's numbers with few epochs and small batches; a change that the method has no word for is left out."""
+    """The method's arguments with few epochs and small batches; a change of an argument that the method does not have is left out."""
     own = section(method)
     return own | {word: value for word, value in (SMALL | changes).items() if word in own}
 
 
 @cache
 def small(method: str, **changes: Any) -> Recipe:
-    """The recipe of `numbers`, by the way a command line takes."""
+    """The recipe of `numbers`, made as a command line would."""
     argv = ["--method", method]
     for word, value in numbers(method, **changes).items():
         argv += [f"--methods.{method}.{word}", ",".join(value) if isinstance(value, tuple) else str(value)]
@@ -55,7 +55,7 @@ def small(method: str, **changes: Any) -> Recipe:
 
 
 def images(retain: int = 30, forget: int = 19, validation: int = 30, size: int = 16, seed: int = 0) -> Data:
-    """Random images, 10 classes. In batches of 8 both streams end on a short one."""
+    """Random images of 10 classes. In batches of 8 both streams end on a short batch."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"retain": retain, "forget": forget, "validation": validation}
     n = sum(sizes.values())
@@ -141,13 +141,13 @@ def digests() -> dict[str, str]:
 # --- stopped and continued --------------------------------------------------------------------------------------------
 
 
-def told(epoch: Epoch) -> Epoch:
-    """The record without what a clock says."""
+def without_times(epoch: Epoch) -> Epoch:
+    """The record without measured times."""
     return replace(epoch, seconds=0.0, evaluate_seconds=0.0)
 
 
 def attempt(steps: Recipe, folder: Path, data: Data, student: Module) -> list[Epoch]:
-    """One process's share of a run that keeps its resume state in `folder` and may die of Boom."""
+    """Run until Boom or the end, with the resume state in `folder`, as one process would."""
     resume = Resume(folder)
     state = resume.load(data.device) or State()
     epochs = engine.run(steps, student, data, RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"])), state=state)
@@ -155,5 +155,5 @@ def attempt(steps: Recipe, folder: Path, data: Data, student: Module) -> list[Ep
     with suppress(Boom):
         for epoch in epochs:
             resume.record(epoch, state, student)
-            seen.append(told(epoch))
+            seen.append(without_times(epoch))
     return seen

@@ -1,4 +1,4 @@
-"""Logits tables without a model: phi, the log odds of the true class, is what is drawn, and logits are made to have it."""
+"""Synthetic logits tables: phi, the log odds of the true class, is drawn, and logits are constructed to have it."""
 
 from collections.abc import Sequence
 from dataclasses import replace

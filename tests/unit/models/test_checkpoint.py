@@ -137,8 +137,8 @@ def test_code_is_not_run(weights: Weights, tmp_path: Path) -> None:
 
 
 def test_what_is_no_state_dict(weights: Weights, tmp_path: Path) -> None:
-    refused("a.pth", tmp_path, "a.pth is no file")
-    refused(".", tmp_path, "is no file")
+    refused("a.pth", tmp_path, "a.pth is not a file")
+    refused(".", tmp_path, "is not a file")
     for number, tree in enumerate(([1, 2], {}, {"epoch": 3}, {"state_dict": {"a": 1}}, torch.zeros(3))):
         torch.save(tree, tmp_path / f"{number}.pth")
         refused(f"{number}.pth", tmp_path, f"{number}.pth", "no state dict")
@@ -147,7 +147,7 @@ def test_what_is_no_state_dict(weights: Weights, tmp_path: Path) -> None:
     (tmp_path / "empty.pth").write_bytes(b"")
     refused("empty.pth", tmp_path, "empty.pth is cut short")
     torch.save({"weights": {"a": torch.zeros(2)}, "epoch": 3}, tmp_path / "named.pth")
-    refused("named.pth", tmp_path, "no state dict", "one stands under 'weights'")
+    refused("named.pth", tmp_path, "no state dict", "there is one under the key 'weights'")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
     refused("whole.pth", tmp_path, "whole.pth holds more than weights (a whole model?)", "model.state_dict()")
 
