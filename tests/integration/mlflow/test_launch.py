@@ -277,3 +277,22 @@ def test_a_real_conda_is_found_behind_a_shim(clean, conda, tmp_path, shim):
     folders += [conda / "bin"] if "127" in shim else []
     environ = clean | {"PATH": ":".join(map(str, [*folders, clean["PATH"]]))}
     assert prepared(environ)["MLFLOW_CONDA_HOME"] == str(conda)
+
+
+def test_a_password_is_not_handed_to_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would write it on the run before the program starts."""
+    argv = ["/x/bin/mlflow", "run", str(ROOT), "-e", "search", "-P"]
+    for key in ("MLFLOW_CONDA_HOME", "PATH", "MLFLOW_RUN_ID"):
+        monkeypatch.setenv(key, os.environ.get(key, ""))  # put back in the end
+    secret = "search.storage=postgresql://me:secret@host:5432/db"
+    monkeypatch.setattr(sys, "argv", [*argv, secret])
+    with pytest.raises(SystemExit, match="PGPASSWORD"):
+        launch.Plugin()
+    for allowed in (
+        [*argv, "search.storage=postgresql://me@host:5432/db"],
+        [*argv, "search.storage=sqlite:///x:y.db"],
+        ["src/search.py", f"--{secret}"],
+        ["mlflow", "run", "another/project", "-P", secret],
+    ):
+        monkeypatch.setattr(sys, "argv", allowed)
+        launch.Plugin()

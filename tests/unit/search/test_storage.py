@@ -1,7 +1,5 @@
 """A search's storage: passwords, patience, and whose turn it is."""
 
-import os
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,9 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.redact import clean
-from lethe.cli import mlflow_launch as launch
 from lethe.search import storage
-from support.project import ROOT
 
 
 def number(row: dict[str, Any]) -> int:
@@ -27,25 +23,6 @@ def test_a_password_is_cleaned_wherever_it_stands(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PGPASSWORD", "s3cret")
     for text in ("postgresql://me:s3cret@db/x", "postgresql:///x?host=db&user=me&password=s3cret&a=1", "it said s3cret"):
         assert "s3cret" not in clean(text)
-
-
-def test_a_password_is_not_handed_to_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which would write it on the run before the program starts."""
-    argv = ["/x/bin/mlflow", "run", str(ROOT), "-e", "search", "-P"]
-    for key in ("MLFLOW_CONDA_HOME", "PATH", "MLFLOW_RUN_ID"):
-        monkeypatch.setenv(key, os.environ.get(key, ""))  # put back in the end
-    secret = "search.storage=postgresql://me:secret@host:5432/db"
-    monkeypatch.setattr(sys, "argv", [*argv, secret])
-    with pytest.raises(SystemExit, match="PGPASSWORD"):
-        launch.Plugin()
-    for allowed in (
-        [*argv, "search.storage=postgresql://me@host:5432/db"],
-        [*argv, "search.storage=sqlite:///x:y.db"],
-        ["src/search.py", f"--{secret}"],
-        ["mlflow", "run", "another/project", "-P", secret],
-    ):
-        monkeypatch.setattr(sys, "argv", allowed)
-        launch.Plugin()
 
 
 @pytest.mark.parametrize("url", ["postgresql://u@h/d", "postgres://u@h/d", "postgresql+psycopg://u@h/d"])
@@ -81,6 +58,7 @@ def test_a_database_that_is_away_is_waited_for_and_what_got_through_is_not_said_
         storage.retrying(call)
 
 
+@pytest.mark.filterwarnings("ignore:Argument ``heartbeat_interval`` is an experimental feature")
 def test_on_sqlite_too_a_waiting_trial_is_taken_once(tmp_path: Path) -> None:
     """Which Optuna leaves to the database's row locks, and SQLite has none."""
     url, number = f"sqlite:///{tmp_path / 's.db'}", 30
