@@ -211,7 +211,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no logits": ({"original": nn.Unflatten(1, (4, 5))}, "gives [2, 4, 5] for a batch of 2; it must give logits [B, classes]"),
     "a large batch": ({"batch_size": 500}, "batch_size is 500; it takes at most the 160 retain examples"),
     "an unknown argument": ({"peek": 1}, "model_4 has no argument peek; nearest: "),
-    "a value out of range": ({"scale": 2.0}, "scale is 2.0; it takes a number up to 0"),
+    "a value out of range": ({"scale": 2.0}, "scale is 2.0; it takes a number <= 0"),
     "no such method": ({"method": "model_9"}, "method is 'model_9'; it takes model_1, "),
     "a chain of runs": ({"method": "as_run"}, "method is 'as_run', a chain of runs"),
     "no such layer": ({"trains": ("layer9",)}, "no layer is called 'layer9'; this architecture has 0, 1, 3"),
@@ -270,7 +270,7 @@ def test_a_method_registered_from_outside(monkeypatch: pytest.MonkeyPatch) -> No
 
     few: dict[str, Any] = {"retain": RETAIN, "forget": FORGET}
     assert same(state(lethe.unlearn(mlp(), method="pushed", **few)), state(lethe.unlearn(mlp(), method=own(), **few)))
-    with pytest.raises(lethe.UserError, match="scale is 1; it takes a number up to 0"):
+    with pytest.raises(lethe.UserError, match="scale is 1; it takes a number <= 0"):
         lethe.unlearn(mlp(), method="pushed", scale=1, **few)
 
 

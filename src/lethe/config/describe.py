@@ -12,7 +12,7 @@ def accepts(info: FieldInfo) -> str:
     """What a key takes: type, range, whether null.
 
     >>> accepts(FieldInfo.from_annotation(Annotated[int, FieldInfo(ge=0)]))
-    'a whole number from 0'
+    'an integer >= 0'
     """
     types, marks = _unfold(info.annotation, list(info.metadata))
     words = " or ".join(dict.fromkeys(_words(kind, marks) for kind in types if kind is not NoneType))
@@ -71,8 +71,8 @@ def _unfold(annotation: Any, marks: list[Any]) -> tuple[list[Any], list[Any]]:
     return [annotation], marks
 
 
-_NOUNS = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "a text"}
-_BOUNDS = (("gt", "above"), ("ge", "from"), ("lt", "below"), ("le", "up to"))
+_NOUNS = {int: "an integer", float: "a number", bool: "true or false", Path: "a path", str: "text"}
+_BOUNDS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
 
 
 def _words(kind: Any, marks: list[Any]) -> str:
@@ -82,7 +82,7 @@ def _words(kind: Any, marks: list[Any]) -> str:
         inner = get_args(kind)
         if Ellipsis in inner:
             return "names, as a,b"
-        return f"{len(inner)} numbers{' above 0' if inner[0] is not float else ''}, as 0.5,0.5,0.5"
+        return f"{len(inner)} numbers{' > 0' if inner[0] is not float else ''}, as 0.5,0.5,0.5"
     if get_origin(kind) is dict:
         return "arguments with values, as {shape: [power]}"
     noun = _NOUNS[kind]

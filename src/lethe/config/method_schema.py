@@ -47,7 +47,7 @@ def method_section(name: str) -> type[Section]:
         try:
             accepts(info)
         except KeyError:
-            raise UserError(f"method {name}: argument {word} is {info.annotation}; it takes a number, a text, a choice or names") from None
+            raise UserError(f"method {name}: argument {word} is {info.annotation}; it takes a number, text, a choice or names") from None
     return section
 
 
@@ -56,5 +56,5 @@ def arguments() -> dict[str, FieldInfo]:
     sections = [method_section(name).model_fields for name in registry.registered_names()]
     found: dict[str, FieldInfo] = {}
     for section in sections:
-        found = {**section, **found}
+        found |= {word: info for word, info in section.items() if word not in found}
     return dict(sorted(found.items(), key=lambda pair: all(pair[0] in section for section in sections)))

@@ -1,6 +1,6 @@
-"""Every key there is: what it takes, and what it means.
+"""The configuration keys: type, range and meaning of each.
 
-A field's annotation is type, range, unit and meaning at once; the parser, --help, docs/keys.md and every message come from it.
+The parser, --help, docs/keys.md and error messages are derived from these annotations; those of methods are in method_schema.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _listed(value: Any) -> Any:
-    """`a,b` is a list, and what stands alone a list of one."""
+    """`a,b` is a list, and a single value a list of one."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return (value,) if _is_number(value) else value
@@ -39,85 +39,98 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of params.yaml: no unknown keys, no NaN, no key left out, never changed."""
+    """A section of params.yaml: frozen; unknown keys, missing keys and NaN are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_true_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and bool not in types_of(cls.model_fields[str(info.field_name)]):
             raise ValueError
         return value
 
 
 class Forget(Section):
-    fraction: float | None = Field(gt=0, lt=1, description="share of the train images, drawn with data.seed")
-    count: int | None = Field(ge=1, description="number of train images, drawn with data.seed")
-    classes: Names | None = Field(description="all train images of these classes")
-    ids: Path | None = Field(description="a CSV (column id) or text file with one id a line: a deletion request")
+    fraction: float | None = Field(gt=0, lt=1, description="fraction of the train images, drawn at random with data.seed")
+    count: int | None = Field(ge=1, description="number of train images, drawn at random with data.seed")
+    classes: Names | None = Field(description="names of classes: all their train images")
+    ids: Path | None = Field(description="a deletion request: a CSV with a column id, or a text file with one id per line")
 
 
 class DataSection(Section):
-    source: Text = Field(
-        description="where the images come from: cifar10, image_folder, digits, a registered one, or package.module:function"
-    )
-    root: Path | None = Field(description="image_folder: holds train/<class>/* and test/<class>/*; cifar10: where the archive is kept")
-    image_size: int = Field(ge=8, le=1024, description="pixels; height and width of every image")
-    seed: int = Field(ge=0, description="of the draw into retain, forget, validation and test")
-    limit: int | None = Field(ge=1, description="at most so many train images a class")
-    mean: Three = Field(description="of each channel, pixels scaled to [0, 1]")
-    std: ThreePositive = Field(description="of each channel, pixels scaled to [0, 1]")
+    source: Text = Field(description="data source: cifar10, image_folder, digits, a registered one, or package.module:function")
+    root: Path | None = Field(description="image_folder: contains train/<class>/* and test/<class>/*; cifar10: folder of the archive")
+    image_size: int = Field(ge=8, le=1024, description="height and width of every image in pixels")
+    seed: int = Field(ge=0, description="seed of the random division into retain, forget, validation and test")
+    limit: int | None = Field(ge=1, description="maximum number of train images per class; null: all")
+    mean: Three = Field(description="mean of each channel, of pixels scaled to [0, 1]")
+    std: ThreePositive = Field(description="standard deviation of each channel, of pixels scaled to [0, 1]")
     forget: Forget
 
 
 class ModelSection(Section):
-    architecture: str = Field(description="resnet18, resnet18_cifar, convnet, any of torchvision's classifiers, or package.module:function")
+    architecture: str = Field(
+        description="network: resnet18, resnet18_cifar, convnet, any of torchvision's classifiers, or package.module:function"
+    )
 
 
 class Pretrain(Section):
-    checkpoint: str | None = Field(description="take this .pth or .safetensors file, or <URL>#sha256=<sum>, instead of training")
-    epochs: Epochs = Field(description="with a one-cycle learning rate, crop and flip")
-    final_epochs: Epochs = Field(description="with a cosine learning rate, flip only")
-    lr: float = Field(gt=0, description="the one-cycle's peak")
-    final_lr: float = Field(gt=0, description="where the final epochs' cosine starts")
-    momentum: float = Field(ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(ge=0, description="of SGD")
-    batch_size: int = Field(ge=2, description="images a step")
-    crop: int = Field(ge=0, description="pixels of zero padding for the random crop")
-    flip: bool = Field(description="random horizontal flips")
-    seeds: int = Field(ge=0, description="originals in the reference bank, of the seeds behind run.seed; models/original is held out of it")
+    checkpoint: str | None = Field(description="use this .pth or .safetensors file, or <URL>#sha256=<sum>, instead of training")
+    epochs: Epochs = Field(description="epochs with a one-cycle learning rate, crop and flip")
+    final_epochs: Epochs = Field(description="epochs with a cosine learning rate and flip, after the others")
+    lr: float = Field(gt=0, description="peak of the one-cycle learning rate")
+    final_lr: float = Field(gt=0, description="start of the cosine learning rate of the final epochs")
+    momentum: float = Field(ge=0, lt=1, description="momentum of SGD")
+    weight_decay: float = Field(ge=0, description="weight decay of SGD")
+    batch_size: int = Field(ge=2, description="images per batch")
+    crop: int = Field(ge=0, description="zero padding in pixels for the random crop")
+    flip: bool = Field(description="whether to flip images horizontally at random")
+    seeds: int = Field(
+        ge=0, description="number of originals in the reference bank, with the seeds after run.seed; models/original is not part of it"
+    )
 
 
 class Retrain(Section):
-    checkpoint: str | None = Field(description="take this file or URL as the retrained reference instead of training")
-    epochs: Epochs | None = Field(description="null: as pretrain.epochs")
-    final_epochs: Epochs | None = Field(description="null: as pretrain.final_epochs")
-    seeds: int = Field(ge=0, description="retrained models in the bank, of the seeds behind run.seed; models/retrained is held out of it")
+    checkpoint: str | None = Field(description="use this file or URL as the retrained reference instead of training")
+    epochs: Epochs | None = Field(description="epochs of the retrained model; null: the same as pretrain.epochs")
+    final_epochs: Epochs | None = Field(description="final epochs of the retrained model; null: the same as pretrain.final_epochs")
+    seeds: int = Field(
+        ge=0,
+        description="number of retrained models in the reference bank, with the seeds after run.seed; models/retrained is not part of it",
+    )
 
 
 class Run(Section):
-    workspace: Path = Field(description="the folder under which data/, models/, epochs/, logits/ and scores/ stand")
-    seed: int = Field(ge=0, description="of weights and of the order of batches")
-    seeds: int = Field(ge=1, description="unlearn by so many, run.seed and those behind it, all from one original; as_run takes 1")
-    device: str = Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:<n>")
-    precision: Literal["float32", "bfloat16", "auto"] = Field(description="auto: bfloat16 on a GPU that has it, else float32")
-    channels_last: bool = Field(description="memory format of images and weights")
+    workspace: Path = Field(description="folder of data/, models/, epochs/, logits/ and scores/")
+    seed: int = Field(ge=0, description="seed of initial weights, batch order, augmentation and dropout")
+    seeds: int = Field(
+        ge=1, description="number of unlearning runs, with run.seed and the seeds after it, all from one original; as_run takes 1"
+    )
+    device: str = Field(
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute; auto: cuda if available, else mps, else cpu"
+    )
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        description="precision of training; auto: bfloat16 on a GPU that has it, else float32"
+    )
+    channels_last: bool = Field(description="whether images and weights are stored in channels-last memory format")
     images: Literal["auto", "device", "host"] = Field(
-        description="where the images are kept; auto: on the device, unless they take more than half of a GPU's free memory"
+        description="where the images are stored; auto: on the device, unless they need more than half of a GPU's free memory"
     )
-    cache: int = Field(ge=0, description="MiB that what frozen layers give may take, computed once unless batchnorm is train; 0: never")
-    threads: int | None = Field(ge=1, description="CPU threads; null: torch's own choice")
+    cache: int = Field(
+        ge=0, description="memory budget in MiB for cached activations of frozen layers (needs batchnorm eval or eval_frozen); 0: no cache"
+    )
+    threads: int | None = Field(ge=1, description="number of CPU threads; null: torch's default")
     workers: int = Field(
-        ge=1, description="seeds, or parts of a bank, at once: processes, or tasks of the Ray cluster that RAY_ADDRESS names"
+        ge=1, description="seeds, or parts of a reference bank, that run in parallel: processes, or tasks of the Ray cluster at RAY_ADDRESS"
     )
-    gpus: float | None = Field(ge=0, description="share of a GPU that each of several at once takes; null: a whole one, if there is any")
-    log_model: Literal["pt2", "safetensors", "none"] = Field(description="how the result is exported to MLflow")
-    checkpoint_every: int = Field(ge=0, description="log a checkpoint every so many epochs; 0: never")
-    evaluate: bool = Field(description="measure the result right after unlearning")
-    evaluate_every: int = Field(ge=1, description="epochs between measurements; the last of a phase is always measured")
+    gpus: float | None = Field(ge=0, description="GPU fraction per parallel worker; null: one whole GPU if available")
+    log_model: Literal["pt2", "safetensors", "none"] = Field(description="format in which the result is exported to MLflow")
+    checkpoint_every: int = Field(ge=0, description="epochs between checkpoints logged to MLflow; 0: none")
+    evaluate: bool = Field(description="whether to measure the result after unlearning")
+    evaluate_every: int = Field(ge=1, description="epochs between measurements; the last epoch of a phase is always measured")
     evaluate_retain: int | None = Field(
-        ge=1, description="retain images that epochs before the last of a phase are measured on, a fixed sample; null: all"
+        ge=1, description="size of the fixed sample of retain images that is measured before the last epoch of a phase; null: all"
     )
     measures: Names | None = Field(
         description="further measures, each as package.module:function of a function decorated with lethe.register_measure"
@@ -125,60 +138,64 @@ class Run(Section):
 
 
 class Search(Section):
-    method: str = Field(description="whose arguments to search; its space stands under search.spaces.<method>")
-    trials: int = Field(ge=1, description="how many in all; those that an earlier run of the same search finished count")
+    method: str = Field(description="method whose arguments are searched, within search.spaces.<method>")
+    trials: int = Field(ge=1, description="number of trials in total; finished trials of an earlier run of the same search count")
     objective: Literal["oracle_free", "oracle", "report"] = Field(
-        description="oracle_free needs no retrained model; report (retain up, forget down) over-forgets by construction"
+        description="what is optimised: oracle_free needs no retrained model, oracle does; report (retain up, forget down) "
+        "over-forgets by construction"
     )
-    sampler: Literal["tpe", "random", "gp", "nsga2"] = Field(description="Optuna's; tpe is its default")
-    seed: int = Field(ge=0, description="of the sampler")
-    workers: int = Field(ge=1, description="trials at once, each in a process of its own; run.threads is each one's")
-    gpus: float | None = Field(ge=0, description="share of a GPU that a worker takes on a cluster; null: a whole one, if there is any")
+    sampler: Literal["tpe", "random", "gp", "nsga2"] = Field(description="Optuna's sampler")
+    seed: int = Field(ge=0, description="seed of the sampler")
+    workers: int = Field(ge=1, description="trials that run in parallel, each in a process of its own with run.threads threads")
+    gpus: float | None = Field(ge=0, description="GPU fraction per worker on a cluster; null: one whole GPU if available")
     storage: str | None = Field(
-        description="Optuna's storage as a URL (postgresql://user@host/db; its password is better in PGPASSWORD or ~/.pgpass); "
+        description="URL of Optuna's storage (postgresql://user@host/db, with the password in PGPASSWORD or ~/.pgpass); "
         "null: SQLite in .lethe/trials of the workspace"
     )
-    heartbeat: int = Field(ge=1, description="seconds between a trial's signs of life; it is tried again once four are missing")
-    fresh_seeds: int = Field(ge=0, description="seeds with which the winner is run once more: the price of having been chosen; 0: none")
-    timeout: float | None = Field(gt=0, description="seconds behind which no further trial begins")
-    prune: bool = Field(description="stop trials that can't become good any more")
-    prune_margin: float = Field(gt=0, description="points of utility by which a trial must lie behind to be stopped")
+    heartbeat: int = Field(ge=1, description="seconds between a trial's heartbeats; after four missed ones it is run again")
+    fresh_seeds: int = Field(
+        ge=0, description="number of new seeds with which the winner is run again, to measure its selection bias; 0: none"
+    )
+    timeout: float | None = Field(gt=0, description="seconds after which no trial starts; null: no limit")
+    prune: bool = Field(description="whether to stop trials that have no chance of a good end")
+    prune_margin: float = Field(gt=0, description="points of utility by which a trial must fall short to be stopped")
 
 
 class Evaluate(Section):
     features: bool = Field(
-        description="logits tables keep the last linear layer's input of forget and test images, for cka: "
-        "4 bytes x features x images each; a bank's only where it was made with this"
+        description="whether logits tables record the input of the last linear layer for forget and test images, for cka: "
+        "4 bytes x features x images; applies to a reference bank only when it is created with it"
     )
     relearn: int = Field(
         ge=0,
-        description="optimizer steps of fine-tuning a copy on forget that logits tables keep the outcome of, for relearn; 0: none",
+        description="optimizer steps of fine-tuning a copy on forget, whose outcome logits tables record for relearn; 0: none",
     )
-    relearn_lr: float = Field(gt=0, description="learning rate of that fine-tuning, plain SGD")
-    relearn_batch_size: int = Field(ge=1, description="forget images a step of it")
+    relearn_lr: float = Field(gt=0, description="learning rate of this fine-tuning, by plain SGD")
+    relearn_batch_size: int = Field(ge=1, description="forget images per batch of this fine-tuning")
     swap: bool = Field(
-        description="evaluate trains a second original, on validation images in place of forget, and unlearns those too: for swap.advantage"
+        description="whether evaluate trains a second original, with validation images in place of forget, and unlearns those too, "
+        "for swap.advantage"
     )
     shadows: int = Field(
         ge=0,
-        description="evaluate trains so many originals, each on retain and half of forget and as many validation images, and unlearns that "
-        "half again: for ulira, which takes 64; 0: none",
+        description="number of shadow models, each trained on retain, half of forget and as many validation images before that half is "
+        "unlearned, for ulira, which needs 64; 0: none",
     )
 
 
 class CardSection(Section):
-    thumbnails: int = Field(ge=0, le=24, description="of forgotten images on the unlearning card, at most; 0: none")
+    thumbnails: int = Field(ge=0, le=24, description="maximum number of thumbnails of forgotten images on the unlearning card; 0: none")
 
 
 class Space(Section):
-    """Where a search looks for one argument: a range (`log`: on a log scale) or choices; `when`: only at these values of earlier ones."""
+    """The search space of one argument: a range or choices; `when` limits it to some values of earlier arguments."""
 
-    low: float | None = Field(None, description="lower bound, included")
-    high: float | None = Field(None, description="upper bound, included")
-    step: float | None = Field(None, gt=0, description="from low on in such steps")
-    log: bool = Field(False, description="evenly on a logarithmic scale")
-    choices: Listed | None = Field(None, min_length=1, description="any of these")
-    when: dict[str, Listed] = Field({}, description="searched only while these arguments have one of these values")
+    low: float | None = Field(None, description="lower bound, inclusive")
+    high: float | None = Field(None, description="upper bound, inclusive")
+    step: float | None = Field(None, gt=0, description="distance between values, from low on")
+    log: bool = Field(False, description="whether to sample on a logarithmic scale")
+    choices: Listed | None = Field(None, min_length=1, description="values to choose from")
+    when: dict[str, Listed] = Field({}, description="only searched when these arguments have one of these values")
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -197,7 +214,7 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 def leaves(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    """Dotted key and field of everything below a section."""
+    """Dotted key and field of every key in a section."""
     for name, info in kind.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from leaves(info.annotation, f"{prefix}.{name}")
@@ -206,7 +223,7 @@ def leaves(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Dotted key -> value of everything below a tree."""
+    """Dotted key -> value of every value in a tree."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}.{name}" if prefix else str(name)

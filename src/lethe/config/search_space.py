@@ -62,15 +62,15 @@ class SpaceCheck:
         if space.low is None or space.high is None:
             raise UserError(f"{self._place()} lacks {'low' if space.low is None else 'high'}; it takes low and high, or choices")
         if space.low >= space.high:
-            raise self._refusal("low", f"it takes a number below high, which is {show(space.high)}")
+            raise self._refusal("low", f"it takes a number < high, which is {show(space.high)}")
         if space.log and space.low <= 0:
-            raise self._refusal("low", "with log it takes a number above 0")
+            raise self._refusal("low", "with log it takes a number > 0")
         if space.log and space.step is not None:
             raise self._refusal("step", "with log it takes none")
         if space.step is not None and (Decimal(str(space.high)) - Decimal(str(space.low))) % Decimal(str(space.step)):
             raise self._refusal("step", "it takes a number that divides high - low")
         if int in types and space.step is not None and space.step % 1:
-            raise self._refusal("step", f"{self.argument} takes whole numbers")
+            raise self._refusal("step", f"{self.argument} takes integers")
         return {part: self._taken(self.argument, getattr(space, part), part) for part in ("low", "high")}
 
     def _when(self, earlier: Mapping[str, Space]) -> dict[str, tuple[Any, ...]]:

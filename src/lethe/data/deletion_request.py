@@ -40,7 +40,7 @@ def forget_count(request: DeletionRequest, n: int) -> int:
         return request.count
     assert request.fraction is not None
     if not 0 < request.fraction < 1:  # nan too
-        raise UserError(f"data.forget.fraction is {request.fraction}; it takes a number above 0 and below 1")
+        raise UserError(f"data.forget.fraction is {request.fraction}; it takes a number > 0 and < 1")
     forget = round(request.fraction * n)
     if not 1 <= forget < n:
         what = f"{'none' if forget == 0 else 'all'} of {n} train images"

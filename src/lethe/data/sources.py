@@ -177,9 +177,9 @@ def _asked(source: str, options: SourceOptions) -> DataSource:
     if found.image_size is not None and options.image_size != found.image_size:
         raise UserError(f"data.image_size is {options.image_size}; with data.source {source} it takes {found.image_size}")
     if options.image_size < 1:
-        raise UserError(f"data.image_size is {options.image_size}; it takes a whole number above 0")
+        raise UserError(f"data.image_size is {options.image_size}; it takes an integer > 0")
     if options.limit is not None and options.limit < 1:
-        raise UserError(f"data.limit is {options.limit}; it takes a whole number above 0, or null for all train images")
+        raise UserError(f"data.limit is {options.limit}; it takes an integer > 0, or null for all train images")
     return found
 
 

@@ -27,7 +27,7 @@ def line(path: Path, mark: str) -> int:
         (["--method", "x"], "error: method is x (command line); it takes model_1,"),
         (
             ["--run.workspace", "w", "--methods.hybrid_4.lr", "0"],
-            "error: methods.hybrid_4.lr is 0 (command line); it takes a number above 0",
+            "error: methods.hybrid_4.lr is 0 (command line); it takes a number > 0",
         ),
         (["--explain", "--run.sede", "1"], "error: run.sede is unknown (command line); nearest: run.seed"),
     ],

@@ -276,7 +276,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(project: Project) -> None:
             "search.method is hybrid_9 (command line); it takes a method with a space in search.spaces: ",
         ),
         (["--method", "hybrid_4"], "a search takes --search.method"),
-        ([f"--{SPACE}.peak.low", "1"], "it takes a number below high"),
+        ([f"--{SPACE}.peak.low", "1"], "it takes a number < high"),
         ([f"--{SPACE}.unfreeze.choices", "layer1,layer9"], "no layer is called 'layer9'"),
         ([f"--{SPACE}.batch_size.low", "8", f"--{SPACE}.batch_size.high", "5000"], "methods.hybrid_4.batch_size is 5000; it takes at most"),
         (["--search.storage", "postgresql+nodriver://me:secret@db/x"], "search.storage: Optuna can't work with postgresql+nodriver://db/x"),

@@ -89,29 +89,29 @@ def method_of(key: str) -> str:
 
 REFUSED = [  # what is typed; the message, or how it begins
     ("--method x", "method is x (command line); it takes model_1, model_2,"),
-    ("--methods.hybrid_4.lr 0", "methods.hybrid_4.lr is 0 (command line); it takes a number above 0"),
-    ("--methods.hybrid_4.lr nan", "methods.hybrid_4.lr is nan (command line); it takes a number above 0"),
-    ("--methods.hybrid_4.lr inf", "methods.hybrid_4.lr is inf (command line); it takes a number above 0"),
-    ("--methods.hybrid_4.lr 0,001", "methods.hybrid_4.lr is 0,001 (command line); it takes a number above 0"),
-    ("--methods.hybrid_4.lr null", "methods.hybrid_4.lr is null (command line); it takes a number above 0"),
-    ("--methods.hybrid_4.epochs -1", "methods.hybrid_4.epochs is -1 (command line); it takes a whole number from 0"),
-    ("--methods.hybrid_4.epochs 1.5", "methods.hybrid_4.epochs is 1.5 (command line); it takes a whole number from 0"),
-    ("--methods.model_4.scale 0.1", "methods.model_4.scale is 0.1 (command line); it takes a number up to 0"),
-    ("--methods.hybrid_1.peak 1", "methods.hybrid_1.peak is 1 (command line); it takes a number up to 0"),
+    ("--methods.hybrid_4.lr 0", "methods.hybrid_4.lr is 0 (command line); it takes a number > 0"),
+    ("--methods.hybrid_4.lr nan", "methods.hybrid_4.lr is nan (command line); it takes a number > 0"),
+    ("--methods.hybrid_4.lr inf", "methods.hybrid_4.lr is inf (command line); it takes a number > 0"),
+    ("--methods.hybrid_4.lr 0,001", "methods.hybrid_4.lr is 0,001 (command line); it takes a number > 0"),
+    ("--methods.hybrid_4.lr null", "methods.hybrid_4.lr is null (command line); it takes a number > 0"),
+    ("--methods.hybrid_4.epochs -1", "methods.hybrid_4.epochs is -1 (command line); it takes an integer >= 0"),
+    ("--methods.hybrid_4.epochs 1.5", "methods.hybrid_4.epochs is 1.5 (command line); it takes an integer >= 0"),
+    ("--methods.model_4.scale 0.1", "methods.model_4.scale is 0.1 (command line); it takes a number <= 0"),
+    ("--methods.hybrid_1.peak 1", "methods.hybrid_1.peak is 1 (command line); it takes a number <= 0"),
     (
         "--methods.hybrid_4.unfreeze_at 1.1",
-        "methods.hybrid_4.unfreeze_at is 1.1 (command line); it takes a number from 0 and up to 1",
+        "methods.hybrid_4.unfreeze_at is 1.1 (command line); it takes a number >= 0 and <= 1",
     ),
-    ("--methods.hybrid_4.momentum 1", "methods.hybrid_4.momentum is 1 (command line); it takes a number from 0 and below 1"),
-    ("--methods.hybrid_4.batch_size 0", "methods.hybrid_4.batch_size is 0 (command line); it takes a whole number from 1"),
+    ("--methods.hybrid_4.momentum 1", "methods.hybrid_4.momentum is 1 (command line); it takes a number >= 0 and < 1"),
+    ("--methods.hybrid_4.batch_size 0", "methods.hybrid_4.batch_size is 0 (command line); it takes an integer >= 1"),
     ("--methods.hybrid_4.keep first", "methods.hybrid_4.keep is first (command line); it takes last, best"),
     ("--methods.hybrid_4.trains ,", "methods.hybrid_4.trains is , (command line); it takes names, as a,b"),
     ("--methods.hybrid_4.trains=", "methods.hybrid_4.trains is '' (command line); it takes names, as a,b"),
-    ("--data.forget.fraction 0", "data.forget.fraction is 0 (command line); it takes a number above 0 and below 1 or null"),
-    ("--data.forget.fraction 1", "data.forget.fraction is 1 (command line); it takes a number above 0 and below 1 or null"),
-    ("--data.forget.count 0", "data.forget.count is 0 (command line); it takes a whole number from 1 or null"),
+    ("--data.forget.fraction 0", "data.forget.fraction is 0 (command line); it takes a number > 0 and < 1 or null"),
+    ("--data.forget.fraction 1", "data.forget.fraction is 1 (command line); it takes a number > 0 and < 1 or null"),
+    ("--data.forget.count 0", "data.forget.count is 0 (command line); it takes an integer >= 1 or null"),
     ("--data.mean 0.5,0.5", "data.mean is 0.5,0.5 (command line); it takes 3 numbers, as 0.5,0.5,0.5"),
-    ("--data.std 0,1,1", "data.std is 0,1,1 (command line); it takes 3 numbers above 0, as 0.5,0.5,0.5"),
+    ("--data.std 0,1,1", "data.std is 0,1,1 (command line); it takes 3 numbers > 0, as 0.5,0.5,0.5"),
     ("--run.device gpu", "run.device is gpu (command line); it takes auto, cpu, mps, cuda or cuda:<n>"),
     ("--run.precision half", "run.precision is half (command line); it takes float32, bfloat16, auto"),
     ("--run.channels_last maybe", "run.channels_last is maybe (command line); it takes true or false"),
@@ -217,10 +217,10 @@ def test_no_number_takes_nan_or_what_lies_beyond_its_bounds() -> None:
         ("methods.hybrid_4", 3, "methods.hybrid_4 is 3 (params.yaml, line {}); it takes a section"),
         ("data.forget", 3, "data.forget is 3 (params.yaml, line {}); it takes a section"),
         ("method", "hybrid", "method is hybrid (params.yaml, line {}); it takes hybrid_4"),
-        ("run.seed", -1, "run.seed is -1 (params.yaml, line {}); it takes a whole number from 0"),
-        ("run.seed", True, "run.seed is true (params.yaml, line {}); it takes a whole number from 0"),
-        ("run.seed", None, "run.seed is null (params.yaml, line {}); it takes a whole number from 0"),
-        ("data.std", [1, 1, 0], "data.std is 1,1,0 (params.yaml, line {}); it takes 3 numbers above 0"),
+        ("run.seed", -1, "run.seed is -1 (params.yaml, line {}); it takes an integer >= 0"),
+        ("run.seed", True, "run.seed is true (params.yaml, line {}); it takes an integer >= 0"),
+        ("run.seed", None, "run.seed is null (params.yaml, line {}); it takes an integer >= 0"),
+        ("data.std", [1, 1, 0], "data.std is 1,1,0 (params.yaml, line {}); it takes 3 numbers > 0"),
         ("methods.hybrid_4.trains", [], "methods.hybrid_4.trains is [] (params.yaml, line {}); it takes names"),
     ],
 )
@@ -239,8 +239,8 @@ def test_the_line_of_what_is_wrong_is_named(key: str, value: Any, says: str, tmp
 
 def test_a_key_left_out_is_missing(tmp_path: Path) -> None:
     for key, says in (
-        ("run.seed", "run.seed is missing (params.yaml); it takes a whole number from 0"),
-        ("methods.hybrid_4.lr", "methods.hybrid_4.lr is missing (params.yaml); it takes a number above 0"),
+        ("run.seed", "run.seed is missing (params.yaml); it takes an integer >= 0"),
+        ("methods.hybrid_4.lr", "methods.hybrid_4.lr is missing (params.yaml); it takes a number > 0"),
         ("run", "run is null (params.yaml); it takes a section"),
     ):
         said = tree()
@@ -353,7 +353,7 @@ def test_a_file_of_ones_own_overrides_what_the_workspace_remembers_and_the_comma
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("data:\n limit: 0\n", "data.limit is 0 ({}, line 2); it takes a whole number from 1 or null"),
+        ("data:\n limit: 0\n", "data.limit is 0 ({}, line 2); it takes an integer >= 1 or null"),
         ("data:\n limt: 3\n", "data.limt is unknown ({}, line 2); nearest: data.limit"),
         ("rnu: {seed: 1}\n", "rnu is unknown ({}, line 1); nearest: run"),
         ("demo: {run: {seed: 1}}\n", "demo is unknown ({}, line 1); nearest: "),
@@ -380,12 +380,12 @@ def test_a_config_file_must_exist(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("demo.data.limit", 0, "data.limit is 0 (params.yaml, line {}); it takes a whole number from 1 or null"),
+        ("demo.data.limit", 0, "data.limit is 0 (params.yaml, line {}); it takes an integer >= 1 or null"),
         ("demo.data.limt", 3, "data.limt is unknown (params.yaml, line {}); nearest: data.limit"),
         (
             "demo.methods.hybrid_4.epochs",
             -2,
-            "methods.hybrid_4.epochs is -2 (params.yaml, line {}); it takes a whole number from 0",
+            "methods.hybrid_4.epochs is -2 (params.yaml, line {}); it takes an integer >= 0",
         ),
     ],
 )
@@ -543,7 +543,7 @@ def test_a_variant_may_be_typed(words: str, tmp_path: Path) -> None:
         ({"like": 3}, "methods.mine.like is 3; it takes another method: hybrid_4, model_6"),
         ({"epochs": 3}, "methods.mine (params.yaml, line {}) is unknown; nearest: methods."),
         ({"like": "model_6", "unfreeze": ["fc"]}, "methods.mine.unfreeze is unknown (params.yaml, line {}); nearest: methods."),
-        ({"like": "model_6", "epochs": -1}, "methods.mine.epochs is -1 (params.yaml, line {}); it takes a whole number from 0"),
+        ({"like": "model_6", "epochs": -1}, "methods.mine.epochs is -1 (params.yaml, line {}); it takes an integer >= 0"),
     ],
 )
 def test_a_variant_that_does_not_fit(own: Tree, says: str, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_decorated_method_with_words_of_its_own(tmp_path: Path) -> None:
         with pytest.raises(UserError) as refused:
             config.load([*typed, *more], params=PARAMS)
         assert str(refused.value) == says
-    with pytest.raises(UserError, match=r"methods\.mine\.rounds is missing \(params\.yaml\); it takes a whole number from 1"):
+    with pytest.raises(UserError, match=r"methods\.mine\.rounds is missing \(params\.yaml\); it takes an integer >= 1"):
         config.load(typed[:-2], params=PARAMS)
     assert pickle.loads(pickle.dumps(loaded)) == loaded
 
@@ -156,7 +156,7 @@ def test_a_type_that_no_key_can_hold_is_named() -> None:
     def wrong(*, start: bytes = b"") -> Recipe:
         return ()
 
-    with pytest.raises(UserError, match=r"^method wrong: argument start is <class 'bytes'>; it takes a number, a text, a choice or names$"):
+    with pytest.raises(UserError, match=r"^method wrong: argument start is <class 'bytes'>; it takes a number, text, a choice or names$"):
         config.load(["--method", "wrong"], params=PARAMS)
 
 
@@ -197,7 +197,7 @@ def test_a_function_of_another_package_in_params(outside: str, tmp_path: Path) -
         ("--method their_methods:OUTSIDE", "method is 'their_methods:OUTSIDE': a str, not a function"),
         (
             "--method their_methods:joint --methods.joint.epochs -1",
-            "methods.joint.epochs is -1 (command line); it takes a whole number from 0",
+            "methods.joint.epochs is -1 (command line); it takes an integer >= 0",
         ),
         (
             "--method their_methods:joint --methods.joint.warmt 1",
