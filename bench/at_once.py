@@ -1,9 +1,9 @@
-"""Is it faster to train several small models at once, as one stacked network, than one after another? In one process, on one thread.
+"""Measure whether training several small models as one stacked network is faster than one after another. In one process, on one thread.
 
     python bench/at_once.py [--models 1 8 16 64] [--repeats 5] [--epochs 3] [--architecture convnet]
 
-The demo's retraining on digits, a few epochs of it, the engine's steps alone. CPU time, so that what else runs on the machine counts
-little; the two ways alternate, and a line is the median over the repeats."""
+A few epochs of the demo's retraining on digits, the engine's steps only. CPU time, so that other load on the machine matters little; the
+two ways alternate, and a line is the median over the repeats."""
 
 import argparse
 import statistics
@@ -24,7 +24,7 @@ from lethe.engine.stacked_models import Stack, stacked
 from lethe.recipes.recipe import Phase
 from lethe.workspace.prepare import prepare
 
-MOST = 8  # models that are trained one after another: more tell nothing new
+MOST = 8  # models that are trained one after another; more would add no information
 
 
 def main() -> None:

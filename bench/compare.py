@@ -1,9 +1,9 @@
-"""Does a change alter what is computed? The ten methods for a few epochs on digits, at two commits: the first number that differs.
+"""Check whether a change alters what is computed: the ten methods, a few epochs on digits, at two commits.
 
     python bench/compare.py <commit> [<other commit>]     (make compare A=<commit>)
 
-Without another commit it is the working tree. Each side makes its own original and retrained model first. Compared to the last digit:
-epoch tables, then weights. Exit code 0 when all is identical, 1 when something differs.
+Without another commit the second side is the working tree. Each side trains its own original and retrained model first. Epoch tables, then
+weights, are compared to the last digit. Exit code 0 if all is identical, 1 if something differs.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ for method in methods:
 
 @contextlib.contextmanager
 def tree(commit: str | None) -> Iterator[Path]:
-    """The checkout itself, or a commit beside it."""
+    """Give the checkout itself, or a temporary worktree of a commit."""
     if commit is None:
         yield ROOT
         return
@@ -52,8 +52,8 @@ def tree(commit: str | None) -> Iterator[Path]:
             subprocess.run(["git", "worktree", "remove", "--force", path], cwd=ROOT, check=True)
 
 
-def made(commit: str | None, workspace: Path) -> None:
-    """All runs of one side, in one process with that side's code."""
+def run_side(commit: str | None, workspace: Path) -> None:
+    """Run all methods of one side, in one process with that side's code."""
     print(f"running {commit or 'the working tree'}", file=sys.stderr)
     with tree(commit) as path:
         env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DVC_ROOT")}
@@ -64,10 +64,10 @@ def made(commit: str | None, workspace: Path) -> None:
 
 
 def difference(one: Path, other: Path, name: str) -> str | None:
-    """The first number of a run that differs, in words."""
+    """Describe the first number of a run that differs; None if there is none."""
     tables = [pd.read_csv(side / "epochs" / f"{name}.csv") for side in (one, other)]
     if list(tables[0].columns) != list(tables[1].columns):
-        return f"other columns: {sorted(set(tables[0].columns) ^ set(tables[1].columns))}"
+        return f"different columns: {sorted(set(tables[0].columns) ^ set(tables[1].columns))}"
     for (step, a), (_, b) in zip(tables[0].iterrows(), tables[1].iterrows(), strict=False):
         for metric in a.index:
             if a[metric] != b[metric] and not (pd.isna(a[metric]) and pd.isna(b[metric])):
@@ -90,15 +90,15 @@ def main() -> int:
         sides = [Path(folder) / name for name in ("one", "other")]
         for commit, side in zip(commits, sides, strict=True):
             side.mkdir()
-            made(commit, side)
+            run_side(commit, side)
         names = [path.stem for path in sorted((sides[0] / "epochs").glob("*.csv"))]
-        found = {name: difference(*sides, name) for name in names if (sides[1] / "epochs" / f"{name}.csv").exists()}
-    for name, said in found.items():
-        if said:
-            print(f"{name}: {said}")
-    if not any(found.values()):
-        print(f"identical, {len(set(found) - {'original', 'retrained'})} methods")
-    return int(any(found.values()))
+        differences = {name: difference(*sides, name) for name in names if (sides[1] / "epochs" / f"{name}.csv").exists()}
+    for name, text in differences.items():
+        if text:
+            print(f"{name}: {text}")
+    if not any(differences.values()):
+        print(f"identical, {len(set(differences) - {'original', 'retrained'})} methods")
+    return int(any(differences.values()))
 
 
 if __name__ == "__main__":

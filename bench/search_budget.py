@@ -1,9 +1,9 @@
-"""Optuna's samplers at equal budget on digits, random search among them: the area under the front after the same number of epochs.
+"""Compare Optuna's samplers, random search among them, on digits: the hypervolume of the front after the same number of epochs.
 
     python bench/search_budget.py [--trials 30] [--seeds 3] [--workspace DIR] [--write]
 
-Budgets are epochs that ran, those of stopped and failed trials among them. --write: results/search_digits.csv. A search that was
-interrupted goes on in the same --workspace. Its rows go to a store in there, not to yours.
+Budgets count all epochs that ran, including those of pruned and failed trials. --write: results/search_digits.csv. An interrupted search
+resumes in the same --workspace. Its MLflow runs go to a store in that folder, not to yours.
 """
 
 import argparse
@@ -22,7 +22,7 @@ COLUMNS = ("sampler", "seed", "budget_epochs", "trials", "stopped", "hypervolume
 
 
 def one(sampler: str, seed: int, trials: int, workspace: Path) -> tuple[list[Any], float]:
-    """The trials of one search, and the original's utility."""
+    """Run one search; return its trials and the original's utility."""
     import optuna
 
     from lethe.config import loader as config
@@ -41,14 +41,14 @@ def one(sampler: str, seed: int, trials: int, workspace: Path) -> tuple[list[Any
 
 
 def within(trials: list[Any], budget: float) -> list[Any]:
-    """Those that had ended when so many epochs had run."""
-    spent, there = 0, []
+    """Select the trials that had ended after so many epochs."""
+    spent, ended = 0, []
     for trial in trials:
         spent += trial.user_attrs["ran"]
         if spent > budget:
             break
-        there.append(trial)
-    return there
+        ended.append(trial)
+    return ended
 
 
 def measure(trials: list[Any], original: float) -> tuple[int, int, float, float | None]:

@@ -1,10 +1,10 @@
-"""How fast unlearning is beside the ways people do it today, in one process on the machine at hand.
+"""Measure how fast unlearning is compared with common ways to write it, in one process on this machine.
 
     python bench/speed.py [--repeats 5] [--device auto] [--threads N] [--retain 640] [--growth] [--write results/speed_cpu.json]
 
-Hybrid-4 on random images, the same optimizer steps in every row, the rows alternating: (1) as the report's notebook writes it, (2) with the
-usual advice, (3) ours, and (3 tracked) with resume state and MLflow row, (4) the floor: as many bare steps on one batch that lies on the
-device. Needs torch, torchvision and numpy; where mlflow is missing too, (3 tracked) is left out. Needs no data, no network, no workspace.
+Hybrid-4 on random images, with the same optimizer steps in every variant, the variants alternating: (1) as in the report's notebook, (2)
+tuned by the usual advice, (3) Lethe, and (3 tracked) Lethe with resume state and MLflow, (4) as many bare steps on one batch on the device. Needs
+torch, torchvision and numpy; without mlflow, (3 tracked) is left out. Needs no data, no network, no workspace.
 """
 
 import argparse
@@ -46,17 +46,17 @@ from lethe.recipes.training import Training
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 SPLITS = ("retain", "forget", "validation", "test")
 ROWS = {
-    "notebook": "as the notebook: DataLoader with 2 workers, float32, .item() at each step, all splits measured each epoch",
-    "advice": "with the usual advice: persistent workers, pinned memory, channels last, autocast where it pays, no .item()",
-    "ours": "ours: the engine, measured each epoch",
-    "tracked": "ours, with resume state, epoch table, curves and MLflow row",
-    "floor": "the floor: as many bare optimizer steps on one resident batch, nothing measured",
+    "notebook": "the notebook: DataLoader with 2 workers, float32, `.item()` at each step, all splits measured each epoch",
+    "advice": "tuned by the usual advice: persistent workers, pinned memory, channels last, autocast where it pays, no `.item()`",
+    "ours": "Lethe's engine, measured each epoch",
+    "tracked": "Lethe with resume state, epoch table, curves and MLflow",
+    "floor": "bare optimizer steps on one batch in memory, nothing measured",
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """One setting in which all rows do the same steps."""
+    """A setting in which all variants take the same steps."""
 
     title: str
     batchnorm: Any
@@ -261,7 +261,7 @@ def tracked(setting: Setting) -> dict[str, float]:
 
 
 def start_up(repeats: int) -> dict[str, Any]:
-    """Seconds from the command line to the first step, where data, original and retrained model are there: the demo's digits."""
+    """Measure the seconds from the command line to the first step when data, original and retrained model exist: the demo's digits."""
     with tempfile.TemporaryDirectory() as folder:
         keys = {
             "method": "model_1",
@@ -274,7 +274,7 @@ def start_up(repeats: int) -> dict[str, Any]:
         words = [word for key, value in keys.items() for word in (f"--{key}", value)]
         command = [sys.executable, str(Path(__file__).parents[1] / "src" / "demo.py"), *words]
         took = []
-        for _ in range(repeats + 1):  # the first makes what the others find
+        for _ in range(repeats + 1):  # the first run creates what the others use
             began, said, seconds = time.perf_counter(), "", 0.0
             with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
                 for said in run.stderr or ():
@@ -287,7 +287,7 @@ def start_up(repeats: int) -> dict[str, Any]:
 
 
 def floor(setting: Setting) -> dict[str, float]:
-    """Bare steps on one batch; where frozen layers are computed once, on one batch of what they give. A CUDA graph where there is CUDA."""
+    """Take bare steps on one batch, or on one batch of cached features if frozen layers are cached; as a CUDA graph on a GPU."""
     data, network = setting.data(), setting.network()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9, weight_decay=0.0005)
     batch = next(data.batches("retain", setting.case.batch_size, 0, 0))
@@ -343,7 +343,7 @@ def peak_reset(device: torch.device) -> None:
 
 
 def peak_mib(device: torch.device) -> float | None:
-    """Of the device, or of this process without its workers; None where the system doesn't say."""
+    """Peak memory of the device, or of this process without its workers; None if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     with contextlib.suppress(OSError, StopIteration):
@@ -353,7 +353,7 @@ def peak_mib(device: torch.device) -> float | None:
 
 
 def measure(setting: Setting, rows: dict[str, Callable[[Setting], dict[str, float]]], repeats: int) -> dict[str, list[dict[str, Any]]]:
-    """Every row once, then every row again: what the machine does meanwhile falls on all of them."""
+    """Run all variants in turn, `repeats` times, so that other load on the machine affects all of them alike."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
     for repeat in range(-1, repeats):  # the first time is warming up
         for name, row in rows.items():
@@ -368,7 +368,7 @@ def measure(setting: Setting, rows: dict[str, Callable[[Setting], dict[str, floa
 
 
 def summary(setting: Setting, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A line for each row: medians of the repeats, ratios of the medians."""
+    """Summarise each variant: medians of the repeats, ratios of the medians."""
 
     def middle(name: str, key: str) -> float:
         return statistics.median(run[key] for run in runs[name])
@@ -399,7 +399,7 @@ def summary(setting: Setting, runs: dict[str, list[dict[str, Any]]]) -> list[dic
 
 
 def growth(device: torch.device, precision: torch.dtype) -> list[dict[str, Any]]:
-    """Ours alone, with the demo's small network: one hybrid epoch over more images, and over larger shares of them to forget."""
+    """Time Lethe with the demo's small network: one hybrid epoch over more images, and over larger shares of them to forget."""
     lines = []
     for total, share in ((5_000, 0.1), (15_000, 0.1), (45_000, 0.1), (15_000, 0.01), (15_000, 0.5)):
         forget = round(total * share)
@@ -429,7 +429,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--retain", type=int, help="retain images; default 640, on a GPU 45,000")
     parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--growth", action="store_true", help="also how time and memory grow with the data")
+    parser.add_argument("--growth", action="store_true", help="also measure how time and memory grow with the data")
     parser.add_argument("--write", type=Path, help="every run and the machine, as JSON")
     asked = parser.parse_args()
     if asked.threads:
@@ -439,8 +439,8 @@ def main() -> None:
     retain = asked.retain or (45_000 if device.type == "cuda" else 640)
     sizes = {"retain": retain, "forget": max(128, retain // 9), "validation": max(128, retain // 9), "test": max(128, retain // 9)}
     cases = [
-        Case("Hybrid-4, statistics of all BatchNorm move (the report's way)", "train", 0.5, sizes),
-        Case("only the head trains, batchnorm: eval_frozen", "eval_frozen", 1.0, sizes),
+        Case("Hybrid-4, all BatchNorm statistics updated (as in the report)", "train", 0.5, sizes),
+        Case("only the head is trained, batchnorm: eval_frozen", "eval_frozen", 1.0, sizes),
     ]
     functions = {
         "notebook": partial(today, advised=False),

@@ -126,15 +126,6 @@ def readme() -> str:
     return before + BEGIN + "\n" + speed() + END + behind
 
 
-VARIANTS = {
-    "notebook": "the notebook: DataLoader with 2 workers, float32, `.item()` at each step, all splits measured each epoch",
-    "advice": "tuned by the usual advice: persistent workers, pinned memory, channels last, autocast where it pays, no `.item()`",
-    "ours": "Lethe's engine, measured each epoch",
-    "tracked": "Lethe with resume state, epoch table, curves and MLflow",
-    "floor": "bare optimizer steps on one batch in memory, nothing measured",
-}
-
-
 def speed() -> str:
     """Format the benchmark's results: the machine, a table for each case, the overhead of observing a run."""
     results = json.loads(SPEED.read_text())
@@ -152,7 +143,7 @@ def speed() -> str:
         for line in case["lines"]:
             shares = [f"{line[key]:.0%}" for key in ("steps_share_of_floor", "evaluation_share")]
             numbers = [f"{line['images_per_second']:.0f}", f"{line['times_notebook']:.2f}", f"{line['times_advice']:.2f}", *shares]
-            lines.append(f"| {VARIANTS[line['row']]} | " + " | ".join(numbers) + " |")
+            lines.append(f"| {results['rows'][line['row']]} | " + " | ".join(numbers) + " |")
         lines.append("")
     overheads = [line["watching_share"] for case in cases for line in case["lines"] if "watching_share" in line]
     if overheads and "start_up" in results:

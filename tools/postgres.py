@@ -1,5 +1,5 @@
-"""A PostgreSQL to try things out: `python tools/postgres.py` starts one in a temporary folder, on this machine alone, says its address
-and removes it at Ctrl-C. Needs PostgreSQL's own programs (Debian: apt-get install postgresql)."""
+"""A temporary PostgreSQL: `python tools/postgres.py` starts one in a temporary folder, reachable from this machine only, prints its address
+and removes it at Ctrl-C. Needs PostgreSQL's programs (Debian: apt-get install postgresql)."""
 
 import contextlib
 import os
@@ -17,19 +17,19 @@ from pathlib import Path
 
 
 def programs() -> Path | None:
-    """The folder that holds initdb and postgres; Debian does not put it on PATH."""
+    """Find the folder of initdb and postgres, which Debian does not put on PATH; None if they are not installed."""
     installed = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     found = shutil.which("initdb")
     return max(installed, key=lambda path: float(path.parent.name), default=Path(found).parent if found else None)
 
 
 class Server:
-    """One database, lethe, of one user, lethe, with a password that is made up. It can be killed and started again."""
+    """A server with one database, lethe, and one user, lethe, with a random password. It can be killed and started again."""
 
     def __init__(self, folder: Path, password: str = "") -> None:
         where = programs()
         if where is None:
-            raise FileNotFoundError("PostgreSQL's initdb is not here; Debian: apt-get install postgresql")
+            raise FileNotFoundError("PostgreSQL's initdb is not installed; Debian: apt-get install postgresql")
         self.programs, self.folder, self.password = where, folder / "data", password or secrets.token_hex(8)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -53,14 +53,14 @@ class Server:
     def start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
         log = self.folder.parent / "log"
-        for _ in range(20):  # behind a kill its children take a moment to see it
+        for _ in range(20):  # after a kill its children take a moment to notice
             with contextlib.suppress(subprocess.CalledProcessError):
                 return self._run("pg_ctl", "-D", self.folder, "-l", log, "-w", "-o", options, "start")
             time.sleep(0.5)
         raise RuntimeError(log.read_text())
 
     def kill(self) -> None:
-        """As `kill -9` does."""
+        """Kill it as `kill -9` does."""
         os.kill(int((self.folder / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
 
     def stop(self) -> None:
@@ -97,7 +97,7 @@ if __name__ == "__main__":
     try:
         with server() as running:
             print(f"export PGPASSWORD={running.password}", f"--search.storage postgresql://lethe@127.0.0.1:{running.port}/lethe", sep="\n")
-            print("Ctrl-C ends it, and removes all that it holds", file=sys.stderr)
+            print("Ctrl-C stops it and deletes its data", file=sys.stderr)
             signal.pause()
     except FileNotFoundError as error:
         sys.exit(f"error: {error}")
