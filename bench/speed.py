@@ -3,8 +3,8 @@
     python bench/speed.py [--repeats 5] [--device auto] [--threads N] [--retain 640] [--growth] [--write results/speed_cpu.json]
 
 Hybrid-4 on random images, with the same optimizer steps in every variant, the variants alternating: (1) as in the report's notebook, (2)
-tuned by the usual advice, (3) Lethe, and (3 tracked) Lethe with resume state and MLflow, (4) as many bare steps on one batch on the device. Needs
-torch, torchvision and numpy; without mlflow, (3 tracked) is left out. Needs no data, no network, no workspace.
+tuned by the usual advice, (3) Lethe, and (3 tracked) Lethe with resume state and MLflow, (4) as many bare steps on one batch on the
+device. Needs torch, torchvision and numpy; without mlflow, (3 tracked) is left out. Needs no data, no network, no workspace.
 """
 
 import argparse
