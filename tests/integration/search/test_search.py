@@ -90,7 +90,7 @@ def test_a_search_and_its_rows(searched: Project) -> None:
 def test_every_trial_can_be_read_both_ways(searched: Project) -> None:
     """oracle_free searched, yet what oracle would have said of each trial is known: a retrained model lies there."""
     reference = json.loads((searched.root / "scores/retrained.json").read_text())["accuracy"]
-    table = list(csv.DictReader((searched.root / "search/hybrid_4/trials.csv").open()))
+    table = list(csv.DictReader(io.StringIO((searched.root / "search/hybrid_4/trials.csv").read_text())))
     for trial, row in zip(trials(searched), table, strict=True):
         apart = [abs(trial["measured"][f"{split}.accuracy"] - reference[split]) for split in ("retain", "forget", "validation")]
         assert float(row["oracle"]) == pytest.approx(sum(apart) / 3, abs=1e-4)
@@ -117,7 +117,7 @@ def test_the_winner_is_run_anew_and_what_choosing_cost_is_said(searched: Project
     able = {reading: [t for t in found if t["measured"]["utility"] >= floor[reading] - 1e-4] for reading in floor}
     assert best
     assert sorted(best) == sorted(reading for reading, ones in able.items() if ones)
-    fresh = list(csv.DictReader((searched.root / "search/hybrid_4/fresh.csv").open()))
+    fresh = list(csv.DictReader(io.StringIO((searched.root / "search/hybrid_4/fresh.csv").read_text())))
     above = next(row for row in searched.rows() if row["name"] == "search/hybrid_4")
     said = (searched.root / "stderr").read_text()
     for reading, of in best.items():
