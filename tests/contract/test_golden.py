@@ -87,7 +87,7 @@ def of_reading() -> Numbers:
         "features": summary(vectors.numpy()),
         "probe": summary(features.probe(vectors.numpy(), data.labels_N.numpy(), retain, 10)),
         "perturbed": summary(predict.perturbed(network(), data, index[:8], ids, (0.01, 0.3)).numpy()),
-        "relearned": summary(reading.relearned(network(), data, (phase,))),
+        "relearned": summary(reading.relearn(network(), data, (phase,))),
     }
 
 

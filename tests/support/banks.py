@@ -25,5 +25,5 @@ def fake(here: Prepared, seed: int, kind: str = "retrained", leak: float = 0.0) 
         split[here.splits[part]] = number
     logits = np.random.default_rng(seed).normal(size=(len(ids), len(here.images.classes))).astype(np.float32)
     logits[np.arange(len(ids)), labels] += 2 + leak * (split == 1)
-    about = bank.asked(here, kind, seed) | {"model": f"{seed:064x}"}
+    about = bank.metadata(here, kind, seed) | {"model": f"{seed:064x}"}
     return LogitsTable("fake", ids, labels, split, logits, {}, about)

@@ -75,7 +75,7 @@ def train_bank(config: Config) -> None:
         RunFailed: a model diverged, or another process trains the bank.
     """
     prepared = prepare(config)
-    folder = bank.home(prepared)
+    folder = bank.folder(prepared)
     if not (readme := folder.parent / "README.txt").exists():  # DVC warns of an empty folder
         write_text(readme, README)
     wanted = {kind: getattr(config, stage).seeds for kind, stage in STAGE.items()}
@@ -84,7 +84,7 @@ def train_bank(config: Config) -> None:
         log(f"bank {folder.name}: {number} {kind} requested, {number - len(missing[kind])} already trained")
     for kind in STAGE:
         tables = bank.tables(prepared, kind)  # before anything is trained: raises where one does not belong
-        if other := sum(table.about.get("reading") != read_model.way(prepared) for table in tables):
+        if other := sum(table.about.get("reading") != read_model.reading_hash(prepared) for table in tables):
             log(
                 f"{other} of the {len(tables)} existing {kind} tables were computed in another way than now (the code or evaluate.* has "
                 f"changed), so measures may lack columns; delete {folder} to have this command make all of them again"
@@ -136,7 +136,10 @@ def _run(unit: WorkUnit) -> None:
         path = bank.path(prepared, kind, seed)
         if path.exists():  # an earlier process was stopped between two tables
             continue
-        about = bank.asked(prepared, kind, seed) | {"model": checkpoint.weights_hash(tensors), "reading": read_model.way(prepared)}
+        about = bank.metadata(prepared, kind, seed) | {
+            "model": checkpoint.weights_hash(tensors),
+            "reading": read_model.reading_hash(prepared),
+        }
         table = read_model.read(prepared, str(RunId(kind, seed)), tensors, about)
         note = unit.folder / f"{seed}.row.json"
         previous = read_json(note) if note.exists() else None

@@ -51,7 +51,7 @@ def evaluate(config: Config, names: Sequence[str] = (), again: bool = True) -> N
             references.weights(prepared, kind)
     failed = _add_shadow_models(prepared, names)
     for name in names:
-        scores.scores(prepared, name, anew=again)
+        scores.scores(prepared, name, recompute=again)
     for name in methods:
         for each in _with_seeds(prepared, name):
             run_logging.add_scores(prepared, each)

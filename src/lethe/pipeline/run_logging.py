@@ -160,7 +160,7 @@ def log_time(run_log: RunLog, prepared: Prepared, name: str, result: str, second
     path, retrained = prepared.layout.weights("retrained"), None
     if name not in STAGE and path.exists():
         retrained = short(checkpoint.model_hash(path))
-    took = timing.took(prepared.layout, prepared.compute, name, result, seconds, retrained)
+    took = timing.record_cost(prepared.layout, prepared.compute, name, result, seconds, retrained)
     share = took.share_of_retrain
     run_log.metrics({"seconds": took.seconds, "share_of_retrain": share, "peak_memory": took.peak_bytes}, step=step)
     if share is not None and share > LARGEST_SHARE:
@@ -182,7 +182,7 @@ def log_references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: C
     """
     for name in names:
         path = prepared.layout.weights(name)
-        older = name in rescored or not scores.fresh(prepared, name)
+        older = name in rescored or not scores.is_current(prepared, name)
         known = tags(prepared, name) | {"result": artifacts.result_hash(prepared, name)}
         provenance = {"provenance": checkpoint.metadata(path)["provenance"]} if path.exists() else {}  # its table may be all there is
         params = prepared.config.resolved(name) | provenance

@@ -149,7 +149,7 @@ def start(
         state = resume.load(own.compute.device) or State()
         if resume.history:
             log(f"{planned}: resuming after epoch {state.global_epoch}")
-        timing.watch(own.compute)
+        timing.reset_peak_memory(own.compute)
         with run_logging.open_run(own, planned, short(weights), resume, launched=launched, parent=parent) as run_log:
             try:
                 with Progress(planned.recipe, own.data, str(planned)) as progress:

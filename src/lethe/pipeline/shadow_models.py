@@ -179,7 +179,7 @@ class ShadowModel:
         own |= {"how": how} | {name: here.hashes[name] for name in ("data", "split")}
         if self.kind == LEARNED:
             return own
-        return own | {"learned": self.learned.hash, "reading": read_model.code()}
+        return own | {"learned": self.learned.hash, "reading": read_model.arithmetic_hash()}
 
     @property
     def hash(self) -> str:

@@ -18,7 +18,7 @@ BANK_SEEDS = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrain
 
 def prepare(config: Config) -> None:
     """Write images, labels, ids and the four splits to data/ in the workspace, and print their sizes."""
-    prepared = preparation.prepare(config, anew=True)
+    prepared = preparation.prepare(config, replace=True)
     counts = ", ".join(f"{name} {len(index):,}" for name, index in prepared.splits.items())
     print(f"{prepared.layout.data}: {len(prepared.images.classes)} classes; {counts}")
 

@@ -15,7 +15,7 @@ from lethe.reporting.card_content import make_card
 from lethe.tracking.run_log import RunLog
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import planned_results
-from lethe.workspace.prepare import lying
+from lethe.workspace.prepare import load_existing
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 
@@ -31,7 +31,7 @@ def write_cards(config: Config) -> None:
     names = [str(run) for run in planned_results(config)]
     for name in names:
         _require_files(config, name)
-    prepared = lying(config)
+    prepared = load_existing(config)
     for name in names:
         content = make_card(prepared, name)
         path = prepared.layout.card(name, short(content["request"]["hash"]))

@@ -16,7 +16,7 @@ from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import published
 from lethe.workspace import scores
 from lethe.workspace.layout import Layout
-from lethe.workspace.prepare import lying
+from lethe.workspace.prepare import load_existing
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 
@@ -68,7 +68,7 @@ def read(config: Config) -> ReportData:
     layout = Layout(config.workspace)
     if not _names(layout):
         raise UserError(f"{layout.all_scores} holds no scores; {repair_command('unlearn', config)} creates some")
-    prepared = lying(config)
+    prepared = load_existing(config)
     images, split = prepared.images, prepared.hashes["split"]
     sizes = {name: len(index) for name, index in prepared.splits.items()}
     runs = {name: _accuracies(config, name, split) for name in _names(layout)}

@@ -63,7 +63,7 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
         return _cached(path, name)
     metadata = checkpoint.metadata(weights)
     _require(prepared, weights, metadata, ["data"] if name in STAGE else ["data", "split"])
-    wanted = {"model": checkpoint.model_hash(weights), "split": prepared.hashes["split"], "reading": read_model.way(prepared)}
+    wanted = {"model": checkpoint.model_hash(weights), "split": prepared.hashes["split"], "reading": read_model.reading_hash(prepared)}
     wanted |= {key: metadata[key] for key in ("recipe", seed_aggregation.KEY) if key in metadata}
     if path.exists():
         found = checkpoint.metadata(path)

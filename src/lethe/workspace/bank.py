@@ -1,8 +1,8 @@
-"""The reference bank: originals and retrained models that differ in their seed alone, each kept as its logits table.
+"""The reference bank: originals and retrained models that differ in their seed alone, each stored as its logits table.
 
-They stand in bank/<key>/<kind>.seed<k>.safetensors; the key is a hash of all that makes them but their seed, so other data or another
-recipe is another folder, and the old one stays. Weights are not kept: what measures want of a model stands in its table. Seeds are those
-behind run.seed, whose own models stand in models/ and are held out of the bank."""
+A table is bank/<key>/<kind>.seed<k>.safetensors. The key is a hash of everything that makes the models except their seed, so other data
+or another recipe is another folder, and the old one is kept. Weights are not stored: all that measures need is in the table. The seeds
+are those after run.seed, whose own models are in models/ and not part of the bank."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from lethe._util.errors import UserError
 from lethe._util.files import digest, short
 from lethe.config.loader import STAGE
-from lethe.evaluation import logits_table as table
+from lethe.evaluation import logits_table
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.workspace.provenance import mismatch
 from lethe.workspace.settings import repair_command
@@ -18,41 +18,49 @@ from lethe.workspace.workspace import Prepared
 
 
 def key(prepared: Prepared) -> str:
-    """What two models of a bank have in common: images, splits, architecture, both recipes, precision."""
+    """Return the name of the bank for these settings: a hash of images, splits, architecture, both recipes and precision."""
     config = prepared.config
     recipes = (repr(config.reference_recipe(kind)) for kind in STAGE)
     how = f"{config.data.mean} {config.data.std} {config.run.precision}"
     return short(digest([prepared.hashes["data"], prepared.hashes["split"], config.model.architecture, *recipes, how]))
 
 
-def home(prepared: Prepared) -> Path:
+def folder(prepared: Prepared) -> Path:
+    """Return the bank's folder, which need not exist."""
     return prepared.layout.bank(key(prepared))
 
 
 def path(prepared: Prepared, kind: str, seed: int) -> Path:
+    """Return the file of a model; `kind`: original or retrained."""
     return prepared.layout.bank_logits(key(prepared), kind, seed)
 
 
-def asked(prepared: Prepared, kind: str, seed: int) -> dict[str, str]:
-    """What a table says of its model."""
+def metadata(prepared: Prepared, kind: str, seed: int) -> dict[str, str]:
+    """Return what a table must say of its model: kind, seed, architecture, hashes of images and splits, recipe."""
     known = {"kind": kind, "seed": str(seed), "architecture": prepared.config.model.architecture}
     return known | prepared.hashes | {"recipe": repr(prepared.config.reference_recipe(kind))}
 
 
 def tables(prepared: Prepared, kind: str) -> list[LogitsTable]:
-    """All models of a kind in the bank of these settings, by seed; without the one of run.seed, which is held out.
+    """Return the logits tables of a kind in the bank of these settings, by seed, without that of run.seed.
 
-    Raises UserError, naming both sides, where a file was made from other images, splits or by another recipe."""
+    Args:
+        prepared: the images and splits.
+        kind: original or retrained.
+
+    Raises:
+        UserError: a file was made from other images, splits or by another recipe; the message names both sides.
+    """
     found = {}
     for seed, file in prepared.layout.bank_seeds(key(prepared), kind).items():
         if seed != prepared.config.run.seed:
             found[seed] = _read(file, file.stat().st_mtime_ns)
-            wanted = asked(prepared, kind, seed)
+            wanted = metadata(prepared, kind, seed)
             wrong = mismatch(wanted, found[seed].about)
             if wrong:
-                there, here = (short(str(said.get(wrong[0]))) for said in (found[seed].about, wanted))
+                theirs, ours = (short(str(about.get(wrong[0]))) for about in (found[seed].about, wanted))
                 raise UserError(
-                    f"{file} does not belong to this bank: its {wrong[0]} is {there}, these settings have {here}; "
+                    f"{file} does not belong to this bank: its {wrong[0]} is {theirs}, these settings have {ours}; "
                     f"delete it, and {repair_command('bank', prepared.config)} makes its own"
                 )
     return [found[seed] for seed in sorted(found)]
@@ -60,5 +68,5 @@ def tables(prepared: Prepared, kind: str) -> list[LogitsTable]:
 
 @lru_cache(maxsize=1024)
 def _read(file: Path, changed: int) -> LogitsTable:
-    """Kept with what was worked out of it while the file does not change."""
-    return table.read(file, str(file))
+    """Read a table once while its file does not change, with what was computed from it."""
+    return logits_table.read(file, str(file))

@@ -16,52 +16,61 @@ from lethe.workspace.settings import as_words, record, record_data, recorded, re
 from lethe.workspace.workspace import Prepared
 
 
-def prepare(config: Config, anew: bool = False) -> Prepared:
-    """data/{train,held_out}.json and data/splits/*.csv, where missing. `anew` (the stage itself) replaces what does not belong;
-    else that is an error. data/images.safetensors is but a copy that is read faster: made anew when its source has changed."""
+def prepare(config: Config, replace: bool = False) -> Prepared:
+    """Return the images and splits, and write those of their files that are missing.
+
+    data/images.safetensors is only a copy that is faster to read: it is written again when its source has changed.
+
+    Args:
+        config: what they must be.
+        replace: write files that hold other images or splits again; otherwise they are an error.
+
+    Raises:
+        UserError: the files hold other images or splits, and `replace` is False; the message names the command that replaces them.
+    """
     asked = config.data
     where: Any = {"root": config.path(asked.root) if asked.root else None, "image_size": asked.image_size, "limit": asked.limit}
     layout = Layout(config.workspace)
     folder = layout.data
-    kept = Layout(config.path(config.run.workspace))  # one for all the copies that DVC makes of a checkout
-    path = kept.images
+    shared = Layout(config.path(config.run.workspace))  # one for all copies that DVC makes of a checkout
+    path = shared.images
     listing = sources.listing(asked.source, **where)
-    images, was = load_images(path) if path.exists() else (None, "")
-    others = f"{folder} holds other images than data.source {asked.source} asks for; {_or_give(config)}makes it anew"
-    if not anew and recorded(config).get("data.source", asked.source) != asked.source:
-        raise UserError(others)  # before they are fetched
-    if images is None or was != listing:
+    images, listed = load_images(path) if path.exists() else (None, "")
+    other_images = f"{folder} holds other images than data.source {asked.source} asks for; {_repair(config)} replaces them"
+    if not replace and recorded(config).get("data.source", asked.source) != asked.source:
+        raise UserError(other_images)  # before they are fetched
+    if images is None or listed != listing:
         log(f"reading {asked.source} images")
-        images, was = sources.read(asked.source, **where, cache=kept.data), ""
+        images, listed = sources.read(asked.source, **where, cache=shared.data), ""
     prepared = Prepared(config, images, splits.draw(images, _request(config), asked.seed))
-    about = {layout.about(part): said for part, said in _about(prepared).items()}
-    if not anew:
-        if any(file.exists() and read_json(file) != said for file, said in about.items()):
-            raise UserError(others)
-        there = splits.read(layout.splits, images) if (layout.splits).exists() else None
-        if there and splits.split_hash(there, images) != prepared.hashes["split"]:
-            raise UserError(f"{layout.splits} holds other splits than data.forget and data.seed ask for; {_or_give(config)}draws them anew")
-    if was != listing:
+    about = {layout.about(part): content for part, content in _about(prepared).items()}
+    if not replace:
+        if any(file.exists() and read_json(file) != content for file, content in about.items()):
+            raise UserError(other_images)
+        stored = splits.read(layout.splits, images) if layout.splits.exists() else None
+        if stored and splits.split_hash(stored, images) != prepared.hashes["split"]:
+            raise UserError(
+                f"{layout.splits} holds other splits than data.forget and data.seed ask for; {_repair(config)} draws them again"
+            )
+    if listed != listing:
         save_images(images, path, listing)
-    for file, said in about.items():
-        if anew or not file.exists():
-            write_json(file, said)
-    if anew or not (layout.splits).exists():
+    for file, content in about.items():
+        if replace or not file.exists():
+            write_json(file, content)
+    if replace or not layout.splits.exists():
         splits.write(prepared.splits, images, layout.splits)
-    record_data(config, prepared.hashes["data"], anew)
-    unseen = layout.gitignore
-    if config.workspace.resolve() != root().resolve() and not unseen.exists():
-        write_text(unseen, "*\n")  # no `git add -A` takes someone's images, nor the request to forget them
+    record_data(config, prepared.hashes["data"], replace)
+    if config.workspace.resolve() != root().resolve() and not layout.gitignore.exists():
+        write_text(layout.gitignore, "*\n")  # no `git add -A` takes someone's images, nor the request to forget them
     return prepared
 
 
-def lying(config: Config) -> Prepared:
-    """The images and splits that lie in the workspace, whatever the configuration asks for; fetched by it where there are none."""
+def load_existing(config: Config) -> Prepared:
+    """Return the images and splits on disk, whatever the configuration asks for; without any, as `prepare` does."""
     layout = Layout(config.workspace)
-    kept = layout.images
-    if not kept.exists():
+    if not layout.images.exists():
         return prepare(config)
-    images, _ = load_images(kept)
+    images, _ = load_images(layout.images)
     return Prepared(config, images, splits.read(layout.splits, images))
 
 
@@ -71,7 +80,7 @@ def remember(prepared: Prepared, *prefixes: str) -> None:
 
 
 def _about(prepared: Prepared) -> dict[str, Any]:
-    """What DVC hashes in place of the images, whose copy holds file times: an original depends on the first alone."""
+    """Return what DVC hashes in place of the images, whose copy holds file times. An original depends on `train` alone."""
     images = prepared.images
     n = images.train
     held_out = digest([images.labels[n:].astype("<i8").tobytes(), images.pixels[n:].tobytes()])
@@ -86,6 +95,7 @@ def _request(config: Config) -> DeletionRequest:
     return DeletionRequest(forget.fraction, forget.count, forget.classes, config.path(forget.ids) if forget.ids else None)
 
 
-def _or_give(config: Config) -> str:
-    told = shlex.join(as_words({key: text for key, text in recorded(config).items() if not key.startswith("methods.")}))
-    return f"{f'it was made with {told}, so give that, or ' if told else ''}{repair_command('prepare', config)} "
+def _repair(config: Config) -> str:
+    """Return what the user can do: give the keys again that are recorded but not applied, or replace the files."""
+    keys = shlex.join(as_words({key: text for key, text in recorded(config).items() if not key.startswith("methods.")}))
+    return f"{f'it was made with {keys}, so give that, or ' if keys else ''}{repair_command('prepare', config)}"

@@ -1,4 +1,6 @@
-"""What a model scores: its logits table, read once in float32, and every measure of it. The only reader of the test split."""
+"""Score files: every measure of a logits table, compared with the tables of the original and of retrained models.
+
+With `artifacts` the only reader of the test split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +10,7 @@ from typing import Any
 from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, short, write_json
 from lethe.config.loader import STAGE
-from lethe.evaluation import catalogue, registry
-from lethe.evaluation import seed_aggregation as seeds
+from lethe.evaluation import catalogue, registry, seed_aggregation
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.score import Score, accuracy_and_loss, measure_results, score_model
@@ -21,23 +22,32 @@ from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
 
-def scores(prepared: Prepared, name: str, anew: bool = False) -> Score:
-    """The score of a run, from scores/<name>.json.
+def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
+    """Return the score of a run, from scores/<name>.json.
 
-    It is computed if the file is missing, belongs to other logits tables than exist now, or `anew`; that needs a model only if a table is
-    missing. The score of a method with several seeds holds their means (`seed_aggregation.aggregate`)."""
+    It is computed if the file is missing or belongs to other logits tables than exist now; that needs a model only if a table is missing.
+    The score of a method with several seeds holds their means (`seed_aggregation.aggregate`).
+
+    Args:
+        prepared: the images and splits.
+        name: the run.
+        recompute: compute it even if the file is current.
+
+    Raises:
+        UserError: the run does not exist, or its files do not belong together.
+    """
     for reference in prepared.config.run.measures or ():
         registry.load(reference)
     model = artifacts.logits(prepared, name)
-    if several := seeds.listed(model.about):
-        return _several(prepared, name, several, anew)
-    beside = _beside(prepared, model)
-    path, of = prepared.layout.scores(name), beside.of
-    known = read(path) if path.exists() else None
-    if not anew and known and known.tables == of:
-        return known
-    score = replace(score_model(beside.model, beside.references, beside.original, beside.unlearned), tables=of)
-    if score != known:  # else the file keeps its modification time
+    if several := seed_aggregation.listed(model.about):
+        return _mean_score(prepared, name, several, recompute)
+    compared = _compared(prepared, model)
+    path, tables = prepared.layout.scores(name), compared.hashes
+    stored = read(path) if path.exists() else None
+    if not recompute and stored and stored.tables == tables:
+        return stored
+    score = replace(score_model(compared.model, compared.references, compared.original, compared.unlearned), tables=tables)
+    if score != stored:  # else the file keeps its modification time
         write_json(path, score.to_json())
     return score
 
@@ -47,58 +57,63 @@ def read(path: Path) -> Score:
     return Score.from_json(read_json(path), str(path))
 
 
-def _several(prepared: Prepared, name: str, several: Mapping[int, str], anew: bool) -> Score:
+def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompute: bool) -> Score:
+    """Return the score that stands for several seeds; `seeds`: seed -> short hash of its weights."""
     run = RunId.parse(name)
-    each = {seed: scores(prepared, str(run.with_seed(seed)), anew) for seed in several}
-    for seed, weights_ in several.items():
-        if each[seed].tables["model"] != weights_:
-            again = repair_command("unlearn", prepared.config, method=name)
-            raise UserError(
-                f"{name}: the model of seed {seed} is {each[seed].tables['model']}, and {weights_} belongs to the others; {again} mends it"
-            )
+    each = {seed: scores(prepared, str(run.with_seed(seed)), recompute) for seed in seeds}
+    for seed, weights in seeds.items():
+        if each[seed].tables["model"] != weights:
+            repair, found = repair_command("unlearn", prepared.config, method=name), each[seed].tables["model"]
+            raise UserError(f"{name}: the model of seed {seed} is {found}, and {weights} belongs to the others; {repair} repairs it")
     first, model = next(iter(each.values())), artifacts.logits(prepared, name)
-    beside = {seed: there_ for seed in several if (there_ := retrained(prepared, seed))}
-    path, of = prepared.layout.scores(name), {**first.tables} | _read_as(model)
-    of["seeds"] = {str(seed): one.tables for seed, one in each.items()}
-    known = read(path) if path.exists() else None
-    if not anew and known and known.tables == of:
-        return known
-    mean = seeds.aggregate(each, beside)
-    all_ = _beside(prepared, model, [artifacts.logits(prepared, str(run.with_seed(seed))) for seed in several])
-    context = EvaluationContext(all_.model, all_.references, all_.original, all_.unlearned)
-    together = [each for each in catalogue.all_measures() if each.of_several]
-    alone = {each.id for each in together}  # a single seed has no value for these
-    measures = {id_: result for id_, result in mean.measures.items() if id_ not in alone} | measure_results(context, together)
+    paired = {seed: accuracy for seed in seeds if (accuracy := paired_reference(prepared, seed))}
+    path, tables = prepared.layout.scores(name), {**first.tables} | _reading(model)
+    tables["seeds"] = {str(seed): one.tables for seed, one in each.items()}
+    stored = read(path) if path.exists() else None
+    if not recompute and stored and stored.tables == tables:
+        return stored
+    mean = seed_aggregation.aggregate(each, paired)
+    compared = _compared(prepared, model, [artifacts.logits(prepared, str(run.with_seed(seed))) for seed in seeds])
+    context = EvaluationContext(compared.model, compared.references, compared.original, compared.unlearned)
+    of_several = [measure for measure in catalogue.all_measures() if measure.of_several]
+    ids = {measure.id for measure in of_several}  # a single seed has no value for these
+    measures = {id_: result for id_, result in mean.measures.items() if id_ not in ids} | measure_results(context, of_several)
     tier = registry.highest_tier(len(context.references), len(context.unlearned))
-    score = replace(mean, measures=measures, tier=tier, tables=of)
-    if score != known:
+    score = replace(mean, measures=measures, tier=tier, tables=tables)
+    if score != stored:
         write_json(path, score.to_json())
     return score
 
 
-def retrained(prepared: Prepared, seed: int | None = None) -> dict[str, float] | None:
-    """Accuracies by split of the retrained model that a result of this seed is paired with: the bank's of that seed, else the one there
-    is; None where there is none."""
-    for made in bank.tables(prepared, "retrained") if seed is not None else ():
-        if made.about["seed"] == str(seed):
-            return accuracy_and_loss(made)[0]
+def paired_reference(prepared: Prepared, seed: int) -> dict[str, float] | None:
+    """Return the accuracies (percent, by split) of the retrained model that a result of a seed is compared with.
+
+    It is the bank's model of the same seed, else models/retrained; None without either."""
+    for table in bank.tables(prepared, "retrained"):
+        if table.about["seed"] == str(seed):
+            return accuracy_and_loss(table)[0]
     if not artifacts.available(prepared, "retrained"):
         return None
     return {**scores(prepared, "retrained").accuracy}
 
 
-def fresh(prepared: Prepared, name: str) -> bool:
-    """Whether the score file is there, and of the tables that are there now."""
+def is_current(prepared: Prepared, name: str) -> bool:
+    """Whether a run has a score file that belongs to the logits tables that exist now."""
     path = prepared.layout.scores(name)
-    return path.exists() and read(path).tables == _beside(prepared, artifacts.logits(prepared, name)).of
+    return path.exists() and read(path).tables == _compared(prepared, artifacts.logits(prepared, name)).hashes
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A model's table and those that it is measured beside, as far as they are there.
+class Compared:
+    """A model's logits table and those that it is compared with, as far as they exist.
 
-    `references`: the bank where there is one, else the retrained model, which is none of its own: it takes a second one to say how far
-    apart two of them are. `unlearned`: of several seeds those of all, of the original the bank's."""
+    Attributes:
+        model: its table.
+        references: of retrained models: the bank's, else that of models/retrained. The latter is no reference of its own: how far apart
+            two retrained models are takes a second one.
+        original: of the model before unlearning.
+        unlearned: of a result of several seeds all of theirs, of the original it and the bank's originals.
+    """
 
     model: LogitsTable
     references: Sequence[LogitsTable]
@@ -106,40 +121,40 @@ class Beside:
     unlearned: Sequence[LogitsTable]
 
     @property
-    def of(self) -> dict[str, Any]:
-        """Which tables, by short hashes of the weights they were read from; and how, for what they hold beside logits."""
-        found: dict[str, Any] = {"model": _short(self.model)} | _read_as(self.model)
+    def hashes(self) -> dict[str, Any]:
+        """Short hashes of the weights that the tables were read from, and of the way of reading: what a score file belongs to."""
+        hashes: dict[str, Any] = {"model": _weights(self.model)} | _reading(self.model)
         if self.original:
-            found["original"] = _short(self.original)
+            hashes["original"] = _weights(self.original)
         if len(self.references) == 1:
-            found["retrained"] = _short(self.references[0])
+            hashes["retrained"] = _weights(self.references[0])
         elif self.references:
-            found["bank"] = {"models": len(self.references), "hash": short(digest(map(_short, self.references)))}
+            hashes["bank"] = {"models": len(self.references), "hash": short(digest(map(_weights, self.references)))}
         if self.unlearned:
-            found["unlearned"] = {"models": len(self.unlearned), "hash": short(digest(map(_short, self.unlearned)))}
-        return found
+            hashes["unlearned"] = {"models": len(self.unlearned), "hash": short(digest(map(_weights, self.unlearned)))}
+        return hashes
 
 
-def _short(made: LogitsTable) -> str:
-    return short(made.about.get("model", made.hash))
+def _weights(table: LogitsTable) -> str:
+    return short(table.about.get("model", table.hash))
 
 
-def _read_as(made: LogitsTable) -> dict[str, str]:
-    return {key: short(made.about[key]) for key in ("reading", "swapped", "shadows") if key in made.about}
+def _reading(table: LogitsTable) -> dict[str, str]:
+    return {key: short(table.about[key]) for key in ("reading", "swapped", "shadows") if key in table.about}
 
 
-def _beside(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTable] = ()) -> Beside:
+def _compared(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTable] = ()) -> Compared:
     own = model.name
     references = bank.tables(prepared, "retrained")
     if own != "retrained" and not references and artifacts.available(prepared, "retrained"):
         references = [artifacts.logits(prepared, "retrained")]
     if own == "original":
         others = bank.tables(prepared, "original")
-        return Beside(model, references, model, [model, *others] if others else [])
+        return Compared(model, references, model, [model, *others] if others else [])
     original = None
     if artifacts.available(prepared, "original") and (own != "retrained" or references):
         original = artifacts.logits(prepared, "original")
-    return Beside(model, references, original, unlearned)
+    return Compared(model, references, original, unlearned)
 
 
 WEAK = 10.0  # points of validation accuracy below the original: a retrained model this low was trained by another recipe

@@ -81,23 +81,23 @@ def record(config: Config, data: str, *prefixes: str) -> None:
     _store(config, data, {key: text for key, text in was.items() if key in config.applied_settings or not key.startswith(prefixes)} | given)
 
 
-def record_data(config: Config, data: str, anew: bool) -> None:
+def record_data(config: Config, data: str, replaced: bool) -> None:
     """Record the keys that decide the images and splits.
 
     Args:
         config: the configuration by which they were made.
         data: the hash of the train images.
-        anew: whether they were made now; else only what the images and splits on disk confirm is recorded.
+        replaced: whether they were made now; else only what the images and splits on disk confirm is recorded.
     """
     confirmed = ("data.source", "data.root", "data.image_size", "data.limit", "data.seed", FORGET)
     values, was = _all(config), _stored(config)
     given = {key: show(values.get(key, text)) for key, text in config.given.items() if _recordable(key, ("data.", "model."))}
     laid = {key: show(values.get(key, text)) for key, text in config.laid.items() if key not in NOT_RECORDED}
     if was:
-        kept = {key: text for key, text in was.items() if not anew or key in config.applied_settings or not key.startswith("data.")}
+        kept = {key: text for key, text in was.items() if not replaced or key in config.applied_settings or not key.startswith("data.")}
         if any(key.startswith(FORGET) for key in given):
             kept = {key: text for key, text in kept.items() if not key.startswith(FORGET)}
-        given = kept | (given if anew else {key: text for key, text in given.items() if key.startswith(confirmed)})
+        given = kept | (given if replaced else {key: text for key, text in given.items() if key.startswith(confirmed)})
     _store(config, data, given | ({} if dvc_stage.active() else laid))
 
 

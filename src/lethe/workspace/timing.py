@@ -1,5 +1,5 @@
-"""What a run took: wall clock and memory. They depend on the machine, so they are kept under .lethe/clock and told to the row alone:
-no file that DVC hashes says them, and equal runs are equal bytes."""
+"""Time and memory of a run. They depend on the machine, so they are stored under the state folder and sent to MLflow only: no file that
+DVC hashes holds them, and equal runs are equal files."""
 
 import platform
 
@@ -11,19 +11,31 @@ from lethe.models.device import Compute
 from lethe.workspace.layout import Layout
 
 
-def watch(compute: Compute) -> None:
-    """From here on the device counts the most memory that tensors take."""
+def reset_peak_memory(compute: Compute) -> None:
+    """Let a GPU count its peak memory from now on."""
     if compute.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(compute.device)
 
 
-def took(layout: Layout, compute: Compute, name: str, result: str, seconds: float, retrained: str | None) -> Cost:
-    """Notes what the run of `name` took that made the weights `result`; beside the retraining's time where that made the weights
-    `retrained` (short hashes) on this machine, on the same device in the same precision."""
+def record_cost(layout: Layout, compute: Compute, name: str, result: str, seconds: float, retrained: str | None) -> Cost:
+    """Record the time of a run, and return its cost next to that of retraining.
+
+    Args:
+        layout: the workspace.
+        compute: device and precision of the run.
+        name: the run.
+        result: short hash of the weights it made.
+        seconds: its optimizer steps took.
+        retrained: short hash of models/retrained; None without one.
+
+    Returns:
+        Seconds, peak memory in bytes (of a GPU), and the seconds of retraining if they were recorded for those weights on the same
+        machine, device and precision.
+    """
     cuda = compute.device.type == "cuda"
     device = torch.cuda.get_device_name(compute.device) if cuda else compute.device.type
-    here = {"machine": platform.node(), "device": device, "precision": compute.precision}
-    beside = read_json(path) if (path := layout.clock("retrained")).exists() else {}
-    write_json(layout.clock(name), here | {"result": result, "seconds": seconds})
-    same = retrained is not None and (here | {"result": retrained}).items() <= beside.items()
-    return Cost(seconds, beside["seconds"] if same else None, torch.cuda.max_memory_allocated(compute.device) if cuda else None)
+    where = {"machine": platform.node(), "device": device, "precision": compute.precision}
+    retraining = read_json(path) if (path := layout.clock("retrained")).exists() else {}
+    write_json(layout.clock(name), where | {"result": result, "seconds": seconds})
+    same = retrained is not None and (where | {"result": retrained}).items() <= retraining.items()
+    return Cost(seconds, retraining["seconds"] if same else None, torch.cuda.max_memory_allocated(compute.device) if cuda else None)

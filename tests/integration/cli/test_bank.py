@@ -111,7 +111,7 @@ def test_beside_it_all_is_measured_and_again_when_it_grows(project: Project, mon
 def test_it_says_which_models_were_read_otherwise(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     here = prepared(project, monkeypatch)
     made = fake(here, 1)
-    table.write(replace(made, about={**made.about, "reading": reading.way(here)}), bank.path(here, "retrained", 1))
+    table.write(replace(made, about={**made.about, "reading": reading.reading_hash(here)}), bank.path(here, "retrained", 1))
     table.write(fake(here, 2), bank.path(here, "retrained", 2))
     assert "1 of the 2 existing retrained tables were computed in another way" in project.ran("bank", "--retrain.seeds", "2").stderr
     assert "2 of the 2 retrained" in project.ran("bank", "--retrain.seeds", "2", "--evaluate.features", "true").stderr

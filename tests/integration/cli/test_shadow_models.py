@@ -129,7 +129,7 @@ def test_shadows_learn_and_forget_their_own_halves(project: Project, monkeypatch
     assert SHADOWS[0] not in artifacts.logits(here, "model_1.seed0").columns
     with monkeypatch.context() as patch:
         lower_tiers(patch, 2, 8)
-        found = results.scores(here, "model_1", anew=True).to_json()["measures"]
+        found = results.scores(here, "model_1", recompute=True).to_json()["measures"]
     assert 0 <= found["ulira.auc"]["value"] <= 1 and "ulira" not in found and "missing" in found["klom"]
 
     # Fewer keep what is there; another reading of the model keeps what others said

@@ -84,7 +84,7 @@ def test_relearning_by_a_plain_loop(batch_size: int) -> None:
     student = network()
     before = {name: value.clone() for name, value in student.state_dict().items()}
     recipe = (Phase("relearn", 6, (Term("forget"),), batch_size, Constant(0.1), First(1, InTurn()), optimizer=SGD(0.0, 0.0)),)
-    found = reading.relearned(student, images, recipe)
+    found = reading.relearn(student, images, recipe)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     said = []
     for step in range(7):
