@@ -1,7 +1,7 @@
-"""What someone with a model's outputs can tell of an image: was it trained on? Arithmetic on what logits tables say.
+"""Membership inference attacks: was an image part of the training set, given the model's outputs? Arithmetic on arrays.
 
-F forget images, T held-out ones, R retained ones, Z a population, N any, K models. Arrays come in the order of ids, so that draws are
-the same for every model. Of all scores the higher speaks for having been trained on."""
+F forget images, T held-out images, R retained images, Z a population, N any images, K models. Arrays are sorted by image id, so seeded
+draws select the same images for every model. A higher score means that the image was more likely trained on."""
 
 from itertools import pairwise
 
@@ -18,10 +18,17 @@ RATES = (0.01, 0.001)  # false-positive rates at which true-positive rates are r
 
 
 class Roc:
-    """How a score tells positives P from negatives N, which may be weighted: the area under its curve, and its power at low error rates.
+    """ROC curve of a score that separates positives from negatives: AUC, and true-positive rates at the false-positive rates RATES.
 
-    AUC is the chance that the positive has the higher score, ties half; TPR at a rate is the largest with at most that FPR. It is
-    scikit-learn's roc_curve, for a thousand resamples at once: values are ranked once, and a resample is counts of ranks."""
+    AUC is the probability that a positive has a higher score than a negative, ties counting half; the TPR at a rate is the largest with
+    at most that FPR. Equal to scikit-learn's roc_curve, but computed for a thousand resamples at once: values are ranked once, and a
+    resample only counts ranks.
+
+    Args:
+        positives: scores [P].
+        negatives: scores [N].
+        weights_N: weights of the negatives; 1 by default.
+    """
 
     def __init__(self, positives: Floats, negatives: Floats, weights_N: Floats | None = None) -> None:
         self.sizes = len(positives), len(negatives)
@@ -30,7 +37,12 @@ class Roc:
         self._weights = np.ones(len(negatives)) if weights_N is None else weights_N
 
     def __call__(self, drawn_P: Ints, drawn_N: Ints) -> Floats:
-        """[1 + rates, ...]: AUC and the TPRs on images drawn by index, [..., P] and [..., N]."""
+        """AUC and the TPRs, [1 + rates, ...], on resampled images.
+
+        Args:
+            drawn_P: indices of positives, [..., P].
+            drawn_N: indices of negatives, [..., N].
+        """
         true = self._shares(self._positives[drawn_P], np.ones(drawn_P.shape))
         false = self._shares(self._negatives[drawn_N], self._weights[drawn_N])
         above, rates = np.cumsum(true, axis=-1), np.cumsum(false, axis=-1)
@@ -51,9 +63,16 @@ class Roc:
 
 
 def equal_sized(forget: int, weights_T: Floats, seed: int = 0) -> tuple[Ints, Ints]:
-    """Indices of equally many forget and held-out images: all of the fewer, a draw from the more.
+    """Select equally many forget and held-out images: all of the smaller group, a random sample of the larger.
 
-    Where held-out images are weighted, each is first kept with a chance in proportion to its weight."""
+    Args:
+        forget: number of forget images.
+        weights_T: weights of the held-out images; each is first kept with a probability proportional to its weight.
+        seed: of the sampling.
+
+    Returns:
+        Indices into the forget images and into the held-out images.
+    """
     generator = np.random.default_rng(seed)
     kept = np.flatnonzero(generator.random(len(weights_T)) < weights_T / weights_T.max())
     size = min(forget, len(kept))
@@ -62,11 +81,22 @@ def equal_sized(forget: int, weights_T: Floats, seed: int = 0) -> tuple[Ints, In
 
 
 def by_loss(forget: Floats, held_out: Floats, rounds: int = 10) -> tuple[Floats, Floats]:
-    """Logistic regression on one loss each, equally many of both: how often each image, [forget, held-out], was told rightly, and in
-    how many of the rounds it was asked. Accuracy is the sum of the one by the sum of the other.
+    """Attack by logistic regression on the loss, as in the starting kit of the NeurIPS 2023 unlearning competition.
 
-    The attack of the NeurIPS 2023 unlearning competition's starting kit: stratified shuffle splits, a tenth to test on, seed 0.
-    Raises InsufficientData below 10 images of each."""
+    Stratified shuffle splits with a tenth as the test part, seed 0.
+
+    Args:
+        forget: losses of the forget images.
+        held_out: losses of equally many held-out images.
+        rounds: number of splits.
+
+    Returns:
+        For each image, [forget, held-out]: how often it was classified correctly, and in how many rounds it was in the test part.
+        The accuracy is the sum of the first divided by the sum of the second.
+
+    Raises:
+        InsufficientData: there are fewer than 10 images of either.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit
 
@@ -83,9 +113,19 @@ def by_loss(forget: Floats, held_out: Floats, rounds: int = 10) -> tuple[Floats,
 
 
 def by_svc(retain: Floats, held_out: Floats, asked: Floats, seed: int = 0) -> Bools:
-    """Which images an RBF SVC on p_y (C 3, gamma auto) calls members, having learned equally many retained and held-out ones.
+    """Attack by an RBF support vector classifier on p_y (C 3, gamma auto), trained on equally many retained and held-out images.
 
-    The "SVC_MIA" of Fan et al., arXiv:2310.12508 (SalUn), on confidence; after Song and Mittal, arXiv:2003.10595."""
+    The "SVC_MIA" of Fan et al., arXiv:2310.12508 (SalUn), on confidence; after Song and Mittal, arXiv:2003.10595.
+
+    Args:
+        retain: p_y of the retained images.
+        held_out: p_y of the held-out images.
+        asked: p_y of the images to classify, [N].
+        seed: of the sampling of the larger training group.
+
+    Returns:
+        Whether each image is classified as a member, [N].
+    """
     from sklearn.metrics.pairwise import rbf_kernel
     from sklearn.svm import SVC
     from sklearn.utils import gen_batches
@@ -93,9 +133,9 @@ def by_svc(retain: Floats, held_out: Floats, asked: Floats, seed: int = 0) -> Bo
     size = min(len(retain), len(held_out))
     generator = np.random.default_rng(seed)
     learned = np.concatenate([each[np.sort(generator.choice(len(each), size, replace=False))] for each in (retain, held_out)])
-    # four points in five become support vectors, so there is little to shrink: a fifth less time without, for the same optimum
+    # four in five points become support vectors, so shrinking gains little: without it, the same optimum takes a fifth less time
     fitted = SVC(C=3, gamma="auto", shrinking=False, cache_size=400).fit(learned[:, None], np.repeat([1, 0], size))
-    # libsvm's own predict goes over 8,000 support vectors one by one, which takes longer than the fit
+    # libsvm's predict loops over 8,000 support vectors, which takes longer than the fit
     decisions = [
         rbf_kernel(asked[part, None], fitted.support_vectors_, gamma=1.0) @ fitted.dual_coef_[0] + fitted.intercept_[0]
         for part in gen_batches(len(asked), 500)
@@ -104,10 +144,20 @@ def by_svc(retain: Floats, held_out: Floats, asked: Floats, seed: int = 0) -> Bo
 
 
 def rmia(log_p_N: Floats, references_KN: Floats, population_Z: Ints, gamma: float, a: float = 0.3) -> Floats:
-    """[N]: the share of the population z over which x is ahead, [p_y(x) / p(x)] / [p_y(z) / p(z)] > gamma; natural logs of p_y in.
+    """RMIA attack, offline: Zarifzadeh et al., arXiv:2312.03262, equations 4 and 10.
 
-    p(x) is what would be said of x had half the models seen it; from K references that have not: ((1 + a) mean p_y + (1 - a)) / 2.
-    Zarifzadeh et al., arXiv:2312.03262, equations 4 and 10 (offline)."""
+    p(x) is estimated from references that have not seen x, as if half of the models had: ((1 + a) mean p_y + (1 - a)) / 2.
+
+    Args:
+        log_p_N: log p_y of the model, natural logarithm.
+        references_KN: the same of K retrained models.
+        population_Z: indices of the population images z.
+        gamma: threshold of the likelihood ratio.
+        a: parameter of the offline estimate.
+
+    Returns:
+        [N]: the share of the population with [p_y(x) / p(x)] / [p_y(z) / p(z)] > gamma.
+    """
     unseen = np.exp(references_KN).mean(axis=0)
     ahead = log_p_N - np.log(((1 + a) * unseen + (1 - a)) / 2)
     beaten = np.sort(ahead[population_Z] + np.log(gamma))
@@ -115,11 +165,20 @@ def rmia(log_p_N: Floats, references_KN: Floats, population_Z: Ints, gamma: floa
 
 
 def iam(log_p_N: Floats, references_KN: Floats, original_N: Floats, steps: int = 100) -> Floats:
-    """[N]: how completely an image is unlearned, 0 (as the original says of it) to 1; natural logs of p_y in.
+    """IAM: how completely each image is unlearned. Wang et al., arXiv:2506.06112, section 5.
 
-    Between each reference's signal and the original's lie `steps` interpolations; over models a Gumbel distribution is fitted to each
-    by moments, its mean for the image, its deviation for the step (as the authors' code does, so that one reference is enough).
-    Wang et al., arXiv:2506.06112, section 5; not a membership score: here the higher speaks for having been forgotten."""
+    The signal is interpolated in `steps` between each reference and the original. At each step a Gumbel distribution over models is
+    fitted by moments: its mean per image, its deviation per step (as in the authors' code, so one reference is enough).
+
+    Args:
+        log_p_N: log p_y of the model, natural logarithm.
+        references_KN: the same of K retrained models.
+        original_N: the same of the original.
+        steps: number of interpolations.
+
+    Returns:
+        [N], from 0 (as in the original) to 1 (unlearned). Unlike the membership scores, a higher value means more forgotten.
+    """
     from scipy.stats import gumbel_r
 
     model, references, original = (_iam_signal(log_p) for log_p in (log_p_N, references_KN, original_N))
@@ -138,47 +197,58 @@ def _iam_signal(log_p: Floats) -> Floats:
 
 
 def ulira(phi_KN: Floats, forgotten_KN: Bools, unseen_KN: Bools) -> tuple[tuple[Floats, Ints], tuple[Floats, Ints]]:
-    """Log likelihood ratios, and the images they are of: of all that models forgot, and of all that models never saw (the same
-    unlearning was run on others).
+    """U-LiRA attack: Hayes et al., arXiv:2403.01218, algorithm 1; Carlini et al., arXiv:2112.03570.
 
-    Each model in turn is attacked: an image's phi under Gaussians that are fitted to the other models which forgot it, and to those
-    which never saw it. One model of the other kind is left out with the attacked one, so that both fits have as many: else the smaller
-    group's wider error alone would tell. Below 16 models in a group its variance is pooled over images.
-    Hayes et al., arXiv:2403.01218, algorithm 1; Carlini et al., arXiv:2112.03570. Raises InsufficientData below 3 models of a kind."""
+    Each model is attacked in turn: the phi of an image is compared under Gaussians fitted to the other models that forgot it, and to
+    those that never saw it. A model of the other kind is left out together with the attacked one, so that both fits use equally many
+    models; otherwise the larger error of the smaller group would give it away. With fewer than 16 models in a group, its variance is
+    pooled over images.
+
+    Args:
+        phi_KN: log odds of the true class, by K models unlearned on different requests.
+        forgotten_KN: whether the model has unlearned the image.
+        unseen_KN: whether the model never saw the image.
+
+    Returns:
+        Log likelihood ratios and the index of the image of each, for (model, image) pairs that are forgotten, and that are unseen.
+
+    Raises:
+        InsufficientData: some image has fewer than 3 models of a kind.
+    """
     kinds = np.stack([forgotten_KN, unseen_KN])  # [2, K, N]
     counts = kinds.sum(axis=1)
     if counts.min() < 3:
         few = f"{counts[0].min()} and {counts[1].min()}"
-        raise InsufficientData(f"takes at least 3 models that forgot an image and 3 that never saw it; of some image there are {few}")
+        raise InsufficientData(f"needs at least 3 models that forgot an image and 3 that never saw it; {few} available for some image")
     phi = phi_KN - phi_KN.mean(axis=0)
     sums, squares = ((kinds * part).sum(axis=1) for part in (phi, phi**2))
     models = len(phi)
-    found: list[list[Floats]] = [[], []]
+    ratios: list[list[Floats]] = [[], []]
     images: list[list[Ints]] = [[], []]
     for kind in (0, 1):
         for attacked in range(models):
-            mine = np.flatnonzero(kinds[kind, attacked])
-            if not len(mine):
+            own = np.flatnonzero(kinds[kind, attacked])
+            if not len(own):
                 continue
             partner = np.full(phi.shape[1], -1)
             for step in range(1, models):  # the next model of the other kind
-                there = (attacked + step) % models
-                partner = np.where((partner < 0) & kinds[1 - kind, there], there, partner)
-                if (partner[mine] >= 0).all():
+                candidate = (attacked + step) % models
+                partner = np.where((partner < 0) & kinds[1 - kind, candidate], candidate, partner)
+                if (partner[own] >= 0).all():
                     break
             likelihood = {}
-            for group, out in ((kind, np.full(len(mine), attacked)), (1 - kind, partner[mine])):
-                left = phi[out, mine]
-                number = counts[group, mine] - 1
-                centre = (sums[group, mine] - left) / number
-                spread = np.maximum(squares[group, mine] - left**2 - number * centre**2, 0.0)  # sum of squares about the mean
+            for group, out in ((kind, np.full(len(own), attacked)), (1 - kind, partner[own])):
+                left = phi[out, own]
+                number = counts[group, own] - 1
+                centre = (sums[group, own] - left) / number
+                spread = np.maximum(squares[group, own] - left**2 - number * centre**2, 0.0)  # sum of squares about the mean
                 pooled = counts[group].min() < 16
-                variance = np.full(len(mine), spread.sum() / (number - 1).sum()) if pooled else spread / (number - 1)
+                variance = np.full(len(own), spread.sum() / (number - 1).sum()) if pooled else spread / (number - 1)
                 variance = np.maximum(variance, 1e-12)
-                likelihood[group] = -0.5 * (np.log(variance) + (phi[attacked, mine] - centre) ** 2 / variance)
-            found[kind].append(likelihood[0] - likelihood[1])
-            images[kind].append(mine)
-    forgotten, unseen = ((np.concatenate(found[kind]), np.concatenate(images[kind])) for kind in (0, 1))
+                likelihood[group] = -0.5 * (np.log(variance) + (phi[attacked, own] - centre) ** 2 / variance)
+            ratios[kind].append(likelihood[0] - likelihood[1])
+            images[kind].append(own)
+    forgotten, unseen = ((np.concatenate(ratios[kind]), np.concatenate(images[kind])) for kind in (0, 1))
     return forgotten, unseen
 
 
@@ -186,10 +256,21 @@ SIGNALS = ("loss", "entropy", "margin")
 
 
 def swap(first_SF: Floats, first_SG: Floats, second_SF: Floats, second_SG: Floats, seed: int = 0) -> tuple[Floats, Floats]:
-    """What the best single threshold on one of S signals says of each image: A(m1) - A(m2), on half of F and half of F' (G).
+    """SWAP test of Xuan and Li, arXiv:2404.11577, section 4: can a threshold on one signal tell which request a model has unlearned?
 
-    m1 was to forget F, m2 to forget F'. The threshold is the one with the largest advantage on the other halves; the advantage is
-    |mean over F - mean over F'| / 2. Xuan and Li's SWAP test, arXiv:2404.11577, section 4."""
+    Model m1 has unlearned the request F, m2 the request G (F' in the paper). The threshold with the largest advantage on one half of the
+    images is evaluated on the other half; the advantage is |mean over F - mean over G| / 2.
+
+    Args:
+        first_SF: S signals of m1 on the images of F.
+        first_SG: S signals of m1 on the images of G.
+        second_SF: S signals of m2 on F.
+        second_SG: S signals of m2 on G.
+        seed: of the division into halves.
+
+    Returns:
+        A(m1) - A(m2) for each image of the other half of F, and of G; A is 1 at or above the threshold, else 0.
+    """
     generator = np.random.default_rng(seed)
     halves = [np.array_split(generator.permutation(n), 2) for n in (first_SF.shape[1], first_SG.shape[1])]
     (fit_F, use_F), (fit_G, use_G) = ([np.sort(half) for half in pair] for pair in halves)
@@ -197,10 +278,10 @@ def swap(first_SF: Floats, first_SG: Floats, second_SF: Floats, second_SG: Float
     for signal in range(len(first_SF)):
         groups = [first_SF[signal, fit_F], first_SG[signal, fit_G], second_SG[signal, fit_G], second_SF[signal, fit_F]]
         thresholds = np.unique(np.concatenate(groups))
-        above = [1 - np.searchsorted(np.sort(group), thresholds, side="left") / len(group) for group in groups]
-        advantages = np.abs(above[0] - above[1] + above[2] - above[3]) / 2
+        shares = [1 - np.searchsorted(np.sort(group), thresholds, side="left") / len(group) for group in groups]
+        advantages = np.abs(shares[0] - shares[1] + shares[2] - shares[3]) / 2
         at = int(advantages.argmax())
-        best = max(best, (float(advantages[at]), signal, float(thresholds[at])), key=lambda found: found[0])
+        best = max(best, (float(advantages[at]), signal, float(thresholds[at])), key=lambda candidate: candidate[0])
     _, signal, threshold = best
-    said = [(part[signal] >= threshold).astype(np.float64) for part in (first_SF, second_SF, first_SG, second_SG)]
-    return (said[0] - said[1])[use_F], (said[2] - said[3])[use_G]
+    above = [(part[signal] >= threshold).astype(np.float64) for part in (first_SF, second_SF, first_SG, second_SG)]
+    return (above[0] - above[1])[use_F], (above[2] - above[3])[use_G]

@@ -1,4 +1,4 @@
-"""A model is read into logits; everything else is arithmetic on them. N images, B batch, C classes, D features."""
+"""Inference: a model's logits and features on all images. N images, B batch, C classes, D features."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +16,17 @@ BATCH = 512
 
 @torch.no_grad()
 def logits(model: Module, data: Data, index_N: Tensor, autocast: Callable[[], AbstractContextManager[None]] = nullcontext) -> Tensor:
-    """float32 [N, C] on the data's device, in the order of `index_N`; the model is read in eval mode."""
+    """Compute the logits of a model in eval mode.
+
+    Args:
+        model: takes a batch of inputs [B, ...].
+        data: the images.
+        index_N: which images, in this order.
+        autocast: context of the forward pass, for reduced precision.
+
+    Returns:
+        float32 [N, C] on the data's device.
+    """
     was_training = model.training
     model.eval()
     parts = []
@@ -29,26 +39,47 @@ def logits(model: Module, data: Data, index_N: Tensor, autocast: Callable[[], Ab
 
 @torch.no_grad()
 def logits_and_features(model: Module, data: Data, index_N: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The same logits, and float32 [N, D] on the CPU: what goes into the last linear layer. None where there is no such layer, or
-    where it takes no single vector an image."""
+    """Compute the logits, and the features that the last linear layer takes.
+
+    Args:
+        model: takes a batch of inputs [B, ...].
+        data: the images.
+        index_N: which images, in this order.
+
+    Returns:
+        Logits, float32 [N, C], and features, float32 [N, D] on the CPU; None instead of features if there is no linear layer, or if it
+        does not take a single vector per image.
+    """
     heads = [layer for layer in model.modules() if isinstance(layer, Linear)]
     seen: list[Tensor] = []
-    hook = heads[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().float().cpu())) if heads else None
+    hook = heads[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().float().cpu())) if heads else None
     try:
-        found = logits(model, data, index_N)
+        outputs = logits(model, data, index_N)
     finally:
         if hook:
             hook.remove()
     features = torch.cat(seen) if seen and all(part.ndim == 2 for part in seen) else None
-    return found, features if features is not None and len(features) == len(index_N) else None
+    return outputs, features if features is not None and len(features) == len(index_N) else None
 
 
 @torch.no_grad()
 def perturbed(model: Module, data: Data, index_N: Tensor, ids: Sequence[str], taus: Sequence[float], draws: int = 16) -> Tensor:
-    """uint8 [N, taus]: of how many of `draws` perturbed copies the model (eval mode, float32) says the image's label.
+    """Count the perturbed copies of each image that a model (eval mode, float32) classifies correctly. Hsu et al., arXiv:2601.22359.
 
-    Uniform in the L2 ball of radius tau x sqrt(number of pixel values), in [0, 1] pixels, not clipped; what is drawn depends on the
-    image's id alone, and is the same direction for every tau. Hsu et al., arXiv:2601.22359."""
+    Perturbations are uniform in the L2 ball of radius tau x sqrt(number of pixel values), for pixels in [0, 1], without clipping. They
+    depend on the image's id only, and have the same direction for every tau.
+
+    Args:
+        model: takes a batch of inputs [B, ...].
+        data: the images.
+        index_N: which images, in this order.
+        ids: their ids.
+        taus: radii.
+        draws: number of copies per image and radius.
+
+    Returns:
+        uint8 [N, taus].
+    """
     was_training = model.training
     model.eval()
     counts = torch.zeros(len(index_N), len(taus), dtype=torch.uint8)
@@ -62,14 +93,14 @@ def perturbed(model: Module, data: Data, index_N: Tensor, ids: Sequence[str], ta
         for number, tau in enumerate(taus):
             noise = drawn.view(len(rows), draws, *shape) * (tau * size**0.5 / data.std)
             batch = (images + noise).flatten(0, 1).contiguous(memory_format=form)
-            said = model(batch).argmax(dim=1).view(len(rows), draws)
-            counts[rows, number] = (said == labels_B).sum(dim=1).to("cpu", torch.uint8)
+            predicted = model(batch).argmax(dim=1).view(len(rows), draws)
+            counts[rows, number] = (predicted == labels_B).sum(dim=1).to("cpu", torch.uint8)
     model.train(was_training)
     return counts
 
 
 def _in_the_unit_ball(draws: int, size: int, id_: str) -> Tensor:
-    """[draws, size], uniform: a direction by normal draws, a radius by the root of a uniform one."""
+    """Points [draws, size], uniform in the unit ball, seeded by the id: a direction from normal draws, a radius from a uniform one."""
     generator = torch.Generator().manual_seed(int(digest([id_])[:15], 16))
     direction = torch.randn(draws, size, generator=generator)
     radius = torch.rand(draws, 1, generator=generator).pow(1 / size)
@@ -82,8 +113,17 @@ def evaluator(
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
     retain: int | None = None,
 ) -> Callable[..., dict[str, float]]:
-    """What the engine is handed: (model, the data it reads) -> `<split>.accuracy` (percent), `<split>.loss` (nats), `gap` (retain - forget
-    accuracy). `retain`: of that split only so many images, always the same."""
+    """Build the function that the engine evaluates a model with after an epoch.
+
+    Args:
+        data: the images.
+        splits: the splits to evaluate on.
+        autocast: context of the forward pass, for reduced precision.
+        retain: number of retain images to evaluate on, always the same sample; None for all.
+
+    Returns:
+        A function (model, data) -> `<split>.accuracy` (percent), `<split>.loss` (nats), `gap` (retain minus forget accuracy, points).
+    """
     names = list(splits)
     chosen = {name: data.splits[name] for name in names}
     if retain is not None and "retain" in chosen:

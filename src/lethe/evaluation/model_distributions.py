@@ -1,6 +1,6 @@
-"""Two groups of models, N unlearned and N retrained: is what they say of an image drawn from one distribution?
+"""Distributions over models: are the outputs of unlearned and of retrained models on an image drawn from the same distribution?
 
-K unlearned models, M retrained ones, F images; phi as in logits tables (the log odds of the true class)."""
+K unlearned models, M retrained models, F images; phi is the log odds of the true class, as in logits tables."""
 
 from math import ceil, floor, log
 
@@ -10,15 +10,25 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 DELTA = 1e-5
-LARGEST = 50.0  # epsilon of what can be told apart without fail
-BIN = 0.5
+LARGEST = 50.0  # epsilon of two groups that can be separated without error
+BIN = 0.5  # width of epsilon's bins in the forgetting quality
 
 
 def klom(unlearned_KF: Floats, retrained_MF: Floats, bins: int = 20, floor_: float = 1e-5) -> Floats:
-    """[F]: KL(unlearned || retrained) in nats between histograms of phi, on equal bins over the joint range, the last one closed.
+    """KLOM, KL divergence of margins: Georgiev et al., arXiv:2410.23232, section 3.
 
-    phi is clipped at +-100, the second histogram at `floor_` from below; swapped arguments give the other direction.
-    Georgiev et al., arXiv:2410.23232, section 3 (KL divergence of margins)."""
+    KL(unlearned || retrained) between histograms of phi on equal bins over the joint range, the last bin closed. Swap the arguments for
+    the other direction.
+
+    Args:
+        unlearned_KF: phi of the unlearned models, clipped at +-100.
+        retrained_MF: phi of the retrained models, clipped at +-100.
+        bins: number of bins.
+        floor_: lower limit of the second histogram's shares.
+
+    Returns:
+        [F], in nats.
+    """
     groups = [np.clip(group, -100.0, 100.0) for group in (unlearned_KF, retrained_MF)]
     low = np.minimum(*(group.min(axis=0) for group in groups))
     width = np.maximum(*(group.max(axis=0) for group in groups)) - low
@@ -33,10 +43,18 @@ def klom(unlearned_KF: Floats, retrained_MF: Floats, bins: int = 20, floor_: flo
 
 
 def epsilons(unlearned_KF: Floats, retrained_MF: Floats) -> Floats:
-    """[F]: for each image the largest epsilon that an attack between the two groups shows, at most 50.
+    """For each image the largest epsilon that an attack on the two groups demonstrates, at most 50.
 
-    Attacks: phi >= t for the group with the larger median; l <= phi <= r for the narrower group; every t, l and r that was seen.
-    Triantafillou et al., arXiv:2406.09073, appendix A."""
+    Triantafillou et al., arXiv:2406.09073, appendix A. Attacks: phi >= t for the group with the larger median; l <= phi <= r for the
+    narrower group; t, l and r are all observed values.
+
+    Args:
+        unlearned_KF: phi of the unlearned models.
+        retrained_MF: phi of the retrained models.
+
+    Returns:
+        [F].
+    """
     return np.array([_epsilon(u, r) for u, r in zip(unlearned_KF.T, retrained_MF.T, strict=True)])
 
 
@@ -48,7 +66,7 @@ def _epsilon(unlearned: Floats, retrained: Floats) -> float:
     values = np.unique(np.concatenate([unlearned, retrained]))
 
     def below(group: Floats) -> npt.NDArray[np.int64]:
-        """[values + 1]: how many lie below each value, and all."""
+        """[values + 1]: how many are below each value, and the total."""
         return np.append(np.searchsorted(np.sort(group), values, side="left"), len(group))
 
     def between(group: Floats) -> Floats:
@@ -62,27 +80,38 @@ def _epsilon(unlearned: Floats, retrained: Floats) -> float:
 
 
 def strongest(false_positive: Floats, false_negative: Floats, delta: float = DELTA) -> float:
-    """Epsilon of the best of several attacks, by their error rates: 50 where both are 0; an attack of which exactly one is 0 is left
-    out, as too few models were seen; 0 where none is left."""
-    # rates are shares of small whole numbers: what is not a whole number away from 0 is 0
+    """Epsilon of the best of several attacks.
+
+    Args:
+        false_positive: false-positive rate of each attack.
+        false_negative: false-negative rate of each attack.
+        delta: of (epsilon, delta)-differential privacy.
+
+    Returns:
+        50 if both rates of some attack are 0. Attacks with exactly one rate of 0 are left out, as there are too few models to estimate
+        it; 0 if no attack remains.
+    """
+    # rates are fractions of small integers: anything closer to 0 is a rounding error
     zero = [np.abs(rates) < 1e-12 for rates in (false_positive, false_negative)]
     if (zero[0] & zero[1]).any():
         return LARGEST
-    known = ~zero[0] & ~zero[1]
-    fpr, fnr = false_positive[known], false_negative[known]
-    with np.errstate(divide="ignore", invalid="ignore"):  # a rate of 1 leaves nothing to take the logarithm of
-        found = np.concatenate([np.log(1 - delta - fpr) - np.log(fnr), np.log(1 - delta - fnr) - np.log(fpr)])
-    return float(min(LARGEST, np.nanmax(found, initial=0.0)))
+    usable = ~zero[0] & ~zero[1]
+    fpr, fnr = false_positive[usable], false_negative[usable]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a rate of 1 gives the logarithm of a negative number
+        epsilons_ = np.concatenate([np.log(1 - delta - fpr) - np.log(fnr), np.log(1 - delta - fnr) - np.log(fpr)])
+    return float(min(LARGEST, np.nanmax(epsilons_, initial=0.0)))
 
 
 def largest_shown(unlearned: int, retrained: int) -> float:
-    """The largest epsilon below 50 that so many models can show: one error of each kind."""
+    """The largest epsilon below 50 that this many models can demonstrate: with a single error of each kind."""
     fpr, fnr = 1 / unlearned, 1 / retrained
     return max(0.0, log(max(1 - DELTA - fpr, DELTA) / fnr), log(max(1 - DELTA - fnr, DELTA) / fpr))
 
 
 def forgetting_quality(epsilons_F: Floats, models: int) -> Floats:
-    """[F]: 2^-(number of epsilon's bin), bins of 0.5 up to ceil(ln(models - 1)), 0 beyond. Appendix A of arXiv:2406.09073."""
+    """Forgetting quality of each image, [F]: 2^-(bin of epsilon), with bins of 0.5 up to ceil(ln(models - 1)), and 0 beyond.
+
+    Appendix A of arXiv:2406.09073."""
     bins = floor(ceil(log(models - 1)) / BIN) if models > 1 else 0
     number = np.floor(epsilons_F / BIN)
     return np.where(number < bins, 2.0**-number, 0.0)

@@ -1,4 +1,4 @@
-"""What the layer before the head still holds. N images, D features, C classes."""
+"""Representations: what the layer before the head still encodes about the forget set. N images, D features, C classes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,20 @@ BATCH = 8192
 
 
 def probe(features_ND: Array, labels_N: Ints, retain: Ints, classes: int) -> npt.NDArray[np.uint8]:
-    """[N], 1 where a fresh linear head on the features is right: a ridge regression of centred one-hot labels, fitted on retain.
+    """Fit a new linear head on the features of retain, and classify all images with it (linear probe, arXiv:2604.08271).
 
-    Features are standardised by retain's mean and deviation; lambda is a thousandth of retain's size. Forget images that it gets right
-    more often than unseen ones are remembered below the head (arXiv:2604.08271)."""
+    A ridge regression of centred one-hot labels on features standardised by the mean and deviation of retain; lambda is a thousandth of
+    the size of retain. Forget images that it classifies correctly more often than unseen images are remembered below the head.
+
+    Args:
+        features_ND: input of the last linear layer.
+        labels_N: true classes.
+        retain: row indices of the retained images.
+        classes: number of classes.
+
+    Returns:
+        uint8 [N], 1 where the prediction is correct.
+    """
     from scipy.linalg import solve
     from sklearn.utils import gen_batches
 
@@ -32,23 +42,34 @@ def probe(features_ND: Array, labels_N: Ints, retain: Ints, classes: int) -> npt
         gram_DD += standard.T @ standard
         cross_DC += standard.T @ (targets_RC[part] - centre_C)
     head_DC = solve(gram_DD, cross_DC, assume_a="pos")
-    said = [((features_ND[part] - mean) / deviation @ head_DC + centre_C).argmax(axis=1) for part in gen_batches(len(labels_N), BATCH)]
-    return np.asarray(np.concatenate(said) == labels_N, np.uint8)
+    predicted = [((features_ND[part] - mean) / deviation @ head_DC + centre_C).argmax(axis=1) for part in gen_batches(len(labels_N), BATCH)]
+    return np.asarray(np.concatenate(predicted) == labels_N, np.uint8)
 
 
 def cka(ours_ND: Array, theirs_ND: Array) -> float:
-    """Debiased linear centred kernel alignment of two models' features of the same images: 1 alike up to rotation and scale, 0 unrelated.
+    """Debiased linear centred kernel alignment (CKA) of two models' features on the same images.
 
     HSIC1(K, L) / sqrt(HSIC1(K, K) HSIC1(L, L)); Song et al. 2012, equation 5; Nguyen et al., arXiv:2010.15327, section 3.
-    Gram matrices without their diagonals are never formed: n images cost n D^2. Raises InsufficientData below 4 images."""
+    The Gram matrices are never formed: n images cost n D^2.
+
+    Args:
+        ours_ND: features of one model.
+        theirs_ND: features of the other; D may differ.
+
+    Returns:
+        1 if they are equal up to rotation and scale, around 0 if unrelated.
+
+    Raises:
+        InsufficientData: there are fewer than 4 images.
+    """
     if len(ours_ND) < 4:
-        raise InsufficientData(f"takes at least 4 images; there are {len(ours_ND)}")
+        raise InsufficientData(f"needs at least 4 images; {len(ours_ND)} available")
     x, y = (_centred(features) for features in (ours_ND, theirs_ND))
     return _hsic(x, y) / float(np.sqrt(_hsic(x, x) * _hsic(y, y)))
 
 
 def _centred(features_ND: Array) -> Floats:
-    """HSIC1 does not change with the mean, its rounding does."""
+    """Subtract the mean: HSIC1 does not depend on it, but its rounding error does."""
     features = features_ND.astype(np.float64)
     return np.asarray(features - features.mean(axis=0))
 

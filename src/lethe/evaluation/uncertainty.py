@@ -1,6 +1,6 @@
-"""How sure a number is: bootstrap over examples for one model, Student's t over seeds for several, tests between methods.
+"""Uncertainty: bootstrap intervals over examples for one model, Student's t over seeds for several, tests between methods.
 
-Intervals are of 95 %. Draws come from one seed, so that a score made again is the same score."""
+All intervals are 95 % intervals. Resampling is seeded, so a score that is computed again is identical."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,20 @@ import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
-BATCH = 50  # resamples at a time: of 45,000 images an array of 18 MB
+BATCH = 50  # resamples at a time: an array of 18 MB for 45,000 images
 EXAMPLES, SEEDS = "bootstrap over examples", "Student-t over seeds"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number; its interval, where it has one; what that is an interval of; how many models (seeds) it is over."""
+    """A value with its confidence interval.
+
+    Attributes:
+        value: the point estimate.
+        low, high: ends of the 95 % interval; None if there is none.
+        interval: what the interval is taken over, EXAMPLES or SEEDS; "" if there is none.
+        models: number of models (seeds) that the value is a mean over.
+    """
 
     value: float
     low: float | None = None
@@ -25,22 +32,31 @@ class Estimate:
     models: int = 1
 
     def overlaps(self, other: "Estimate") -> bool:
-        """Whether the two intervals share a point; a number without one is its own."""
+        """Whether the two intervals share a point; a value without an interval counts as a point."""
         (low, high), (start, end) = self.ends(), other.ends()
         return low <= end and start <= high
 
     def ends(self) -> tuple[float, float]:
+        """Low and high end; the value itself without an interval."""
         return (self.value if self.low is None else self.low), (self.value if self.high is None else self.high)
 
 
 def bootstrap(statistic: Callable[..., Any], *sizes: int, resample: bool = True, seed: int = 0) -> list[Estimate]:
-    """Percentile intervals over 1,000 resamples of samples of these sizes, each drawn by itself (Efron 1979; scipy.stats.bootstrap).
+    """Percentile bootstrap intervals over 1,000 resamples (Efron 1979; scipy.stats.bootstrap).
 
-    `statistic` takes one array of indices [..., size] a sample, and returns [K, ...]: K numbers. Two arrays cut by the same indices
-    stay paired. Without `resample`, and for a sample below 2, there are only the numbers."""
-    found = [float(value) for value in statistic(*(np.arange(n) for n in sizes))]
+    Args:
+        statistic: takes an array of indices [..., size] for each sample, returns K numbers as [K, ...]. Arrays that are indexed by the
+            same indices stay paired.
+        sizes: size of each sample; they are resampled independently.
+        resample: whether to compute intervals; otherwise, and for a sample below 2, only the values are returned.
+        seed: of the resampling.
+
+    Returns:
+        K estimates.
+    """
+    values = [float(value) for value in statistic(*(np.arange(n) for n in sizes))]
     if not resample or min(sizes) < 2:
-        return [Estimate(value) for value in found]
+        return [Estimate(value) for value in values]
     from scipy import stats
 
     ends = stats.bootstrap(
@@ -54,11 +70,11 @@ def bootstrap(statistic: Callable[..., Any], *sizes: int, resample: bool = True,
         rng=np.random.default_rng(seed),
     ).confidence_interval
     lows, highs = (np.atleast_1d(end) for end in ends)
-    return [Estimate(value, float(low), float(high), EXAMPLES) for value, low, high in zip(found, lows, highs, strict=True)]
+    return [Estimate(value, float(low), float(high), EXAMPLES) for value, low, high in zip(values, lows, highs, strict=True)]
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean over models that differ in their seed alone, with Student's t interval; of one model there is none."""
+    """Mean over models that differ only in their seed, with Student's t interval; a single model has no interval."""
     average = float(np.mean(values))
     if len(values) < 2:
         return Estimate(average, models=len(values))
@@ -69,7 +85,18 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Two-sided p of Student's paired t-test on two methods' numbers, one pair a seed. 1 where all pairs are equal."""
+    """Two-sided p of Student's paired t-test between two methods.
+
+    Args:
+        ours: one number per seed.
+        theirs: the other method's, for the same seeds.
+
+    Returns:
+        p; 1 if all pairs are equal, 0 if all differ by the same non-zero amount.
+
+    Raises:
+        ValueError: there are fewer than two seeds.
+    """
     from scipy import stats
 
     apart = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
@@ -81,7 +108,11 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p adjusted for so many tests, by name: below 0.05 means that the family's error stays below it (Holm 1979, step-down)."""
+    """Adjust p-values for multiple tests by Holm's step-down method (Holm 1979): rejecting below 0.05 bounds the family-wise error by it.
+
+    Args:
+        p_values: name of the test -> p.
+    """
     adjusted: dict[str, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
