@@ -104,15 +104,26 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
 def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, state: State, options: RunOptions) -> Iterator[Epoch]:
     if phase.optimizer and state.epoch == 0:
         state.optimizer, state.optimizer_step = phase.optimizer.build(list(model.parameters())), state.step
+    optimizer = state.optimizer
     lengths = {letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}
     for epoch in range(state.epoch, phase.epochs):
+        if optimizer is None:
+            raise ValueError(f"phase {phase.name!r} keeps the running optimizer, and no phase before it has one")
         order = phase.batch_order(lengths, epoch)
         trains = phase.trains(model, epoch / phase.epochs)
         _wait(data.device)
         began = time.perf_counter()
         with _training(model, trains, phase.batchnorm), _seeded(options.seed, state.global_epoch, data.device):
             module, source = options.step_inputs(phase, model, data, trains)
-            trained = _train(phase, epoch, order, module, source, refs, state, options)
+            trained = _Trained(phase.lr(epoch / phase.epochs), steps=len(order))
+            optimizer.zero_grad(set_to_none=True)
+            for loss in _losses(phase, epoch, order, module, source, refs, state, options, trained):
+                for group in optimizer.param_groups:
+                    group["lr"] = trained.learning_rate
+                loss.backward()
+                optimizer.step()
+                # set_to_none: SGD would move a frozen weight that still has a gradient (decay, momentum)
+                optimizer.zero_grad(set_to_none=True)
         losses = _means(trained.losses, phase.name, epoch)  # waits for the device
         seconds = time.perf_counter() - began
         metrics, evaluate_seconds = _evaluate(phase, epoch, model, module, source, options)
@@ -151,7 +162,7 @@ class _Trained:
     images: int = 0
 
 
-def _train(
+def _losses(
     phase: Phase,
     epoch: int,
     order: list[str],
@@ -160,21 +171,14 @@ def _train(
     refs: FrozenReferences,
     state: State,
     options: RunOptions,
-) -> _Trained:
-    """The optimizer steps of one epoch, one for each entry of its batch order."""
-    optimizer = state.optimizer
-    if optimizer is None:
-        raise ValueError(f"phase {phase.name!r} keeps the running optimizer, and no phase before it has one")
+    trained: _Trained,
+) -> Iterator[Tensor]:
+    """Yield the loss of each optimizer step of an epoch, one for each entry of its batch order; `trained` records the steps."""
     progress = epoch / phase.epochs
     streams = {letter: _passes(phase, stream, data, options.seed, state.passes) for letter, stream in phase.streams.items()}
-    trained = _Trained(phase.lr(progress), steps=len(order))
     for step, letters in enumerate(order):
         if phase.lr_steps == "batch":
             trained.learning_rate = phase.lr((epoch + step / len(order)) / phase.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = trained.learning_rate
-        # set_to_none: SGD would move a frozen weight that still has a gradient (decay, momentum)
-        optimizer.zero_grad(set_to_none=True)
         total: Tensor | float = 0.0
         for letter in letters:
             batch = next(streams[letter])
@@ -187,10 +191,7 @@ def _train(
                         trained.losses.append((step, term.stream, loss.detach()))
             trained.images += len(batch.labels_B)
         assert isinstance(total, Tensor)
-        total.backward()
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return trained
+        yield total
 
 
 def _evaluate(
