@@ -114,7 +114,7 @@ def test_it_says_which_models_were_read_otherwise(project: Project, monkeypatch:
     table.write(replace(made, about={**made.about, "reading": reading.reading_hash(here)}), bank.path(here, "retrained", 1))
     table.write(fake(here, 2), bank.path(here, "retrained", 2))
     assert "1 of the 2 existing retrained tables were computed in another way" in project.ran("bank", "--retrain.seeds", "2").stderr
-    assert "2 of the 2 retrained" in project.ran("bank", "--retrain.seeds", "2", "--evaluate.features", "true").stderr
+    assert "2 of the 2 existing retrained" in project.ran("bank", "--retrain.seeds", "2", "--evaluate.features", "true").stderr
 
 
 def cut(path: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_workspace_keeps_its_settings(project: Project) -> None:
     )
     done = project.run("report", *asked)
     assert done.returncode == 2
-    assert "`python src/unlearn.py --run.workspace other` makes some" in done.stderr
+    assert "`python src/unlearn.py --run.workspace other` creates some" in done.stderr
     # a file of the user's own, and its mistakes
     text = (home / "settings.yaml").read_text()
     (home / "settings.yaml").write_text(text + "pretrain: {epoch: 1}\n")
@@ -86,7 +86,7 @@ def test_the_checkout_itself_is_set_by_its_parameters(project: Project) -> None:
     assert done.returncode == 2
     assert "it was made with --data.limit 11, so give that, or `python src/prepare.py" in done.stderr
     shutil.rmtree(project.root / "scores")
-    assert "`python src/unlearn.py --data.limit 11` makes some" in project.run("report").stderr
+    assert "`python src/unlearn.py --data.limit 11` creates some" in project.run("report").stderr
     project.ran("prepare")
     project.ran("retrain", "--retrain.epochs", "1")
     done = project.run("unlearn", *NONE)
