@@ -133,7 +133,7 @@ class Run(Section):
         ge=1, description="size of the fixed sample of retain images that is measured before the last epoch of a phase; null: all"
     )
     measures: Names | None = Field(
-        description="further measures, each as package.module:function of a function decorated with lethe.register_measure"
+        default=None, description="further measures, each as package.module:function of a function decorated with lethe.register_measure"
     )
 
 
