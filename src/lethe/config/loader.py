@@ -81,14 +81,18 @@ class Config:
 
     @property
     def space(self) -> Mapping[str, Space]:
-        """What a search may change of the method: under its own name, else as for the method that it is like."""
+        """The search space of the method: its own, else that of the method that it is like."""
         return self.spaces.get(self.method) or self.spaces.get(self.like[self.method], {})
 
     def changed(self, arguments: Mapping[str, Any]) -> "Config":
-        """The same with other arguments of the method. Raises pydantic's ValidationError."""
+        """The configuration with other arguments of the method.
+
+        Raises:
+            pydantic.ValidationError: an argument is unknown or out of range.
+        """
         own = self.methods[self.method]
-        anew = type(own).model_validate(own.model_dump() | dict(arguments))
-        return replace(self, methods={**self.methods, self.method: anew})
+        changed = type(own).model_validate(own.model_dump() | dict(arguments))
+        return replace(self, methods={**self.methods, self.method: changed})
 
     def recipe(self) -> Recipe:
         """The method's recipe."""
@@ -96,11 +100,11 @@ class Config:
         return recipe
 
     def reference_recipe(self, kind: str) -> Recipe:
-        """How the original or the retrained model is trained."""
-        said = self.pretrain.model_dump(exclude={"checkpoint", "seeds"})
+        """The recipe of a reference; `kind`: original or retrained."""
+        numbers = self.pretrain.model_dump(exclude={"checkpoint", "seeds"})
         if kind == "retrained":
-            said |= self.retrain.model_dump(include={"epochs", "final_epochs"}, exclude_none=True)
-        return from_scratch("train" if kind == "original" else "retain", **said)
+            numbers |= self.retrain.model_dump(include={"epochs", "final_epochs"}, exclude_none=True)
+        return from_scratch("train" if kind == "original" else "retain", **numbers)
 
     def chain_recipes(self) -> dict[str, Recipe]:
         """The recipes of a chain, by name."""
@@ -108,12 +112,12 @@ class Config:
         return recipes
 
     def resolved(self, name: str | None = None) -> dict[str, Any]:
-        """Dotted key -> value of every key that matters to a row: the original's, the retrained model's or a method's."""
+        """Dotted key -> value of the keys that a run depends on; `name`: original, retrained, or None for the method."""
         sections = {"original": ("data", "model", "pretrain", "run"), "retrained": ("data", "model", "pretrain", "retrain", "run")}
         flat: dict[str, Any] = {}
         for section in sections.get(name or "", ("data", "model", "run")):
             flat |= flatten(getattr(self, section).model_dump(mode="json"), section)
-        for section in ("pretrain", "retrain"):  # how many others there are makes no difference to a model, and may grow
+        for section in ("pretrain", "retrain"):  # the number of models in the bank does not affect a model, and may grow
             flat.pop(f"{section}.seeds", None)
         if name not in sections:
             own = self.methods[self.method].model_dump(mode="json")
@@ -121,17 +125,17 @@ class Config:
         return {key: show(value) if isinstance(value, list) else value for key, value in flat.items()}
 
     def as_json(self) -> str:
-        """All of it, every method and space included, as params.yaml could say it."""
-        said = {name: getattr(self, name).model_dump(mode="json") for name in SECTIONS}
+        """The configuration as JSON, in the form of params.yaml, with all methods and spaces."""
+        tree = {name: getattr(self, name).model_dump(mode="json") for name in SECTIONS}
         methods = {
             name: ({"like": self.like[name]} if self.like[name] != name else {}) | section.model_dump(mode="json")
             for name, section in self.methods.items()
         }
-        said["search"]["spaces"] = {
+        tree["search"]["spaces"] = {
             name: {word: space.model_dump(mode="json", exclude_defaults=True) for word, space in own.items()}
             for name, own in self.spaces.items()
         }
-        return json.dumps({**said, "method": self.method, "methods": methods}, indent=2)
+        return json.dumps({**tree, "method": self.method, "methods": methods}, indent=2)
 
 
 def load(

@@ -1,6 +1,6 @@
-"""What frozen layers give is computed once an image and becomes the data: the same sums, in batches of another size.
+"""Cache of frozen layers: their activations are computed once per image and replace the images. The same sums, in other batch sizes.
 
-A network is cut at the last value that frozen layers alone make and that everything behind goes through. N images, B batch.
+A network is cut at the last value that depends on frozen layers only and that all later layers depend on. N images, B batch.
 """
 
 import operator
@@ -29,7 +29,7 @@ METHODS = {"relu", "add", "mul", "flatten", "view", "reshape", "contiguous", "me
 
 
 class _Tracer(fx.Tracer):
-    """Every module without children is one step, those of other makers too."""
+    """Treats every module without children as one step, whichever library it is from."""
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
         return not any(m.children()) or super().is_leaf_module(m, module_qualified_name)
@@ -37,7 +37,7 @@ class _Tracer(fx.Tracer):
 
 @dataclass(frozen=True)
 class Cut:
-    """`head` gives the features and `tail` the logits, both made of the network's own layers; `share`: the head's multiplications."""
+    """A network in two parts: `head` computes features, `tail` logits, with its own layers; `share`: the head's part of the FLOPs."""
 
     name: str
     head: fx.GraphModule
@@ -47,31 +47,37 @@ class Cut:
 
 @dataclass
 class Prefix:
-    """Handed to the engine: which network steps on which data. Keeps the features of one cut, at most `most_mib` of them.
+    """`step_inputs` that caches the activations of frozen layers.
 
-    Equal to the whole network but for the order of sums, and so only where a frozen layer sees each image by itself: BatchNorm
-    with kept statistics (`batchnorm: eval_frozen` or `eval`), nothing drawn, no augmentation, losses of logits alone."""
+    Equal to the whole network except for the order of sums. So it applies only where frozen layers treat each image separately: BatchNorm
+    with fixed statistics (`batchnorm: eval_frozen` or `eval`), no dropout, no augmentation, losses of the logits alone.
+
+    Args:
+        most_mib: memory budget in MiB for the features; 0 disables the cache.
+        autocast: context in which features are computed.
+        log: called with one line when the cut changes.
+    """
 
     most_mib: int
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
     log: Callable[[str], None] = lambda text: None
-    _said: str = ""
+    _logged: str = ""
     _model: Module | None = None
     _cuts: dict[tuple[frozenset[str], str], Cut | str] = field(default_factory=dict)
     _made: tuple[str, Data, dict[str, Tensor], RawInputs] | None = None
 
     def __call__(self, phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
-        """What an epoch of `phase` steps: the network and the data as they are, or the tail and the features."""
+        """The module and the data that an epoch steps on: the network and the data themselves, or the tail and the features."""
         if not self.most_mib:
             return model, data
         cut = self._cut(phase, model, data, trains)
         if isinstance(cut, str):
-            said = f"frozen layers are computed in every step: {cut}"
+            message = f"frozen layers are computed in every step: {cut}"
         else:
-            said = f"frozen layers are computed once: up to {cut.name}, {cut.share:.0%} of a forward pass"
-        if said != self._said and len(trains) < sum(1 for _ in model.parameters()):
-            self.log(said)
-            self._said = said
+            message = f"frozen layers are computed once: up to {cut.name}, {cut.share:.0%} of a forward pass"
+        if message != self._logged and len(trains) < sum(1 for _ in model.parameters()):
+            self.log(message)
+            self._logged = message
         return (model, data) if isinstance(cut, str) else (cut.tail, self._features(cut, data))
 
     def _cut(self, phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> Cut | str:
@@ -98,7 +104,7 @@ class Prefix:
 
     @torch.no_grad()
     def _features(self, cut: Cut, data: Data) -> RawInputs:
-        """Of all images but the test split's; made anew once the frozen layers are others."""
+        """Features of all images except the test split's; computed again when the frozen layers change."""
         frozen = cut.head.state_dict()
         if self._made is not None:
             name, of, weights, made = self._made
@@ -122,7 +128,13 @@ class Prefix:
 
 
 def split(model: Module, trains: frozenset[str], images_BCHW: Tensor) -> Cut | str:
-    """The model in its present modes, cut behind what `trains` leaves frozen, or why it can't be. `images_BCHW`: two to try it on."""
+    """The model, in its present modes, cut after its frozen layers, or the reason why it can't be cut.
+
+    Args:
+        model: the network.
+        trains: names of the parameters that train.
+        images_BCHW: two images to check the cut with.
+    """
     try:
         graph = _Tracer().trace(model)
     except Exception as error:  # control flow that looks at values, and whatever else a model does
@@ -174,12 +186,12 @@ def _tried(model: Module, cut: Cut, images_BCHW: Tensor) -> Cut | str:
         model.eval()
         with FlopCounterMode(display=False) as before:
             features = cut.head(images_BCHW)
-        with FlopCounterMode(display=False) as behind:
+        with FlopCounterMode(display=False) as after:
             logits = cut.tail(features)
         alone = cut.tail(cut.head(images_BCHW[:1]))
         if not torch.allclose(logits, model(images_BCHW), 1e-3, 1e-4) or not torch.allclose(alone, logits[:1], 1e-3, 1e-4):
             return "the network gives other logits when it is cut"
-    both = before.get_total_flops() + behind.get_total_flops()
+    both = before.get_total_flops() + after.get_total_flops()
     share = before.get_total_flops() / both if both else 0.0
     if share < WORTH:
         return f"up to {cut.name} they are {share:.0%} of a forward pass, not worth the memory"

@@ -25,7 +25,7 @@ from lethe.recipes.schedules import Constant
 
 
 def stacked(models: Sequence[Module]) -> Module:
-    """A copy of the first whose parameters and buffers, by the same names, are all of theirs: [M, ...]. Only `Stack` runs it."""
+    """A copy of the first model whose parameters and buffers are those of all models, [M, ...], by the same names. Only `Stack` runs it."""
     stack = copy.deepcopy(models[0])
     parameters, buffers = stack_module_state(list(models))
     for name, parameter in stack.named_parameters():
@@ -36,26 +36,32 @@ def stacked(models: Sequence[Module]) -> Module:
 
 
 def unstacked(stack: Module, model: int) -> dict[str, Tensor]:
-    """State dict of one of the models."""
+    """The state dict of one model of a stack; `model`: its index."""
     return {name: value[model] for name, value in stack.state_dict().items()}
 
 
 @dataclass(frozen=True)
 class Stack:
-    """`step_inputs` of a stack: `seeds`, one a model, say which batches each sees; `splits`, one a model and all of
-    the same sizes, from which images. Without them all learn and forget the same."""
+    """`step_inputs` of a stack.
+
+    Args:
+        seeds: one per model, for its batch order.
+        splits: one per model, all of the same sizes; without them all models have the splits of the data.
+    """
 
     seeds: tuple[int, ...]
     splits: tuple[Mapping[str, Tensor], ...] = ()
 
     def __call__(self, phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
         own = {name: value for name, value in vars(data).items() if name != "channels_last"}  # the library wants models x channels
-        return AtOnce(model, len(self.seeds)), Beside(**own, seeds=self.seeds, each=self.splits or (data.splits,) * len(self.seeds))
+        return StackedForward(model, len(self.seeds)), StackedData(
+            **own, seeds=self.seeds, each=self.splits or (data.splits,) * len(self.seeds)
+        )
 
 
 @dataclass(frozen=True)
-class Beside(Data):
-    """The data as several models see them: each batch holds a batch of every seed's pass, in the order of `seeds`; `each`: their splits."""
+class StackedData(Data):
+    """Data of several models: each batch concatenates one batch per model, in the order of `seeds`; `each`: splits by model."""
 
     seeds: tuple[int, ...] = ()
     each: tuple[Mapping[str, Tensor], ...] = ()
@@ -65,7 +71,7 @@ class Beside(Data):
         return self._passes(stream, batch_size, own, number, augment)
 
 
-class AtOnce(Module):
+class StackedForward(Module):
     """The forward pass of every model of a stack on its own part of the batch, [M x B, ...].
 
     A loss is a mean over the whole batch: gradients are multiplied by M, so that each model gets those of its own mean."""

@@ -47,7 +47,7 @@ def test_an_edit_runs_what_it_touches_and_nothing_else(small: Checkout, monkeypa
     assert repro() == {"fingerprint"}
 
     hybrid_3 = {"fingerprint", "unlearn@hybrid_3", "evaluate@hybrid_3", "report"}
-    body = "return _hybrid(training, Layers(training.trains), epochs, Ramp(peak, shape, power), repair_every, final_epochs)"
+    body = "return _repaired(training, epochs, Ramp(peak, shape, power), repair_every, final_epochs, layers, layers)"
     small.edit("src/lethe/recipes/paper_methods.py", body, body.replace("repair_every", "repair_every + 1"))
     assert repro() == hybrid_3
     small.put(methods__hybrid_3__lr=0.02)
