@@ -21,6 +21,8 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from lethe._util.checkout import addresses
+
 STAND_IN = Path(__file__).with_name("conda_home")
 NAME = re.compile(r"""^name:[ ]*["']?lethe["']?[ ]*(#.*)?$""", re.MULTILINE)  # in MLproject
 # Options of `mlflow run` whose value is the next word
@@ -42,9 +44,11 @@ class Plugin:
             prepare(os.environ)
 
     def in_context(self) -> bool:
+        """Return False: MLflow is to take no tags from here."""
         return False
 
     def tags(self) -> dict[str, str]:
+        """Return nothing; MLflow wants the method."""
         return {}
 
 
@@ -80,6 +84,8 @@ def is_lethe(project: str) -> bool:
             text = (path / folder / "MLproject").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return False
+    elif address in addresses():
+        return True
     else:
         text = _git_file(address, f"{folder}/MLproject".lstrip("/"))
     return bool(NAME.search(text))
@@ -87,7 +93,7 @@ def is_lethe(project: str) -> bool:
 
 def _git_file(address: str, path: str) -> str:
     """Return a file of the newest commit behind a Git address; "" where there is none. Takes as long as `git clone --depth 1`, or less."""
-    quiet = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
+    quiet = {"GIT_SSH_COMMAND": "ssh -oBatchMode=yes"} | os.environ | {"GIT_TERMINAL_PROMPT": "0"}  # MLflow will ask for a password
     with contextlib.suppress(OSError, subprocess.SubprocessError), tempfile.TemporaryDirectory(prefix="lethe-git-") as folder:
         clone = ["git", "clone", "-q", "--depth=1", "--filter=blob:none", "--no-checkout", "--", address, folder]
         subprocess.run(clone, env=quiet, capture_output=True, check=True, timeout=60)
