@@ -163,6 +163,26 @@ def test_a_params_file_in_the_current_folder_is_used(guest: Guest, tmp_path: Pat
     assert "\nhybrid_4: " in guest.ran("lethe", "unlearn", "--explain")
 
 
+API = """
+import lethe, torch
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(20, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+split = lambda n: (torch.randn(n, 20), torch.randint(3, (n,)))
+changed = lethe.unlearn(model, retain=split(40), forget=split(8), method="model_1", epochs=1, batch_size=8)
+print(type(changed).__name__, any(not torch.equal(a, b) for a, b in zip(model.parameters(), changed.parameters())))
+"""
+
+
+@pytest.mark.slow
+def test_the_library_takes_its_defaults_and_not_another_projects(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("train: {lr: 1}\n")
+    assert guest.ran("python", "-c", API, folder=tmp_path) == "Sequential True\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml"}
+    refused = guest.run("lethe", "unlearn", "--explain", folder=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: train is unknown (params.yaml, line 1); nearest: ")
+
+
 @pytest.mark.slow
 def test_importing_mlflow_in_the_project_changes_no_environment_variable(guest: Guest) -> None:
     code = "import json, os; before = dict(os.environ); import mlflow; print(json.dumps([before, dict(os.environ)]))"
