@@ -135,7 +135,7 @@ def test_a_run_that_was_alone_is_the_first_of_several_and_remains_what_it_was(pr
     # A seed's file of other weights is no part of it
     other = checkpoint.load(project.root / "models" / "original.safetensors")[0]
     known = checkpoint.metadata(project.root / "models" / "model_1.seed1.safetensors")
-    checkpoint.save(other, project.root / "models" / "model_1.seed1.safetensors", known)
+    checkpoint.save_model(other, project.root / "models" / "model_1.seed1.safetensors", known)
     refused = project.run("evaluate", "--method", "model_1")
     assert refused.returncode == 2 and "belongs to the others; `python src/unlearn.py" in refused.stderr
 
