@@ -3,7 +3,6 @@
 import json
 import struct
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -17,7 +16,7 @@ from torch.nn import Module
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 
-HASH = "weights"  # of the metadata: the hash of the tensors
+_hashes: dict[tuple[Path, int], str] = {}  # of the weights, by file and its modification time
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which checkpoints keep a state dict
 
 
@@ -74,44 +73,35 @@ def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
 
 
 def save_model(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:
-    """Save the weights of a model, with their hash in the file's metadata.
-
-    Files of earlier versions lack the hash. They are not rewritten for it, as DVC would see a change.
+    """Save the weights of a model.
 
     Args:
         tensors: a state dict.
         path: the safetensors file.
-        metadata: texts by key.
+        metadata: what the file says of itself.
 
     Returns:
-        The hash.
+        The hash of the weights.
 
     Raises:
-        RunFailed: the file could not be written.
+        RunFailed: the disk refuses; the message names the file.
     """
-    hash_ = weights_hash(tensors)
-    save(tensors, path, {**metadata, HASH: hash_})
+    save(tensors, path, metadata)
+    hash_ = _hashes[path, path.stat().st_mtime_ns] = weights_hash(tensors)
     return hash_
 
 
-def copy_model(source: Path, path: Path, metadata: Mapping[str, str]) -> None:
-    """Save the weights of a file under another name, with other metadata; their hash is copied where the file has it."""
-    tensors, found = load(source)
-    save(tensors, path, {**metadata, **({HASH: found[HASH]} if HASH in found else {})})
-
-
 def model_hash(path: Path) -> str:
-    """Return the hash of the weights in a file: from its metadata, else computed once while the file does not change.
+    """Return the hash of the weights in a file. It is computed once a process while the file does not change: what the metadata says of
+    the weights would not show that they were exchanged.
 
     Raises:
-        UserError: the file is missing, truncated or not safetensors; the message names it.
+        UserError: the file is missing, truncated or no safetensors; the message names it.
     """
-    return metadata(path).get(HASH) or _model_hash(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _model_hash(path: Path, changed: int) -> str:
-    return weights_hash(load(path)[0])
+    key = (path, path.stat().st_mtime_ns) if path.exists() else (path, 0)
+    if key not in _hashes:
+        _hashes[key] = weights_hash(load(path)[0])
+    return _hashes[key]
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -109,4 +109,4 @@ def _metadata(path: Path) -> dict[str, str]:
 def _copy(layout: Layout, run: RunId, to: RunId, metadata_: Mapping[str, str]) -> None:
     """Copy epoch table and weights to another name; the table first, for the weights show that both exist."""
     write_text(layout.epochs(to), layout.epochs(run).read_text(encoding="utf-8"))
-    checkpoint.copy_model(layout.weights(run), layout.weights(to), metadata_)
+    checkpoint.save_model(checkpoint.load(layout.weights(run))[0], layout.weights(to), metadata_)
