@@ -22,10 +22,14 @@ def trials(project: Project, store: str = "search.db") -> list[dict[str, Any]]:
 
 
 def read(url: str) -> list[dict[str, Any]]:
-    study = optuna.load_study(study_name=optuna.get_all_study_names(url)[0], storage=url)
-    history = [trial.system_attrs.get("retry_history", []) for trial in study.trials]
-    found = [{"number": t.number, "state": t.state.name, "params": t.params, "values": t.values, **t.user_attrs} for t in study.trials]
-    return [trial | {"history": before} for trial, before in zip(found, history, strict=True)]
+    """The trials of the only study in a database; every connection is closed again, for a server has only so many."""
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        trials = optuna.load_study(study_name=optuna.get_all_study_names(storage)[0], storage=storage).trials
+    finally:
+        storage.engine.dispose()
+    found = [{"number": t.number, "state": t.state.name, "params": t.params, "values": t.values, **t.user_attrs} for t in trials]
+    return [trial | {"history": t.system_attrs.get("retry_history", [])} for trial, t in zip(found, trials, strict=True)]
 
 
 def done(least: int) -> Callable[[str], bool]:
