@@ -168,16 +168,14 @@ class Score:
         """Signed distance of the accuracies from the retrained model, in points, as `<split>.distance`.
 
         Relative to the bank's mean if there is a bank; paired by seed if there are several; otherwise to `reference`."""
+        measured = {metric_name(id_): value for split in SPLITS if (value := self.value(id_ := f"distance.{split}")) is not None}
         if self.references > 1:
-            ids = [f"distance.{split}" for split in SPLITS]
-            return {metric_name(id_): value for id_ in ids if (value := self.value(id_)) is not None}
+            return measured
         if self.distance:
             return {f"{split}.distance": each.value for split, each in self.distance.items()}
-        return {
-            f"{split}.distance": round(value - reference.accuracy[split], DIGITS)
-            for split, value in self.accuracy.items()
-            if split in reference.accuracy
-        }
+        shared = [split for split in self.accuracy if split in reference.accuracy]
+        # the measure first: a difference of two rounded accuracies may differ from it in the last digit
+        return {f"{split}.distance": round(self.accuracy[split] - reference.accuracy[split], DIGITS) for split in shared} | measured
 
     def metrics(self) -> dict[str, float]:
         """MLflow metrics that a finished run logs once: test accuracy and loss, and every measure.
