@@ -44,9 +44,19 @@ class ModelSpec:
 
 
 def stack_size(prepared: Prepared, recipe: Recipe, number: int, label: str) -> int:
-    """Return how many of `number` models to train in one run; 1: each by itself. Logs the reason.
+    """Return how many models to train in one run, and log it, with the reason where they are trained one after another.
 
-    The rule measures no time: the same command gives the same files on a busy machine.
+    The rule measures no time: the same command gives the same files on a busy machine. Fewer than FEWEST_STACKED models are trained one
+    after another, without a line in the log.
+
+    Args:
+        prepared: the images, and the configuration that names the architecture.
+        recipe: the same for all models.
+        number: of models to train.
+        label: what the log calls them.
+
+    Returns:
+        The number of models in one run, at most MOST_STACKED; 1: each by itself.
     """
     if number < FEWEST_STACKED:
         return 1

@@ -54,7 +54,15 @@ def explain(config: Config, measure: bool = False) -> str:
 
 
 def print_explanation(config: Config, measure: bool = False) -> None:
-    """Print what `explain` returns."""
+    """Print what `explain` returns, on stdout.
+
+    Args:
+        config: the configuration.
+        measure: also take three steps of each phase on random images, and estimate the time.
+
+    Raises:
+        UserError: as `explain`.
+    """
     print(explain(config, measure))
 
 

@@ -81,7 +81,7 @@ def _add_shadow_models(prepared: Prepared, names: Sequence[str]) -> RunFailed | 
 
 
 def _with_seeds(prepared: Prepared, name: str) -> list[str]:
-    """Return the results of each seed, where it stands for several, and the result itself.
+    """Return the results of each seed, where it represents several, and the result itself.
 
     Raises:
         UserError: the result of a seed does not exist; the message has the command that makes it.

@@ -76,6 +76,15 @@ def open_run(
 
 
 def log_inputs(run_log: RunLog, prepared: Prepared) -> None:
+    """Log the resolved configuration, as an artifact, and the dataset with the numbers of images of its splits.
+
+    Args:
+        run_log: the MLflow run.
+        prepared: the images and splits.
+
+    Raises:
+        RunFailed: the disk refuses the record; the message names the file.
+    """
     data = prepared.config.data
     run_log.text("params.resolved.json", prepared.config.as_json())
     run_log.dataset(
@@ -89,7 +98,19 @@ def log_inputs(run_log: RunLog, prepared: Prepared) -> None:
 
 
 def tags(prepared: Prepared, name: str) -> dict[str, str]:
-    """Return the tags that make runs comparable (equal `data`, `split` and `original`) and show where they ran."""
+    """Return the tags that make runs comparable (equal `data`, `split` and `original`) and show where they ran.
+
+    Args:
+        prepared: the images and splits.
+        name: the run.
+
+    Returns:
+        Tag -> text: the method, short hashes of images and splits, architecture, device, precision, versions of libraries; where there
+        is one, the seed, the reference's colour, and DVC's stage and experiment.
+
+    Raises:
+        UserError: the name is not one of a run, or this machine does not have run.device.
+    """
     compute, run = prepared.compute, RunId.parse(name)
     return (
         {
@@ -115,7 +136,19 @@ def where_to_look() -> str:
 
 
 def describe(config: Config, name: str, several: bool = False) -> str:
-    """Return a description in Markdown: what the run is, and how to read its numbers. `several`: it stands for several seeds."""
+    """Return a description of a run: what it is, and how to read its numbers.
+
+    Args:
+        config: the configuration.
+        name: the run.
+        several: it represents several seeds, run.seeds of them.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        UserError: the name is not one of a run, or its method does not exist.
+    """
     run = RunId.parse(name)
     name, seed = str(run.all_seeds), run.seed
     base = config.like.get(run.method, run.method)
@@ -204,7 +237,19 @@ def log_references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: C
 
 
 def log_epochs(run_log: RunLog, prepared: Prepared, name: str) -> int | None:
-    """Log the epoch table. Returns its last step; None: there is no table."""
+    """Log the epoch table: each row's metrics, and the file as an artifact.
+
+    Args:
+        run_log: the MLflow run.
+        prepared: the images and splits.
+        name: the run whose table it is.
+
+    Returns:
+        Its last step; None: there is no table.
+
+    Raises:
+        RunFailed: the disk refuses the record; the message names the file.
+    """
     table = prepared.layout.epochs(name)
     if not table.exists():
         return None
@@ -236,14 +281,25 @@ def log_model(run_log: RunLog, prepared: Prepared, network: Module, path: Path) 
 
 def about_model(prepared: Prepared) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Return the shape of one image [C, H, W], and what a person who loads the model by itself must know."""
-    said = prepared.config
-    info = {"architecture": said.model.architecture, "classes": list(prepared.images.classes)}
+    config = prepared.config
+    info = {"architecture": config.model.architecture, "classes": list(prepared.images.classes)}
     shape = tuple(prepared.images.pixels.shape[1:])
-    return shape, info | {"mean": list(said.data.mean), "std": list(said.data.std), "input": "pixels / 255, minus mean, by std"}
+    return shape, info | {"mean": list(config.data.mean), "std": list(config.data.std), "input": "pixels / 255, minus mean, by std"}
 
 
 def add_scores(prepared: Prepared, name: str) -> None:
-    """Add scores that were computed later to the MLflow run that made the result; it receives only what it does not have."""
+    """Add scores that were computed later to the MLflow run that made the result.
+
+    The run receives only what it does not have. Without such a run the scores are dropped, and that is logged.
+
+    Args:
+        prepared: the images and splits.
+        name: of the result.
+
+    Raises:
+        UserError: the result can't be scored, as `scores.scores`.
+        RunFailed: the disk refuses the record; the message names the file.
+    """
     table = prepared.layout.epochs(name)
     last = read_csv(table)[-1]["step"] if table.exists() else 0
     run = RunId.parse(name)

@@ -37,14 +37,19 @@ from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
 LEARNED = "original.learned"  # the kind of a model that has not unlearned yet: its weights are kept, for the next method
+OUTPUTS = "said"  # tensor key of a model's outputs in its file: existing files have it, so it is not renamed
 
 
 def check(prepared: Prepared, name: str) -> None:
     """Check that the attacks that `evaluate` asks for can be made, before anything is trained.
 
+    Args:
+        prepared: the images and splits.
+        name: of the measured model.
+
     Raises:
-        UserError: the model was made by another recipe than the configuration's, by which the shadow models would be; or validation is
-            too small to draw F' from.
+        UserError: the model was made by another recipe than the configuration's, by which the shadow models would be; or its logits can't
+            be read (as `artifacts.logits`); or validation is too small to draw F' from.
     """
     asked, method = prepared.config.evaluate, str(RunId.parse(name).all_seeds)
     if (asked.swap or asked.shadows) and method in prepared.config.methods:
@@ -209,7 +214,7 @@ def _outputs(models: Sequence[ShadowModel]) -> list[Array]:
     if not all(model.exists() for model in models):
         _make([*{model.learned.number: model.learned for model in models}.values()])
         _make(models)
-    return [checkpoint.load(model.path)[0]["said"].numpy() for model in models]
+    return [checkpoint.load(model.path)[0][OUTPUTS].numpy() for model in models]
 
 
 def _make(models: Sequence[ShadowModel]) -> None:
@@ -273,11 +278,11 @@ def _run(unit: WorkUnit) -> None:
         if model.kind == LEARNED:
             _check_learned(model, tensors)
         if not model.exists():
-            checkpoint.save(tensors if model.kind == LEARNED else {"said": _read(model, tensors)}, model.path, model.metadata)
+            checkpoint.save(tensors if model.kind == LEARNED else {OUTPUTS: _read(model, tensors)}, model.path, model.metadata)
 
 
 def _check_learned(model: ShadowModel, tensors: Mapping[str, Tensor]) -> None:
-    """Compare a model that stands in for a given original with that original: pretrain.* may describe another training.
+    """Compare a model trained here in place of a given original with that original: pretrain.* may describe another training.
 
     Raises:
         UserError: its validation accuracy is far below.

@@ -75,6 +75,10 @@ def _print_scores(prepared: Prepared) -> None:
 def check(prepared: Prepared, recipe: Recipe) -> None:
     """Check a recipe against the data and the network.
 
+    Args:
+        prepared: the images and splits.
+        recipe: of the configured method.
+
     Raises:
         UserError: a batch is larger than the retain split, or a module name matches nothing; the message names the key.
     """

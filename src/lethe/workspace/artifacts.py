@@ -21,7 +21,15 @@ _CACHED_TABLES = 64
 
 
 def available(prepared: Prepared, name: str) -> bool:
-    """Whether a run has weights or a logits table that belong to the images and splits."""
+    """Return whether a run has weights, or without them a logits table, that belong to the images and splits.
+
+    Args:
+        prepared: the images and splits.
+        name: the run.
+
+    Raises:
+        UserError: the file is not safetensors.
+    """
     layout = prepared.layout
     if layout.weights(name).exists():
         keys = _DEPENDS_ON.get(name, ("data", "split"))
@@ -31,14 +39,36 @@ def available(prepared: Prepared, name: str) -> bool:
 
 
 def seeds_of(prepared: Prepared, name: str) -> dict[int, str]:
-    """Return seed -> short hash of the weights, of a result that stands for several seeds; of any other {}."""
+    """Return the seeds of a result that represents several.
+
+    Args:
+        prepared: the images and splits.
+        name: the run.
+
+    Returns:
+        Seed -> short hash of its weights; {} for any other result, and where there are neither weights nor a logits table.
+
+    Raises:
+        UserError: the file is not safetensors.
+    """
     paths = (prepared.layout.weights(name), prepared.layout.logits(name))
     path = next((path for path in paths if path.exists()), None)
     return seed_aggregation.listed(checkpoint.metadata(path)) if path else {}
 
 
 def result_hash(prepared: Prepared, name: str) -> str:
-    """Return the short hash by which the MLflow run of a result is found: that of the weights, or of the weights of all seeds."""
+    """Return the short hash by which the MLflow run of a result is found.
+
+    Args:
+        prepared: the images and splits.
+        name: the run.
+
+    Returns:
+        12 hex digits: the hash of the weights, or of the weights of all seeds; of a table without a model the table's hash.
+
+    Raises:
+        UserError: as `logits`.
+    """
     table = logits(prepared, name)
     return seed_aggregation.result(table.about.get("model", table.hash), table.about)
 
@@ -90,7 +120,7 @@ def add_columns(prepared: Prepared, name: str, columns: Mapping[str, Array], abo
 
 
 def _read(prepared: Prepared, name: str, wanted: Mapping[str, str]) -> LogitsTable:
-    """Read the model; the one that stands for several seeds is the first seed's, whose table exists or is wanted anyway."""
+    """Read the model; the one that represents several seeds is the first seed's, whose table exists or is wanted anyway."""
     several = seed_aggregation.listed(wanted)
     first = logits(prepared, str(RunId.parse(name).with_seed(min(several)))) if several else None
     if first and first.about["model"] == wanted["model"]:

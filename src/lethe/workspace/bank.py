@@ -31,12 +31,27 @@ def folder(prepared: Prepared) -> Path:
 
 
 def path(prepared: Prepared, kind: str, seed: int) -> Path:
-    """Return the file of a model; `kind`: original or retrained."""
+    """Return the file of a model, which need not exist.
+
+    Args:
+        prepared: the images and splits.
+        kind: original or retrained.
+        seed: of the model.
+    """
     return prepared.layout.bank_logits(key(prepared), kind, seed)
 
 
 def metadata(prepared: Prepared, kind: str, seed: int) -> dict[str, str]:
-    """Return what a table must say of its model: kind, seed, architecture, hashes of images and splits, recipe."""
+    """Return the metadata that the logits table of a model must have.
+
+    Args:
+        prepared: the images and splits.
+        kind: original or retrained.
+        seed: of the model.
+
+    Returns:
+        Texts by key: kind, seed, architecture, the hashes of images and splits (data, split, retain), recipe.
+    """
     known = {"kind": kind, "seed": str(seed), "architecture": prepared.config.model.architecture}
     return known | prepared.hashes | {"recipe": repr(prepared.config.reference_recipe(kind))}
 

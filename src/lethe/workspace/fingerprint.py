@@ -52,10 +52,19 @@ def request(config: Config) -> str:
 
 
 def recipe(config: Config, name: str) -> str:
-    """A line for each setting and each phase; of a reference that is not trained here, its file's hash."""
+    """Return the text that the DVC stages of a method or reference depend on.
+
+    Args:
+        config: the configuration.
+        name: a method, `original` or `retrained`.
+
+    Returns:
+        A line for each setting and each phase; for a reference that is not trained here, the SHA-256 of its file in place of the
+        phases, or the key's value where that is not a file.
+    """
     values = {section: getattr(config, section).model_dump(mode="json") for section in ("data", "model", "run")}
-    said = flatten(values, "")
-    lines = "".join(f"{key} {said[key]}\n" for key in (SETTINGS if name in STAGE else (*SETTINGS, *MEASURING)))
+    settings = flatten(values, "")
+    lines = "".join(f"{key} {settings[key]}\n" for key in (SETTINGS if name in STAGE else (*SETTINGS, *MEASURING)))
     if name not in STAGE:
         runs = plan(replace(config, method=name))
         if runs[0].run.seed is not None:
@@ -64,7 +73,7 @@ def recipe(config: Config, name: str) -> str:
     spec: str | None = getattr(config, STAGE[name]).checkpoint
     if spec is None:
         return lines + _lines(config.reference_recipe(name))
-    path = config.path(Path(spec))  # a URL says its own hash; a missing file is said by the stage that wants it
+    path = config.path(Path(spec))  # a URL has its hash in it; the stage that needs a missing file reports it
     return f"{lines}checkpoint {_sha256(path) if path.is_file() else spec}\n"
 
 

@@ -92,15 +92,36 @@ class Layout:
         return self.banks / key
 
     def bank_logits(self, key: str, kind: str, seed: int) -> Path:
+        """Return the logits table of a model in a bank.
+
+        Args:
+            key: of the bank.
+            kind: original or retrained.
+            seed: of the model.
+        """
         return self.bank(key) / f"{RunId(kind, seed)}.safetensors"
 
     def bank_seeds(self, key: str, kind: str) -> dict[int, Path]:
-        """Seed -> logits table of every model of a kind in a bank."""
+        """Return the logits tables of a kind that exist in a bank.
+
+        Args:
+            key: of the bank.
+            kind: original or retrained.
+
+        Returns:
+            Seed -> file, sorted by file name.
+        """
         found = {RunId.parse(path.stem): path for path in self.bank(key).glob("*.safetensors")}
         return {run.seed: found[run] for run in sorted(found, key=str) if run.seed is not None and run.method == kind}
 
     def shadow(self, kind: str, number: int, *, swap: bool) -> Path:
-        """A model on another deletion request: of SWAP, or a shadow model of U-LiRA."""
+        """Return the file of a model on another deletion request.
+
+        Args:
+            kind: the method, `original` or `original.learned`.
+            number: of a shadow model its number, of SWAP's model its seed.
+            swap: whether it is a model of SWAP; otherwise a shadow model of U-LiRA.
+        """
         return self.root / "others" / _shadows(swap) / kind / f"{number}.safetensors"
 
     # --- results ------------------------------------------------------------------------------------------------------
@@ -114,7 +135,12 @@ class Layout:
         return self.root / "cards"
 
     def card(self, run: RunId | str, request: str) -> Path:
-        """The unlearning card of a run and a request (a short hash), without its suffix."""
+        """Return the path of the unlearning card of a run, without its suffix.
+
+        Args:
+            run: the run.
+            request: short hash of the deletion request.
+        """
         return self.cards / f"{run}-{request}"
 
     def search(self, method: str) -> Path:
@@ -165,10 +191,21 @@ class Layout:
         return self.state / "trials"
 
     def bank_state(self, key: str, machine: str) -> Path:
-        """Resume states of a bank's models; `machine`: precision and device."""
+        """Return the folder of the resume states of a bank's models.
+
+        Args:
+            key: of the bank.
+            machine: precision and device.
+        """
         return self.state / "bank" / f"{key}-{machine}"
 
     def shadow_state(self, kind: str, *, swap: bool) -> Path:
+        """Return the folder of the resume states of models on another deletion request.
+
+        Args:
+            kind: the method, `original` or `original.learned`.
+            swap: whether they are models of SWAP; otherwise shadow models of U-LiRA.
+        """
         return self.state / "others" / f"{_shadows(swap)}-{kind}"
 
     @property

@@ -1,4 +1,4 @@
-"""What a result depends on beside its recipe and its data: the arithmetic, as declared numbers.
+"""What a result depends on apart from its recipe and its data: the arithmetic, as declared numbers.
 
 A result is out of date when one of these numbers is raised, never because a file was edited, renamed or moved. Raise a number
 when the same recipe on the same data would give other results beyond the order of sums; tests/contract/test_golden.py fails as long as the

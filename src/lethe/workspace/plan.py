@@ -45,7 +45,12 @@ def plan(config: Config) -> tuple[PlannedRun, ...]:
 
 
 def plan_reference(config: Config, kind: str) -> PlannedRun:
-    """Return the run that trains a reference; `kind`: original or retrained."""
+    """Return the run that trains a reference: by run.seed, from random initial weights.
+
+    Args:
+        config: the configuration.
+        kind: original or retrained.
+    """
     return PlannedRun(RunId(kind), config.reference_recipe(kind), config.run.seed, None)
 
 

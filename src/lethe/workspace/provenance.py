@@ -21,5 +21,10 @@ def mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
 
 
 def matches(wanted: Mapping[str, str], found: Mapping[str, str]) -> bool:
-    """Whether the metadata of a file says all that it must say."""
+    """Return whether the metadata of a file says all that it must say.
+
+    Args:
+        wanted: what it must say, by key. Recipes are compared as values.
+        found: what it says; other keys do not matter.
+    """
     return not mismatch(wanted, found)

@@ -57,7 +57,7 @@ class RunId:
 
     @property
     def all_seeds(self) -> "RunId":
-        """Return the run that stands for all seeds: this one without its seed."""
+        """Return the run that represents all seeds: this one without its seed."""
         return replace(self, seed=None)
 
     def with_seed(self, seed: int) -> "RunId":
@@ -65,7 +65,12 @@ class RunId:
 
 
 def trial_name(method: str, number: int, seed: int | None = None) -> str:
-    """Spell the MLflow run of a search trial.
+    """Spell the name of the MLflow run of a search trial.
+
+    Args:
+        method: the method that is searched.
+        number: of the trial.
+        seed: of a run within the trial, where it has several seeds; None for the trial itself.
 
     >>> trial_name("hybrid_4", 17), trial_name("hybrid_4", 17, seed=3)
     ('search/hybrid_4/17', 'search/hybrid_4/17/seed3')

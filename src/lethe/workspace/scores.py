@@ -58,7 +58,7 @@ def read(path: Path) -> Score:
 
 
 def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompute: bool) -> Score:
-    """Return the score that stands for several seeds; `seeds`: seed -> short hash of its weights."""
+    """Return the score that represents several seeds; `seeds`: seed -> short hash of its weights."""
     run = RunId.parse(name)
     each = {seed: scores(prepared, str(run.with_seed(seed)), recompute) for seed in seeds}
     for seed, weights in seeds.items():
@@ -86,9 +86,20 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
 
 
 def paired_reference(prepared: Prepared, seed: int) -> dict[str, float] | None:
-    """Return the accuracies (percent, by split) of the retrained model that a result of a seed is compared with.
+    """Return the accuracies of the retrained model that a result of a seed is compared with.
 
-    It is the bank's model of the same seed, else models/retrained; None without either."""
+    It is the bank's model of the same seed, else models/retrained.
+
+    Args:
+        prepared: the images and splits.
+        seed: of the result.
+
+    Returns:
+        Accuracies in percent by split; None without either model.
+
+    Raises:
+        UserError: a table of the bank was made otherwise (as `bank.tables`), or the retrained model can't be scored (as `scores`).
+    """
     for table in bank.tables(prepared, "retrained"):
         if table.about["seed"] == str(seed):
             return accuracy_and_loss(table)[0]
@@ -98,7 +109,16 @@ def paired_reference(prepared: Prepared, seed: int) -> dict[str, float] | None:
 
 
 def is_current(prepared: Prepared, name: str) -> bool:
-    """Whether a run has a score file that belongs to the logits tables that exist now."""
+    """Return whether a run has a score file that belongs to the logits tables that exist now.
+
+    Args:
+        prepared: the images and splits.
+        name: the run.
+
+    Raises:
+        UserError: there is a file of that name that is not a score file, or the tables can't be read or do not belong to the images and
+            splits.
+    """
     path = prepared.layout.scores(name)
     return path.exists() and read(path).tables == _compared(prepared, artifacts.logits(prepared, name)).hashes
 

@@ -102,7 +102,15 @@ def record_data(config: Config, data: str, replaced: bool) -> None:
 
 
 def check(config: Config, stage: str) -> None:
-    """Raise UserError for a given key that contradicts the settings of files that exist, unless the stage replaces them."""
+    """Check that no given key contradicts the settings of files that exist, unless the stage replaces them.
+
+    Args:
+        config: the configuration of the command.
+        stage: the stage that the command runs.
+
+    Raises:
+        UserError: a key contradicts them; the message names its value, theirs, and the command that replaces the files.
+    """
     layout, values = Layout(config.workspace), _all(config)
     for key in config.given:
         prefix = next((prefix for prefix in DECIDES if key.startswith(prefix)), None)
@@ -126,7 +134,7 @@ def repair_command(stage: str, config: Config, **more: str) -> str:
     Args:
         stage: the script of src/ that does.
         config: of the command that found it missing: what was given to it, and the workspace does not know, is repeated.
-        **more: keys to give beside.
+        **more: further keys to give, with their values; they win. With `method` the recorded keys of that method are repeated, too.
 
     Returns:
         The command, in backticks.
@@ -134,12 +142,14 @@ def repair_command(stage: str, config: Config, **more: str) -> str:
     method, values = more.get("method", ""), _all(config)
     given = {key: text for key, text in config.given.items() if key != "method" and not key.startswith("methods.")}
     if stage != "prepare":
-        told = recorded(config)
+        remembered = recorded(config)
         if any(key.startswith(FORGET) for key in given):
-            told = {key: text for key, text in told.items() if not key.startswith(FORGET)}
+            remembered = {key: text for key, text in remembered.items() if not key.startswith(FORGET)}
         leave = ("pretrain.", "retrain.") if stage in ("pretrain", "retrain") else ()  # made again by what is asked for now
-        told = {k: v for k, v in told.items() if not k.startswith(("methods.", *leave)) or (method and k.startswith(f"methods.{method}."))}
-        given = told | given
+        remembered = {
+            k: v for k, v in remembered.items() if not k.startswith(("methods.", *leave)) or (method and k.startswith(f"methods.{method}."))
+        }
+        given = remembered | given
     given = {key: text for key, text in given.items() if config.settings.get(key) != show(values.get(key, text))} | more
     return f"`{command(stage, *as_words(given))}`"
 
