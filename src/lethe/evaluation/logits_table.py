@@ -100,7 +100,15 @@ class LogitsTable:
         return digest(["\n".join(self.ids), str(self.logits.shape), *arrays, *columns])
 
     def cached(self, key: str, compute: Callable[[], Any]) -> Any:
-        """The value of `compute()`, computed once per table: every measure of every method asks the same of a reference."""
+        """Return a value that is computed once per table: every measure of every method asks the same of a reference.
+
+        Args:
+            key: name of the value; it must name everything that the value depends on, apart from the table.
+            compute: returns the value; called only if the key is new.
+
+        Returns:
+            The value, shared by all callers.
+        """
         if key not in self._cache:
             self._cache[key] = compute()
         return self._cache[key]
@@ -152,7 +160,12 @@ class LogitsTable:
 
 
 def require_same_images(first: LogitsTable, *others: LogitsTable, split: bool = True) -> None:
-    """Check that all tables hold the same images, labels, number of classes and (unless `split` is off) splits.
+    """Check that all tables hold the same images, labels and number of classes, and the same splits.
+
+    Args:
+        first: the table to compare the others with.
+        others: the other tables.
+        split: whether the splits must be equal too.
 
     Raises:
         UserError: they differ; names both tables.
@@ -196,6 +209,10 @@ def class_weights(forget: Ints, held_out: Ints) -> Floats:
 def write(table: LogitsTable, path: Path) -> None:
     """Write one safetensors file: arrays and columns as tensors; `about` and the ids (a JSON list) as metadata.
 
+    Args:
+        table: the table; its name is not stored.
+        path: the file; its folder is created.
+
     Raises:
         RunFailed: the file can't be written; names it.
     """
@@ -209,7 +226,14 @@ def write(table: LogitsTable, path: Path) -> None:
 
 
 def read(path: Path, name: str = "") -> LogitsTable:
-    """Read a logits table, named `name` (the path by default) in error messages.
+    """Read a logits table from a safetensors file.
+
+    Args:
+        path: the file, as `write` makes it.
+        name: the table's name, for error messages; the path if empty.
+
+    Returns:
+        The table, with its rows sorted by id.
 
     Raises:
         UserError: the file is missing, truncated, not a logits table, or contains a NaN; names it.

@@ -1,6 +1,6 @@
 """Measures of one model: accuracy and gaps to the references, divergences, representation columns, cost.
 
-Each function computes one measure from an EvaluationContext; its declaration stands above it. N images, C classes."""
+Each function computes one measure from an EvaluationContext and is declared by `register_measure`. N images, C classes."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -132,14 +132,30 @@ def tow(context: EvaluationContext) -> Estimate:
 
 
 def kl(reference_NC: Floats, model_NC: Floats) -> Floats:
-    """[N]: KL(reference || model) in nats, of log probabilities."""
+    """Compute the Kullback-Leibler divergence KL(reference || model) of each image.
+
+    Args:
+        reference_NC: log probabilities of the reference, float64 [N, C], in nats.
+        model_NC: log probabilities of the model, float64 [N, C], in nats.
+
+    Returns:
+        float64 [N], in nats.
+    """
     return np.asarray((np.exp(reference_NC) * (reference_NC - model_NC)).sum(axis=1))
 
 
 def js(reference_NC: Floats, model_NC: Floats) -> Floats:
-    """[N]: Jensen-Shannon divergence in nats, of log probabilities."""
+    """Compute the Jensen-Shannon divergence of each image, H((p + q) / 2) - (H(p) + H(q)) / 2; symmetric, at most log 2.
+
+    Args:
+        reference_NC: log probabilities of the reference, float64 [N, C], in nats.
+        model_NC: log probabilities of the model, float64 [N, C], in nats.
+
+    Returns:
+        float64 [N], in nats.
+    """
     middle = np.logaddexp(reference_NC, model_NC) - np.log(2)
-    return (kl(reference_NC, middle) + kl(model_NC, middle)) / 2  # = H(middle) - (H(p) + H(q)) / 2
+    return (kl(reference_NC, middle) + kl(model_NC, middle)) / 2
 
 
 @register_measure(

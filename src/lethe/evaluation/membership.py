@@ -75,7 +75,20 @@ def mia_over(context: EvaluationContext) -> Estimate:
 
 
 def rmia_roc(context: EvaluationContext, gamma: float) -> attacks.Roc:
-    """ROC curve of the offline RMIA attack, forget against test; the population z is a random half of validation."""
+    """Compute the ROC curve of the offline RMIA attack, forget against test.
+
+    The population z is a random half of validation, always the same one.
+
+    Args:
+        context: the model and at least one reference.
+        gamma: threshold of the likelihood ratio.
+
+    Returns:
+        The curve, with forget images as positives and held-out images, weighted to match forget, as negatives.
+
+    Raises:
+        InsufficientData: forget, validation or test is empty.
+    """
     validation = context.rows("validation")
     population = np.sort(np.random.default_rng(0).permutation(validation)[: max(1, len(validation) // 2)])
     scores = attacks.rmia(context.model.log_p, np.stack([reference.log_p for reference in context.references]), population, gamma)
@@ -84,6 +97,18 @@ def rmia_roc(context: EvaluationContext, gamma: float) -> attacks.Roc:
 
 
 def rmia(context: EvaluationContext, gamma: float) -> Estimates:
+    """Measure the offline RMIA attack, forget against test: Zarifzadeh et al., arXiv:2312.03262.
+
+    Args:
+        context: the model and at least one reference.
+        gamma: threshold of the likelihood ratio.
+
+    Returns:
+        `auc`, `tpr_at_1` and `tpr_at_0.1` (true-positive rates, 0 to 1, at 1 % and 0.1 % FPR), with bootstrap intervals over images.
+
+    Raises:
+        InsufficientData: forget, validation or test is empty.
+    """
     roc = rmia_roc(context, gamma)
     return dict(zip(ROC_PARTS, context.bootstrap(roc, *roc.sizes), strict=True))
 
@@ -135,7 +160,7 @@ def ulira(context: EvaluationContext) -> Estimates:
     number = phi_KN.shape[1]
 
     def per_image(by_forgotten: Floats, by_unseen: Floats) -> Floats:
-        """[N], whose mean is the sum of the two means."""
+        """Combine both groups into values [N] per image; their mean is the sum of the two groups' means."""
         parts = ((of_forgotten, by_forgotten), (of_unseen, by_unseen))
         return np.asarray(sum(np.bincount(images, values, number) * number / len(values) for images, values in parts))
 

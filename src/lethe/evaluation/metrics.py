@@ -5,10 +5,26 @@ from torch.nn import functional
 
 
 def accuracy(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Accuracy in percent (of equal logits, the first counts as the prediction)."""
+    """Compute the accuracy in percent; of equal logits, the first counts as the prediction.
+
+    Args:
+        logits_NC: logits, float32 [N, C].
+        labels_N: true classes, int64 [N].
+
+    Returns:
+        Percent, 0 to 100.
+    """
     return 100.0 * int((logits_NC.argmax(dim=1) == labels_N).sum()) / len(labels_N)
 
 
 def cross_entropy(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """Mean cross-entropy in nats."""
+    """Compute the mean cross-entropy, in float64.
+
+    Args:
+        logits_NC: logits, float32 [N, C].
+        labels_N: true classes, int64 [N].
+
+    Returns:
+        Nats.
+    """
     return float(functional.cross_entropy(logits_NC.double(), labels_N))

@@ -103,15 +103,31 @@ def strongest(false_positive: Floats, false_negative: Floats, delta: float = DEL
 
 
 def largest_shown(unlearned: int, retrained: int) -> float:
-    """The largest epsilon below 50 that this many models can demonstrate: with a single error of each kind."""
+    """Compute the largest epsilon below 50 that this many models can demonstrate: with a single error of each kind.
+
+    Args:
+        unlearned: number of unlearned models.
+        retrained: number of retrained models.
+
+    Returns:
+        Epsilon, 0 or more; delta is DELTA.
+    """
     fpr, fnr = 1 / unlearned, 1 / retrained
     return max(0.0, log(max(1 - DELTA - fpr, DELTA) / fnr), log(max(1 - DELTA - fnr, DELTA) / fpr))
 
 
 def forgetting_quality(epsilons_F: Floats, models: int) -> Floats:
-    """Forgetting quality of each image, [F]: 2^-(bin of epsilon), with bins of 0.5 up to ceil(ln(models - 1)), and 0 beyond.
+    """Compute the forgetting quality of each image: Triantafillou et al., arXiv:2406.09073, appendix A.
 
-    Appendix A of arXiv:2406.09073."""
+    It is 2^-(bin of epsilon), with bins of width 0.5 up to ceil(ln(models - 1)), and 0 for any larger epsilon.
+
+    Args:
+        epsilons_F: epsilon of each image, as `epsilons` returns it.
+        models: number of models of each kind that the epsilons were estimated from.
+
+    Returns:
+        float64 [F], 0 to 1.
+    """
     bins = floor(ceil(log(models - 1)) / BIN) if models > 1 else 0
     number = np.floor(epsilons_F / BIN)
     return np.where(number < bins, 2.0**-number, 0.0)

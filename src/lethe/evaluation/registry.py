@@ -70,7 +70,7 @@ class Measure:
     Attributes:
         id: name in score files, MLflow and the documentation, e.g. `mia.svc`.
         about: what it is, in one sentence, with its unit.
-        target: the ideal value: a number, or whose value it is (REFERENCE, HELD_OUT, BETWEEN, HALVES, CHANCE).
+        target: the ideal value: a number, or whose value it is (REFERENCE, HELD_OUT, BETWEEN, HALVES, CHANCE, SMALL).
         function: computes one Estimate, or a dict from part to Estimate; part `p` is stored under `<id>.<p>`.
         min_references: fewest retrained models; also fewest unlearned models if "unlearned" is among `needs`. With "shadows" it
             counts models unlearned on other requests instead, and no retrained model is needed.
@@ -155,12 +155,24 @@ def register_measure(
 ) -> Callable[[Function], Function]:
     """Declare the decorated function as a measure: score files, MLflow, the report and the card then include it.
 
-    The arguments are the attributes of `Measure`. The function takes an EvaluationContext and returns an Estimate, or a dict from
-    part to Estimate; it raises InsufficientData, with what it needs, if there are too few images. The function itself is returned
-    unchanged, so one function can be registered several times (with functools.partial).
+    The function takes an EvaluationContext and returns an Estimate, or a dict from part to Estimate; it raises InsufficientData, with
+    what it needs, if there are too few images.
+
+    Args:
+        id: name in score files, MLflow and the documentation, e.g. `mia.svc`.
+        about: what it is, in one sentence, with its unit.
+        target: the ideal value: a number, or whose value it is (REFERENCE, HELD_OUT, BETWEEN, HALVES, CHANCE, SMALL).
+        min_references: fewest retrained models, or other models that `needs` asks for; see `Measure`.
+        needs: what else the context must hold: keys of NEEDS, or "unlearned".
+        parts: all parts that it may return; empty for a single number.
+        interval: what its confidence interval is taken over; "" for none.
+        source: the paper.
+
+    Returns:
+        A decorator that returns the function unchanged, so one function can be registered several times (with functools.partial).
 
     Raises:
-        UserError: the id belongs to another function already, or a need is unknown.
+        UserError: a need is unknown; from the decorator, if the id belongs to another function already.
     """
     unknown = [need for need in needs if need not in (*NEEDS, "unlearned")]
     if unknown:
@@ -211,6 +223,14 @@ def find_installed() -> None:
 
 
 def highest_tier(references: int, unlearned: int | None = None) -> int:
-    """The highest tier that so many retrained models reach; tier 3 also takes that many unlearned ones, where a number is given."""
+    """Find the highest tier that a number of models reaches.
+
+    Args:
+        references: number of retrained models.
+        unlearned: number of unlearned models, of which tier 3 takes as many as of retrained ones; None: they do not limit the tier.
+
+    Returns:
+        A key of TIERS.
+    """
     reached = max(tier for tier, fewest in TIERS.items() if references >= fewest)
     return min(reached, 2) if reached == 3 and unlearned is not None and unlearned < TIERS[3] else reached

@@ -141,7 +141,7 @@ class Score:
 
     @property
     def over_forgetting(self) -> str:
-        """The alarm: what lies beyond the references' interval on the far side of forgetting, in words; "" if nothing does.
+        """The alarm: what is outside the references' interval on the side of over-forgetting, in words; "" if nothing is.
 
         For several seeds it is that of their mean, with the number of seeds that raise it."""
         texts = []
@@ -246,7 +246,15 @@ def accuracy_and_loss(model: LogitsTable) -> tuple[dict[str, float], dict[str, f
 
 
 def measure_results(context: EvaluationContext, only: Iterable[Measure]) -> dict[str, MeasureResult]:
-    """The given measures of a model by id, rounded, with what retrained models score if that is the target."""
+    """Compute measures of a model, rounded, each with what retrained models score if that is its target.
+
+    Args:
+        context: the model and what it is compared with.
+        only: the measures to compute.
+
+    Returns:
+        Id (`<measure>` or `<measure>.<part>`) -> result; without an estimate if the measure lacks something.
+    """
     references, results = catalogue.measure_references(context), {}
     for id_, result in catalogue.measure_model(context, only).items():
         if isinstance(result, str):
@@ -264,7 +272,7 @@ def rounded(estimate: Estimate) -> Estimate:
 
 
 def _chance_range(estimate: Estimate, reference: Estimate) -> tuple[float, float]:
-    """Range in which a model, or the mean of m models, lies by chance.
+    """Range in which a model, or the mean of m models, is expected by chance.
 
     The reference's own interval. If that is the interval of the mean of n models, it is widened by sqrt(1 + n / m), as the mean of m
     further models varies as well (Student's t prediction interval)."""

@@ -25,7 +25,15 @@ def noted(weights: Mapping[int, str]) -> dict[str, str]:
 
 
 def result(weights: str, metadata: Mapping[str, str]) -> str:
-    """The short hash that identifies a result's MLflow run: of its weights, or of those of all its seeds."""
+    """Compute the short hash that identifies a result's MLflow run.
+
+    Args:
+        weights: hash of the result's weights; used if it represents a single model.
+        metadata: of its file; if it lists several seeds, their weights are hashed instead.
+
+    Returns:
+        12 hex digits.
+    """
     several = listed(metadata)
     return short(digest(several[seed] for seed in sorted(several)) if several else weights)
 

@@ -122,7 +122,15 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def discriminates(original: Estimate, held_out: Estimate) -> bool:
-    """Whether a measure separates the original, which forgot nothing, from a held-out retrained model: their intervals do not overlap.
+    """Test whether a measure separates the original, which forgot nothing, from a held-out retrained model.
 
-    Otherwise it can't judge any method."""
+    If it does not, it can't judge any method.
+
+    Args:
+        original: the measure of the original.
+        held_out: the measure of the retrained model.
+
+    Returns:
+        True if their intervals do not overlap.
+    """
     return not original.overlaps(held_out)

@@ -54,7 +54,7 @@ class ResultSet:
         sizes: number of images by split.
         accuracies: run -> split -> accuracy in percent. `original` and `retrained` are the references.
         epochs: method -> its epoch table, one row per epoch.
-        alarms: run -> what lies beyond the reference's interval, "" for nothing.
+        alarms: run -> what is outside the reference's interval, "" for nothing.
         by_seed: method with several seeds -> seed -> split -> accuracy in percent.
         distances_by_seed: the same, minus the accuracy of the retrained model of the same seed, in points.
     """
@@ -199,8 +199,12 @@ def assess(results: ResultSet, name: str) -> Verdict | None:
     The alarm decides on over-forgetting. Without one, as for published numbers, a run over-forgets if its forget accuracy is below
     the retrained model's, or further below its own test accuracy than the retrained model's is; each by more than chance.
 
+    Args:
+        results: accuracies of the run, the original and the retrained model, and the numbers of images.
+        name: the run.
+
     Returns:
-        None for the references themselves, and if one of the three models is unknown.
+        The verdict; None for the references themselves, and if one of the three models is unknown.
     """
     if name in REFERENCES or any(one not in results.accuracies for one in (name, *REFERENCES)):
         return None

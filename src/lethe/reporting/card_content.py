@@ -214,10 +214,17 @@ def _models(prepared: Prepared, name: str, tables: Mapping[str, LogitsTable]) ->
 
 
 def measure_lines(all_scores: Mapping[str, Score], run: Mapping[str, Any] | None) -> list[Card]:
-    """One line for each measure that has a value, in the order of the catalogue.
+    """Make one line for each measure that has a value, in the order of the catalogue.
 
-    `power`: whether the measure discriminates the original from the retrained model by more than chance; `apart`: whether the model
-    differs from the retrained model by more than chance; None if that can't be known. Cost is taken from the MLflow run."""
+    Args:
+        all_scores: scores of `model` and, if they exist, of `original` and `retrained`.
+        run: the MLflow run of the result, from which cost is taken; None leaves cost out.
+
+    Returns:
+        Lines of `measure`, `id`, `about`, `aim`, `interval`; `model`, `reference` and `original` as {value, low, high}, without ends if
+        there is no interval, or None; `power`: whether the measure discriminates the original from the retrained model by more than
+        chance; `apart`: whether the model differs from the retrained model by more than chance. The last two are None if unknown.
+    """
     model, original, retrained = (_entries(all_scores.get(which)) for which in ("model", "original", "retrained"))
     lines: list[Card] = []
     for measure in catalogue.all_measures():
@@ -268,10 +275,17 @@ def _differ(a: Mapping[str, float] | None, b: Mapping[str, float] | None) -> boo
 
 
 def within_chance(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
-    """Whether two independent numbers differ by no more than chance, from their own intervals (value, low, high).
+    """Test whether two independent numbers differ by no more than chance, from their own intervals.
 
-    The interval of the difference is the root of the sum of squares (Zou and Donner, doi:10.1002/sim.3095). Without intervals: whether
-    they are equal."""
+    The interval of the difference is the root of the sum of squares (Zou and Donner, doi:10.1002/sim.3095).
+
+    Args:
+        a: `value` and, if it has an interval, its ends `low` and `high`.
+        b: the other number, in the same unit.
+
+    Returns:
+        True if they differ by no more than chance; without intervals, if they are equal.
+    """
     low, high = sorted((a, b), key=lambda one: one["value"])
     reach = math.hypot(low.get("high", low["value"]) - low["value"], high["value"] - high.get("low", high["value"]))
     return high["value"] - low["value"] <= reach

@@ -105,7 +105,15 @@ def interval(entry: Mapping[str, float] | None) -> str:
 
 
 def bars(percent: Sequence[float], highest: float) -> str:
-    """Draw a histogram in one line of text, in eighths of the highest bin of all histograms; a bin that is not empty shows at least one."""
+    """Draw a histogram in one line of text, in eighths of the highest bin of all histograms.
+
+    Args:
+        percent: share of the images in each bin.
+        highest: the highest bin of all histograms, in percent.
+
+    Returns:
+        One character per bin; a bin that is not empty gets at least one eighth.
+    """
     return "".join(BARS[max(round(8 * value / highest), 1 if value > 0 else 0)] for value in percent)
 
 

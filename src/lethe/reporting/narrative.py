@@ -45,7 +45,15 @@ def findings(results: ResultSet) -> list[str]:
 
 
 def compare_verdicts(results: ResultSet, published: ResultSet) -> str:
-    """Whether the methods get the same verdict as from the published accuracies; "" if none can be compared."""
+    """Describe whether the methods get the same verdict as from the published accuracies.
+
+    Args:
+        results: accuracies measured here.
+        published: the published accuracies.
+
+    Returns:
+        One sentence in Markdown; "" if no verdict can be compared.
+    """
     pairs = {name: (assess(results, name), assess(published, name)) for name in published.methods}
     kinds = {name: (ours.kind, theirs.kind) for name, (ours, theirs) in pairs.items() if ours and theirs}
     other = [f"{label(name)} (published: {theirs}, here: {ours})" for name, (ours, theirs) in kinds.items() if ours != theirs]
@@ -56,7 +64,15 @@ def compare_verdicts(results: ResultSet, published: ResultSet) -> str:
 
 
 def compare_accuracies(results: ResultSet, published: ResultSet) -> str:
-    """How far forget accuracies are from the published ones, where both were measured on the same images."""
+    """Describe how far forget accuracies are from the published ones.
+
+    Args:
+        results: accuracies measured here, on the same images as the published ones.
+        published: the published accuracies.
+
+    Returns:
+        One sentence in Markdown, in points; "" if no method is in both.
+    """
     apart = {
         name: results.accuracies[name]["forget"] - row["forget"] for name, row in published.accuracies.items() if name in results.methods
     }

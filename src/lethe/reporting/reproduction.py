@@ -24,7 +24,16 @@ def weights_hash(table: LogitsTable) -> str:
 
 
 def find_run(name: str, table: LogitsTable) -> dict[str, Any] | None:
-    """The MLflow run that produced a result; None, with a message, if the tracking server is not available."""
+    """Find the MLflow run that produced a result.
+
+    Args:
+        name: the run's name in the workspace.
+        table: its logits table, whose metadata identify the weights.
+
+    Returns:
+        `run_id`, `name`, `status`, `tags`, `params` and `metrics`; None if there is no such run or, with a message, if the tracking server
+        is not available.
+    """
     try:
         runs = find_runs({"method": name, "result": seed_aggregation.result(weights_hash(table), table.about)})
     except RunFailed as error:

@@ -45,7 +45,16 @@ def record(data: ReportData, names: Iterable[str], keys: Iterable[str]) -> Recor
 
 
 def markdown_table(data: ReportData, names: Iterable[str], keys: Iterable[str]) -> str:
-    """The same in Markdown: result sets side by side, each accuracy with its signed distance from the retrained model's."""
+    """Format a table in Markdown: result sets side by side, each accuracy with its signed distance from the retrained model's.
+
+    Args:
+        data: the contents of the report.
+        names: the methods; the references are added.
+        keys: the result sets.
+
+    Returns:
+        The table; accuracies in percent, distances in points.
+    """
     blocks = [data.results[key] for key in keys]
     head = [f"{block.title}: {split}" if split == SPLITS[0] else split for block in blocks for split in SPLITS]
     ours = [block for block in blocks if block.command]

@@ -30,7 +30,7 @@ class PruningRule:
     min_trials: int = 5
 
     def reason(self, curve: Sequence[CurvePoint], repaired: float | None, others: Sequence[Sequence[CurvePoint]]) -> str:
-        """Explain why a trial is hopeless.
+        """Explain why a trial should be stopped.
 
         Args:
             curve: The trial's measured epochs so far; at least one.

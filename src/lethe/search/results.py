@@ -82,7 +82,15 @@ class SearchResults:
         return scorable_objectives(self.config.search.objective, self.retrained)
 
     def point(self, trial: Trial, objective: str) -> Point | None:
-        """Score a complete trial by an objective; None if it did not measure what the objective needs."""
+        """Score a complete trial by an objective.
+
+        Args:
+            trial: The trial.
+            objective: A key of OBJECTIVES.
+
+        Returns:
+            (unlearning, utility); None if the trial did not measure what the objective needs.
+        """
         if objective == self.config.search.objective:
             return trial.point
         measured = trial.attributes["measured"]

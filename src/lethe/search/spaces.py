@@ -44,7 +44,15 @@ def argument_values(config: Config) -> dict[str, Any]:
 
 
 def is_active(space: Space, values: Mapping[str, Any]) -> bool:
-    """Test whether an argument is searched, given the values of the others (`when`)."""
+    """Test whether an argument is searched, given the values of the others (`when`).
+
+    Args:
+        space: The argument's space.
+        values: The method's arguments by name, at least those that `when` names.
+
+    Returns:
+        True if each argument that `when` names has one of the values listed for it; True without `when`.
+    """
     return all(values[other] in allowed for other, allowed in space.when.items())
 
 

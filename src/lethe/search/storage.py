@@ -107,7 +107,7 @@ class Storage(optuna.storages.RDBStorage):  # type: ignore[misc]
         )
 
     def claim_lock(self) -> contextlib.AbstractContextManager[Any]:
-        """Lock the taking of a waiting trial. SQLite locks no row: two processes would take the same trial (14 times of 60)."""
+        """Lock while a waiting trial is taken. SQLite locks no row: two processes would take the same trial (14 times of 60)."""
         return FileLock(f"{self.file}.lock") if self.file and self.file != ":memory:" else contextlib.nullcontext()
 
 
@@ -244,7 +244,7 @@ def requeue_dead(study: optuna.Study, locks: Path, home: str, exclusive: bool = 
 
 
 def _fail_and_requeue(study: optuna.Study, number: int) -> None:
-    """A kill between the two steps is made good by the next call, which queues the trial once."""
+    """Queue a trial again, then fail it. If the process is killed in between, the next call queues the trial once."""
     trial = study.get_trials()[number]
     if trial.state is TrialState.RUNNING:
         if number not in retried_numbers(study):

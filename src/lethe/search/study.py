@@ -78,7 +78,7 @@ def search(config: Config) -> None:
             lead.run_trials(run)
             lead.rerun_winners(run)
             lead.report(run)
-        send([config.workspace])  # what a process that died left unsent
+        send([config.workspace])  # records that a dead process did not send
 
 
 def _reference(prepared: Prepared, needed: bool) -> dict[str, Tensor] | None:
@@ -115,7 +115,7 @@ def study_name(data: Prepared, space: Mapping[str, Space], models: Sequence[Any]
 
 
 class Search:
-    """The process that leads a search: it hands out trials and reports what they gave."""
+    """The process that leads a search: it hands out trials and reports their results."""
 
     def __init__(self, runner: TrialRunner) -> None:
         """Lead a search whose trials `runner` can run in this process."""
@@ -134,7 +134,7 @@ class Search:
         return SearchResults(self.config, list(self.spec.space), self.spec.original, self.spec.retrained, finished, fresh)
 
     def start(self, first: Mapping[str, Any]) -> None:
-        """Queue the first trial, or take up what an earlier run left.
+        """Queue the first trial, or resume the search of an earlier run.
 
         Args:
             first: Values of the first trial; `{}`: the sampler draws it.

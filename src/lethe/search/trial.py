@@ -126,7 +126,7 @@ def share(runner: "TrialRunner") -> None:
 
 @dataclass
 class Outcome:
-    """What a run of a recipe gave.
+    """Outcome of one run of a recipe.
 
     Attributes:
         epochs: Number of the last epoch, over all phases.
@@ -197,7 +197,17 @@ class TrialRunner:
             self.study.optimize(objective, n_trials=1, catch=(_TrialFailed,), callbacks=[close])
 
     def rerun(self, task: TrialTask, number: int) -> None:
-        """Run a finished trial's arguments again with the task's seed and record the result on the study."""
+        """Run a finished trial's arguments again with another seed.
+
+        The result is recorded on the study as `fresh.<number>.<seed>`: the measurements and, if the run failed, the reason.
+
+        Args:
+            task: The seed, and the search's MLflow run as parent.
+            number: The finished trial.
+
+        Raises:
+            RunFailed: The disk refuses the records of the MLflow run; names the file.
+        """
         arguments = trials_of(self.study)[number].user_attrs["arguments"]
         config = self.config.changed(arguments)
         config = replace(config, run=config.run.model_copy(update={"seed": task.seed}))
@@ -267,7 +277,7 @@ class TrialRunner:
         return outcome
 
     def _record(self, trial: optuna.Trial, config: Config, outcome: Outcome, run: RunLog) -> Point:
-        """Record the outcome on the trial and its MLflow run. Raises what tells Optuna that it was pruned or failed."""
+        """Record the outcome on the trial and its MLflow run. For a pruned or failed trial it raises the exception that Optuna expects."""
         attributes = {"arguments": argument_values(config), "ran": outcome.epochs, "curve": outcome.curve, "measured": outcome.measured}
         if reason := outcome.failed or outcome.pruned:
             attributes["reason"] = reason

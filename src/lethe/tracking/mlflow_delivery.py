@@ -70,7 +70,7 @@ class Delivery:
         return run_id
 
     def attempt(self) -> Literal["", "unreachable", "stuck"]:
-        """Send what is not sent, if possible. What prevents it is logged once.
+        """Send the pending records, if possible. An error that prevents it is logged once.
 
         Returns:
             "" if all is sent; "unreachable" if the store does not answer; "stuck" if it does, and refuses something for now.
@@ -95,7 +95,7 @@ class Delivery:
         return ""
 
     def deliver(self) -> None:
-        """Send what is not sent, and remove the outbox after its last record. What the store refuses for good is dropped, and logged.
+        """Send the pending records, and remove the outbox after the last. Records that the store refuses for good are dropped and logged.
 
         Raises:
             Exception: MLflow's, when the store does not answer.

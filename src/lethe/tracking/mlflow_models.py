@@ -1,4 +1,4 @@
-"""Logged models: the export as pt2, and the file by which MLflow knows what a model takes and gives."""
+"""Logged models: the export as pt2, and the file that gives MLflow a model's inputs and outputs."""
 
 import warnings
 from collections.abc import Sequence

@@ -73,7 +73,7 @@ def is_refusal(error: Exception) -> bool:
 
 
 def workspace_hash(home: Path) -> str:
-    """Return a name of a workspace that tells nothing about the machine."""
+    """Return a name of a workspace that reveals nothing about the machine."""
     return short(digest([platform.node(), str(home.resolve())]))
 
 
@@ -81,7 +81,19 @@ def workspace_hash(home: Path) -> str:
 
 
 def get_run(client: "MlflowClient", run_id: str, deleted: bool = False) -> "Run | None":
-    """Return a run by MLflow's id; None if the store does not have it or, unless `deleted`, if it was deleted there."""
+    """Return a run by MLflow's id.
+
+    Args:
+        client: Of the store.
+        run_id: MLflow's id.
+        deleted: Whether to return a run that was deleted in MLflow, too.
+
+    Returns:
+        The run; None if the store does not have it.
+
+    Raises:
+        Exception: MLflow's, when the store does not answer.
+    """
     try:
         run = client.get_run(run_id)
     except Exception as error:
@@ -92,7 +104,18 @@ def get_run(client: "MlflowClient", run_id: str, deleted: bool = False) -> "Run 
 
 
 def look_up(client: "MlflowClient", reference: Mapping[str, Any]) -> "Run | None":
-    """Return the run of a `RunLog.reference`, in any experiment; None if there is none."""
+    """Return the run that a reference names, in any experiment.
+
+    Args:
+        client: Of the store.
+        reference: What `RunLog.reference` returned: `run_id`, or `row` while the id is not known.
+
+    Returns:
+        The run; None if there is none, or if it was deleted.
+
+    Raises:
+        Exception: MLflow's, when the store does not answer.
+    """
     if reference["run_id"]:
         return get_run(client, reference["run_id"])
     return next(iter(_search(client, _all_experiments(client), {ROW: reference["row"]})), None)
@@ -115,7 +138,7 @@ def find_runs(where: Mapping[str, Any], tags: Mapping[str, str], status: str = "
 
 
 def end_abandoned_runs(home: Path, uri: str) -> None:
-    """End the RUNNING runs of a store that no process has.
+    """End the RUNNING runs of a store that belong to no process any more.
 
     Runs of the workspace whose outbox is gone become KILLED (a resumed run joins its own again); runs that a launcher of this project
     made without ever starting the program become FAILED.
@@ -150,7 +173,15 @@ def _all_experiments(client: "MlflowClient") -> list[str]:
 
 
 def experiment_id(client: "MlflowClient", where: Mapping[str, Any]) -> str | None:
-    """Return the id of the experiment that a header names; None if it does not exist yet."""
+    """Return the id of the experiment that a header names.
+
+    Args:
+        client: Of the store.
+        where: The header, or `outbox.destination`: `experiment_id` and `experiment_name`, each None if not set.
+
+    Returns:
+        The id; "0", MLflow's default experiment, if the header names none; None if it does not exist yet.
+    """
     if where["experiment_id"] or not where["experiment_name"]:
         return where["experiment_id"] or "0"
     experiment = client.get_experiment_by_name(where["experiment_name"])
@@ -158,7 +189,15 @@ def experiment_id(client: "MlflowClient", where: Mapping[str, Any]) -> str | Non
 
 
 def create_experiment(client: "MlflowClient", where: Mapping[str, Any]) -> str:
-    """Create the experiment that a header names, and return its id. In the default store its artifacts are next to the others."""
+    """Create the experiment that a header names. In the default store its artifacts are next to the others.
+
+    Args:
+        client: Of the store.
+        where: The header, or `outbox.destination`: `uri` and `experiment_name`.
+
+    Returns:
+        The id of the experiment.
+    """
     name = where["experiment_name"]
     ours = where["uri"] == default_store()
     return str(client.create_experiment(name, f"{_default_artifacts()}/{quote(name, safe='')}" if ours else None))
@@ -167,7 +206,13 @@ def create_experiment(client: "MlflowClient", where: Mapping[str, Any]) -> str:
 def share_view(client: "MlflowClient", experiment: str) -> None:
     """Give an experiment, unless it has it, the view in which the UI's table shows the columns that matter.
 
-    Its tag is what the UI's "share view" button would store. A store that refuses it is left without."""
+    The view is an experiment tag, the one that the UI's "share view" button would store. Errors are ignored: without the tag only the
+    view is missing.
+
+    Args:
+        client: Of the store.
+        experiment: The id of the experiment.
+    """
     columns = [f"metrics.`{name}`" for name in COLUMNS]
     state = {"selectedColumns": columns, "orderByKey": "attributes.start_time", "orderByAsc": False, "runsHiddenMode": "SHOW_ALL"}
     view = "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()

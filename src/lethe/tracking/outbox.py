@@ -37,7 +37,7 @@ class Outbox:
             MLflow's run id and which records it has).
         lock: Held as long as a process appends or sends records.
         state: The content of `sent.json`.
-        idle: Set by the sender: no run takes these records, and none needs to.
+        idle: Set by the sender: there is no run to send the records to, so further ones are not kept.
     """
 
     def __init__(self, folder: Path) -> None:

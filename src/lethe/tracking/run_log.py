@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class RunLog:
-    """The log of one MLflow run. A record costs a line in a file; nothing here waits for MLflow but `close`.
+    """The log of one MLflow run. A record costs a line in a file; only `close` waits for MLflow.
 
     As a context manager it closes itself: FINISHED, FAILED after an exception, KILLED after Ctrl-C or an exit.
     All methods raise RunFailed, naming the file, when the disk refuses the outbox.
@@ -126,7 +126,7 @@ class RunLog:
         return run_id
 
     def reference(self) -> dict[str, Any]:
-        """Return what finds this run again: for the resume state, and for `parent`."""
+        """Return the keys that identify this run: for the resume state, and for `parent`."""
         return {"row": self.outbox.header["row"], "run_id": self.run_id}
 
     def metrics(self, values: Mapping[str, Any], step: int, at: int | None = None) -> None:
@@ -156,15 +156,25 @@ class RunLog:
         self._append("tags", {key: plain(value) for key, value in values.items() if value is not None})
 
     def tag(self, key: str, value: Any) -> None:
-        """Set a tag."""
+        """Set a tag.
+
+        Args:
+            key: Of the tag.
+            value: Logged as text; None sets nothing.
+        """
         self.tags({key: value})
 
     def text(self, artifact_path: str, text: str) -> None:
-        """Log a text as an artifact, without passwords."""
+        """Log a text as an artifact, without passwords.
+
+        Args:
+            artifact_path: Of the artifact, relative to the run's artifacts.
+            text: Its content.
+        """
         self._artifact(artifact_path, clean(text).encode())
 
     def file(self, path: Path) -> None:
-        """Log a file as an artifact, with its content of now."""
+        """Log a file as an artifact, with its current content."""
         self._artifact(path.name, path.read_bytes())
 
     def refresh(self, source: Path | Callable[[], bytes], artifact_path: str) -> None:
@@ -263,7 +273,14 @@ class RunLog:
         self._append("model", {**about, "shapes": [list(shape), [len(info["classes"])]]})
 
     def checkpoint(self, path: Path, step: int, *, shape: Sequence[int], info: Mapping[str, Any]) -> None:
-        """Log the model of an epoch that is not the last; arguments as for `model`."""
+        """Log the model of an epoch that is not the last, as safetensors.
+
+        Args:
+            path: Its weights.
+            step: The global epoch.
+            shape: Of one input.
+            info: Kept next to the weights, as for `model`.
+        """
         self.model(path, "safetensors", shape=shape, info=info, name="checkpoint", step=step, final=False)
 
     def close(self, status: Status = "FINISHED") -> bool:
@@ -312,7 +329,7 @@ def _exported(module: "Callable[[], Module]", shape: Sequence[int], folder: Path
 
 
 def _link(path: Path, to: Path) -> None:
-    """Keep a file's content of now, without a copy where the disk allows: our files are replaced as a whole, never written to."""
+    """Keep a file's current content, without a copy where the disk allows: our files are replaced as a whole, never written to."""
     try:
         os.link(path.resolve(), to)
     except OSError:

@@ -1,4 +1,4 @@
-"""When records are sent: by a background thread of the run, and by the next run or `send` what dead processes left behind."""
+"""When records are sent: by a background thread of the run; those of dead processes by the next run or `send`."""
 
 import contextlib
 import logging
@@ -43,7 +43,7 @@ class Sender(threading.Thread):
                 self.own.outbox.append("tags", _commit_tags())
             older += map(Delivery, abandoned(self.home))
             self._loop(older)
-        except Exception as error:  # a tracker must never be what ends a run
+        except Exception as error:  # tracking must never end a run
             log.warning("Tracking stopped: %s", summarize_error(error))
         finally:
             for delivery in [*older, self.own]:
@@ -101,7 +101,7 @@ def _commit_tags() -> dict[str, str]:
 
 
 def send(homes: Iterable[Path]) -> int:
-    """Send what workspaces hold, except what running processes send themselves.
+    """Send the pending records of workspaces, except those that running processes send themselves.
 
     Args:
         homes: The workspaces.
