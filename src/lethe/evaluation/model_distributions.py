@@ -119,7 +119,7 @@ def largest_shown(unlearned: int, retrained: int) -> float:
 def forgetting_quality(epsilons_F: Floats, models: int) -> Floats:
     """Compute the forgetting quality of each image: Triantafillou et al., arXiv:2406.09073, appendix A.
 
-    It is 2^-(bin of epsilon), with bins of width 0.5 up to ceil(ln(models - 1)), and 0 for any larger epsilon.
+    It is 2^-(bin of epsilon), with bins of width 0.5 up to ceil(ln(models - 1)), and 0 from there on.
 
     Args:
         epsilons_F: epsilon of each image, as `epsilons` returns it.

@@ -162,7 +162,8 @@ def register_measure(
         id: name in score files, MLflow and the documentation, e.g. `mia.svc`.
         about: what it is, in one sentence, with its unit.
         target: the ideal value: a number, or whose value it is (REFERENCE, HELD_OUT, BETWEEN, HALVES, CHANCE, SMALL).
-        min_references: fewest retrained models, or other models that `needs` asks for; see `Measure`.
+        min_references: fewest retrained models; also fewest unlearned models if "unlearned" is among `needs`. With "shadows" it counts
+            models unlearned on other requests instead, and no retrained model is needed.
         needs: what else the context must hold: keys of NEEDS, or "unlearned".
         parts: all parts that it may return; empty for a single number.
         interval: what its confidence interval is taken over; "" for none.
@@ -227,7 +228,7 @@ def highest_tier(references: int, unlearned: int | None = None) -> int:
 
     Args:
         references: number of retrained models.
-        unlearned: number of unlearned models, of which tier 3 takes as many as of retrained ones; None: they do not limit the tier.
+        unlearned: number of unlearned models; tier 3 takes as many of them as of retrained ones. None: they do not limit the tier.
 
     Returns:
         A key of TIERS.

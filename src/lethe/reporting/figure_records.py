@@ -90,7 +90,7 @@ def _end_points(data: ReportData, x: str, y: str) -> Record:
 
 
 def _curves(data: ReportData, y: str, measure: str) -> Record:
-    """A measure by epoch. `original` is at epoch 0, `retrained` is a level without an epoch; a chain's epochs are numbered consecutively."""
+    """A measure by epoch. `original` is at epoch 0, `retrained` is a level without an epoch; a chain numbers its epochs consecutively."""
     rows: Record = []
     splits = ["retain", "forget"] if y == "gap" else [y]
     for results in data.with_methods:

@@ -89,7 +89,7 @@ def get_run(client: "MlflowClient", run_id: str, deleted: bool = False) -> "Run 
         deleted: Whether to return a run that was deleted in MLflow, too.
 
     Returns:
-        The run; None if the store does not have it.
+        The run; None if the store does not have it or, unless `deleted`, if it was deleted.
 
     Raises:
         Exception: MLflow's, when the store does not answer.
