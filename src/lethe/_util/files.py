@@ -47,13 +47,29 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
+    """Write a text file atomically, in UTF-8.
+
+    Args:
+        path: The file. Its folder is created.
+        text: Its content.
+
+    Raises:
+        RunFailed: The file could not be written.
+    """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically."""
+    """Write a JSON file atomically, indented by two spaces.
+
+    Args:
+        path: The file. Its folder is created.
+        value: What `json.dumps` takes.
+
+    Raises:
+        RunFailed: The file could not be written.
+    """
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 

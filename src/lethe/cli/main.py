@@ -71,7 +71,7 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
 
 
 def _exit_code(error: BaseException) -> int:
-    """Print an error that the user can mend as one line on stderr, without a traceback; return its exit code."""
+    """Print an error that the user can fix as one line on stderr, without a traceback; return its exit code."""
     if isinstance(error, UserError):
         print(f"error: {clean(str(error))}", file=sys.stderr)
         return 2

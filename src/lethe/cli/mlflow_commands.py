@@ -1,4 +1,4 @@
-"""The verbs that are about MLflow alone: send what it has not, open its UI."""
+"""The verbs about MLflow: send it the unsent records, open its UI."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from lethe._util.errors import UserError
 
 
 def send(folders: Sequence[str]) -> int:
-    """Send MLflow the records that workspaces hold back.
+    """Send MLflow the unsent records of workspaces.
 
     Args:
         folders: Workspaces; empty: all under the project's folder.
@@ -46,7 +46,7 @@ def ui(port: str) -> None:
         port: TCP port on 127.0.0.1.
 
     Raises:
-        UserError: The port is no port, or is taken.
+        UserError: The port is not a number from 1 to 65535, or is in use.
     """
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"port is {port or repr('')}; it takes a number from 1 to 65535")

@@ -1,8 +1,8 @@
-"""What lets `mlflow run . -e hybrid` work exactly as typed: no flag, no conda, no activated environment.
+"""Make `mlflow run . -e hybrid` work exactly as typed: no flag, no conda, no activated environment.
 
 With `conda_env: conda.yaml` MLflow calls conda, and no variable chooses another way. But whenever MLflow is imported it imports this
-plugin, before it looks for conda, and then it obeys two variables of its own process: MLFLOW_CONDA_HOME, which is pointed at a real
-conda where there is one and else at a stand-in (conda_home/), and PATH, whose first `python` runs the program.
+plugin, before it looks for conda, and then it obeys two variables of its own process: MLFLOW_CONDA_HOME, which is set to
+a real conda if one exists, else to a substitute (conda_home/), and PATH, whose first `python` runs the program.
 
 MLflow imports the plugin in every process of every project in the environment. So it changes nothing unless the command line is
 `mlflow run` and the project is Lethe. It must not import mlflow, which is only half imported at that moment, nor anything slow.
@@ -48,7 +48,7 @@ class Plugin:
         return False
 
     def tags(self) -> dict[str, str]:
-        """Return nothing; MLflow wants the method."""
+        """Return no tags; MLflow requires the method."""
         return {}
 
 
@@ -92,7 +92,7 @@ def is_lethe(project: str) -> bool:
 
 
 def _git_file(address: str, path: str) -> str:
-    """Return a file of the newest commit behind a Git address; "" where there is none. Takes as long as `git clone --depth 1`, or less."""
+    """Return a file of the newest commit at a Git address; "" if it has none. Takes no longer than `git clone --depth 1`."""
     quiet = {"GIT_SSH_COMMAND": "ssh -oBatchMode=yes"} | os.environ | {"GIT_TERMINAL_PROMPT": "0"}  # MLflow will ask for a password
     with contextlib.suppress(OSError, subprocess.SubprocessError), tempfile.TemporaryDirectory(prefix="lethe-git-") as folder:
         clone = ["git", "clone", "-q", "--depth=1", "--filter=blob:none", "--no-checkout", "--", address, folder]
@@ -158,7 +158,7 @@ def _runs(file: Path) -> bool:
 
 
 def _base(conda: Path, environ: MutableMapping[str, str]) -> Path | None:
-    """Return the folder that a shim names as its conda's. Only for what isn't one by its place: the answer takes a second."""
+    """Return the folder that a shim names as its conda's. Only for a path that does not show it: the command takes a second."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         answer = subprocess.run(
             [conda, "info", "--base"],

@@ -199,7 +199,15 @@ def split_switches(words: list[str], *switches: str) -> tuple[list[str], set[str
 
 
 def split_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
-    """Split every `option value` and `option=value` from the other words; a value that is missing is ''."""
+    """Split every `option value` and `option=value` from the other words.
+
+    Args:
+        words: A command line after its verb.
+        option: As typed, with its dashes.
+
+    Returns:
+        The other words, and the option's values in order; "" for a value that is missing.
+    """
     rest: list[str] = []
     values: list[str] = []
     following = iter(words)

@@ -1,4 +1,4 @@
-"""Configuration: params.yaml, the workspace's settings, a file of one's own and the command line, as one value."""
+"""Configuration: params.yaml, the workspace's settings, the file of --config and the command line, as one value."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -38,11 +38,17 @@ UPON = {"full": ("demo",)}  # overlay -> those below it: python src/demo.py --fu
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration, resolved.
+    """The whole configuration, resolved. Each section of params.yaml is a field.
 
-    `methods` holds each method's validated arguments, `like` the registered method that each is built on, `spaces` what a search varies,
-    `given` the keys of this command as text: those of its overlay, its --config file and the command line itself; `laid` those of its
-    overlay, `settings` those that the workspace remembers."""
+    Args:
+        method: name of the method.
+        methods: validated arguments by method.
+        like: by method, the registered method that it is built on.
+        spaces: search spaces by method and argument.
+        given: key -> text of the keys that this command sets: by its overlay, its --config file and the command line.
+        laid: key -> text of the keys of its overlay.
+        settings: key -> text of the workspace's settings.
+    """
 
     data: DataSection
     model: ModelSection
@@ -62,7 +68,7 @@ class Config:
 
     @property
     def applied_settings(self) -> Mapping[str, str]:
-        """What the workspace remembers and this command does not override."""
+        """The workspace's settings that this command does not override."""
         request = any(key.startswith(FORGET) for key in self.given)
         named = {key for key in self.settings if key in self.given or (request and key.startswith(FORGET))}
         return {key: text for key, text in self.settings.items() if key not in named}
@@ -147,14 +153,14 @@ def load(
 ) -> Config:
     """Load the configuration. Of two layers that have a key the later one wins.
 
-    The layers are params.yaml, what the workspace remembers, the section `overlay` of params.yaml, the file of `--config`, and the
+    The layers are params.yaml, the workspace's settings, the section `overlay` of params.yaml, the file of `--config`, and the
     command line.
 
     Args:
         argv: `--key value` or `--key=value`, and `--config FILE`.
         overlay: `demo` or `full`.
         params: in place of the project's params.yaml.
-        settings: gives what a workspace remembers, by its folder; without it that layer is empty.
+        settings: returns the layer of a workspace's settings, by its folder; None: that layer is empty.
 
     Raises:
         UserError: a key or a value is wrong: one line with key, value, place and what is accepted.
@@ -177,8 +183,20 @@ def load(
 def layers(
     argv: Sequence[str], overlay: str | None, params: Path, settings: Callable[[Path], Layer] | None = None
 ) -> tuple[SourceMap, Layer]:
-    """The layers of a command, lowest first, and which of them the workspace remembers. Keys of the command line are checked, values are
-    not."""
+    """Collect the layers of a command. Keys of the command line are checked, values are not.
+
+    Args:
+        argv: `--key value` or `--key=value`, and `--config FILE`.
+        overlay: `demo` or `full`; None: no overlay.
+        params: the YAML file of the lowest layer.
+        settings: returns the layer of a workspace's settings, by its folder; None: that layer is empty.
+
+    Returns:
+        The source map with all layers, lowest first, and the layer of the workspace's settings, which is one of them.
+
+    Raises:
+        UserError: a word is not `--key value`, a key or a section is unknown or given twice, or a file can't be read as YAML sections.
+    """
     typed = _parse(argv)
     tree = read_yaml(params, params.name)
     overlays = {name: tree.pop(name, None) or {} for name in (*OVERLAYS, *UPON)}
@@ -270,7 +288,7 @@ def _given(sources: SourceMap) -> dict[str, str]:
 
 
 def _check(config: Config, sources: SourceMap) -> None:
-    """What depends on several keys."""
+    """Check what depends on several keys."""
     wanted = config.search.method
     if wanted not in config.methods or not replace(config, method=wanted).space:
         raise sources.refusal("search.method", f"it takes a method with a space in search.spaces: {', '.join(config.spaces)}")

@@ -22,7 +22,7 @@ class MethodSection(Section):
         return names_of(value) if is_list_of_names(cls.model_fields[str(info.field_name)]) else value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self).__name__, self.model_dump())  # its class is created while the program runs
+        return _restored, (type(self).__name__, self.model_dump())  # its class is created at run time
 
 
 def _restored(name: str, values: Mapping[str, Any]) -> Section:

@@ -1,4 +1,4 @@
-"""Reads sections out of the layers: validated values, or one line about the first that is wrong."""
+"""Read sections from the layers: validated values, or a one-line error about the first invalid one."""
 
 import difflib
 from collections.abc import Mapping
@@ -25,7 +25,19 @@ class Reader:
     sources: SourceMap
 
     def section(self, name: str, kind: type[S], tree: Any = None) -> S:
-        """The values at a dotted name (or in `tree`), validated as `kind`."""
+        """Validate the values of a section.
+
+        Args:
+            name: dotted name of the section, also for messages.
+            kind: schema of the section.
+            tree: values to validate; None: those at `name` in the sources.
+
+        Returns:
+            The section.
+
+        Raises:
+            UserError: a value is invalid, missing or of an unknown key: one line about the first.
+        """
         try:
             return kind.model_validate(self.sources.value(name) if tree is None else tree)
         except ValidationError as error:
@@ -99,7 +111,15 @@ class Reader:
         return keys
 
     def unknown(self, key: str, place: str = "") -> UserError:
-        """The error of a key that does not exist, with the nearest one that does; `place`: where it is, if in no layer yet."""
+        """Make the error of a key that does not exist.
+
+        Args:
+            key: dotted key.
+            place: layer of the key, for a key that is in no layer yet; "": the place in the sources.
+
+        Returns:
+            The error, which names the place and the nearest key that exists; the caller raises it.
+        """
         near = difflib.get_close_matches(key, self.known(), 1, 0.0)
         return UserError(f"{key} is unknown ({place or self.sources.place(key)}); nearest: {near[0] if near else 'none'}")
 

@@ -214,7 +214,15 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 def leaves(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    """Dotted key and field of every key in a section."""
+    """Yield every key of a section and of the sections in it.
+
+    Args:
+        kind: schema of the section.
+        prefix: dotted name of the section.
+
+    Yields:
+        Dotted key and its field.
+    """
     for name, info in kind.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from leaves(info.annotation, f"{prefix}.{name}")
@@ -223,7 +231,15 @@ def leaves(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Dotted key -> value of every value in a tree."""
+    """Flatten nested mappings.
+
+    Args:
+        tree: values and mappings by name.
+        prefix: dotted name of the tree; "": none.
+
+    Returns:
+        Dotted key -> value; an empty mapping has none.
+    """
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}.{name}" if prefix else str(name)

@@ -24,7 +24,7 @@ class Layer:
         values: dotted key -> value.
         file: the YAML file that they were read from, if any.
         section: dotted prefix of the keys in that file ("demo." for the section `demo` of params.yaml).
-        given: whether the command asks for these values; defaults, and what a workspace remembers, are not given.
+        given: whether the command asks for these values; defaults and a workspace's settings are not given.
     """
 
     name: str
@@ -65,7 +65,7 @@ class SourceMap:
             self._set(key, value)
 
     def value(self, key: str) -> Any:
-        """The value of a dotted key; None where there is none."""
+        """Return the value of a dotted key; None if it has no value."""
         node: Any = self.tree
         for part in key.split("."):
             node = node.get(part) if isinstance(node, dict) else None
@@ -79,7 +79,15 @@ class SourceMap:
         return (exact or around).place(key)
 
     def refusal(self, key: str, accepted: str) -> UserError:
-        """The error of a value that its key does not take."""
+        """Make the error of a value that its key does not take.
+
+        Args:
+            key: dotted key.
+            accepted: what the key takes, as the end of the message.
+
+        Returns:
+            The error, which names the key, its value and the place; the caller raises it.
+        """
         return UserError(f"{key} is {show(self.value(key))} ({self.place(key)}); {accepted}")
 
     def _drop_request(self) -> None:
@@ -106,7 +114,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
         name: as messages about its content show it.
 
     Raises:
-        UserError: it is missing, unreadable, no YAML or no mapping.
+        UserError: it is missing, unreadable, not YAML or not a mapping.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -127,7 +135,15 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
 
 
 def line_of(path: Path, key: str) -> int | None:
-    """The line (from 1) of a dotted key in a YAML file, or of the last part of it that exists."""
+    """Find the line of a key in a YAML file.
+
+    Args:
+        path: the file.
+        key: dotted key.
+
+    Returns:
+        The line, from 1, of the key or of its innermost parent that exists; None if no part of it exists.
+    """
     from ruamel.yaml import YAML
 
     node: Any = YAML().load(path.read_text(encoding="utf-8"))

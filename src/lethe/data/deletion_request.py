@@ -29,10 +29,17 @@ class DeletionRequest:
 
 
 def forget_count(request: DeletionRequest, n: int) -> int:
-    """How many of `n` train images a request by fraction or count asks for.
+    """Return the number of train images that a request by fraction or count asks for.
+
+    Args:
+        request: has a fraction or a count.
+        n: number of train images.
+
+    Returns:
+        The number, from 1 to n - 1.
 
     Raises:
-        UserError: it is not between 1 and n - 1.
+        UserError: the number is not from 1 to n - 1, or the fraction not between 0 and 1.
     """
     if request.count is not None:
         if not 1 <= request.count < n:
@@ -49,7 +56,14 @@ def forget_count(request: DeletionRequest, n: int) -> int:
 
 
 def of_classes(images: Images, classes: Sequence[str] | None) -> Indices:
-    """Indices of all train images of the classes.
+    """Find all train images of some classes.
+
+    Args:
+        images: all images, train first.
+        classes: names of the classes.
+
+    Returns:
+        int64 indices into `images`, ascending.
 
     Raises:
         UserError: a class does not exist, or none is named.
@@ -72,10 +86,17 @@ def count_ids(path: Path) -> int:
 
 
 def of_ids(images: Images, path: Path) -> Indices:
-    """Indices of the train images that a file names, in the order of the file.
+    """Find the train images that a file names.
+
+    Args:
+        images: all images, train first.
+        path: a CSV with a column id, or a text file with one id per line.
+
+    Returns:
+        int64 indices into `images`, in the order of the file.
 
     Raises:
-        UserError: the file can't be read, or names an id twice, an unknown one, or a held-out one; with the line.
+        UserError: the file can't be read, has no ids, or has an empty, repeated, unknown or held-out one; with its line.
     """
     key = f"data.forget.ids is {path}"
     index = {id_: i for i, id_ in enumerate(images.ids)}
@@ -134,7 +155,15 @@ def _ids_in(path: Path, key: str) -> Iterator[tuple[str, int]]:
 
 
 def nearest(word: str, words: Sequence[str]) -> str:
-    """For an error: the text "; nearest: ..." with the most similar of `words`, or nothing."""
+    """Name the most similar word, for an error message.
+
+    Args:
+        word: the word that is wrong.
+        words: those that exist.
+
+    Returns:
+        "; nearest: ..."; "" if none is similar, or with 200,000 words or more, where the comparison takes too long.
+    """
     near = difflib.get_close_matches(word, words, 1) if len(words) < 200_000 else []  # 60,000 ids: 1-2 s
     return f"; nearest: {near[0]}" if near else ""
 

@@ -111,14 +111,19 @@ class Data:
         yield from _prefetched(batch, cuts, self.ahead) if self.ahead else map(batch, cuts)
 
     def length(self, stream: str, batch_size: int) -> int:
-        """Number of batches in one pass."""
+        """Return the number of batches in one pass, as `batches` cuts it.
+
+        Args:
+            stream: name of the split.
+            batch_size: images per batch.
+        """
         return len(_cuts(len(self.splits[stream]), batch_size))
 
 
 class RawInputs(Data):
-    """Inputs that a model takes as they are, nothing scaled: a user's own, or what frozen layers give in place of images.
+    """Inputs that a model takes unchanged: a user's own, or the activations of frozen layers in place of images.
 
-    `images_NCHW`: any type and any shape after N."""
+    `images_NCHW` has any dtype and the shape [N, ...]."""
 
     def _normalise(self, pixels_BCHW: Tensor) -> Tensor:
         form = torch.channels_last if self.channels_last and pixels_BCHW.ndim == 4 else torch.contiguous_format

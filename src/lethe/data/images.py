@@ -27,7 +27,14 @@ class Images:
     held_out: int  # number of held-out images, the last of the N
 
     def check(self, name: str) -> None:
-        """Raises UserError, naming the source, unless the arrays, ids and classes fit together."""
+        """Check that arrays, ids and classes fit together.
+
+        Args:
+            name: of the source, for errors.
+
+        Raises:
+            UserError: they do not.
+        """
         n, pixels, labels = len(self.ids), self.pixels, self.labels
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[:2] != (n, 3) or labels.dtype != np.int64 or labels.shape != (n,):
             raise UserError(
@@ -61,17 +68,17 @@ class Images:
 
 
 def from_arrays(found: Any, name: str) -> Images:
-    """Images of two pairs of arrays, (images, labels) of train and of held-out.
+    """Make Images from two pairs of arrays, (images, labels) of train and of held-out.
 
     Args:
-        found: images uint8 [N, 3, H, W], [N, H, W, 3] or, grey, [N, H, W]; labels [N], class indices.
+        found: the two pairs; images uint8 [N, 3, H, W], [N, H, W, 3] or, grey, [N, H, W]; labels [N], class indices.
         name: of the source, for errors.
 
     Returns:
         Images with ids train/0, train/1, ..., test/0, ... and classes named by their index.
 
     Raises:
-        UserError: it is not that.
+        UserError: `found` has another form.
     """
     try:
         (train, train_labels), (held_out, held_out_labels) = found
@@ -99,6 +106,11 @@ def _channels_first(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def save_images(images: Images, path: Path, listing: str) -> None:
     """Write images to one safetensors file, the same bytes for the same images and listing.
+
+    Args:
+        images: what to write.
+        path: of the file; its folder is created.
+        listing: hash of the source, as `sources.listing` returns it.
 
     Raises:
         RunFailed: the file could not be written.

@@ -1,4 +1,4 @@
-"""Splits of other deletion requests: for models that are trained only to attack with (SWAP, U-LiRA)."""
+"""Splits of other deletion requests, for models that are trained only for attacks (SWAP, U-LiRA)."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,14 @@ def replacements(forget: Indices, held_out: Indices, labels: Indices) -> Indices
 
 
 def swapped(splits: Mapping[str, Indices], images: Images) -> Splits:
-    """The splits of a request to forget F' instead: F' is in forget, and the forget images are in validation.
+    """Make the splits of a request to forget F' instead: F' is in forget, and the forget images are in validation.
+
+    Args:
+        splits: int64 indices by split.
+        images: the indexed images.
+
+    Returns:
+        int64 indices by split; only forget and validation differ from `splits`.
 
     Raises:
         UserError: validation has too few images of the forgotten classes.

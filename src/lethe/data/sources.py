@@ -26,10 +26,14 @@ EDITION = "1"  # part of every listing: raise it when the same files would be re
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a source is asked for.
+    """Options of reading a source.
 
-    `root`: data.root, resolved; `image_size`: height and width in pixels; `limit`: at most so many train images a class (None: all);
-    `cache`: a folder for downloads."""
+    Args:
+        root: data.root, resolved.
+        image_size: height and width in pixels.
+        limit: maximum number of train images per class; None: all.
+        cache: folder for downloads.
+    """
 
     root: Path | None = None
     image_size: int = 32
@@ -45,8 +49,13 @@ F = TypeVar("F", bound=Read)
 class DataSource:
     """A registered source.
 
-    `listing`: texts that change when `read` would give other images, and are quick to make; `counts`: class -> number of train images,
-    without reading one; `image_size`: of a source that has but one."""
+    Args:
+        name: of the source.
+        read: returns the images.
+        listing: returns texts that change when `read` would return other images, without reading them.
+        counts: returns class -> number of train images, without reading them.
+        image_size: height and width in pixels, of a source that has only one.
+    """
 
     name: str
     read: Read
@@ -150,10 +159,21 @@ def read(source: str, *, root: Path | None, image_size: int, limit: int | None, 
 
 
 def listing(source: str, *, root: Path | None, image_size: int, limit: int | None) -> str:
-    """A hash that changes when `read` would give other images; of a folder it is over names, sizes and times of its files.
+    """Return a hash that changes when `read` would return other images.
+
+    Of a source without a listing of its own it is over names, sizes and times of the files under `root`; without `root`, over the images.
+
+    Args:
+        source: a name, or `package.module:function`.
+        root: folder of the source's files.
+        image_size: height and width in pixels.
+        limit: maximum number of train images per class; None: all.
+
+    Returns:
+        SHA-256 in hex.
 
     Raises:
-        UserError: as `read`, unreadable images excepted.
+        UserError: as `read`, except for unreadable images where they are not read.
     """
     options = SourceOptions(root, image_size, limit)
     found = _asked(source, options)
@@ -162,7 +182,21 @@ def listing(source: str, *, root: Path | None, image_size: int, limit: int | Non
 
 
 def class_counts(source: str, *, root: Path | None, image_size: int, limit: int | None, cache: Path) -> dict[str, int]:
-    """Class -> number of train images that `read` would give, in the order of classes; images are read only where the source can't tell."""
+    """Count the train images of each class; they are read only if the source has no `counts`.
+
+    Args:
+        source: a name, or `package.module:function`.
+        root: folder of the source's files.
+        image_size: height and width in pixels.
+        limit: maximum number of train images per class; None: all.
+        cache: folder for downloads.
+
+    Returns:
+        Class -> number of train images that `read` would return, in the order of classes.
+
+    Raises:
+        UserError: as `read`.
+    """
     options = SourceOptions(root, image_size, limit, cache)
     found = _asked(source, options)
     if found.counts is None:

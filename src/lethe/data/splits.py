@@ -61,9 +61,14 @@ def draw(images: Images, request: DeletionRequest, seed: int) -> Splits:
 
 
 def write(splits: Mapping[str, Indices], images: Images, folder: Path) -> None:
-    """Write folder/{retain,forget,validation,test}.csv: header id, one id a line, in the order of `splits`.
+    """Write folder/{retain,forget,validation,test}.csv: header id, one id per line, in the order of `splits`.
 
     None of the four is replaced before all are written.
+
+    Args:
+        splits: int64 indices by split.
+        images: the indexed images.
+        folder: of the four files; it is created.
 
     Raises:
         RunFailed: a file could not be written.
@@ -80,8 +85,16 @@ def write(splits: Mapping[str, Indices], images: Images, folder: Path) -> None:
 def read(folder: Path, images: Images) -> Splits:
     """Read the four files that `write` wrote; more columns may follow the first.
 
+    Args:
+        folder: of the four files.
+        images: all images that they list.
+
+    Returns:
+        int64 indices into `images` by split, in the order of the files.
+
     Raises:
-        UserError: the four do not hold every image once, train images in retain and forget and held-out ones in the others.
+        UserError: a file is missing or not a list of ids, or the four do not list every image once, train images in retain and forget and
+            held-out ones in the others.
     """
     index = {id_: i for i, id_ in enumerate(images.ids)}
     home: dict[str, Path] = {}  # id -> the file that lists it
@@ -121,10 +134,26 @@ def _column(path: Path) -> list[str]:
 
 
 def split_hash(splits: Mapping[str, Indices], images: Images) -> str:
-    """SHA-256 over the ids of all four splits, in any order."""
+    """Hash the ids of all four splits.
+
+    Args:
+        splits: int64 indices by split, in any order.
+        images: the indexed images.
+
+    Returns:
+        SHA-256 in hex; it depends on which ids each split has, not on their order.
+    """
     return digest(part for split in SPLITS for part in (split, *sorted(images.ids[i] for i in splits[split]), ""))
 
 
 def retain_hash(splits: Mapping[str, Indices], images: Images) -> str:
-    """SHA-256 over the ids of retain, in any order: identifies what a retrained model was trained on."""
+    """Hash the ids of retain, which identify what a retrained model was trained on.
+
+    Args:
+        splits: int64 indices by split, in any order.
+        images: the indexed images.
+
+    Returns:
+        SHA-256 in hex; it does not depend on the order of ids.
+    """
     return digest(sorted(images.ids[i] for i in splits["retain"]))

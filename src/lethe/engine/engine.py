@@ -1,6 +1,6 @@
 """The only place that steps a model: runs the phases and edits of a recipe, in order.
 
-It knows no method, metric, tracker or configuration. Whatever follows a run iterates over the epochs that `run` yields.
+It knows no method, metric, tracker or configuration. Loggers and displays iterate over the epochs that `run` yields.
 """
 
 import copy
@@ -25,7 +25,7 @@ from lethe.recipes.recipe import Phase, Recipe
 
 @dataclass(frozen=True)
 class FrozenReferences:
-    """Frozen copies that losses and edits may look at: the model as unlearning received it, and one fresh from its initialiser."""
+    """Frozen copies that losses and edits may look at: the model that unlearning starts from, and a randomly initialised one."""
 
     original: Module
     random_init: Module
@@ -78,7 +78,7 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
 
     Raises:
         Diverged: a loss is NaN or infinite.
-        ValueError: a phase keeps the running optimizer and there is none, or keeps its best epoch and `evaluate` gives no
+        ValueError: a phase keeps the running optimizer and none is running, or keeps its best epoch and `evaluate` returns no
             validation.accuracy.
     """
     state = State() if state is None else state
@@ -154,7 +154,7 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
 
 @dataclass
 class _Trained:
-    """What the steps of an epoch gave: losses as (step, stream, value on the device), examples seen, the last learning rate."""
+    """Record of the steps of an epoch: losses as (step, stream, value on the device), examples seen, the last learning rate."""
 
     learning_rate: float
     losses: list[tuple[int, str, Tensor]] = field(default_factory=list)
@@ -206,7 +206,7 @@ def _evaluate(
 
 
 def _passes(phase: Phase, stream: str, data: Data, seed: int, passes: dict[str, int]) -> Iterator[Batch]:
-    """Batches without end: one pass after another, each in the order of its own number."""
+    """Yield batches endlessly: one pass after another, each shuffled by its own number."""
     while True:
         number = passes.get(stream, 0)
         passes[stream] = number + 1

@@ -20,7 +20,7 @@ from lethe.recipes.recipe import Phase
 
 WORTH = 0.2  # share of a forward pass's multiplications that a cut must save
 BATCH = 512
-# What gives each image its own value, the same whenever it is asked. Any other step is taken for one that does not.
+# Operations that compute each image separately and deterministically. Any other operation is assumed not to.
 LAYERS = tuple(f"{module.__name__}." for module in (activation, batchnorm, conv, flatten, linear, normalization, pooling))
 DRAWS = (RReLU, MultiheadAttention)
 CALLS = {operator.add, operator.mul, torch.add, torch.mul, torch.cat, torch.flatten, torch.relu, torch.transpose, functional.relu}
@@ -29,7 +29,7 @@ METHODS = {"relu", "add", "mul", "flatten", "view", "reshape", "contiguous", "me
 
 
 class _Tracer(fx.Tracer):
-    """Treats every module without children as one step, whichever library it is from."""
+    """Treat every module without children as one step, whichever library it is from."""
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
         return not any(m.children()) or super().is_leaf_module(m, module_qualified_name)
@@ -176,12 +176,12 @@ def _part(model: Module, nodes: list[fx.Node], end: fx.Node, start: fx.Node | No
             copies[node] = graph.node_copy(node, copies.__getitem__)
     if end.op != "output":
         graph.output(copies[end])
-    with modes_kept(model):  # a part's layers are the model's, so that its own mode is all that may change
+    with modes_kept(model):  # a part shares the model's layers, whose modes must not change
         return fx.GraphModule(model, graph).eval()
 
 
 def _tried(model: Module, cut: Cut, images_BCHW: Tensor) -> Cut | str:
-    """The cut with its share, once it was seen to give what the whole network gives, image by image."""
+    """Return the cut with its share, after checking that it gives the logits of the whole network, image by image."""
     with torch.no_grad(), modes_kept(model):
         model.eval()
         with FlopCounterMode(display=False) as before:

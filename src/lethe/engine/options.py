@@ -15,12 +15,30 @@ StepInputs = Callable[[Phase, Module, Data, frozenset[str]], tuple[Module, Data]
 
 
 def no_metrics(model: Module, data: Data) -> Mapping[str, float]:
-    """Measure nothing."""
+    """Measure nothing: the default of `RunOptions.evaluate`.
+
+    Args:
+        model: the network; not used.
+        data: its data; not used.
+
+    Returns:
+        No metrics.
+    """
     return {}
 
 
 def whole_model(phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> tuple[Module, Data]:
-    """Step the model itself on the data themselves."""
+    """Step the whole model on the data: the default of `RunOptions.step_inputs`.
+
+    Args:
+        phase: the phase; not used.
+        model: the network.
+        data: what it is trained on.
+        trains: names of the parameters that train; not used.
+
+    Returns:
+        `model` and `data`.
+    """
     return model, data
 
 
@@ -29,14 +47,14 @@ class RunOptions:
     """Options of `engine.run`.
 
     Args:
-        evaluate: gives the metrics of a model, by name, before the first step and after epochs and edits.
-        evaluate_sample: a cheaper stand-in for `evaluate` after epochs that are not the last of their phase; None: `evaluate` itself.
+        evaluate: returns the metrics of a model, by name, before the first step and after epochs and edits.
+        evaluate_sample: a cheaper replacement of `evaluate` after epochs that are not the last of their phase; None: `evaluate` itself.
         evaluate_every: epochs between evaluations; the last epoch of a phase is always evaluated.
         seed: seeds batch order, augmentation and dropout.
         autocast: context in which forward passes and losses are computed.
         step_inputs: chooses, for each epoch, the module that is stepped and the data it reads, from (phase, model, data, names of the
             parameters that train). It must lead to the same update: `Prefix` caches frozen layers, `Stack` steps several models at once.
-        random_init: a model fresh from its initialiser, for losses and edits that refer to one; None: the model as `run` receives it.
+        random_init: a randomly initialised model, for losses and edits that refer to one; None: the model as `run` receives it.
     """
 
     evaluate: Evaluate = no_metrics

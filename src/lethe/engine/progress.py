@@ -43,7 +43,16 @@ class Progress:
 
 
 def steps_in_epoch(phase: Phase, epoch: int, data: Data) -> int:
-    """Number of optimizer steps in an epoch of a phase, on this data."""
+    """Count the optimizer steps of an epoch.
+
+    Args:
+        phase: the phase.
+        epoch: index within the phase, from 0.
+        data: what it trains on.
+
+    Returns:
+        The number of steps.
+    """
     return len(phase.batch_order({letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}, epoch))
 
 
@@ -61,7 +70,16 @@ HEADER = f"{'phase':<10} {'epoch':>7} {'retain':>7} {'forget':>7} {'val':>7} {'g
 
 
 def progress_line(epoch: Epoch, epochs: int, left: float | None) -> str:
-    """The columns of HEADER for an epoch; `epochs` of the whole run, `left` in seconds."""
+    """Format an epoch in the columns of HEADER.
+
+    Args:
+        epoch: record of the epoch.
+        epochs: number of epochs of the whole run.
+        left: estimated seconds until the end of the run; None: unknown.
+
+    Returns:
+        One line; what was not measured is blank.
+    """
 
     def cell(value: float | None, form: str = "7.2f") -> str:
         return f"{value:{form}}" if value is not None else " " * int(form.split(".")[0])

@@ -18,7 +18,7 @@ from lethe.models import checkpoint
 
 @dataclass
 class Resume:
-    """The resume state of one run: a safetensors file of tensors, with all else in its metadata.
+    """The resume state of one run: a safetensors file of tensors, with everything else in its metadata.
 
     Args:
         folder: holds the file, and checkpoints of the run; deleted when the run is complete.
@@ -51,7 +51,15 @@ class Resume:
         return state
 
     def save(self, state: State, model: Module) -> None:
-        """Write the state after an epoch; the file appears whole or not at all."""
+        """Write the state after an epoch; the file appears complete or not at all.
+
+        Args:
+            state: progress of the run.
+            model: the network, whose weights and buffers are part of the file.
+
+        Raises:
+            RunFailed: the file could not be written.
+        """
         values = {
             "step": state.step,
             "epoch": state.epoch,
@@ -67,7 +75,19 @@ class Resume:
         self.saved = state.global_epoch
 
     def record(self, epoch: Epoch, state: State, model: Module) -> dict[str, Any]:
-        """Append an epoch to the history, save the state that follows it, and return the epoch's row."""
+        """Append an epoch to the history and save the state that follows it.
+
+        Args:
+            epoch: record of the epoch.
+            state: progress of the run after it.
+            model: the network after it.
+
+        Returns:
+            The epoch's row, with its durations and, as `at`, the time in milliseconds since 1970.
+
+        Raises:
+            RunFailed: the file could not be written.
+        """
         self.history.append(epoch_row(epoch) | durations(epoch) | {"at": int(time.time() * 1000)})
         self.save(state, model)
         return self.history[-1]

@@ -48,7 +48,15 @@ class State:
         return named
 
     def restore(self, model: Module, recipe: Recipe) -> None:
-        """Load `pending` into the model and into a new optimizer of the phase that built the running one."""
+        """Load `pending` into the model and into a new optimizer of the phase that built the running one; without `pending` do nothing.
+
+        Args:
+            model: network of the run's architecture; its weights and buffers are replaced.
+            recipe: the run's recipe, of which `optimizer_step` is an index.
+
+        Raises:
+            RuntimeError: the tensors are not those of this architecture.
+        """
         if self.pending is None:
             return
         groups: dict[str, dict[str, Tensor]] = defaultdict(dict)

@@ -36,7 +36,15 @@ def stacked(models: Sequence[Module]) -> Module:
 
 
 def unstacked(stack: Module, model: int) -> dict[str, Tensor]:
-    """The state dict of one model of a stack; `model`: its index."""
+    """Return the state dict of one model of a stack.
+
+    Args:
+        stack: what `stacked` returned.
+        model: index of the model.
+
+    Returns:
+        Tensors by name, without the dimension of models; views of the stack's.
+    """
     return {name: value[model] for name, value in stack.state_dict().items()}
 
 
@@ -67,6 +75,18 @@ class StackedData(Data):
     each: tuple[Mapping[str, Tensor], ...] = ()
 
     def batches(self, stream: str, batch_size: int, seed: int, number: int, augment: Augment | None = None) -> Iterator[Batch]:
+        """Iterate over one shuffled pass of each model's split. Cut into batches as by `Data.batches`.
+
+        Args:
+            stream: name of the split.
+            batch_size: images per batch and model.
+            seed: not used: each model's order and augmentation follow from its own of `seeds`.
+            number: of the pass, from 0.
+            augment: crop and flip, drawn for every image.
+
+        Yields:
+            Batches on the device, of up to M x batch_size images, model by model.
+        """
         own = [(seed_, splits[stream]) for seed_, splits in zip(self.seeds, self.each, strict=True)]
         return self._passes(stream, batch_size, own, number, augment)
 
@@ -78,7 +98,7 @@ class StackedForward(Module):
 
     def __init__(self, stack: Module, models: int) -> None:
         super().__init__()
-        self.stack, self.models = (stack,), models  # in a tuple, as no child: its mode is the engine's to set
+        self.stack, self.models = (stack,), models  # in a tuple, so that it is no child module: the engine sets its mode
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         (stack,) = self.stack
@@ -96,7 +116,17 @@ class StackedForward(Module):
 
 
 def refusal(recipe: Recipe, models: Sequence[Module], data: Data, autocast: Autocast = nullcontext) -> str:
-    """Why networks can't be trained at once; "" when a step on each term of a recipe moves two of them as it moves each alone."""
+    """Test whether networks can be trained at once: a step on each term must change two of them as it changes each alone.
+
+    Args:
+        recipe: what they are to be trained by.
+        models: the networks; copies of the first and the last are stepped.
+        data: what they are to be trained on.
+        autocast: context in which forward passes and losses are computed.
+
+    Returns:
+        The reason why they can't be; "" if they can.
+    """
     tried: set[tuple[str, str, bool]] = set()
     for phase in recipe:
         if not isinstance(phase, Phase):
@@ -120,7 +150,7 @@ def _moves(step: Phase, models: Sequence[Module], data: Data, autocast: Autocast
     stack = stacked(two)
     try:
         list(engine.run((step,), stack, data, RunOptions(autocast=autocast, step_inputs=Stack(seeds))))
-    except Exception as error:  # what can't be one call for several: steps that look at values, and whatever else a model does
+    except Exception as error:  # vmap can't run control flow on values, and a model may do anything else
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     for number, (seed, alone) in enumerate(zip(seeds, two, strict=True)):
         start = copy.deepcopy(alone.state_dict())

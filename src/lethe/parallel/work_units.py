@@ -17,7 +17,15 @@ MAX_NAME = 120  # characters of an item in a message
 
 
 def run_here(fn: Callable[[Item], Any], items: Iterable[Item]) -> "Generator[Outcome[Item]]":
-    """Run units one after the other in this process."""
+    """Run units one after the other in this process.
+
+    Args:
+        fn: Called with each item.
+        items: The units.
+
+    Yields:
+        Outcomes, in the order of items. An error of a unit is yielded, a KeyboardInterrupt is raised.
+    """
     for item in items:
         try:
             result = fn(item)
@@ -28,10 +36,14 @@ def run_here(fn: Callable[[Item], Any], items: Iterable[Item]) -> "Generator[Out
 
 
 def attempt(fn: Callable[[Any], Any], item: Any) -> tuple[Any, Exception | None]:
-    """Run a unit in a process of its own.
+    """Run a unit in a worker, so that its error can be sent to the process that waits for it.
+
+    Args:
+        fn: Called with the item.
+        item: The unit.
 
     Returns:
-        What it returned, and what it raised, in a form that can be pickled and with the traceback as a note.
+        What it returned and None, or None and what it raised: with the traceback as a note, or as RunFailed if it can't be pickled.
     """
     try:
         return fn(item), None
@@ -59,7 +71,15 @@ def describe(item: Any) -> str:
 
 
 def naming_item(item: Any, error: Exception) -> Exception:
-    """Return a unit's error with the item in its message or, where that is not ours to change, in a note."""
+    """Add the item to a unit's error.
+
+    Args:
+        item: The unit.
+        error: What it raised.
+
+    Returns:
+        A new UserError or RunFailed with the item in its message; an error of another type itself, with the item in a note.
+    """
     if isinstance(error, UserError | RunFailed):
         return type(error)(f"{describe(item)}: {error}")
     error.add_note(f"in the unit {describe(item)}")

@@ -1,4 +1,4 @@
-"""Parts of a network by role: what "head", "last_block" and "early" stand for in an architecture.
+"""Parts of a network by role: what "head", "last_block" and "early" mean in an architecture.
 
 Modules are taken in the order in which the network defines them."""
 
@@ -23,7 +23,7 @@ def resolve(model: "Module", name: str) -> tuple[str, ...]:
         name: a module's or parameter's name, which always wins, or a symbol.
 
     Returns:
-        Names of modules (or the one parameter); the name itself where it is no symbol, or the model has a module of that name.
+        Names of modules (or the one parameter); the name itself if it is not a symbol, or if the model has a module of that name.
     """
     if name not in SYMBOLS or name == "all" or any(name == module for module, _ in model.named_modules()):
         return (name,)
@@ -46,7 +46,7 @@ def head(model: "Module") -> str:
 
 
 def blocks(model: "Module", last: str, most: float) -> list[tuple[str, ...]]:
-    """Blocks before the head `last`, in order, each with the names of its modules: itself and the normalisation that follows.
+    """Blocks before the head `last`, in order, each as the names of its modules: the block and the normalisation that follows it.
 
     Args:
         model: the network.

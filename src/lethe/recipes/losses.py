@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Loss(Protocol):
-    """A loss; a frozen dataclass, so that its repr evaluates back."""
+    """A loss; a frozen dataclass, so that `recipe.parse` can read its repr."""
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
         """The loss of a batch.

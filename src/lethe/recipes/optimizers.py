@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class OptimizerRecipe(Protocol):
-    """Builds an optimizer; a frozen dataclass, so that its repr evaluates back."""
+    """Builds an optimizer; a frozen dataclass, so that `recipe.parse` can read its repr."""
 
     def build(self, parameters: "list[Parameter]") -> "Optimizer":
         """A new optimizer over all parameters; the engine sets the learning rate before each step."""

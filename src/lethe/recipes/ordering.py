@@ -16,7 +16,15 @@ class Order(Protocol):
     """A batch order."""
 
     def __call__(self, lengths: Lengths, epoch: int) -> Iterator[str]:
-        """The steps of an epoch; `epoch` counts from 0 within the phase."""
+        """Yield the optimizer steps of an epoch.
+
+        Args:
+            lengths: number of batches per pass, by letter; the first letter leads.
+            epoch: index within the phase, from 0.
+
+        Yields:
+            For each step the letters of the streams whose batches it sums.
+        """
         ...
 
 
@@ -109,7 +117,16 @@ class First:
 
 
 def order_text(order: Order, epoch: int = 0, **lengths: int) -> str:
-    """The batch order of one epoch as text; `lengths`: number of batches by letter."""
+    """Return the batch order of one epoch as text.
+
+    Args:
+        order: the batch order.
+        epoch: index within the phase, from 0.
+        **lengths: number of batches per pass, by letter; the first letter leads.
+
+    Returns:
+        The steps, separated by spaces.
+    """
     return " ".join(order(lengths, epoch))
 
 

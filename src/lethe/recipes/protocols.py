@@ -20,7 +20,7 @@ class Batch(Protocol):
 
 
 class References(Protocol):
-    """Frozen models that a loss or an edit may use: the one unlearning received, and one fresh from its initialiser."""
+    """Frozen models that a loss or an edit may use: the one that unlearning starts from, and a randomly initialised one."""
 
     @property
     def original(self) -> "Module": ...

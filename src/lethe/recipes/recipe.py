@@ -105,10 +105,10 @@ class Phase:
         return next((term.weight_at(progress) for term in self.terms if term.stream == "forget"), None)
 
     def rank(self, metrics: Mapping[str, float]) -> float:
-        """The value of which the best epoch has most: validation accuracy in percent.
+        """Return the value that is highest in the best epoch: validation accuracy in percent.
 
         Raises:
-            ValueError: it was not measured.
+            ValueError: `metrics` has no validation.accuracy.
         """
         if "validation.accuracy" not in metrics:
             raise ValueError(f"phase {self.name!r} keeps its epoch of highest validation.accuracy, which `evaluate` does not measure")
@@ -163,7 +163,15 @@ def _built(node: ast.expr, known: Mapping[str, Any]) -> Any:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two texts describe the same recipe; texts that are not recipes are compared as they are."""
+    """Return whether two texts describe the same recipe.
+
+    Args:
+        one: repr of a recipe, as `parse` takes it, or any other text.
+        other: the same.
+
+    Returns:
+        True for equal texts and for texts that parse to equal values. Where one of two different texts is not a recipe: False.
+    """
     if one == other:
         return True
     try:

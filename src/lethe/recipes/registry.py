@@ -7,7 +7,7 @@ A method is a function of numbers that returns a recipe. It declares each parame
     def joint(training: Training, *, epochs: Epochs, scale: Scale) -> Recipe:
         ...
 
-An argument whose type is a dataclass, such as `Training`, stands for the dataclass's fields.
+An argument whose type is a dataclass, such as `Training`, is replaced by the dataclass's fields.
 """
 
 import importlib

@@ -25,7 +25,7 @@ class Training:
     keep: Keep
 
     def first(self, name: str, epochs: int, terms: tuple[Term, ...], order: Order = InTurn(), **changes: Any) -> Phase:
-        """A phase with a new optimizer.
+        """Make a phase with a new optimizer.
 
         Args:
             name: of the phase, in epoch tables and messages.
@@ -43,5 +43,12 @@ class Training:
         return Phase(name, epochs, terms, self.batch_size, order=order, **(settings | changes))
 
     def then(self, name: str, epochs: int, terms: tuple[Term, ...], **changes: Any) -> Phase:
-        """A phase that keeps the running optimizer with its momentum, at the constant learning rate. Arguments as for `first`."""
+        """Make a phase that keeps the running optimizer with its momentum, at the constant learning rate `lr`.
+
+        Args:
+            name: of the phase, in epoch tables and messages.
+            epochs: number of epochs.
+            terms: losses, by stream.
+            **changes: `order`, or other fields of Phase.
+        """
         return self.first(name, epochs, terms, **({"optimizer": None, "lr": Constant(self.lr)} | changes))

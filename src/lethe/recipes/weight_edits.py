@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Edit(Protocol):
-    """A change of the weights between phases; a frozen dataclass, so that its repr evaluates back."""
+    """A change of the weights between phases; a frozen dataclass, so that `recipe.parse` can read its repr."""
 
     @property
     def name(self) -> str:
