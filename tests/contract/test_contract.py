@@ -112,7 +112,8 @@ class TestMethods(MethodContract):
 @pytest.mark.slow
 def test_two_processes_end_alike() -> None:
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    said = "import json; from lethe.testing.small_runs import digests; print(json.dumps([hash('R'), digests()]))"
+    one_thread = "import json, torch; torch.set_num_threads(1); from lethe.testing.small_runs import digests; "
+    said = f"{one_thread}print(json.dumps([hash('R'), digests()]))"
     environment = os.environ | {"PYTHONHASHSEED": other, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
     process = subprocess.run([sys.executable, "-c", said], env=environment, stdout=subprocess.PIPE, check=True)
     hash_there, there = json.loads(process.stdout)

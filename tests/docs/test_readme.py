@@ -93,7 +93,7 @@ README: dict[str, list[Step]] = {
         # params.yaml says digits here, where the README's downloads CIFAR-10 and trains for hours
         Step("mlflow run . -e hybrid", r"\nretrained .*\nhybrid_4 "),
         Step("python src/unlearn.py --method hybrid_4 --methods.hybrid_4.epochs 10", r"\nhybrid_4 "),
-        Step("python src/unlearn.py --method hybrid_4 --explain --time", r"word +\d+x.* s of steps on this machine"),
+        Step("python src/unlearn.py --method hybrid_4 --explain --time", r"batch order +\d+x.* s of steps on this machine"),
     ],
     "Your data, your model, your list": [
         Step(f"python src/unlearn.py --method hybrid_4 {OWN_DATA}", elsewhere="the deletion request's guide"),

@@ -86,6 +86,8 @@ class Browser:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._to.close()
+        self._from.close()
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def looked(built: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) ->
         with suppress(ProcessLookupError):
             os.killpg(ui.pid, signal.SIGKILL)
         ui.wait()
+        log.close()
 
 
 NAMES = ("original", "retrained", "hybrid_4")

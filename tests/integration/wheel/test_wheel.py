@@ -133,7 +133,11 @@ def test_the_library_and_the_command(guest: Guest) -> None:
     assert wrong.stderr == "error: unlern is not a verb; nearest: unlearn; `lethe --help` lists them\n"
     for words in (["--method", "model_3", "--explain"], ["--run.sede", "1"], ["--method", "model_0"]):
         script = subprocess.run(
-            [sys.executable, ROOT / "src" / "unlearn.py", *words], env=clean(), capture_output=True, text=True, timeout=NET
+            [sys.executable, ROOT / "src" / "unlearn.py", *words],
+            env=clean() | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=NET,
         )
         done = guest.run("lethe", "unlearn", *words)
         assert (done.returncode, done.stdout, done.stderr) == (script.returncode, script.stdout, script.stderr)
