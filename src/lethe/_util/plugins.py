@@ -16,6 +16,9 @@ def import_reference(reference: str, key: str) -> Any:
         reference: module and attribute, separated by a colon.
         key: the key that holds it, for errors.
 
+    Returns:
+        The attribute.
+
     Raises:
         UserError: it can't be imported, or the module has no such attribute.
     """

@@ -107,11 +107,14 @@ class SourceMap:
 
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:
-    """The sections of a YAML file.
+    """Read the sections of a YAML file.
 
     Args:
         path: the file.
         name: as messages about its content show it.
+
+    Returns:
+        Values and sections, nested; an empty file has none.
 
     Raises:
         UserError: it is missing, unreadable, not YAML or not a mapping.

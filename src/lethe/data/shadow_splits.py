@@ -56,7 +56,13 @@ def halved(splits: Mapping[str, Indices], images: Images, number: int) -> tuple[
     Args:
         splits: int64 indices by split.
         images: the indexed images; ids decide the order, so it is the same for all lists of the same images.
-        number: seed of the division.
+        number: of the division; number // 2 is its seed.
+
+    Returns:
+        The two halves, int64 indices.
+
+    Raises:
+        UserError: validation has too few images of the forgotten classes.
     """
     pool = _by_id(np.concatenate([splits["forget"], swapped(splits, images)["forget"]]), images)
     first, second = np.split(np.random.default_rng(number // 2).permutation(pool), 2)

@@ -151,8 +151,12 @@ def read(source: str, *, root: Path | None, image_size: int, limit: int | None, 
         limit: keep the first so many train images of each class, and all held-out ones; None keeps all.
         cache: folder for downloads.
 
+    Returns:
+        The images, train first.
+
     Raises:
-        UserError: a key or a file is not what is accepted; the message names it.
+        UserError: a key or a file is not accepted; the message names it.
+        RunFailed: files can't be written, or a process that reads them ended.
     """
     options = SourceOptions(root, image_size, limit, cache)
     return _limited(_read(_asked(source, options), options), limit)
@@ -174,6 +178,7 @@ def listing(source: str, *, root: Path | None, image_size: int, limit: int | Non
 
     Raises:
         UserError: as `read`, except for unreadable images where they are not read.
+        RunFailed: as `read`, where images are read.
     """
     options = SourceOptions(root, image_size, limit)
     found = _asked(source, options)
@@ -196,6 +201,7 @@ def class_counts(source: str, *, root: Path | None, image_size: int, limit: int 
 
     Raises:
         UserError: as `read`.
+        RunFailed: as `read`, where images are read.
     """
     options = SourceOptions(root, image_size, limit, cache)
     found = _asked(source, options)

@@ -128,12 +128,15 @@ class Prefix:
 
 
 def split(model: Module, trains: frozenset[str], images_BCHW: Tensor) -> Cut | str:
-    """The model, in its present modes, cut after its frozen layers, or the reason why it can't be cut.
+    """Cut a model, in its present modes, after its frozen layers.
 
     Args:
         model: the network.
         trains: names of the parameters that train.
-        images_BCHW: two images to check the cut with.
+        images_BCHW: two inputs to check the cut with, [2, ...], as the model takes them.
+
+    Returns:
+        The cut, or the reason why the model can't be cut.
     """
     try:
         graph = _Tracer().trace(model)

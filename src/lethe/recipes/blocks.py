@@ -46,12 +46,15 @@ def head(model: "Module") -> str:
 
 
 def blocks(model: "Module", last: str, most: float) -> list[tuple[str, ...]]:
-    """Blocks before the head `last`, in order, each as the names of its modules: the block and the normalisation that follows it.
+    """Divide the network before its head into blocks.
 
     Args:
         model: the network.
         last: name of the head.
         most: share of the weights before the head above which a block is divided.
+
+    Returns:
+        The blocks in order, each as the names of its modules: the block and the normalisation that follows it.
     """
     parts = _children(model, "", last)
     while True:

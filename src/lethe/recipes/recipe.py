@@ -87,11 +87,14 @@ class Phase:
     lr_steps: Literal["epoch", "batch"] = "epoch"
 
     def batch_order(self, lengths: Lengths, epoch: int) -> list[str]:
-        """The optimizer steps of an epoch: for each the letters of the streams whose batches it sums.
+        """List the optimizer steps of an epoch.
 
         Args:
             lengths: number of batches per pass, by letter.
-            epoch: index within the phase.
+            epoch: index within the phase, from 0.
+
+        Returns:
+            For each step the letters of the streams whose batches it sums.
         """
         return list(self.order(lengths, epoch))
 
@@ -140,10 +143,13 @@ def names() -> dict[str, Any]:
 
 
 def parse(text: str) -> Any:
-    """The recipe (or any value of the vocabulary) that a text describes. Only constructors of the vocabulary are called.
+    """Parse the recipe (or any value of the vocabulary) that a text describes. Only constructors of the vocabulary are called.
 
     Args:
         text: what `repr` returned, now or in an earlier version: classes by former names, without fields added since.
+
+    Returns:
+        The value.
 
     Raises:
         ValueError: the text describes no such value.

@@ -15,11 +15,14 @@ class Select(Protocol):
     """Chooses the parameters that train."""
 
     def __call__(self, model: "Module", progress: float) -> frozenset[str]:
-        """Names of the parameters that train.
+        """Choose the parameters that train.
 
         Args:
             model: the network.
             progress: epoch / epochs of the phase, in [0, 1).
+
+        Returns:
+            Their names, as in `model.named_parameters()`.
 
         Raises:
             UnknownLayer: a name matches no module.
