@@ -48,8 +48,8 @@ def _keys(config: Config) -> list[str]:
     for name, kind in SECTIONS.items():
         for key, info in leaves(kind, name):
             lines += [f"  --{key}  {accepts(info)}", f"      {info.description} [{plain(values[name][key]) or '[]'}]"]
-    lines += [f"  --method  {', '.join(config.methods)}", f"      what to unlearn by [{config.method}]", ""]
-    lines += ["  --methods.<method>.<argument>, where that method has it; for defaults see params.yaml or docs/keys.md", ""]
+    lines += [f"  --method  {', '.join(config.methods)}", f"      the unlearning method [{config.method}]", ""]
+    lines += ["  --methods.<method>.<argument>, if the method has that argument; for defaults see params.yaml or docs/keys.md", ""]
     methods = registry.registered_names()
     for word, info in arguments().items():
         having = [name for name in methods if word in method_section(name).model_fields]

@@ -135,7 +135,7 @@ STAGES = {
         (
             "",
             "  --explain  print what would happen; reads no data, writes nothing",
-            "  --time     with --explain: measure three steps on random tensors",
+            "  --time     with --explain: also time three optimizer steps on random tensors",
         ),
     ),
     "evaluate": Stage(

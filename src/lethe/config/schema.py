@@ -1,6 +1,6 @@
 """The configuration keys: type, range and meaning of each.
 
-The parser, --help, docs/keys.md and error messages are derived from these annotations; those of methods are in method_schema.
+The parser, --help, docs/keys.md and error messages are derived from these annotations. The keys of methods are in method_schema.
 """
 
 from collections.abc import Iterator, Mapping
@@ -52,20 +52,20 @@ class Section(BaseModel):
 
 
 class Forget(Section):
-    fraction: float | None = Field(gt=0, lt=1, description="fraction of the train images, drawn at random with data.seed")
-    count: int | None = Field(ge=1, description="number of train images, drawn at random with data.seed")
-    classes: Names | None = Field(description="names of classes: all their train images")
-    ids: Path | None = Field(description="a deletion request: a CSV with a column id, or a text file with one id per line")
+    fraction: float | None = Field(gt=0, lt=1, description="forget this fraction of the train images, drawn at random with data.seed")
+    count: int | None = Field(ge=1, description="forget this number of train images, drawn at random with data.seed")
+    classes: Names | None = Field(description="forget all train images of these classes")
+    ids: Path | None = Field(description="forget the images in this file: a CSV with a column id, or a text file with one id per line")
 
 
 class DataSection(Section):
     source: Text = Field(description="data source: cifar10, image_folder, digits, a registered one, or package.module:function")
     root: Path | None = Field(description="image_folder: contains train/<class>/* and test/<class>/*; cifar10: folder of the archive")
     image_size: int = Field(ge=8, le=1024, description="height and width of every image in pixels")
-    seed: int = Field(ge=0, description="seed of the random division into retain, forget, validation and test")
+    seed: int = Field(ge=0, description="seed of the random split into retain, forget, validation and test")
     limit: int | None = Field(ge=1, description="maximum number of train images per class; null: all")
-    mean: Three = Field(description="mean of each channel, of pixels scaled to [0, 1]")
-    std: ThreePositive = Field(description="standard deviation of each channel, of pixels scaled to [0, 1]")
+    mean: Three = Field(description="mean of each channel, for normalisation; pixels are scaled to [0, 1]")
+    std: ThreePositive = Field(description="standard deviation of each channel, for normalisation; pixels are scaled to [0, 1]")
     forget: Forget
 
 
@@ -77,10 +77,10 @@ class ModelSection(Section):
 
 class Pretrain(Section):
     checkpoint: str | None = Field(description="use this .pth or .safetensors file, or <URL>#sha256=<sum>, instead of training")
-    epochs: Epochs = Field(description="epochs with a one-cycle learning rate, crop and flip")
-    final_epochs: Epochs = Field(description="epochs with a cosine learning rate and flip, after the others")
+    epochs: Epochs = Field(description="epochs of the first phase: one-cycle learning rate, random crop and flip")
+    final_epochs: Epochs = Field(description="epochs of the second phase: cosine learning rate, flip only")
     lr: float = Field(gt=0, description="peak of the one-cycle learning rate")
-    final_lr: float = Field(gt=0, description="start of the cosine learning rate of the final epochs")
+    final_lr: float = Field(gt=0, description="initial value of the cosine learning rate of the final epochs")
     momentum: float = Field(ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(ge=0, description="weight decay of SGD")
     batch_size: int = Field(ge=2, description="images per batch")
@@ -102,10 +102,10 @@ class Retrain(Section):
 
 
 class Run(Section):
-    workspace: Path = Field(description="folder of data/, models/, epochs/, logits/ and scores/")
+    workspace: Path = Field(description="folder that contains data/, models/, epochs/, logits/ and scores/")
     seed: int = Field(ge=0, description="seed of initial weights, batch order, augmentation and dropout")
     seeds: int = Field(
-        ge=1, description="number of unlearning runs, with run.seed and the seeds after it, all from one original; as_run takes 1"
+        ge=1, description="number of unlearning runs from the same original, with run.seed and the seeds after it; as_run allows only 1"
     )
     device: str = Field(
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute; auto: cuda if available, else mps, else cpu"
@@ -122,7 +122,9 @@ class Run(Section):
     )
     threads: int | None = Field(ge=1, description="number of CPU threads; null: torch's default")
     workers: int = Field(
-        ge=1, description="seeds, or parts of a reference bank, that run in parallel: processes, or tasks of the Ray cluster at RAY_ADDRESS"
+        ge=1,
+        description="number of seeds, or parts of a reference bank, that run in parallel: as processes, "
+        "or as tasks of the Ray cluster at RAY_ADDRESS",
     )
     gpus: float | None = Field(ge=0, description="GPU fraction per parallel worker; null: one whole GPU if available")
     log_model: Literal["pt2", "safetensors", "none"] = Field(description="format in which the result is exported to MLflow")
@@ -133,53 +135,52 @@ class Run(Section):
         ge=1, description="size of the fixed sample of retain images that is measured before the last epoch of a phase; null: all"
     )
     measures: Names | None = Field(
-        default=None, description="further measures, each as package.module:function of a function decorated with lethe.register_measure"
+        default=None, description="additional measures: package.module:function of functions decorated with lethe.register_measure"
     )
 
 
 class Search(Section):
     method: str = Field(description="method whose arguments are searched, within search.spaces.<method>")
-    trials: int = Field(ge=1, description="number of trials in total; finished trials of an earlier run of the same search count")
+    trials: int = Field(ge=1, description="total number of trials, including those finished in earlier runs of the same search")
     objective: Literal["oracle_free", "oracle", "report"] = Field(
         description="what is optimised: oracle_free needs no retrained model, oracle does; report (retain up, forget down) "
         "over-forgets by construction"
     )
     sampler: Literal["tpe", "random", "gp", "nsga2"] = Field(description="Optuna's sampler")
     seed: int = Field(ge=0, description="seed of the sampler")
-    workers: int = Field(ge=1, description="trials that run in parallel, each in a process of its own with run.threads threads")
+    workers: int = Field(ge=1, description="number of trials that run in parallel, each in its own process with run.threads threads")
     gpus: float | None = Field(ge=0, description="GPU fraction per worker on a cluster; null: one whole GPU if available")
     storage: str | None = Field(
         description="URL of Optuna's storage (postgresql://user@host/db, with the password in PGPASSWORD or ~/.pgpass); "
         "null: SQLite in .lethe/trials of the workspace"
     )
-    heartbeat: int = Field(ge=1, description="seconds between a trial's heartbeats; after four missed ones it is run again")
-    fresh_seeds: int = Field(
-        ge=0, description="number of new seeds with which the winner is run again, to measure its selection bias; 0: none"
-    )
-    timeout: float | None = Field(gt=0, description="seconds after which no trial starts; null: no limit")
-    prune: bool = Field(description="whether to stop trials that have no chance of a good end")
-    prune_margin: float = Field(gt=0, description="points of utility by which a trial must fall short to be stopped")
+    heartbeat: int = Field(ge=1, description="seconds between a trial's heartbeats; a trial that misses four is run again")
+    fresh_seeds: int = Field(ge=0, description="number of new seeds to rerun the winner with, to measure its selection bias; 0: none")
+    timeout: float | None = Field(gt=0, description="seconds after which no new trial starts; null: no limit")
+    prune: bool = Field(description="whether to stop trials early that have no chance of a good result")
+    prune_margin: float = Field(gt=0, description="points of utility a trial must be below the original or other trials to be stopped")
 
 
 class Evaluate(Section):
     features: bool = Field(
-        description="whether logits tables record the input of the last linear layer for forget and test images, for cka: "
-        "4 bytes x features x images; applies to a reference bank only when it is created with it"
+        description="whether logits tables also store the input of the last linear layer for forget and test images, which cka needs "
+        "(4 bytes x features x images); a reference bank has it only if it was created with this on"
     )
     relearn: int = Field(
         ge=0,
-        description="optimizer steps of fine-tuning a copy on forget, whose outcome logits tables record for relearn; 0: none",
+        description="optimizer steps of fine-tuning a copy of the model on forget, recorded in its logits table for the measure relearn; "
+        "0: none",
     )
-    relearn_lr: float = Field(gt=0, description="learning rate of this fine-tuning, by plain SGD")
-    relearn_batch_size: int = Field(ge=1, description="forget images per batch of this fine-tuning")
+    relearn_lr: float = Field(gt=0, description="learning rate of the fine-tuning for relearn, by plain SGD")
+    relearn_batch_size: int = Field(ge=1, description="forget images per batch of the fine-tuning for relearn")
     swap: bool = Field(
-        description="whether evaluate trains a second original, with validation images in place of forget, and unlearns those too, "
-        "for swap.advantage"
+        description="whether evaluate also trains an original with validation images in place of forget, and unlearns those images "
+        "from it, for swap.advantage"
     )
     shadows: int = Field(
         ge=0,
-        description="number of shadow models, each trained on retain, half of forget and as many validation images before that half is "
-        "unlearned, for ulira, which needs 64; 0: none",
+        description="number of shadow models for ulira, which needs 64; each is trained on retain and a random half of forget and "
+        "equally many validation images, then unlearns that half; 0: none",
     )
 
 

@@ -1,6 +1,6 @@
 """Layers of values and where each value came from: a later layer overrides an earlier one, key by key.
 
-Errors name the layer of the value at fault, with file and line.
+Errors name the layer of the wrong value, with file and line.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from lethe._util.errors import UserError
 from lethe.config.describe import show
 from lethe.config.schema import Forget
 
-FORGET = "data.forget."  # a layer that asks for one forget set replaces the request of those below it
+FORGET = "data.forget."  # a layer that sets any of these keys first clears those set by the layers below it
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Layer:
     """Values of one source.
 
     Args:
-        name: as messages show it: a file's name, or "command line".
+        name: as shown in messages: a file's name, or "command line".
         values: dotted key -> value.
         file: the YAML file that they were read from, if any.
         section: dotted prefix of the keys in that file ("demo." for the section `demo` of params.yaml).
-        given: whether the command asks for these values; defaults and a workspace's settings are not given.
+        given: whether the values were given for this command; defaults and a workspace's settings were not.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Layer:
     given: bool = False
 
     def place(self, key: str) -> str:
-        """Name, and line in the file."""
+        """Name of the layer and, if it has a file, the line of the key in it."""
         line = line_of(self.file, self.section + key) if self.file else None
         return self.name + (f", line {line}" if line else "")
 
@@ -44,7 +44,7 @@ class SourceMap:
     """The tree of values after all layers so far, and the layer of each key.
 
     Args:
-        base: the lowest layer, params.yaml: its file says where a key of no other layer is, or should be.
+        base: the lowest layer, params.yaml. Errors about a key that no other layer has point to its file.
         tree: sections and values, nested.
     """
 
@@ -56,7 +56,7 @@ class SourceMap:
         """Put a layer above the others.
 
         Raises:
-            UserError: it has a key below one that holds a value.
+            UserError: it has a key `a.b` although `a` holds a value, not a section.
         """
         if any(key.startswith(FORGET) for key in layer.values):
             self._drop_request()
@@ -79,11 +79,11 @@ class SourceMap:
         return (exact or around).place(key)
 
     def refusal(self, key: str, accepted: str) -> UserError:
-        """Make the error of a value that its key does not take.
+        """Make the error for a value that its key does not accept.
 
         Args:
             key: dotted key.
-            accepted: what the key takes, as the end of the message.
+            accepted: what the key accepts; ends the message.
 
         Returns:
             The error, which names the key, its value and the place; the caller raises it.
@@ -111,7 +111,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        name: as messages about its content show it.
+        name: of the file, as shown in messages about its content.
 
     Returns:
         Values and sections, nested; an empty file has none.
@@ -131,7 +131,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{name}{where}: {getattr(error, 'problem', None) or 'no YAML'}") from None
+        raise UserError(f"{name}{where}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{name}: it takes sections, not {tree!r}")
     return tree

@@ -1,4 +1,4 @@
-"""Deletion requests: which train images are to be forgotten, by fraction, number, classes, or a file of ids."""
+"""Deletion requests: which train images to forget, given as a fraction, a number, classes, or a file of ids."""
 
 import csv
 import difflib
@@ -15,12 +15,12 @@ from lethe.data.images import Images
 
 Indices = npt.NDArray[np.int64]
 
-TAKES_IDS = "it takes a CSV with a column id, or a text file of one id a line"
+TAKES_IDS = "it takes a CSV with a column id, or a text file with one id per line"
 
 
 @dataclass(frozen=True)
 class DeletionRequest:
-    """What to forget, by exactly one of: a fraction of the train images, their number, whole classes, a file of ids."""
+    """What to forget. Exactly one field is set: a fraction or number of train images, whole classes, or a file of ids."""
 
     fraction: float | None = None
     count: int | None = None
@@ -46,7 +46,7 @@ def forget_count(request: DeletionRequest, n: int) -> int:
             raise UserError(f"data.forget.count is {request.count}; it takes 1 to {n - 1}, of {n} train images")
         return request.count
     assert request.fraction is not None
-    if not 0 < request.fraction < 1:  # nan too
+    if not 0 < request.fraction < 1:  # also refuses nan
         raise UserError(f"data.forget.fraction is {request.fraction}; it takes a number > 0 and < 1")
     forget = round(request.fraction * n)
     if not 1 <= forget < n:
@@ -96,7 +96,7 @@ def of_ids(images: Images, path: Path) -> Indices:
         int64 indices into `images`, in the order of the file.
 
     Raises:
-        UserError: the file can't be read, has no ids, or has an empty, repeated, unknown or held-out one; with its line.
+        UserError: the file can't be read, has no ids, or has an empty, repeated, unknown or held-out id; the message names its line.
     """
     key = f"data.forget.ids is {path}"
     index = {id_: i for i, id_ in enumerate(images.ids)}
@@ -123,13 +123,13 @@ def of_ids(images: Images, path: Path) -> Indices:
         id_, line = held_out[0]
         raise UserError(
             f"{key} ({len(held_out)} of {len(found)} ids are of held-out images, first {id_}, line {line}); "
-            "it takes train images: models are not trained on the others"
+            "it takes only train images, because no model was trained on the others"
         )
     return np.array([index[id_] for id_ in found], np.int64)
 
 
 def _ids_in(path: Path, key: str) -> Iterator[tuple[str, int]]:
-    """Each id and its line number. A file with `id` among the columns of its first line is a CSV, by comma, semicolon or tab."""
+    """Each id and its line number. A file whose first line has a column `id` is a CSV, separated by commas, semicolons or tabs."""
     try:
         text = path.read_text(encoding="utf-8-sig")  # -sig: Excel writes a byte-order mark
     except FileNotFoundError:
@@ -162,9 +162,9 @@ def nearest(word: str, words: Sequence[str]) -> str:
         words: those that exist.
 
     Returns:
-        "; nearest: ..."; "" if none is similar, or with 200,000 words or more, where the comparison takes too long.
+        "; nearest: ..."; "" if no word is similar, or if there are 200,000 or more, which would take too long to compare.
     """
-    near = difflib.get_close_matches(word, words, 1) if len(words) < 200_000 else []  # 60,000 ids: 1-2 s
+    near = difflib.get_close_matches(word, words, 1) if len(words) < 200_000 else []  # takes 1-2 s for 60,000 ids
     return f"; nearest: {near[0]}" if near else ""
 
 

@@ -1,4 +1,4 @@
-"""Membership inference measures: can an attacker with the model's outputs tell forgotten images from images it never saw?
+"""Membership inference measures: can an attacker who sees the model's outputs tell forgotten images from images that the model never saw?
 
 Each function computes one measure from an EvaluationContext; the attacks themselves are in attacks.py."""
 
@@ -17,7 +17,7 @@ from lethe.evaluation.registry import CHANCE, HELD_OUT, register_measure
 from lethe.evaluation.uncertainty import Estimate
 
 ROC_PARTS = ("auc", *(f"tpr_at_{100 * rate:g}" for rate in attacks.RATES))
-# Chance level of the parts of ulira that have an interval; without one a value can't be compared with chance
+# Chance levels of those parts of ulira that have an interval; a part without one can't be compared with chance
 CHANCE_LEVELS = {"ulira.balanced_accuracy": 50.0, "ulira.auc": 0.5}
 
 
@@ -60,7 +60,7 @@ def svc_non_members(context: EvaluationContext, *tables: LogitsTable) -> list[Fl
     source="arXiv:2310.12508",
 )
 def mia_svc(context: EvaluationContext) -> Estimate:
-    return context.mean(svc_non_members(context, context.model, *context.references)[0])  # caches the references', needed next
+    return context.mean(svc_non_members(context, context.model, *context.references)[0])  # also caches the references' values, needed next
 
 
 @register_measure(
@@ -152,7 +152,7 @@ def iam(context: EvaluationContext) -> Estimates:
     parts=("balanced_accuracy", *ROC_PARTS),
 )
 def ulira(context: EvaluationContext) -> Estimates:
-    """Intervals are over images, of what each contributes: its own hits, and its placements among the others' scores (DeLong 1988)."""
+    """Intervals are over images, from the contribution of each: its own hits, and its placements among the others' scores (DeLong 1988)."""
     phi_NK, role_NK = (context.model.columns[name] for name in SHADOWS)
     pool = role_NK.any(axis=1)
     phi_KN, role_KN = phi_NK[pool].T.astype(np.float64), role_NK[pool].T
@@ -172,7 +172,7 @@ def ulira(context: EvaluationContext) -> Estimates:
 
 
 def _placements(scores: Floats, others: Floats) -> Floats:
-    """For each score the share of the others below it; ties count half."""
+    """For each score, the share of `others` below it; ties count half."""
     ordered = np.sort(others)
     return np.asarray((np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / 2 / len(others))
 

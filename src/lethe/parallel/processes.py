@@ -1,4 +1,4 @@
-"""Units of work in several processes of this machine."""
+"""Runs units of work in several processes on this machine."""
 
 import contextlib
 import logging
@@ -27,20 +27,20 @@ log = logging.getLogger(__name__)
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    unit: tuple[Any, int] | None = None  # what it runs: the item, and which attempt that is
+    unit: tuple[Any, int] | None = None  # the item it is running, and the number of the attempt
 
     @classmethod
     def start(cls, fn: Callable[[Any], Any], environment: dict[str, str]) -> "_Worker":
-        spawn = multiprocessing.get_context("spawn")  # a fork can use neither CUDA nor threads that were started before it
+        spawn = multiprocessing.get_context("spawn")  # a forked process could use neither CUDA nor threads started before the fork
         ours, theirs = spawn.Pipe()
         process = spawn.Process(target=_work, args=(theirs, fn), daemon=True)
-        with _environment(environment):  # before anything is imported in the process
+        with _environment(environment):  # set before the process imports anything
             process.start()
         theirs.close()
         return cls(process, ours)
 
     def answer(self) -> tuple[Any, Exception | None] | None:
-        """Return what its unit returned and raised; None: the process died."""
+        """Return the result and the error of the worker's unit; None: the process died."""
         try:
             answer: tuple[Any, Exception | None] = pickle.loads(self.pipe.recv_bytes())
         except (EOFError, OSError):
@@ -57,10 +57,10 @@ def run_in_processes(fn: Callable[[Item], Any], items: list[Item], workers: int,
     """Run units in processes.
 
     Args:
-        fn: A function of a module.
-        items: What it is called with; can be pickled.
-        workers: Number of processes. Each has its share of the threads.
-        gpus: 0: none; else each process uses one of the GPUs, in turn.
+        fn: Called with each item; must be at the top level of a module.
+        items: The units; must be picklable.
+        workers: Number of processes, which share the threads equally.
+        gpus: 0: no GPU; otherwise each process uses one GPU, assigned in turn.
 
     Yields:
         Outcomes, in the order in which units finish.
@@ -75,7 +75,7 @@ def run_in_processes(fn: Callable[[Item], Any], items: list[Item], workers: int,
                     if place not in crew or not crew[place].process.is_alive():
                         crew[place] = _Worker.start(fn, environments[place])
                     crew[place].unit = unit = waiting.popleft()
-                    with contextlib.suppress(OSError):  # it died in this moment: noticed below
+                    with contextlib.suppress(OSError):  # it has just died, which is noticed below
                         crew[place].pipe.send(unit[0])
             busy = [(place, worker, worker.unit) for place, worker in crew.items() if worker.unit]
             if not busy:
@@ -100,7 +100,7 @@ def run_in_processes(fn: Callable[[Item], Any], items: list[Item], workers: int,
 
 
 def _stop(crew: Iterable[_Worker]) -> None:
-    """Close the pipes, which ends idle workers, and interrupt the others, which may finish what can't be interrupted."""
+    """Close the pipes, which ends idle workers, and interrupt busy ones, which first finish what must not be interrupted."""
     try:
         for worker in crew:
             worker.pipe.close()
@@ -114,7 +114,7 @@ def _stop(crew: Iterable[_Worker]) -> None:
 
 
 def _environments(workers: int, gpus: float | None) -> list[dict[str, str]]:
-    """Return the variables that differ between workers: a share of the threads, and one of the GPUs."""
+    """Return the environment variables of each worker: its share of the threads, and its GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = {name: str(max(1, int(os.environ.get(name, cores)) // workers)) for name in THREADS}
     return [share | ({"CUDA_VISIBLE_DEVICES": cards[place % len(cards)]} if (cards := _gpus(gpus)) else {}) for place in range(workers)]
@@ -148,8 +148,8 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 
 
 def _work(pipe: Connection, fn: Callable[[Any], Any]) -> None:
-    """Run units until the pipe is closed. Interrupted, or without its parent, the process ends as Ctrl-C ends a run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent gets it too, and interrupts us
+    """Run units until the pipe is closed. If interrupted, or if the parent dies, the process ends as after Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal also reaches the parent, which then interrupts us
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -162,7 +162,7 @@ def _work(pipe: Connection, fn: Callable[[Any], Any]) -> None:
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second interrupt must not break what ends the run
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second interrupt must not break the clean-up of the first
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Unlearning, from a configuration to a table of results. What is missing is trained first; files of other settings are refused."""
+"""Unlearning, from a configuration to a table of results. Missing references are trained first; files of other settings are refused."""
 
 import sys
 
@@ -23,11 +23,11 @@ from lethe.workspace.workspace import Prepared
 
 
 def unlearn(config: Config) -> None:
-    """Unlearn by the configured method: one run, one for each seed, or a chain. Prints the scores next to both references'.
+    """Unlearn by the configured method: one run, one for each seed, or a chain. Prints the scores next to those of both references.
 
     Raises:
-        UserError: the configuration fits neither the data nor the network, or files in the workspace are of other settings.
-        RunFailed: a run diverged, or another process runs it.
+        UserError: the configuration does not fit the data or the network, or files in the workspace were made with other settings.
+        RunFailed: a run diverged, or another process is running it.
     """
     runs = plan(config)
     prepared = _prepare(config, runs)
@@ -52,12 +52,12 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
     network = architectures.build(config.model.architecture, 2, 0)
     recipes = tuple(dict.fromkeys(planned.recipe for planned in runs))
     for recipe in recipes:
-        _check_layers(config, recipe, network)  # before data are downloaded and written
+        _check_layers(config, recipe, network)  # before any data is downloaded or written
     prepared = prepare(config)
     for recipe in recipes:
         check(prepared, recipe)
     references.weights(prepared, "original")
-    if config.run.evaluate:  # else nothing here needs the retrained model
+    if config.run.evaluate:  # otherwise nothing here needs the retrained model
         references.weights(prepared, "retrained")
     return prepared
 

@@ -16,9 +16,9 @@ RepairEvery = Annotated[int, Field(ge=0, description="epochs between repair pass
 Scale = Annotated[float, Field(le=0, description="weight of the forget loss; negative: gradient ascent")]
 Peak = Annotated[float, Field(le=0, description="final value of the scale's ramp, which starts at 0")]
 RampShape = Annotated[Shape, Field(description="shape of the scale's ramp")]
-Power = Annotated[float, Field(gt=0, description="exponent of a power ramp, rate of an exponential one")]
+Power = Annotated[float, Field(gt=0, description="exponent of a power ramp, or rate of an exponential ramp")]
 Unfreeze = Annotated[tuple[str, ...], Field(min_length=1, description="modules that also train after unfreeze_at")]
-UnfreezeAt = Annotated[float, Field(ge=0, le=1, description="fraction of the epochs after which the modules of unfreeze train")]
+UnfreezeAt = Annotated[float, Field(ge=0, le=1, description="fraction of the epochs after which the modules in unfreeze start to train")]
 LearningRate = Annotated[float, Field(gt=0, description="learning rate")]
 LearningRateSchedule = Annotated[
     Literal["constant", "cosine"], Field(description="schedule of the learning rate over the epochs of the first phase")
@@ -27,7 +27,8 @@ Momentum = Annotated[float, Field(ge=0, lt=1, description="momentum of SGD")]
 WeightDecay = Annotated[float, Field(ge=0, description="weight decay of SGD")]
 BatchSize = Annotated[int, Field(ge=1, description="examples per batch")]
 Trains = Annotated[
-    tuple[str, ...], Field(min_length=1, description="modules that train, or: all, head, last_block, early (resolved per architecture)")
+    tuple[str, ...],
+    Field(min_length=1, description="names of modules that train, or: all, head, last_block, early (resolved per architecture)"),
 ]
 BatchNormMode = Annotated[
     Literal["train", "eval_frozen", "eval"],
@@ -35,6 +36,6 @@ BatchNormMode = Annotated[
 ]
 Keep = Annotated[
     Literal["last", "best"],
-    Field(description="weights at the end: of the last epoch, or of the final phase's epoch with the best validation accuracy"),
+    Field(description="which weights to keep: those of the last epoch, or of the final phase's epoch with the best validation accuracy"),
 ]
-Share = Annotated[float, Field(gt=0, description="factor on the notebook's numbers of epochs")]
+Share = Annotated[float, Field(gt=0, description="factor by which the notebook's numbers of epochs are multiplied")]

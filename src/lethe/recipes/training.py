@@ -13,7 +13,7 @@ from lethe.recipes.trainable import Layers
 
 @dataclass(frozen=True)
 class Training:
-    """Optimizer settings. A method that takes one has these as arguments in its section of params.yaml."""
+    """Optimizer settings. If a method has a parameter of this type, its section of params.yaml has these fields as arguments."""
 
     lr: LearningRate
     lr_schedule: LearningRateSchedule
@@ -32,7 +32,7 @@ class Training:
             epochs: number of epochs.
             terms: losses, by stream.
             order: how batches of the streams follow each other.
-            **changes: other fields of Phase.
+            **changes: further fields of Phase; they override the settings.
         """
         settings: dict[str, Any] = {
             "lr": Cosine(self.lr) if self.lr_schedule == "cosine" else Constant(self.lr),
@@ -49,6 +49,6 @@ class Training:
             name: of the phase, in epoch tables and messages.
             epochs: number of epochs.
             terms: losses, by stream.
-            **changes: `order`, or other fields of Phase.
+            **changes: `order`, or further fields of Phase; they override the settings.
         """
         return self.first(name, epochs, terms, **({"optimizer": None, "lr": Constant(self.lr)} | changes))

@@ -1,4 +1,4 @@
-"""The findings of the report in words: list items in Markdown, derived from the accuracies by fixed rules."""
+"""The report's findings in words: Markdown list items, derived from the accuracies by fixed rules."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ from lethe.evaluation.verdict import COMPARED, KINDS, REFERENCES, ResultSet, Ver
 
 
 def findings(results: ResultSet) -> list[str]:
-    """What the accuracies of one result set show.
+    """Describe what the accuracies of one result set show.
 
     Returns:
-        Markdown list items: what there is to forget, the nearest methods, the methods by verdict, the loss of accuracy.
+        Text of Markdown list items: how much there is to forget, the methods nearest to retraining, methods by verdict, loss of accuracy.
     """
     if not results.methods:
         return [f"Not run. `{results.command}` produces these results."]
@@ -45,7 +45,7 @@ def findings(results: ResultSet) -> list[str]:
 
 
 def compare_verdicts(results: ResultSet, published: ResultSet) -> str:
-    """Describe whether the methods get the same verdict as from the published accuracies.
+    """Describe which methods get the same verdict from the accuracies measured here as from the published ones.
 
     Args:
         results: accuracies measured here.

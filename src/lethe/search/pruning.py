@@ -9,7 +9,7 @@ from lethe.search.pareto import CurvePoint, dominates
 
 @dataclass(frozen=True)
 class PruningRule:
-    """Decide when a trial has no chance of a good end.
+    """Decide when a trial has no chance of a good result.
 
     The rule is conservative, because these methods lose utility on the way and regain it at the end. Of 60 random trials of hybrid_4
     on digits, run without pruning to find out, one fell 30 points below the original and ended 3 points below it, on the front. So

@@ -1,8 +1,8 @@
 """One trial of a search: draw arguments, run the recipe, record the result. A trial is a unit of work that any process can run.
 
-The sampler is seeded for each trial by the trial's place in the search, so a search that was killed and resumed proposes what it would
-have proposed without the kill (with several workers the proposals depend on which trial ends first). A process that dies costs its own
-trial, which another process runs again.
+The sampler's seed for a trial depends on the trial's place in the search, so a search that was killed and resumed proposes the same
+arguments as one that was not (with several workers, proposals also depend on which trial ends first). A process that dies loses only its
+own trial, which another process runs again.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ from lethe.workspace.prepare import prepare
 from lethe.workspace.run_names import RunId, trial_name
 from lethe.workspace.workspace import Prepared
 
-SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "nsga2": "NSGAIISampler"}  # with Optuna's defaults
+SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "nsga2": "NSGAIISampler"}  # with Optuna's default settings
 RUN_STATUS: dict[TrialState, Status] = {
     TrialState.COMPLETE: "FINISHED",
     TrialState.PRUNED: "KILLED",
@@ -81,7 +81,7 @@ class SearchSpec:
 
 @dataclass(frozen=True)
 class TrialTask:
-    """A trial to run: a new one, or (`number`) a finished one again with another seed.
+    """A trial to run: a new one, or, if `number` is set, a finished one again with another seed.
 
     Attributes:
         spec: The search.
@@ -144,7 +144,7 @@ class Outcome:
 
 
 class _TrialFailed(Exception):
-    """A trial failed for a reason of its own, which is recorded on it."""
+    """This trial failed, and the search goes on; the reason is recorded on the trial."""
 
 
 class TrialRunner:
@@ -167,7 +167,7 @@ class TrialRunner:
         self.locks, self.home = shared_layout(self.config).locks, workspace_hash(self.config.workspace)
 
     def run(self, task: TrialTask) -> None:
-        """Run a new trial with an MLflow run of its own, unless enough trials are finished or under way."""
+        """Run a new trial in its own MLflow run, unless time is up or enough trials are finished or running."""
         self.requeue_dead()
         if task.deadline and time.time() > task.deadline:
             return
@@ -186,7 +186,7 @@ class TrialRunner:
                     return self._record(trial, config, outcome, runs[0])
                 except (optuna.TrialPruned, _TrialFailed):
                     raise
-                except BaseException:  # interrupted, or a bug: the trial does not count
+                except BaseException:  # an interrupt or a bug: the trial does not count
                     requeue(self.study, self.study.get_trials()[trial.number], None)
                     raise
 
@@ -206,7 +206,7 @@ class TrialRunner:
             number: The finished trial.
 
         Raises:
-            RunFailed: The disk refuses the records of the MLflow run; names the file.
+            RunFailed: The records of the MLflow run can't be written to disk; the message names the file.
         """
         arguments = trials_of(self.study)[number].user_attrs["arguments"]
         config = self.config.changed(arguments)
@@ -219,7 +219,7 @@ class TrialRunner:
         self.study.set_user_attr(f"fresh.{number}.{task.seed}", record)
 
     def requeue_dead(self, exclusive: bool = False) -> None:
-        """Queue again the trials whose process is gone; `exclusive`: no other process can start one now."""
+        """Queue again every trial whose process has died; `exclusive`: no other process can start a trial now."""
         requeue_dead(self.study, self.locks, self.home, exclusive)
 
     @cached_property
@@ -235,7 +235,7 @@ class TrialRunner:
         return sampler
 
     def _run_recipe(self, config: Config, run: RunLog, rule: PruningRule | None = None) -> Outcome:
-        """Run the recipe to its end, or until the rule prunes it. A failure of this trial alone is an outcome, not an error."""
+        """Run the recipe to its end, or until the rule prunes it. Divergence and lack of memory are outcomes, not errors."""
         outcome = Outcome()
         try:
             network, recipe = self.data.network(config.run.seed), config.recipe()
@@ -261,7 +261,7 @@ class TrialRunner:
                     outcome.pruned = rule.reason(outcome.curve, repaired_share(recipe, epoch.phase, epoch.epoch, epoch.scale), others)
                 if outcome.pruned:
                     return outcome
-            measured = self.evaluate_all(network, self.data.data)  # not the last epoch's: a phase may end on its best epoch
+            measured = self.evaluate_all(network, self.data.data)  # again, because a phase may end with the weights of its best epoch
             if all(map(math.isfinite, measured.values())):
                 outcome.measured = measured
             else:
@@ -314,5 +314,5 @@ class TrialRunner:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch has a class for a GPU out of memory, but only a message for the CPU."""
+    """Torch has an exception class for a GPU that is out of memory, but for the CPU only a message."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error) or "t allocate memory" in str(error)

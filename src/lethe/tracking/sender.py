@@ -1,4 +1,4 @@
-"""When records are sent: by a background thread of the run; those of dead processes by the next run or `send`."""
+"""When records are sent to MLflow: by a background thread during the run; those of dead processes by the next run or by `send`."""
 
 import contextlib
 import logging
@@ -12,14 +12,14 @@ from lethe.tracking.mlflow_delivery import Delivery, unreachable
 from lethe.tracking.mlflow_store import end_abandoned_runs
 from lethe.tracking.outbox import Outbox, abandoned
 
-MAX_WAIT, MAX_WAIT_UNREACHABLE = 120.0, 5.0  # seconds that `finish` waits: while records are sent; once the store does not answer
+MAX_WAIT, MAX_WAIT_UNREACHABLE = 120.0, 5.0  # seconds that `finish` waits if the store answers, and if not
 MAX_DELAY = 60.0  # seconds between two attempts while the store does not answer
 
 log = logging.getLogger(__name__)
 
 
 class Sender(threading.Thread):
-    """Sends abandoned outboxes of the workspace, then the records of its own as they are appended, until the last one.
+    """Sends the abandoned outboxes of a workspace, then the records of its own outbox as they are appended, up to the last one.
 
     Attributes:
         wake: Set after a record was appended.
@@ -62,14 +62,14 @@ class Sender(threading.Thread):
                 delay = min(MAX_DELAY, 2 * delay)
             else:
                 if not swept:
-                    with contextlib.suppress(Exception):  # only tidies the table
+                    with contextlib.suppress(Exception):  # cosmetic: a failure must not stop sending
                         end_abandoned_runs(self.home, self.own.store)
                 delay, swept = 1.0, True
                 if folder.exists():
                     self.wake.wait()
 
     def _attempt_all(self, older: list[Delivery]) -> str:
-        """Attempt every delivery once. Older ones go first: one may be the beginning of our own run."""
+        """Attempt every delivery once. Older outboxes go first: one of them may hold the beginning of our own run."""
         silent: set[str] = set()
         for delivery in list(older):
             if delivery.store not in silent and delivery.attempt() == "unreachable":
@@ -80,10 +80,10 @@ class Sender(threading.Thread):
         return "unreachable" if self.own.store in silent else self.own.attempt()
 
     def finish(self) -> bool:
-        """Wait until the last record is sent, within limits.
+        """Wait until the last record is sent, or a time limit is reached.
 
         Returns:
-            Whether it is sent.
+            Whether all records are sent.
         """
         self.closing.set()
         self.wake.set()
@@ -91,7 +91,7 @@ class Sender(threading.Thread):
         if not self.own.outbox.folder.exists():
             return True
         unsent = len(self.own.outbox.pending())
-        log.warning("%d records are not sent to MLflow yet: the next run here sends them, or: %s", unsent, command("send"))
+        log.warning("%d records are not sent to MLflow yet. The next run here sends them; to send them now: %s", unsent, command("send"))
         return False
 
 
@@ -101,13 +101,13 @@ def _commit_tags() -> dict[str, str]:
 
 
 def send(homes: Iterable[Path]) -> int:
-    """Send the pending records of workspaces, except those that running processes send themselves.
+    """Send the pending records of workspaces, except those of running processes, which send their own.
 
     Args:
         homes: The workspaces.
 
     Returns:
-        How many records stay unsent.
+        Number of records that are still unsent.
     """
     unsent = 0
     for home in homes:

@@ -1,14 +1,14 @@
-"""A workspace's own settings: the keys by which its files were made, so that no later command has to repeat them.
+"""A workspace's own settings: the keys that its files were made with, so that no later command has to repeat them.
 
 Rules:
 
 1. `<workspace>/settings.yaml` is a layer of the configuration: params.yaml < settings.yaml < the stage's section (demo) < command line.
-2. The checkout itself (`run.workspace` is `.`) has no such layer: params.yaml is its settings, and an edit of it always counts. What was
-   given on a command line there is only remembered (.lethe/given.json), for the commands that messages suggest.
-3. A stage that DVC runs reads params.yaml alone. What it makes again is no longer made by recorded keys, so they are dropped.
-4. A key is recorded when what it decides is made: data.* by prepare, pretrain.* and model.* with the original, retrain.* with the
-   retrained model, methods.<name>.* with a result, evaluate.* with scores. `make demo` records its section of params.yaml.
-5. A given key that contradicts the settings of files that exist is an error that names the command which replaces them."""
+2. The checkout itself (`run.workspace` is `.`) has no such layer: its settings are params.yaml, and an edit of that always counts. Keys
+   given on a command line there are only remembered (.lethe/given.json), so that commands suggested in messages can repeat them.
+3. A stage that DVC runs reads params.yaml alone. Recorded keys no longer describe the files that it makes, so they are dropped.
+4. A key is recorded when the files that depend on it are made: data.* by prepare, pretrain.* and model.* with the original, retrain.*
+   with the retrained model, methods.<name>.* with a result, evaluate.* with scores. `make demo` records its section of params.yaml.
+5. A given key that contradicts the settings of existing files is an error that names the command to replace them."""
 
 import io
 from collections.abc import Mapping
@@ -27,11 +27,11 @@ from lethe.workspace.layout import Layout
 
 HEADER = "# The keys by which this workspace was made. They win over params.yaml; the command line wins over them.\n"
 NOT_RECORDED = ("run.workspace", "method")
-COUNTS = ("pretrain.seeds", "retrain.seeds")  # of other models: they may grow
+COUNTS = ("pretrain.seeds", "retrain.seeds")  # numbers of models in the reference bank, which may grow
 WITH_ORIGINAL = ("pretrain.", "model.", "run.seed", "run.precision")
-# prefix of a key -> the stage that replaces what the key decides
+# prefix of a key -> the stage that makes the files that depend on it
 DECIDES = {"data.": "prepare", "model.": "pretrain", "pretrain.": "pretrain", "run.seed": "pretrain", "retrain.": "retrain"}
-# a stage -> the keys that it may change
+# a stage -> prefixes of the keys that it may change
 CHANGES = {
     "prepare": tuple(DECIDES),
     "pretrain": ("model.", "pretrain.", "run.seed", "retrain."),
@@ -46,7 +46,7 @@ def layer(folder: Path) -> Layer:
         folder: the workspace.
 
     Returns:
-        Dotted keys with their values, and the file that has them; nothing under DVC and for the checkout itself.
+        Dotted keys with their values, and their file; an empty layer under DVC and for the checkout itself.
     """
     layout = Layout(folder)
     if dvc_stage.active() or is_checkout(folder):
@@ -57,23 +57,23 @@ def layer(folder: Path) -> Layer:
 
 
 def is_checkout(folder: Path) -> bool:
-    """Whether the folder is the one of params.yaml. Of an installed package it is none: its params.yaml is not the user's to edit."""
+    """Whether the folder is the checkout. With an installed package none is: its params.yaml is not for the user to edit."""
     return folder.resolve() == params_file().parent.resolve()
 
 
 def recorded(config: Config) -> dict[str, str]:
-    """Return the recorded keys that are not applied, for a command that should repeat them."""
+    """Return the keys that are remembered for the checkout but not applied, which a suggested command has to repeat."""
     layout = Layout(config.workspace)
     return _given(layout) if is_checkout(layout.root) else {}
 
 
 def record(config: Config, data: str, *prefixes: str) -> None:
-    """Record the given keys that decide what was just made.
+    """Record the given keys that the files just made depend on.
 
     Args:
-        config: the configuration by which it was made.
+        config: the configuration they were made with.
         data: the hash of the train images.
-        *prefixes: what the recorded keys start with. Those that were recorded earlier and did not apply now are dropped.
+        *prefixes: of the keys to record. Keys with these prefixes that were recorded earlier but did not apply now are dropped.
     """
     values = _all(config)
     was = _stored(config)
@@ -82,12 +82,12 @@ def record(config: Config, data: str, *prefixes: str) -> None:
 
 
 def record_data(config: Config, data: str, replaced: bool) -> None:
-    """Record the keys that decide the images and splits.
+    """Record the keys that the images and splits depend on.
 
     Args:
-        config: the configuration by which they were made.
+        config: the configuration they were made with.
         data: the hash of the train images.
-        replaced: whether they were made now; else only what the images and splits on disk confirm is recorded.
+        replaced: whether the images and splits were made now; if not, only keys that those on disk confirm are recorded.
     """
     confirmed = ("data.source", "data.root", "data.image_size", "data.limit", "data.seed", FORGET)
     values, was = _all(config), _stored(config)
@@ -109,7 +109,7 @@ def check(config: Config, stage: str) -> None:
         stage: the stage that the command runs.
 
     Raises:
-        UserError: a key contradicts them; the message names its value, theirs, and the command that replaces the files.
+        UserError: a key contradicts them; the message names both values and the command that replaces the files.
     """
     layout, values = Layout(config.workspace), _all(config)
     for key in config.given:
@@ -117,7 +117,7 @@ def check(config: Config, stage: str) -> None:
         if prefix is None or key in COUNTS or key.startswith(CHANGES.get(stage, ())):
             continue
         was = config.settings.get(key)
-        if key.startswith(FORGET) and was is None:  # another of the four
+        if key.startswith(FORGET) and was is None:  # another of the four ways to name a forget set
             was = next((f"{other} {text}" for other, text in config.settings.items() if other.startswith(FORGET)), None)
         now = show(values.get(key))
         if was is None or was == now or not _exists(layout, prefix):
@@ -129,12 +129,12 @@ def check(config: Config, stage: str) -> None:
 
 
 def repair_command(stage: str, config: Config, **more: str) -> str:
-    """Spell the command that makes what is missing or replaces what does not belong.
+    """Format the command that makes missing files or replaces files that do not match.
 
     Args:
-        stage: the script of src/ that does.
-        config: of the command that found it missing: what was given to it, and the workspace does not know, is repeated.
-        **more: further keys to give, with their values; they win. With `method` the recorded keys of that method are repeated, too.
+        stage: the script of src/ that does it.
+        config: of the current command; keys that were given to it and are not in the workspace's settings are repeated.
+        **more: additional keys with their values, which override. With `method`, the remembered keys of that method are repeated too.
 
     Returns:
         The command, in backticks.
@@ -145,7 +145,7 @@ def repair_command(stage: str, config: Config, **more: str) -> str:
         remembered = recorded(config)
         if any(key.startswith(FORGET) for key in given):
             remembered = {key: text for key, text in remembered.items() if not key.startswith(FORGET)}
-        leave = ("pretrain.", "retrain.") if stage in ("pretrain", "retrain") else ()  # made again by what is asked for now
+        leave = ("pretrain.", "retrain.") if stage in ("pretrain", "retrain") else ()  # made again, with the keys of the current command
         remembered = {
             k: v for k, v in remembered.items() if not k.startswith(("methods.", *leave)) or (method and k.startswith(f"methods.{method}."))
         }
@@ -163,7 +163,7 @@ def _recordable(key: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def _exists(layout: Layout, prefix: str) -> bool:
-    """Whether there is what keys of this prefix decided."""
+    """Whether files that depend on keys with this prefix exist."""
     kind = {"data.": None, "retrain.": "retrained"}.get(prefix, "original")
     return layout.about("train").exists() if kind is None else layout.weights(kind).exists()
 
@@ -176,7 +176,7 @@ def _all(config: Config) -> dict[str, Any]:
 
 
 def _given(layout: Layout) -> dict[str, str]:
-    """What .lethe/given.json says, as long as the images are those it was written for."""
+    """The keys in .lethe/given.json, unless the images have changed since it was written."""
     if not (layout.given.exists() and layout.about("train").exists()):
         return {}
     found: dict[str, Any] = read_json(layout.given)
