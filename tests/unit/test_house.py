@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+import grimp
+
 SRC = Path(__file__).parents[2] / "src"
 PACKAGE = SRC / "lethe"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -42,6 +44,18 @@ def test_importing_a_quick_room_takes_no_slow_library() -> None:
 
 def test_no_module_shadows_the_standard_library() -> None:
     assert not {path.stem for path in MODULES} & sys.stdlib_module_names - {"__init__"}
+
+
+def test_no_module_is_long() -> None:
+    lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in MODULES}
+    assert not {name: number for name, number in lines.items() if number > 400}
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    graph = grimp.build_graph("lethe", cache_dir=None)
+    for module in graph.modules:
+        for name in graph.find_modules_directly_imported_by(module):
+            assert module not in graph.find_upstream_modules(name), f"{module} imports {name}, which imports it"
 
 
 def test_every_room_is_on_the_architecture_page() -> None:
