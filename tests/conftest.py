@@ -12,9 +12,6 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-# Several workers share the cores: with torch's and BLAS's own threads besides, they wait for each other
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 pytest.register_assert_rewrite("support")
 
 from support.dvc_checkout import Checkout, checkouts  # noqa: E402
