@@ -36,7 +36,7 @@ class _Tracer(fx.Tracer):
 
 @dataclass(frozen=True)
 class Cut:
-    """A network in two parts: `head` computes features, `tail` logits, with its own layers; `share`: the head's part of the FLOPs."""
+    """A network in two parts: `head` computes features, `tail` logits, with its own layers; `share`: the head's multiplications."""
 
     name: str
     head: fx.GraphModule
