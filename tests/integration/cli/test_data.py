@@ -19,6 +19,7 @@ from lethe.data.images import Images
 from support.project import NET, until
 
 SRC = Path(sources.__file__).parents[2]
+REAL = Path(__file__).parents[4] / "shared" / "cifar10-jpeg"
 
 
 def picture(seed: int, size: tuple[int, int] = (32, 32)) -> Image.Image:
@@ -173,3 +174,16 @@ def test_a_folder_that_does_not_fit_is_refused(root: Path, tmp_path: Path, damag
     refuses(lambda: folder(root), *MISFITS[damage])
     refuses(lambda: sources.listing("image_folder", root=root, image_size=32, limit=None), *MISFITS[damage])
     assert tree(tmp_path) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/cifar10-jpeg beside this checkout")
+def test_the_real_folder() -> None:
+    images = folder(REAL, limit=20)
+    assert images.classes == tuple(sorted(p.name for p in (REAL / "train").iterdir()))
+    assert (images.train, images.held_out) == (200, 10_000)
+    assert images.ids[0] == "train/airplane/0000.jpg"
+    assert images.ids[-1] == "test/truck/0999.jpg"
+    assert images.ids[199] == "train/truck/0019.jpg"
+    for i in (0, 100, 200, 10_199):
+        assert (images.pixels[i].transpose(1, 2, 0) == np.asarray(Image.open(REAL / images.ids[i]))).all()

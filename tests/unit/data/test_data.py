@@ -28,8 +28,6 @@ from lethe.data.deletion_request import DeletionRequest
 from lethe.data.images import Images, load_images, save_images
 from lethe.data.splits import SPLITS
 
-REAL = Path(__file__).parents[4] / "shared" / "cifar10-jpeg"
-
 
 def fake(train: int, held_out: int, classes: int = 10) -> Images:
     n = train + held_out
@@ -291,19 +289,6 @@ def test_reading_says_one_line_when_piped_and_shows_a_bar_on_a_terminal(
     assert terminal.out == ""
     assert "reading images" in terminal.err
     assert "10/10" in terminal.err
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/cifar10-jpeg beside this checkout")
-def test_the_real_folder() -> None:
-    images = folder(REAL, limit=20)
-    assert images.classes == tuple(sorted(p.name for p in (REAL / "train").iterdir()))
-    assert (images.train, images.held_out) == (200, 10_000)
-    assert images.ids[0] == "train/airplane/0000.jpg"
-    assert images.ids[-1] == "test/truck/0999.jpg"
-    assert images.ids[199] == "train/truck/0019.jpg"
-    for i in (0, 100, 200, 10_199):
-        assert (images.pixels[i].transpose(1, 2, 0) == np.asarray(Image.open(REAL / images.ids[i]))).all()
 
 
 # --- digits and CIFAR-10 --------------------------------------------------------------------------------------------
