@@ -20,6 +20,7 @@ from lethe.evaluation.verdict import KINDS, ResultSet, assess, discriminates
 from lethe.models import checkpoint
 from lethe.reporting.reproduction import find_run, reproduction, weights_hash
 from lethe.workspace import scores
+from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
@@ -105,9 +106,9 @@ def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[s
         if which != "model" and not logits.exists():
             continue
         foreign = "was made for other splits than data/splits holds"
-        if which == "model" and model.exists() and checkpoint.metadata(model).get("split") != split:
+        if which == "model" and model.exists() and not matches({"split": split}, checkpoint.metadata(model)):
             raise UserError(f"{model} {foreign}; {again['unlearn']} creates it again")
-        if checkpoint.metadata(logits).get("split") != split:
+        if not matches({"split": split}, checkpoint.metadata(logits)):
             raise UserError(f"{logits} {foreign}; {again['evaluate' if model.exists() else 'unlearn']} creates it again")
         tables[which] = logits_table.read(logits, run)
         if model.exists() and tables[which].about.get("model") != checkpoint.weights_hash(checkpoint.load(model)[0]):

@@ -17,6 +17,7 @@ from lethe.reporting import published
 from lethe.workspace import scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import load_existing
+from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 
@@ -115,7 +116,7 @@ def _names(layout: Layout, chain: str | None = None) -> list[str]:
 def _accuracies(config: Config, name: str, split: str) -> dict[str, float]:
     layout = Layout(config.workspace)
     logits, path = layout.logits(name), layout.scores(name)
-    if logits.exists() and checkpoint.metadata(logits).get("split") != split:
+    if logits.exists() and not matches({"split": split}, checkpoint.metadata(logits)):
         stage = {"original": "pretrain", "retrained": "retrain"}.get(name, "evaluate")
         again = repair_command(stage, config, **({"method": RunId.parse(name).key} if stage == "evaluate" else {}))
         raise UserError(

@@ -72,6 +72,7 @@ def test_the_demo_keeps_its_section_of_the_parameters(project: Project) -> None:
     project.ran("unlearn", "--method", "model_1", *asked)
     for stage in (("evaluate", "--method", "hybrid_4"), ("evaluate", "--method", "all"), ("report",), ("report", "card"), ("bank",)):
         project.ran(*stage, *asked)
+    project.ran("search", "--search.method", "model_1", "--search.trials", "1", *asked)
     params["demo"]["pretrain"]["epochs"] = 3
     YAML().dump(params, project.root / "params.yaml")
     done = project.run("demo")
