@@ -101,8 +101,9 @@ def measures_page() -> str:
         "seeds for several. They are for these weights and this request; attacks are not refitted to every resample.\n",
         "**Scores**: `scores/<method>.json` holds under `measures`, by id, `value`, `low`, `high` and, where the target is the retrained",
         "model's value, that as `reference`; or `missing`. In MLflow a measure of a split is `<split>.<measure>`, otherwise its id.\n",
-        "**Requests that leave no image of a class** (whole classes, one person's images): forget is compared with the held-out images of",
-        "its own classes, weighted to its class histogram. `mia.svc` stays as published, because it compares forget with nothing.\n",
+        "**Classes**: forget is compared with held-out images that are weighted to its class histogram, whatever the request. For a random",
+        "request the weights are near 1; for a whole class only its own held-out images count, and a stray image of another class changes",
+        "next to nothing. `mia.svc` stays as published, because it compares forget with nothing.\n",
         "| Id | Definition | Target | Tier | Needs | Interval | Source |",
         "|---|---|---|---|---|---|---|",
     ]

@@ -94,13 +94,6 @@ class Checkout:
         assert old in text, old
         (self.root / path).write_text(text.replace(old, new, 1))
 
-    def depend(self, stage: str, path: str) -> None:
-        """One more dependency of a stage of dvc.yaml."""
-        yaml, file = YAML(), self.root / "dvc.yaml"
-        tree = yaml.load(file.read_text())
-        tree["stages"][stage].get("do", tree["stages"][stage])["deps"].append(path)
-        yaml.dump(tree, file)
-
     def put(self, **keys: Any) -> None:
         """Values in params.yaml, `data__forget__ids` for data.forget.ids."""
         yaml, path = YAML(), self.root / "params.yaml"

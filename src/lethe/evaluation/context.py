@@ -72,8 +72,7 @@ class EvaluationContext:
     def matched_held_out(self, split: str) -> tuple[Ints, Floats]:
         """Held-out images to compare the forget set with: row indices [n], and weights [n] of mean 1.
 
-        If the request removes whole classes (or all images of one person), only images of the forgotten classes are returned,
-        weighted to the class histogram of the forget set. Otherwise all images of the split, with weight 1."""
+        Images of the forgotten classes, weighted to the class histogram of the forget set (`logits_table.class_weights`)."""
         rows = self.rows(split)
         weights = class_weights(self.model.labels[self.rows("forget")], self.model.labels[rows])
         return rows[weights > 0], weights[weights > 0]

@@ -187,20 +187,20 @@ def require_same_images(first: LogitsTable, *others: LogitsTable, split: bool = 
 def class_weights(forget: Ints, held_out: Ints) -> Floats:
     """Weights that give held-out images the class histogram of the forget set.
 
+    One rule for every request: whether some class is absent from the forget set does not matter, so one stray image of a class can't
+    change what the others are compared with. For a random request all weights are near 1.
+
     Args:
         forget: labels of the forget set.
         held_out: labels of the held-out images, [n].
 
     Returns:
-        [n], mean 1. All 1 if the forget set contains every held-out class (random requests), or none of them.
+        [n], mean 1; 0 for classes that the forget set does not contain. All 1 if the two have no class in common.
     """
-    weights = np.ones(len(held_out))
-    if set(held_out.tolist()) - set(forget.tolist()):
-        size = int(max(forget.max(initial=0), held_out.max())) + 1
-        wanted, available = (np.bincount(labels, minlength=size) for labels in (forget, held_out))
-        ratio = (wanted / np.maximum(available, 1))[held_out]
-        weights = ratio / ratio.mean() if ratio.any() else weights
-    return weights
+    size = int(max(forget.max(initial=0), held_out.max(initial=0))) + 1
+    wanted, available = (np.bincount(labels, minlength=size) for labels in (forget, held_out))
+    ratio = (wanted / np.maximum(available, 1))[held_out]
+    return np.asarray(ratio / ratio.mean() if ratio.any() else np.ones(len(held_out)))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

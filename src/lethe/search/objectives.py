@@ -89,7 +89,7 @@ def evaluator(data: Data, splits: Sequence[str], autocast: Any) -> Evaluate:
     are measured; `forget.auc`, how well a low loss separates forget from validation (0.5: not at all); and `utility`, the validation
     accuracy on the classes that retain still contains.
 
-    Where forget lacks classes that validation has (whole classes were forgotten), validation is weighted to forget's class histogram.
+    For `forget.auc`, validation is weighted to forget's class histogram.
 
     Args:
         data: Images and splits on the device.

@@ -12,11 +12,11 @@ READING = 1
 # The draw into retain, forget, validation and test (a change of pixels is `sources.EDITION`)
 SPLITS = 1
 # From logits tables to scores
-MEASURES = 1
+MEASURES = 2
 # From scores to the report's tables, figures and words
 REPORT = 1
 # Objectives, pruning, spaces of a search
-SEARCH = 1
+SEARCH = 2
 
 _FIRST = {
     "compute": "54263b6eddc72d2105ea3a33d69dc4871e043e8718673cf405d77603484aa480",

@@ -336,6 +336,17 @@ def test_a_forgotten_class_is_compared_with_its_own_held_out_images() -> None:
             assert value(found, f"accuracy_of.{name}.{split}") == pytest.approx(100 * table.correct[rows].mean())
 
 
+@pytest.mark.parametrize("stray", [0, 1])
+def test_a_stray_image_of_each_other_class_changes_nothing(stray: int) -> None:
+    """Class 0 is harder than the others, so a model that never saw it has a higher loss on it than on an unweighted test set."""
+    forgotten = np.repeat([0, 1, 2, 3], [200 - 3 * stray, stray, stray, stray])
+    labels = np.concatenate([np.arange(240) % 4, forgotten, np.arange(200) % 4, np.arange(200) % 4])
+    phi = np.random.default_rng(0).normal(0, 1, 840) + np.array([-3.0, 0.0, 1.0, 2.0])[labels] + np.repeat([2.0, 0.0, 0.0, 0.0], SIZES)
+    found = measure_model(EvaluationContext(of_phi(phi, labels=labels), resample=False), [BY_ID["mia.over"], BY_ID["mia.loss"]])
+    assert value(found, "mia.over") == pytest.approx(0.5, abs=0.1)  # 0.86 without weights
+    assert value(found, "mia.loss") == pytest.approx(50.0, abs=10.0)
+
+
 def test_a_random_request_has_no_accuracies_by_class() -> None:
     assert measure_model(context(0.0), [BY_ID["accuracy_of"]]) == {}
 
