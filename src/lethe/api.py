@@ -30,7 +30,7 @@ from lethe.data.user_data import Examples, as_data, check_model
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.options import RunOptions
-from lethe.evaluation import inference, representations, score, verdict
+from lethe.evaluation import inference, reference, representations, score, verdict
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
 from lethe.recipes.blocks import resolve
@@ -150,7 +150,10 @@ class Score:
 
     @property
     def verdict(self) -> str:
-        """In one phrase what forget accuracy shows: one of `lethe.evaluation.verdict.KINDS`; "no reference" without models to compare."""
+        """In one phrase what forget accuracy shows: one of `lethe.evaluation.verdict.KINDS`; "no reference" without models to compare,
+        "reference_unfit" where they did not learn what they were trained on."""
+        if self.measured["unlearned"].unfit:
+            return score.REFERENCE_UNFIT
         results = verdict.ResultSet("", "", "", self.sizes, {name: own.accuracy for name, own in self.measured.items()})
         alarm = self.measured["unlearned"].alarm
         if alarm is not None:
@@ -160,7 +163,7 @@ class Score:
 
     def table(self) -> str:
         """Accuracies in percent by split, one model a line, with the distance to the retrained model in points in brackets."""
-        return console_tables.accuracy_table([*self.measured.items()])
+        return console_tables.accuracy_table([*self.measured.items()], self.measured["unlearned"].unfit)
 
     def to_json(self) -> str:
         """Everything, as JSON: the same keys as scores/*.json of a workspace."""
@@ -209,11 +212,14 @@ def evaluate(
     theirs = [_table(f"reference {number}", each, data, place) for number, each in enumerate(references)]
     start = _table("original", original, data, place) if original is not None else None
     measured: dict[str, score.Score] = {}
+    short_of = reference.unfit(start, theirs) if start is not None else ""
+    unfit = f"the retrained model is no reference: it gets {short_of}, so nothing is compared with it" if short_of else ""
+    compared = [] if unfit else theirs
     if start is not None:
-        measured["original"] = score.score_model(start, theirs, start)
+        measured["original"] = replace(score.score_model(start, compared, start), unfit=unfit)
     if theirs:
-        measured["retrained"] = replace(score.score_model(theirs[0], theirs[1:], start), accuracy=_mean_accuracy(theirs))
-    measured["unlearned"] = score.score_model(_table("unlearned", model, data, place), theirs, start)
+        measured["retrained"] = replace(score.score_model(theirs[0], compared[1:], start), accuracy=_mean_accuracy(theirs))
+    measured["unlearned"] = replace(score.score_model(_table("unlearned", model, data, place), compared, start), unfit=unfit)
     return Score(measured, {name: len(index) for name, index in data.splits.items()})
 
 

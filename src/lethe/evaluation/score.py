@@ -15,6 +15,7 @@ from lethe.evaluation.uncertainty import Estimate
 
 FORMAT = 1  # of score files; written into them from version 2 on, so that files of version 1 keep their bytes
 DIGITS = 6  # of numbers in score files
+REFERENCE_UNFIT = "reference_unfit"  # the verdict of a score with `unfit`, and the key of that line in the file
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Score:
         distance: for several seeds: accuracy minus the retrained model's, paired by seed, in points, by split.
         seeds: for several seeds: each seed's own.
         tables: short hashes of the logits tables that it was computed from.
+        unfit: why the retrained model that exists is no reference, in one line; it was then compared with none. "" otherwise.
     """
 
     accuracy: Mapping[str, float]
@@ -86,6 +88,7 @@ class Score:
     distance: Mapping[str, Estimate] = field(default_factory=dict)
     seeds: Mapping[int, SeedScore] = field(default_factory=dict)
     tables: Mapping[str, Any] = field(default_factory=dict)
+    unfit: str = ""
 
     # --- files ----------------------------------------------------------------------------------------------------------
 
@@ -99,6 +102,8 @@ class Score:
             content["distance"] = {split: _estimate_to_json(each) for split, each in self.distance.items()}
         if self.seeds:
             content["seeds"] = {str(seed): _seed_to_json(one) for seed, one in self.seeds.items()}
+        if self.unfit:
+            content |= {"verdict": REFERENCE_UNFIT, REFERENCE_UNFIT: self.unfit}
         return content | ({"of": dict(self.tables)} if self.tables else {})
 
     @classmethod
@@ -128,6 +133,7 @@ class Score:
                     for seed, one in content.get("seeds", {}).items()
                 },
                 tables=content.get("of", {}),
+                unfit=str(content.get(REFERENCE_UNFIT, "")),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{name} is not a score file: it does not hold the accuracies by split ({error!r})") from None
@@ -167,7 +173,9 @@ class Score:
     def distances(self, reference: "Score") -> dict[str, float]:
         """Signed distance of the accuracies from the retrained model, in points, as `<split>.distance`.
 
-        Relative to the bank's mean if there is a bank; paired by seed if there are several; otherwise to `reference`."""
+        Relative to the bank's mean if there is a bank; paired by seed if there are several; otherwise to `reference`. Empty if unfit."""
+        if self.unfit:
+            return {}
         measured = {metric_name(id_): value for split in SPLITS if (value := self.value(id_ := f"distance.{split}")) is not None}
         if self.references > 1:
             return measured

@@ -2,6 +2,7 @@
 
 All intervals are 95 % intervals. Resampling is seeded, so a score that is computed again is identical."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,21 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
     return Estimate(average, average - half, average + half, SEEDS, len(values))
+
+
+def margin_of_error(*accuracies: tuple[float, int]) -> float:
+    """How much a sum or difference of accuracies can vary by chance: half the width of its 95 % interval, in points.
+
+    Agresti and Caffo's interval, which is not 0 at 100 percent. The spread between seeds is not included.
+
+    Args:
+        accuracies: (percent, number of images) of each.
+
+    >>> round(margin_of_error((88.0, 5000), (88.0, 5000)), 2)
+    1.27
+    """
+    shares = [((percent / 100 * n + 1) / (n + 2), n) for percent, n in accuracies]
+    return 196 * math.sqrt(sum(share * (1 - share) / (n + 2) for share, n in shares))
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:

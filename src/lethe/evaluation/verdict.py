@@ -1,12 +1,12 @@
 """Verdict on a method from its accuracies, by fixed rules: compared with the original and the retrained model, or not at all."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 from lethe.evaluation import uncertainty
+from lethe.evaluation.uncertainty import margin_of_error
 from lethe.recipes.paper_methods import PAPER_METHODS
 
 REFERENCES = ("original", "retrained")
@@ -57,6 +57,7 @@ class ResultSet:
         alarms: run -> what is outside the reference's interval, "" for nothing.
         by_seed: method with several seeds -> seed -> split -> accuracy in percent.
         distances_by_seed: the same, minus the accuracy of the retrained model of the same seed, in points.
+        unfit: why the retrained model is no reference, in one line: there are then no distances and no verdicts. "" where it is one.
     """
 
     title: str
@@ -68,6 +69,7 @@ class ResultSet:
     alarms: Mapping[str, str] = field(default_factory=dict)
     by_seed: Mapping[str, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
     distances_by_seed: Mapping[str, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
+    unfit: str = ""
 
     @property
     def methods(self) -> list[str]:
@@ -75,7 +77,9 @@ class ResultSet:
         return [name for name in self.accuracies if name not in REFERENCES]
 
     def distances(self, name: str) -> dict[str, float]:
-        """Split -> accuracy minus the retrained model's, in points, as far as both are known."""
+        """Split -> accuracy minus the retrained model's, in points, as far as both are known; {} where it is no reference."""
+        if self.unfit:
+            return {}
         if name in self.distances_by_seed:
             return {split: uncertainty.over_seeds(values).value for split, values in _by_split(self.distances_by_seed[name]).items()}
         retrained = self.accuracies.get("retrained", {})
@@ -155,21 +159,6 @@ def label(name: str) -> str:
     return (f"Model {number}" if kind == "model" else f"Hybrid-{number}") if name in PAPER_METHODS else name
 
 
-def margin_of_error(*accuracies: tuple[float, int]) -> float:
-    """How much a sum or difference of accuracies can vary by chance: half the width of its 95 % interval, in points.
-
-    Agresti and Caffo's interval, which is not 0 at 100 percent. The spread between seeds is not included.
-
-    Args:
-        accuracies: (percent, number of images) of each.
-
-    >>> round(margin_of_error((88.0, 5000), (88.0, 5000)), 2)
-    1.27
-    """
-    shares = [((percent / 100 * n + 1) / (n + 2), n) for percent, n in accuracies]
-    return 196 * math.sqrt(sum(share * (1 - share) / (n + 2) for share, n in shares))
-
-
 @dataclass(frozen=True)
 class Verdict:
     """What the forget accuracy of a run shows.
@@ -204,9 +193,9 @@ def assess(results: ResultSet, name: str) -> Verdict | None:
         name: the run.
 
     Returns:
-        The verdict; None for the references themselves, and if one of the three models is unknown.
+        The verdict; None for the references themselves, if one of the three models is unknown, and without a fit reference.
     """
-    if name in REFERENCES or any(one not in results.accuracies for one in (name, *REFERENCES)):
+    if results.unfit or name in REFERENCES or any(one not in results.accuracies for one in (name, *REFERENCES)):
         return None
     run, original, retrained = (results.accuracies[one] for one in (name, *REFERENCES))
     forget, test, F, T = run["forget"], run["test"], results.sizes["forget"], results.sizes["test"]
@@ -229,7 +218,7 @@ def assess(results: ResultSet, name: str) -> Verdict | None:
 
 def discriminates(results: ResultSet) -> bool:
     """Whether forget accuracy separates the original from the retrained model by more than chance; otherwise it can't judge a method."""
-    known = all(name in results.accuracies for name in REFERENCES)
+    known = not results.unfit and all(name in results.accuracies for name in REFERENCES)
     return known and results.accuracies["original"]["forget"] - results.accuracies["retrained"]["forget"] > reference_noise(results)
 
 

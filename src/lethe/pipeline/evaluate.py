@@ -58,7 +58,7 @@ def evaluate(config: Config, names: Sequence[str] = (), again: bool = True) -> N
     run_logging.log_references(prepared, kinds, rescored=names)
     remember(prepared, "evaluate.")
     table = [(name, scores.scores(prepared, name)) for name in (*kinds, *methods)]
-    print(console_tables.accuracy_table(table, scores.baseline_warning(layout)))
+    print(console_tables.accuracy_table(table, scores.unfit_reference(prepared)))
     if config.evaluate.swap or config.evaluate.shadows:
         print(console_tables.attack_table([row for row in table if row[0] in names]))
     sys.stdout.flush()

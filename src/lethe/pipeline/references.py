@@ -15,6 +15,7 @@ from lethe.engine.epoch_table import MEASURED, epoch_row, to_csv
 from lethe.evaluation import inference
 from lethe.models import checkpoint
 from lethe.pipeline.runner import KEYS, metadata, start
+from lethe.workspace import scores
 from lethe.workspace.plan import plan_reference
 from lethe.workspace.prepare import remember
 from lethe.workspace.provenance import mismatch
@@ -58,6 +59,12 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
             run.record(epoch)
         run.finish()
     return run.network.state_dict()
+
+
+def judge(prepared: Prepared) -> None:
+    """Log, before anything is compared with the retrained model, why it is no reference; nothing where it is one."""
+    if line := scores.unfit_reference(prepared):
+        log(line)
 
 
 def _take_checkpoint(prepared: Prepared, kind: str, wanted: dict[str, str]) -> dict[str, Tensor]:

@@ -23,13 +23,14 @@ from lethe.engine.resume import Resume
 from lethe.evaluation import inference, seed_aggregation
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Array, LogitsTable
 from lethe.evaluation.metrics import accuracy
+from lethe.evaluation.reference import VALIDATION_LIMIT
 from lethe.evaluation.score import accuracy_and_loss
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
 from lethe.pipeline import batch_training
 from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe, same
-from lethe.workspace import artifacts, bank, read_model, scores
+from lethe.workspace import artifacts, bank, read_model
 from lethe.workspace.prepare import prepare
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
@@ -295,7 +296,7 @@ def _check_learned(model: ShadowModel, tensors: Mapping[str, Tensor]) -> None:
     network.load_state_dict(dict(tensors))
     own = accuracy(inference.logits(network, here.data, rows), here.data.labels_N[rows])
     given = accuracy_and_loss(artifacts.logits(here, "original"))[0]["validation"]
-    if given - own > scores.WEAK:
+    if given - own > VALIDATION_LIMIT:
         raise UserError(
             f"pretrain.checkpoint is {here.config.pretrain.checkpoint}, right on {given:.1f} % of validation images; what pretrain.* "
             f"trains on other images for evaluate.swap and evaluate.shadows is right on {own:.1f} %; set it to what made that file"

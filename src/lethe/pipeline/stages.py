@@ -36,6 +36,8 @@ def retrain(config: Config) -> None:
 def _reference(config: Config, kind: str) -> None:
     prepared = preparation.prepare(config)
     references.weights(prepared, kind, replace=True, launched=True)
+    if kind == "retrained":
+        references.judge(prepared)
     print(console_tables.accuracy_table([(kind, scores.scores(prepared, kind))]))
 
 

@@ -59,15 +59,14 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
     references.weights(prepared, "original")
     if config.run.evaluate:  # otherwise nothing here needs the retrained model
         references.weights(prepared, "retrained")
+        references.judge(prepared)
     return prepared
 
 
 def _print_scores(prepared: Prepared) -> None:
     """Print the table of results on stdout, the next command on stderr."""
     names = ["original", "retrained", *map(str, planned_results(prepared.config))]
-    print(
-        console_tables.accuracy_table([(name, scores.scores(prepared, name)) for name in names], scores.baseline_warning(prepared.layout))
-    )
+    print(console_tables.accuracy_table([(name, scores.scores(prepared, name)) for name in names], scores.unfit_reference(prepared)))
     sys.stdout.flush()
     log(f"compare the runs: {run_logging.where_to_look()}")
 

@@ -15,7 +15,7 @@ from lethe._util.files import digest, short
 from lethe.evaluation import catalogue, logits_table, registry
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.membership import CHANCE_LEVELS
-from lethe.evaluation.score import Score
+from lethe.evaluation.score import REFERENCE_UNFIT, Score
 from lethe.evaluation.verdict import KINDS, ResultSet, assess, discriminates
 from lethe.models import checkpoint
 from lethe.reporting.reproduction import find_run, reproduction, weights_hash
@@ -65,9 +65,13 @@ def make_card(prepared: Prepared, name: str) -> Card:
         registry.load(reference)
     tables, all_scores = _read(prepared, name)
     score = all_scores["model"]
-    warning = scores.baseline_warning(prepared.layout)
+    if score.unfit:  # a model that nothing is compared with
+        all_scores.pop("retrained", None)
+        tables.pop("retrained", None)
     run = find_run(name, tables["model"])
     lines = measure_lines(all_scores, run)
+    if score.unfit:
+        lines = [line | {"reference": None, "power": None, "apart": None} for line in lines]
     counts = count_measures(lines)
     return {
         "method": name,
@@ -86,8 +90,7 @@ def make_card(prepared: Prepared, name: str) -> Card:
         "tier": score.tier,
         "references": score.references,
         "cannot": [
-            *([f"{warning[0].upper()}{warning[1:]}."] if warning else []),
-            LIMITS[score.tier],
+            f"{score.unfit[0].upper()}{score.unfit[1:]}." if score.unfit else LIMITS[score.tier],
             *([] if any(line["measure"] == "ulira" for line in lines) else [NOT_TRIED]),
             *ALWAYS,
         ],
@@ -132,11 +135,14 @@ def _result_set(prepared: Prepared, name: str, all_scores: Mapping[str, Score]) 
     accuracies = {name if which == "model" else which: score.accuracy for which, score in all_scores.items()}
     alarm = all_scores["model"].alarm
     sizes = {split: len(index) for split, index in prepared.splits.items()}
-    return ResultSet("", "", "", sizes, accuracies, alarms={} if alarm is None else {name: alarm})
+    return ResultSet("", "", "", sizes, accuracies, alarms={} if alarm is None else {name: alarm}, unfit=all_scores["model"].unfit)
 
 
 def _verdict(results: ResultSet, name: str) -> dict[str, str]:
     """What forget accuracy shows, by the rule of the report; it is "over-forgets" exactly if the alarm is raised."""
+    if results.unfit:
+        meaning = f"{results.unfit[0].upper()}{results.unfit[1:]}."
+        return {"kind": REFERENCE_UNFIT, "head": "No verdict: the retrained model is no reference", "meaning": meaning}
     verdict = assess(results, name)
     if verdict is None:
         meaning = "Accuracies say nothing about forgetting without an original and a retrained model."

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lethe.evaluation import registry, seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
+from lethe.evaluation.score import REFERENCE_UNFIT
 from lethe.plots import histograms
 
 Card = Mapping[str, Any]
@@ -66,7 +67,8 @@ def _variables(card: Card) -> dict[str, Any]:
     more = f" and {len(classes) - CLASSES} more classes" if len(classes) > CLASSES else ""
     groups = [(about, list(lines)) for about, lines in groupby(card["measures"], lambda line: line["about"])]
     curves = {what: CURVES[what] for what in card["loss"]["of"]}
-    return {"card": card, "classes": named + more, "groups": groups, "curves": curves, "tally": tally(card["tally"])}
+    counted = "" if card["says"]["kind"] == REFERENCE_UNFIT else tally(card["tally"])
+    return {"card": card, "classes": named + more, "groups": groups, "curves": curves, "tally": counted}
 
 
 def tally(counts: Mapping[str, Any]) -> str:

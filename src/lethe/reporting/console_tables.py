@@ -13,7 +13,7 @@ def accuracy_table(runs: Sequence[tuple[str, Score]], warning: str = "") -> str:
 
     Args:
         runs: name and score of each run, one line each.
-        warning: a line to add below, about the retrained model (`scores.baseline_warning`).
+        warning: a line to add below: why the retrained model is no reference (`scores.unfit_reference`).
     """
     reference = dict(runs).get("retrained")
     several = {name: [*score.seeds] for name, score in runs if score.seeds}
@@ -24,8 +24,8 @@ def accuracy_table(runs: Sequence[tuple[str, Score]], warning: str = "") -> str:
         cells = [_cell(score, split, distance, name in several).rjust(width) for split in SPLITS]
         lines.append(f"{name:<22}" + "".join(cells) + f"{score.gap:9.2f}")
     if reference:
-        lines += [warning] if warning else []
-        lines.append("in brackets: minus retrained, in points; perfect unlearning is 0 everywhere. gap: retain minus forget")
+        compared = "in brackets: minus retrained, in points; perfect unlearning is 0 everywhere. gap: retain minus forget"
+        lines.append(warning or compared)
     lines += [
         f"{name}: mean over {len(each)} seeds ({seed_aggregation.seed_range(each)}) ± half the 95 % interval (Student's t over seeds)"
         for name, each in several.items()

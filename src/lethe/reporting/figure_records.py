@@ -1,11 +1,12 @@
 """Figures of the report: their records (the rows of a CSV file each), titles and captions. Drawing is in lethe.plots."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lethe.evaluation.verdict import REFERENCES, Record, margin_of_error
+from lethe.evaluation.uncertainty import margin_of_error
+from lethe.evaluation.verdict import REFERENCES, Record, ResultSet
 from lethe.plots import report_figures
 from lethe.plots.report_figures import CHAIN
 from lethe.recipes.paper_methods import PAPER_METHODS
@@ -78,11 +79,16 @@ def _point(name: str) -> dict[str, Any]:
     return {"method": name, "label": f"{name[0].upper()}{name[-1]}" if name in PAPER_METHODS else name, "family": family}
 
 
+def _drawn(results: ResultSet) -> dict[str, Mapping[str, float]]:
+    """Accuracies by run, without a retrained model that is no target."""
+    return {name: each for name, each in results.accuracies.items() if name != "retrained" or not results.unfit}
+
+
 def _end_points(data: ReportData, x: str, y: str) -> Record:
     """Final accuracies of the methods, for each result set in which a method ran."""
     rows: Record = []
     for results in data.with_methods:
-        for name, accuracies in results.accuracies.items():
+        for name, accuracies in _drawn(results).items():
             row: dict[str, Any] = {"panel": data.titled(results), **_point(name)} | {split: accuracies.get(split) for split in (x, y)}
             margins = {split: margin_of_error((accuracies[split], results.sizes[split])) for split in (x, y) if split in accuracies}
             rows.append(row | {f"{split}.chance": margins.get(split) for split in (x, y)})
@@ -96,7 +102,7 @@ def _curves(data: ReportData, y: str, measure: str) -> Record:
     for results in data.with_methods:
         ends = {
             name: [accuracies[split] for split in splits]
-            for name, accuracies in results.accuracies.items()
+            for name, accuracies in _drawn(results).items()
             if name in REFERENCES and splits[0] in accuracies
         }
         panels: dict[str, list[str]] = {}

@@ -15,6 +15,8 @@ def findings(results: ResultSet) -> list[str]:
         return [f"Not run. `{results.command}` produces these results."]
     if any(name not in results.accuracies for name in REFERENCES):
         return ["Accuracies say nothing about forgetting without an original and a retrained model to compare with."]
+    if results.unfit:
+        return [f"**No verdict**: {results.unfit}."]
     original, retrained = (results.accuracies[name]["forget"] for name in REFERENCES)
     lines = [
         f"**What there is to forget**: {original - retrained:.1f} points, from forget accuracy {original:.1f} (original) to "

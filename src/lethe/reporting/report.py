@@ -12,7 +12,6 @@ from lethe.evaluation.verdict import ResultSet, compare_neighbours, discriminate
 from lethe.reporting import narrative, published, tables
 from lethe.reporting.figure_records import figures
 from lethe.reporting.report_data import ReportData, read
-from lethe.workspace import scores
 from lethe.workspace.layout import Layout
 
 TITLE = "Machine unlearning: ten methods compared with a model that never saw the forgotten images"
@@ -46,8 +45,8 @@ def report(config: Config) -> None:
 def render(data: ReportData) -> dict[str, bytes]:
     """The files of the report: name -> content; report.md is the last."""
     files: dict[str, bytes] = {}
-    warning = scores.baseline_warning(data.layout)
-    parts = [f"# {TITLE}", _preface(data), *([f"**No valid baseline**: {warning}."] if warning else [])]
+    unfit = data.results["independent"].unfit
+    parts = [f"# {TITLE}", _preface(data), *([f"**No verdict**: {unfit}."] if unfit else [])]
     sections: list[tuple[str, str, Sequence[str], Sequence[str]]]
     sections = [(name, title, list(rows), list(data.results)) for name, (title, rows) in TABLES.items()]
     if data.others:

@@ -76,6 +76,7 @@ def read(config: Config) -> ReportData:
     references = {name: row for name, row in runs.items() if name in REFERENCES}
     links = {name: str(RunId(name, chain="as_run")) for name in _names(layout, "as_run") if name in PAPER_METHODS}
     chain = {name: _accuracies(config, link, split) for name, link in links.items()}
+    unfit = scores.stored_unfit_reference(layout)
     results = {
         "published": ResultSet("published", published.SOURCE, "", published.SIZES, published.ALL),
         "independent": ResultSet(
@@ -85,9 +86,10 @@ def read(config: Config) -> ReportData:
             sizes,
             runs,
             _epochs(layout, {name: name for name in runs if name not in REFERENCES}),
-            _alarms(layout, {name: name for name in runs}),
+            {} if unfit else _alarms(layout, {name: name for name in runs}),
             _by_seed(layout, runs, "accuracy"),
             _by_seed(layout, runs, "distance"),
+            unfit,
         ),
         "as_run": ResultSet(
             CHAIN,
@@ -96,7 +98,8 @@ def read(config: Config) -> ReportData:
             sizes,
             references | chain,
             _epochs(layout, links),
-            _alarms(layout, links),
+            {} if unfit else _alarms(layout, links),
+            unfit=unfit,
         ),
     }
     source, architecture = _source(config, images), _architecture(config)

@@ -132,10 +132,11 @@ def measures_record(layout: Layout) -> Record:
     names = [str(run) for run in layout.with_scores() if run.chain is None and run.seed is None]
     ordered = [name for name in (*REFERENCES, *PAPER_METHODS) if name in names]
     measures = {name: scores.read(layout.scores(name)).measures for name in dict.fromkeys((*ordered, *names))}
+    references = {} if scores.stored_unfit_reference(layout) else measures.get("retrained", {})
     rows: Record = []
     for name, each in measures.items():
         for id_, result in each.items():
-            retrained = result.reference or _value(measures.get("retrained", {}), id_)
+            retrained = result.reference or _value(references, id_)
             original = _value(measures.get("original", {}), id_)
             row: dict[str, Any] = {"measure": id_, "method": name}
             row |= _columns("", result.estimate, ("value", "low", "high", "interval", "models"))

@@ -9,8 +9,7 @@ from typing import Any
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, short, write_json
-from lethe.config.loader import STAGE
-from lethe.evaluation import catalogue, registry, seed_aggregation
+from lethe.evaluation import catalogue, reference, registry, seed_aggregation
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.score import Score, accuracy_and_loss, measure_results, score_model
@@ -36,8 +35,8 @@ def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
     Raises:
         UserError: the run does not exist, or its files do not belong together.
     """
-    for reference in prepared.config.run.measures or ():
-        registry.load(reference)
+    for spec in prepared.config.run.measures or ():
+        registry.load(spec)
     model = artifacts.logits(prepared, name)
     if several := seed_aggregation.listed(model.about):
         return _mean_score(prepared, name, several, recompute)
@@ -46,7 +45,8 @@ def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
     stored = read(path) if path.exists() else None
     if not recompute and stored and stored.tables == tables:
         return stored
-    score = replace(score_model(compared.model, compared.references, compared.original, compared.unlearned), tables=tables)
+    score = score_model(compared.model, compared.references, compared.original, compared.unlearned)
+    score = replace(score, tables=tables, unfit=compared.unfit)
     if score != stored:  # else the file keeps its modification time
         write_json(path, score.to_json())
     return score
@@ -79,7 +79,7 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
     ids = {measure.id for measure in of_several}  # a single seed has no value for these
     measures = {id_: result for id_, result in mean.measures.items() if id_ not in ids} | measure_results(context, of_several)
     tier = registry.highest_tier(len(context.references), len(context.unlearned))
-    score = replace(mean, measures=measures, tier=tier, tables=tables)
+    score = replace(mean, measures=measures, tier=tier, tables=tables, unfit=compared.unfit)
     if score != stored:
         write_json(path, score.to_json())
     return score
@@ -95,11 +95,13 @@ def paired_reference(prepared: Prepared, seed: int) -> dict[str, float] | None:
         seed: of the result.
 
     Returns:
-        Accuracies in percent by split; None without either model.
+        Accuracies in percent by split; None without either model, and where they are no reference (`unfit_reference`).
 
     Raises:
         UserError: a table of the bank was made otherwise (as `bank.tables`), or the retrained model can't be scored (as `scores`).
     """
+    if unfit_reference(prepared):
+        return None
     for table in bank.tables(prepared, "retrained"):
         if table.about["seed"] == str(seed):
             return accuracy_and_loss(table)[0]
@@ -133,12 +135,14 @@ class Compared:
             two retrained models are takes a second one.
         original: of the model before unlearning.
         unlearned: of a result of several seeds all of theirs, of the original it and the bank's originals.
+        unfit: why retrained models that exist are no reference (`unfit_reference`); they are then not among `references`.
     """
 
     model: LogitsTable
     references: Sequence[LogitsTable]
     original: LogitsTable | None
     unlearned: Sequence[LogitsTable]
+    unfit: str = ""
 
     @property
     def hashes(self) -> dict[str, Any]:
@@ -152,6 +156,8 @@ class Compared:
             hashes["bank"] = {"models": len(self.references), "hash": short(digest(map(_weights, self.references)))}
         if self.unlearned:
             hashes["unlearned"] = {"models": len(self.unlearned), "hash": short(digest(map(_weights, self.unlearned)))}
+        if self.unfit:
+            hashes["unfit"] = short(digest([self.unfit]))
         return hashes
 
 
@@ -164,37 +170,59 @@ def _reading(table: LogitsTable) -> dict[str, str]:
 
 
 def _compared(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTable] = ()) -> Compared:
-    own = model.name
-    references = bank.tables(prepared, "retrained")
-    if own != "retrained" and not references and artifacts.available(prepared, "retrained"):
+    own, unfit = model.name, unfit_reference(prepared)
+    references = [] if unfit else bank.tables(prepared, "retrained")
+    if own != "retrained" and not references and not unfit and artifacts.available(prepared, "retrained"):
         references = [artifacts.logits(prepared, "retrained")]
     if own == "original":
         others = bank.tables(prepared, "original")
-        return Compared(model, references, model, [model, *others] if others else [])
+        return Compared(model, references, model, [model, *others] if others else [], unfit)
     original = None
     if artifacts.available(prepared, "original") and (own != "retrained" or references):
         original = artifacts.logits(prepared, "original")
-    return Compared(model, references, original, unlearned)
+    return Compared(model, references, original, unlearned, unfit if own != "retrained" else "")
 
 
-WEAK = 10.0  # points of validation accuracy below the original: a retrained model this low was trained by another recipe
+def unfit_reference(prepared: Prepared) -> str:
+    """Judge the retrained models that everything would be compared with: those of the bank if there are any, else models/retrained.
 
+    Args:
+        prepared: the images and splits.
 
-def baseline_warning(layout: Layout) -> str:
-    """Warn about a retrained model that was probably not trained like the original; "" if nothing suggests so.
+    Returns:
+        One line for the user, with what to change, where they fall short of the original by the rule of `reference.shortfall`; ""
+        where they do not, and where there is no original or no retrained model.
 
-    That is the case if the original is a given checkpoint and the retrained model, trained here, is more than WEAK points worse on
-    validation (on the classes that retain still contains, for whole-class requests)."""
-    models, files = [layout.weights(name) for name in STAGE], [layout.scores(name) for name in STAGE]
-    if not all(path.exists() for path in (*models, *files)):
+    Raises:
+        UserError: files of the workspace do not belong together.
+    """
+    if not artifacts.available(prepared, "original"):
         return ""
-    theirs, ours = (checkpoint.metadata(path).get("provenance") for path in models)
-    both = [read(path) for path in files]
-    retained = [value for score in both if (value := score.value("accuracy_of.retained_classes.validation")) is not None]
-    original, retrained_ = retained if len(retained) == 2 else [score.accuracy.get("validation", 0.0) for score in both]
-    if theirs != "unknown" or ours != "trained" or original - retrained_ <= WEAK:
+    several = bank.tables(prepared, "retrained")
+    if not several and not artifacts.available(prepared, "retrained"):
         return ""
-    return (
-        f"retrained is {original - retrained_:.1f} points below original on validation, so it is no valid baseline for it: it was trained "
-        "with pretrain.*, retrain.*; set these to how the original was trained, or give --retrain.checkpoint"
-    )
+    tables = several or [artifacts.logits(prepared, "retrained")]
+    short_of = reference.unfit(artifacts.logits(prepared, "original"), tables)
+    if not short_of:
+        return ""
+    name = f"the mean of the {len(several)} retrained models of the bank" if several else "the retrained model"
+    return f"{name} is no reference: it gets {short_of}, so nothing is compared with it; {_remedy(prepared, bool(several))}"
+
+
+def _remedy(prepared: Prepared, several: bool) -> str:
+    """What to change where a retrained model falls short, by how it and the original were made."""
+    retrain, path = repair_command("retrain", prepared.config), prepared.layout.weights("original")
+    if prepared.config.retrain.checkpoint and not several:
+        return "give a retrain.checkpoint that was trained like the original, without the forget images"
+    given = path.exists() and checkpoint.metadata(path).get("provenance") == "unknown"
+    if given:
+        how = "set pretrain.* and retrain.epochs to how the original was trained, or give retrain.checkpoint"
+    else:
+        how = "raise retrain.epochs"
+    return f"{how}; {retrain} then makes it again"
+
+
+def stored_unfit_reference(layout: Layout) -> str:
+    """Return the line of `unfit_reference` from the score file of the original, without reading logits tables; "" if there is none."""
+    path = layout.scores("original")
+    return read(path).unfit if path.exists() else ""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lethe._util.files import read_json
 from lethe.models import architectures as model
 from lethe.models import checkpoint
 from support.project import Project
@@ -53,3 +54,33 @@ def test_given_original_and_retrained(project: Project, weights: Weights) -> Non
     again = project.run("unlearn", "--method", "model_1", "--methods.model_1.epochs", "0")
     assert again.returncode == 2, "what was given is not what params.yaml asks for"
     assert "models/original.safetensors does not belong" in again.stderr
+
+
+def test_nothing_is_compared_with_a_reference_that_did_not_learn(project: Project, weights: Weights) -> None:
+    """It is said before anything is unlearned, and again with the results; scores, rows, report and card have no word by it."""
+    torch.save(weights, project.root / "untrained.pth")
+    project.ran("retrain", "--retrain.checkpoint", "untrained.pth")
+    short = ["--method", "model_1", "--methods.model_1.epochs", "1", "--retrain.checkpoint", "untrained.pth"]
+    done = project.ran("unlearn", *short)
+    line = next(each for each in done.stderr.splitlines() if "no reference" in each)
+    assert "% of retain right, where the original gets" in line and "give a retrain.checkpoint" in line
+    assert done.stderr.index(line) < done.stderr.index("model_1")
+    assert line.removeprefix("lethe: ") in done.stdout and "(+" not in done.stdout and "(-" not in done.stdout
+    for name in ("original", "model_1"):
+        score = read_json(project.root / "scores" / f"{name}.json")
+        assert score["verdict"] == "reference_unfit" and score["references"] == 0 and score["reference_unfit"] in line
+        numbers = {id_: each for id_, each in score["measures"].items() if "value" in each}
+        assert not [id_ for id_, each in numbers.items() if "reference" in each or id_.startswith("distance")]
+    (row,) = project.rows(method="model_1")
+    assert row["tags"]["verdict"] == "reference_unfit" and "over_forgetting" not in row["tags"]
+    assert not [key for key in row["metrics"] if "distance" in key]
+    project.ran("report", "--retrain.checkpoint", "untrained.pth")
+    text = (project.root / "report" / "report.md").read_text()
+    ours = text.partition("### Independent")[2].partition("### As run")[0]
+    assert "**No verdict**: the retrained model is no reference" in ours and "retrained)" not in ours and "Nearest" not in ours
+    project.ran("report", "card", *short[:2], "--retrain.checkpoint", "untrained.pth")
+    (card,) = (project.root / "cards").glob("*.json")
+    assert read_json(card)["says"]["kind"] == "reference_unfit"
+    again = project.ran("retrain")  # the mended reference is one
+    assert "no reference" not in again.stderr
+    assert "(+" in project.ran("evaluate", "--method", "model_1").stdout

@@ -16,7 +16,6 @@ from lethe.plots import histograms
 from lethe.reporting import card, card_content, reproduction
 from lethe.reporting import card_page as cardpage
 from lethe.testing.tables import SIZES, drawn
-from lethe.workspace import scores as results
 from support.cards import CLASSES, asked, changed, logged, put, workspace, written
 
 
@@ -150,13 +149,19 @@ def test_the_alarm_is_on_the_card(home, undrawn):
     assert made["alarm"] == "" and "Alarm" not in html + markdown
 
 
-def test_a_retrained_model_that_is_no_baseline_is_called_so(home, undrawn, monkeypatch):
+def test_nothing_on_the_card_compares_with_an_unfit_reference(home, undrawn):
     made, *_ = written(home)
     assert made["cannot"] == [card_content.LIMITS[made["tier"]], card_content.NOT_TRIED, *card_content.ALWAYS]
-    monkeypatch.setattr(results, "baseline_warning", lambda where: f"retrained is no valid baseline in {where.root.name}")
+    line = "the retrained model is no reference: it gets 54.6 % of retain right"
+    for path in (home / "scores").glob("*.json"):
+        content = json.loads(path.read_text())
+        measures = {id_: {key: each[key] for key in each if key != "reference"} for id_, each in content["measures"].items()}
+        write_json(path, content | {"measures": measures, "verdict": "reference_unfit", "reference_unfit": line})
     made, markdown, html = written(home)
-    first = made["cannot"][0]
-    assert first == "Retrained is no valid baseline in workspace." and first in html and first in markdown
+    assert made["says"]["kind"] == "reference_unfit" and made["alarm"] == ""
+    assert made["cannot"][0] == f"T{line[1:]}." and all(made["cannot"][0] in page for page in (html, markdown))
+    assert all(each["reference"] is each["apart"] is each["power"] is None for each in made["measures"])
+    assert "retrained" not in made["loss"]["of"] and "retrained" not in made["models"]
 
 
 def test_what_all_measures_come_to_stands_at_the_top(home, undrawn):

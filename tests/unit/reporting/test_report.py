@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from lethe._util.errors import UserError
 from lethe._util.files import write_json, write_text
@@ -18,6 +17,7 @@ from lethe.data import splits
 from lethe.data.deletion_request import DeletionRequest
 from lethe.data.images import Images, save_images
 from lethe.evaluation import verdict
+from lethe.evaluation.uncertainty import margin_of_error
 from lethe.evaluation.verdict import ResultSet, assess
 from lethe.models import checkpoint
 from lethe.plots import report_figures
@@ -219,7 +219,7 @@ def test_the_records_of_the_figures(home, undrawn):
     assert (ours["label"], float(ours["forget"]), float(ours["retain"])) == ("H4", 66.2, 98.2)
     (ours,) = [r for r in fourth if (r["method"], r["panel"]) == ("retrained", "as run (digits)")]
     assert (float(ours["test"]), float(ours["forget"])) == (88.6, 88.2)
-    assert float(ours["test.chance"]) == pytest.approx(verdict.margin_of_error((88.6, 500)), abs=1e-6)
+    assert float(ours["test.chance"]) == pytest.approx(margin_of_error((88.6, 500)), abs=1e-6)
     second, third = rows(made["figure_2.csv"]), rows(made["figure_3.csv"])
     points = [
         (int(r["epoch"]), float(r["validation"])) for r in second if (r["method"], r["panel"]) == ("hybrid_4", "independent: four hybrids")
@@ -369,17 +369,18 @@ def test_the_alarm_is_in_the_report(home, undrawn):
     assert said == [f"- **Alarm**: Hybrid-4 {beyond}", f"- **Alarm**: Model 1 {beyond}"]
 
 
-def test_a_retrained_model_that_is_no_baseline_is_called_so(home, undrawn):
-    for name, provenance in (("original", "unknown"), ("retrained", "trained")):
-        path = home / "scores" / f"{name}.json"
-        write_json(path, json.loads(path.read_text()) | {"measures": {}})
-        checkpoint.save({"weight": torch.zeros(1)}, home / "models" / f"{name}.safetensors", {"provenance": provenance})
-    assert "baseline" not in written(home)["report.md"].decode()
-    score(home, "retrained", (99.0, 60.0, 60.0, 60.0))
-    write_json(home / "scores" / "retrained.json", json.loads((home / "scores" / "retrained.json").read_text()) | {"measures": {}})
-    below = ORIGINAL[2] - 60.0
-    said = f"\n**No valid baseline**: retrained is {below:.1f} points below original on validation, so it is no valid baseline for it"
-    assert said in written(home)["report.md"].decode()
+def test_nothing_in_the_report_compares_with_an_unfit_reference(home, undrawn):
+    assert "reference" not in written(home)["report.md"].decode()
+    unfit = "the retrained model is no reference: it gets 54.6 % of retain right"
+    path = home / "scores" / "original.json"
+    write_json(path, json.loads(path.read_text()) | {"verdict": "reference_unfit", "reference_unfit": unfit})
+    files = written(home)
+    page = files["report.md"].decode()
+    for part in (page.partition("## ")[0], page.partition("### Independent")[2].partition("##")[0]):
+        assert f"**No verdict**: {unfit}." in part
+    ours = [row for name in ("table_7", "table_8") for row in rows(files[f"{name}.csv"]) if row["reading"] != "published"]
+    assert ours and not any(row["says"] or row["mean_distance"] or row["forget.distance"] for row in ours)
+    assert "retrained" not in {row["method"] for row in rows(files["figure_4.csv"]) if not row["panel"].startswith("published")}
 
 
 def test_only_cifar10_proper_is_compared(home, undrawn, monkeypatch):

@@ -1,0 +1,93 @@
+"""Whether a retrained model can be the reference that every other model is compared with, and an original the model to start from.
+
+A retrained model is a reference because it is what the original would be without the forget images. One that did not learn its own training
+images is something else: the distance of a method from it shows how badly it was trained, and not whether anything was forgotten."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lethe.evaluation.logits_table import LogitsTable
+from lethe.evaluation.uncertainty import margin_of_error
+
+# Points that a retrained model may know its training images less well than the original knows its own. Two models of one recipe that
+# differ by their seed and by a few images differ by less than one point in every result of results/; the averages of gaps that methods
+# are ranked by are of one to ten points, so a reference that is off by five on retain alone decides them.
+RETAIN_LIMIT = 5.0
+# The same for unseen images, after what training on fewer images costs
+VALIDATION_LIMIT = 10.0
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a model knows of the images it was trained on, and of unseen ones.
+
+    Attributes:
+        own: accuracy on its training images, in percent: retain and forget of an original, retain of a retrained model.
+        images: number of its training images.
+        unseen: accuracy on validation images of the classes that retain holds, in percent; None without such images.
+        unseen_images: number of these.
+    """
+
+    own: float
+    images: int
+    unseen: float | None = None
+    unseen_images: int = 0
+
+
+def shortfall(original: TrainedModel, retrained: TrainedModel) -> str:
+    """Describe in what a retrained model falls short of what the original would be without the forget images.
+
+    The rule: its accuracy on retain is not more than RETAIN_LIMIT points below the original's on its own training images; and its error
+    on validation is not more than VALIDATION_LIMIT points above the original's times sqrt(n / m), for n training images of the original and
+    m of its own. Error falls with the number of images as a power law whose exponent is at most 1/2 (Hestness et al., arXiv:1712.00409), so
+    the root is the most that the missing images can cost. A difference within chance (95 %, Agresti and Caffo) never counts.
+
+    Args:
+        original: the model before unlearning.
+        retrained: the candidate; for several models of one recipe their mean.
+
+    Returns:
+        The two accuracies in words; "" where the model can be the reference.
+    """
+    lost = original.own - retrained.own
+    if lost > max(RETAIN_LIMIT, margin_of_error((original.own, original.images), (retrained.own, retrained.images))):
+        return f"{retrained.own:.1f} % of retain right, where the original gets {original.own:.1f} % of its training images"
+    if original.unseen is None or retrained.unseen is None:
+        return ""
+    fewer = math.sqrt(max(1.0, original.images / retrained.images))
+    lost = (100 - retrained.unseen) - fewer * (100 - original.unseen)
+    chance = margin_of_error((original.unseen, original.unseen_images), (retrained.unseen, retrained.unseen_images))
+    if lost > max(VALIDATION_LIMIT, chance):
+        return f"{retrained.unseen:.1f} % of validation right, where the original gets {original.unseen:.1f} %"
+    return ""
+
+
+def unfit(original: LogitsTable, references: Sequence[LogitsTable]) -> str:
+    """Judge retrained models of one recipe by their mean accuracies.
+
+    Args:
+        original: logits table of the model before unlearning.
+        references: logits tables of the retrained models, of the same images.
+
+    Returns:
+        In what they fall short (see `shortfall`); "" where they can be the reference, and without a model.
+    """
+    return shortfall(trained("original", original), trained("retrained", *references)) if references else ""
+
+
+def trained(kind: str, *tables: LogitsTable) -> TrainedModel:
+    """Summarise what models know of their training images and of validation, as means over the models.
+
+    Args:
+        kind: `original` or `retrained`.
+        *tables: logits tables of one or more models, of the same images.
+    """
+    first = tables[0]
+    retain, forget, validation = (first.rows(split) for split in ("retain", "forget", "validation"))
+    own = retain if kind == "retrained" else np.concatenate([retain, forget])
+    unseen = validation[np.isin(first.labels[validation], first.labels[retain])]  # a deleted class is lost by every retrained model
+    on_own, on_unseen = ([float(table.percent_correct[rows].mean()) for table in tables] if len(rows) else [] for rows in (own, unseen))
+    return TrainedModel(float(np.mean(on_own)) if on_own else 0.0, len(own), float(np.mean(on_unseen)) if on_unseen else None, len(unseen))

@@ -1,0 +1,64 @@
+"""When a retrained model is no reference."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lethe.data.splits import SPLITS
+from lethe.evaluation.logits_table import LogitsTable
+from lethe.evaluation.reference import TrainedModel, shortfall, trained, unfit
+from lethe.testing.tables import drawn
+
+ORIGINAL = TrainedModel(100.0, 600, 84.0, 500)
+
+
+@pytest.mark.parametrize(
+    ("own", "unseen", "words"),
+    [
+        (100.0, 84.0, ""),
+        (96.0, 80.0, ""),
+        (94.0, 84.0, "94.0 % of retain right, where the original gets 100.0 % of its training images"),
+        (54.6, 30.0, "54.6 % of retain right, where the original gets 100.0 % of its training images"),
+        (100.0, 73.9, ""),  # 16 % wrong by 600 images may be 17.5 % by 500, and 10 points more
+        (100.0, 72.0, "72.0 % of validation right, where the original gets 84.0 %"),
+        (100.0, None, ""),
+    ],
+)
+def test_what_a_retrained_model_may_know_less(own: float, unseen: float | None, words: str) -> None:
+    assert shortfall(ORIGINAL, TrainedModel(own, 500, unseen, 500)) == words
+
+
+def test_training_on_far_fewer_images_may_cost_validation_but_not_retain() -> None:
+    assert shortfall(ORIGINAL, TrainedModel(100.0, 100, 60.0, 500)) == ""  # at most 16 x sqrt(6) + 10 percent wrong
+    assert shortfall(ORIGINAL, TrainedModel(100.0, 100, 50.0, 500)).startswith("50.0 % of validation")
+    assert shortfall(ORIGINAL, TrainedModel(80.0, 100, 84.0, 500)).startswith("80.0 % of retain")
+
+
+def test_what_may_be_chance_does_not_count() -> None:
+    few = TrainedModel(60.0, 20, 50.0, 20)
+    assert shortfall(few, TrainedModel(40.0, 20, 30.0, 20)) == ""
+    assert shortfall(replace(few, images=2000), TrainedModel(40.0, 2000, 30.0, 20)).startswith("40.0 % of retain")
+
+
+def answering(correct: np.ndarray, like: LogitsTable) -> LogitsTable:
+    """A table whose model is right exactly where `correct` is."""
+    wrong = (like.labels + 1) % like.logits.shape[1]
+    return replace(like, logits=10 * np.eye(like.logits.shape[1], dtype=np.float32)[np.where(correct, like.labels, wrong)], columns={})
+
+
+def test_accuracies_are_those_of_the_training_images_and_of_the_classes_that_are_left() -> None:
+    like = drawn(1)
+    left = np.isin(like.labels, (0, 1))
+    split = np.where((like.split == 0) & ~left, SPLITS.index("forget"), like.split).astype(np.uint8)  # retain holds two classes
+    like = replace(like, split=split)
+    in_retain, in_forget, in_validation = (like.split == SPLITS.index(name) for name in ("retain", "forget", "validation"))
+    original = answering(in_retain | in_forget | in_validation, like)
+    right = answering(in_retain | (in_validation & left), like)
+    kept, all_, unseen = (int(rows.sum()) for rows in (in_retain, in_retain | in_forget, in_validation & left))
+    assert trained("original", original) == TrainedModel(100.0, all_, 100.0, unseen)
+    assert trained("retrained", right) == TrainedModel(100.0, kept, 100.0, unseen)
+    wrong = answering(in_validation, like)
+    assert trained("retrained", right, wrong).own == 50.0
+    assert unfit(original, [right]) == unfit(original, []) == ""
+    assert unfit(original, [right, wrong]) == "50.0 % of retain right, where the original gets 100.0 % of its training images"
