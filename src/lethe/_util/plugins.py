@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -34,4 +35,10 @@ def import_reference(reference: str, key: str) -> Any:
 
 def installed(group: str) -> dict[str, EntryPoint]:
     """Entry points of a group by name, of every installed package; nothing is imported."""
+    return dict(_installed(group, tuple(sys.path)))
+
+
+@lru_cache(maxsize=32)
+def _installed(group: str, _path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Find them on this path: the metadata of every package are read, 40 ms where there are 250."""
     return {point.name: point for point in entry_points(group=group)}

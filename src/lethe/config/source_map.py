@@ -4,7 +4,9 @@ Errors name the layer of the wrong value, with file and line.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +121,10 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
     Raises:
         UserError: it is missing, unreadable, not YAML or not a mapping.
     """
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
+        tree = deepcopy(_parsed(path.read_text(encoding="utf-8"))) or {}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -137,6 +138,14 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
     return tree
 
 
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> Any:
+    """Parse YAML; a third of a second for params.yaml, hence once per text. Callers copy what they change."""
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True).load(text)
+
+
 def line_of(path: Path, key: str) -> int | None:
     """Find the line of a key in a YAML file.
 
@@ -147,9 +156,7 @@ def line_of(path: Path, key: str) -> int | None:
     Returns:
         The line, from 1, of the key or of its innermost parent that exists; None if no part of it exists.
     """
-    from ruamel.yaml import YAML
-
-    node: Any = YAML().load(path.read_text(encoding="utf-8"))
+    node: Any = _with_lines(path.read_text(encoding="utf-8"))
     line = None
     for part in key.split("."):
         if not (hasattr(node, "lc") and part in node):
@@ -157,3 +164,10 @@ def line_of(path: Path, key: str) -> int | None:
         line = node.lc.key(part)[0] + 1
         node = node[part]
     return line
+
+
+@lru_cache(maxsize=16)
+def _with_lines(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    return YAML().load(text)
