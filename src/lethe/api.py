@@ -34,6 +34,7 @@ from lethe.evaluation import inference, reference, representations, score, verdi
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
 from lethe.recipes.blocks import resolve
+from lethe.recipes.held_out import shapes
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.registry import find_method, is_method, method_names
 from lethe.recipes.trainable import Layers
@@ -126,7 +127,8 @@ def run(
     """
     held = data if isinstance(data, Data) else _data(data, model)
     _check_recipe(recipe, model, held, evaluate is None)
-    measure = evaluate or inference.evaluator(held, [name for name in SPLITS if name in held.splits and name != "test"])
+    measured = held.for_selection(recipe)
+    measure = evaluate or inference.evaluator(measured, [name for name in SPLITS if name in held.splits and name != "test"])
     options = RunOptions(evaluate=measure, evaluate_every=evaluate_every, seed=seed, random_init=random_init)
     yield from engine.run(recipe, model, held, options)
 
@@ -322,6 +324,8 @@ def _check_recipe(recipe: Recipe, model: Module, data: Data, measured: bool) -> 
         retain = len(data.splits["retain"]) if "retain" in data.splits else len(data.labels_N)
         if phase.batch_size > retain:
             raise UserError(f"batch_size is {phase.batch_size}; it takes at most the {retain} retain examples")
+        if shapes(recipe) and "validation" not in data.splits:
+            raise UserError(f"phase {phase.name} takes the losses of images that no model was trained on; it takes validation=")
         if phase.keep == "best" and measured and "validation" not in data.splits:
             raise UserError("keep is best, which selects by validation accuracy; it takes validation=")
         if phase.augment is not None and data.images_NCHW.ndim != 4:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,10 @@ def test_the_section_holds_exactly_the_functions_arguments(method: str) -> None:
     said = YAML(typ="safe", pure=True).load(PARAMS)["methods"][method]
     first, *own = inspect.signature(find_method(method).function).parameters
     assert first == "training"
-    assert list(said) == [*own, *Training.__dataclass_fields__]
+    defaults = {field.name: field.default for field in fields(Training) if field.default is not MISSING}
+    assert list(said) == [*own, *(name for name in Training.__dataclass_fields__ if name in said)]
+    assert {*own, *Training.__dataclass_fields__} - {*said} <= {*defaults}
+    assert not [name for name, default in defaults.items() if name in said and said[name] == default]  # written once
 
 
 @pytest.mark.parametrize("name", REPORT)

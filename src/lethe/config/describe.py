@@ -75,13 +75,18 @@ _NOUNS = {int: "an integer", float: "a number", bool: "true or false", Path: "a 
 _BOUNDS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
 
 
+def _examples(kind: Any) -> tuple[str, ...]:
+    """Names that a list takes, where its annotation has examples."""
+    return next((tuple(mark.examples) for mark in get_args(kind) if isinstance(mark, FieldInfo) and mark.examples), ())
+
+
 def _words(kind: Any, marks: list[Any]) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(str(choice) for choice in get_args(kind))
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         if Ellipsis in inner:
-            return "names, as a,b"
+            return f"names, as {','.join(_examples(inner[0]) or ('a', 'b'))}"
         return f"{len(inner)} numbers{' > 0' if inner[0] is not float else ''}, as 0.5,0.5,0.5"
     if get_origin(kind) is dict:
         return "arguments with values, as {shape: [power]}"

@@ -6,12 +6,13 @@ N images, B batch, C classes, H x W pixels.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lethe.recipes.recipe import Augment
+from lethe.recipes import held_out
+from lethe.recipes.recipe import Augment, Recipe
 
 STREAM_SEEDS = {"retain": 1, "forget": 2, "train": 3, "validation": 4, "test": 5}
 
@@ -55,6 +56,15 @@ class Data:
         """Inputs of a batch as the model takes them: float32 [B, C, H, W], on the device, for int64 indices [B]."""
         return self._normalise(self._pixels(index_B))
 
+    def for_selection(self, recipe: Recipe) -> "Data":
+        """The data by which results of a recipe may be selected: without the images of validation that shape its results.
+
+        Args:
+            recipe: of the run.
+        """
+        splits = held_out.for_selection(recipe, self.splits, self.labels_N)
+        return self if splits is self.splits else replace(self, splits=splits)
+
     def _pixels(self, index_B: Tensor) -> Tensor:
         """Images by index, moved to the device."""
         pixels_BCHW = self.images_NCHW[index_B.to(self.images_NCHW.device)]
@@ -86,15 +96,45 @@ class Data:
         """
         return self._passes(stream, batch_size, [(seed, self.splits[stream])], number, augment)
 
-    def _passes(
-        self, stream: str, batch_size: int, each: Sequence[tuple[int, Tensor]], number: int, augment: Augment | None
+    def drawn(
+        self, stream: str, batch_size: int, seed: int, number: int, weights_N: Tensor, batches: int, augment: Augment | None = None
     ) -> Iterator[Batch]:
-        """Several passes of equal length in parallel, each of a seed and the indices of its split: a batch is theirs concatenated."""
-        size = len(each[0][1])
+        """Iterate over batches of a split whose images are drawn with replacement.
+
+        Args:
+            stream: name of the split.
+            batch_size: images a batch.
+            seed: of the run.
+            number: of the pass, from 0; the draw follows from (seed, number, stream) and the weights.
+            weights_N: float [N], to which each image's probability is proportional; those of other splits do not count.
+            batches: number of batches.
+            augment: crop and flip, drawn for every image.
+
+        Yields:
+            Batches on the device, all of `batch_size` images.
+        """
+        draw = (weights_N[self.splits[stream]].double().cpu(), batches * batch_size)
+        return self._passes(stream, batch_size, [(seed, self.splits[stream])], number, augment, draw)
+
+    def _passes(
+        self,
+        stream: str,
+        batch_size: int,
+        each: Sequence[tuple[int, Tensor]],
+        number: int,
+        augment: Augment | None,
+        draw: tuple[Tensor, int] | None = None,
+    ) -> Iterator[Batch]:
+        """Several passes of equal length in parallel, each of a seed and the indices of its split: a batch is theirs concatenated.
+
+        `draw`: weights by which images are drawn with replacement, and how many; without it all are shuffled."""
+        size = draw[1] if draw else len(each[0][1])
         generators = [torch.Generator().manual_seed(_mix(seed, number, STREAM_SEEDS[stream])) for seed, _ in each]
-        order_SN = torch.stack(
-            [index_N[torch.randperm(size, generator=own).to(self.device)] for (_, index_N), own in zip(each, generators, strict=True)]
-        )
+
+        def places(own: torch.Generator) -> Tensor:
+            return torch.multinomial(draw[0], size, replacement=True, generator=own) if draw else torch.randperm(size, generator=own)
+
+        order_SN = torch.stack([index_N[places(own).to(self.device)] for (_, index_N), own in zip(each, generators, strict=True)])
         draws_SN3 = torch.stack([_draws(augment, size, own, self.device) for own in generators]) if augment else None
         where_SN = order_SN.to(self.images_NCHW.device)
 

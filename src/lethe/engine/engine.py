@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lethe._util.errors import Diverged
 from lethe.data.device_data import Batch, Data
 from lethe.engine.options import Evaluate, RunOptions
 from lethe.engine.run_state import State
-from lethe.recipes.recipe import Phase, Recipe
+from lethe.recipes.losses import Loss
+from lethe.recipes.recipe import Phase, Recipe, Stream
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,11 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
 def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, state: State, options: RunOptions) -> Iterator[Epoch]:
     if phase.optimizer and state.epoch == 0:
         state.optimizer, state.optimizer_step = phase.optimizer.build(list(model.parameters())), state.step
+    if state.epoch == 0:
+        state.forget_optimizer = phase.forget_optimizer.build(list(model.parameters())) if phase.forget_optimizer else None
     optimizer = state.optimizer
-    lengths = {letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}
+    hold = phase.constraint(model, data, refs) if phase.constraint and phase.epochs else None
+    lengths = {letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}
     for epoch in range(state.epoch, phase.epochs):
         if optimizer is None:
             raise ValueError(f"phase {phase.name!r} keeps the running optimizer, and no phase before it has one")
@@ -117,13 +122,18 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
             module, source = options.step_inputs(phase, model, data, trains)
             trained = _Trained(phase.lr(epoch / phase.epochs), steps=len(order))
             optimizer.zero_grad(set_to_none=True)
-            for loss in _losses(phase, epoch, order, module, source, refs, state, options, trained):
-                for group in optimizer.param_groups:
-                    group["lr"] = trained.learning_rate
+            for letters, learning_rate, loss in _losses(phase, epoch, order, module, source, refs, state, options, trained):
+                acting = state.forget_optimizer if letters == "F" and state.forget_optimizer else optimizer
+                for group in acting.param_groups:
+                    group["lr"] = learning_rate
                 loss.backward()
-                optimizer.step()
+                if phase.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), phase.clip)
+                acting.step()
                 # set_to_none: SGD would move a frozen weight that still has a gradient (decay, momentum)
                 optimizer.zero_grad(set_to_none=True)
+                if hold:
+                    hold()
         losses = _means(trained.losses, phase.name, epoch)  # waits for the device
         seconds = time.perf_counter() - began
         metrics, evaluate_seconds = _evaluate(phase, epoch, model, module, source, options)
@@ -172,26 +182,56 @@ def _losses(
     state: State,
     options: RunOptions,
     trained: _Trained,
-) -> Iterator[Tensor]:
-    """Yield the loss of each optimizer step of an epoch, one for each entry of its batch order; `trained` records the steps."""
-    progress = epoch / phase.epochs
-    streams = {letter: _passes(phase, stream, data, options.seed, state.passes) for letter, stream in phase.streams.items()}
+) -> Iterator[tuple[str, float, Tensor]]:
+    """Yield letters, learning rate and loss of each optimizer step of an epoch; `trained` records the steps."""
+    start = epoch / phase.epochs
+    streams = {letter: _passes(phase, stream, data, options.seed, state) for letter, stream in phase.streams.items()}
+    terms = {
+        letter: [(term, _prepared(term.loss, module, data, refs)) for term in phase.terms if term.letter == letter] for letter in streams
+    }
     for step, letters in enumerate(order):
-        if phase.lr_steps == "batch":
-            trained.learning_rate = phase.lr((epoch + step / len(order)) / phase.epochs)
+        now = (epoch + step / len(order)) / phase.epochs
+        lr = phase.forget_lr if letters == "F" and phase.forget_lr else phase.lr
+        learning_rate = lr(now if phase.lr_steps == "batch" else start)
+        if lr is phase.lr:
+            trained.learning_rate = learning_rate
         total: Tensor | float = 0.0
-        for letter in letters:
-            batch = next(streams[letter])
-            with options.autocast():
-                logits_BC = module(batch.images_BCHW)
-                for term in phase.terms:
-                    if term.letter == letter:
-                        loss = term.loss(logits_BC.float(), batch, refs)
-                        total = total + term.weight_at(progress) * loss
-                        trained.losses.append((step, term.stream, loss.detach()))
-            trained.images += len(batch.labels_B)
+        batches = [next(streams[letter]) for letter in letters]
+        with options.autocast():
+            for letter, batch, logits_BC in zip(letters, batches, _logits(module, batches, phase.forward), strict=True):
+                for term, of_batch in terms[letter]:
+                    loss = of_batch(logits_BC.float(), batch, refs)
+                    total = total + term.weight_at(now if phase.weight_steps == "batch" else start) * loss
+                    trained.losses.append((step, term.stream, loss.detach()))
+                trained.images += len(batch.labels_B)
+                if letter == "R" and (phase.record_losses or phase.draw):
+                    _record(state, data, batch, logits_BC)
+            if phase.penalty:
+                total = total + phase.penalty(module, start)
         assert isinstance(total, Tensor)
-        yield total
+        yield letters, learning_rate, total
+
+
+def _logits(module: Module, batches: list[Batch], forward: str) -> Iterator[Tensor]:
+    """Logits of each batch of a step, from one forward pass for each or from one for all."""
+    if forward == "joint" and len(batches) > 1:
+        form = torch.channels_last if batches[0].images_BCHW.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        images = torch.cat([batch.images_BCHW for batch in batches])
+        yield from module(images.contiguous(memory_format=form)).split([len(batch.labels_B) for batch in batches])
+    else:
+        yield from (module(batch.images_BCHW) for batch in batches)
+
+
+def _prepared(loss: Loss, module: Module, data: Data, refs: FrozenReferences) -> Loss:
+    """The loss of an epoch: one that looks at a whole split does so now."""
+    prepare = getattr(loss, "prepare", None)
+    return prepare(module, data, refs) if prepare else loss
+
+
+def _record(state: State, data: Data, batch: Batch, logits_BC: Tensor) -> None:
+    if state.seen_losses is None:
+        state.seen_losses = torch.full((len(data.labels_N),), math.nan, device=data.device)
+    state.seen_losses[batch.index_B] = cross_entropy(logits_BC.detach().float(), batch.labels_B, reduction="none")
 
 
 def _evaluate(
@@ -205,12 +245,17 @@ def _evaluate(
     return _timed(evaluate, model, module, data)
 
 
-def _passes(phase: Phase, stream: str, data: Data, seed: int, passes: dict[str, int]) -> Iterator[Batch]:
-    """Yield batches endlessly: one pass after another, each shuffled by its own number."""
+def _passes(phase: Phase, stream: Stream, data: Data, seed: int, state: State) -> Iterator[Batch]:
+    """Yield batches endlessly: one pass after another, each shuffled or drawn by its own number."""
+    size, augment = phase.size(stream), phase.augmentation(stream)
     while True:
-        number = passes.get(stream, 0)
-        passes[stream] = number + 1
-        yield from data.batches(stream, phase.batch_size, seed, number, phase.augment)
+        number = state.passes.get(stream, 0)
+        state.passes[stream] = number + 1
+        if phase.draw and stream == "retain":
+            seen_N = torch.ones(len(data.labels_N)) if state.seen_losses is None else state.seen_losses.nan_to_num(nan=1.0)
+            yield from data.drawn(stream, size, seed, number, phase.draw.weights(seen_N), phase.draw.batches, augment)
+        else:
+            yield from data.batches(stream, size, seed, number, augment)
 
 
 @contextmanager

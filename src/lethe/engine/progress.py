@@ -53,7 +53,7 @@ def steps_in_epoch(phase: Phase, epoch: int, data: Data) -> int:
     Returns:
         The number of steps.
     """
-    return len(phase.batch_order({letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}, epoch))
+    return len(phase.batch_order({letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}, epoch))
 
 
 def format_seconds(seconds: float) -> str:

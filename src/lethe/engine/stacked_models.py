@@ -133,6 +133,8 @@ def refusal(recipe: Recipe, models: Sequence[Module], data: Data, autocast: Auto
             return f"{phase.name} writes to one model"
         if phase.keep == "best":
             return "keep is best, of one model"
+        if phase.constraint or phase.penalty or phase.draw or phase.clip is not None or phase.forward == "joint" or phase.forget_optimizer:
+            return f"phase {phase.name} uses weights, gradients or losses of one model"
         for term in phase.terms if phase.epochs else ():
             if not getattr(term.loss, "of_logits", False):
                 return f"{type(term.loss).__name__} looks at other models"

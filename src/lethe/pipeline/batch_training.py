@@ -93,7 +93,7 @@ def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resum
     step_inputs: StepInputs = stack if others else whole_model
     best = any(isinstance(phase, Phase) and phase.keep == "best" for phase in recipe)
     options = RunOptions(
-        evaluate=inference.evaluator(data, ("validation",), prepared.compute.autocast) if best else no_metrics,
+        evaluate=inference.evaluator(data.for_selection(recipe), ("validation",), prepared.compute.autocast) if best else no_metrics,
         seed=models[0].seed,
         autocast=prepared.compute.autocast,
         step_inputs=step_inputs,

@@ -107,7 +107,7 @@ def _lengths(phase: Phase, retain: int, forget: int) -> dict[str, int]:
     splits_: dict[str, torch.Tensor] = {stream: torch.empty(sizes[stream], device="meta") for stream in phase.streams.values()}
     empty = torch.empty(0)
     data = Data(empty, empty, splits_, empty, empty)
-    return {letter: data.length(stream, phase.batch_size) for letter, stream in phase.streams.items()}
+    return {letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}
 
 
 def _sizes(config: Config) -> tuple[int, int, int]:

@@ -75,7 +75,8 @@ class ActiveRun:
 
     @cached_property
     def options(self) -> RunOptions:
-        run, data, autocast = self.prepared.config.run, self.data, self.prepared.compute.autocast
+        run, autocast = self.prepared.config.run, self.prepared.compute.autocast
+        data = self.data.for_selection(self.planned.recipe)
         sample = run.evaluate_retain
         return RunOptions(
             evaluate=inference.evaluator(data, MEASURED, autocast),

@@ -1,6 +1,7 @@
 """Unlearning, from a configuration to a table of results. Missing references are trained first; files of other settings are refused."""
 
 import sys
+from functools import partial
 
 from torch.nn import Module
 
@@ -90,12 +91,11 @@ def check(prepared: Prepared, recipe: Recipe) -> None:
 
 def _check_layers(config: Config, recipe: Recipe, network: Module) -> None:
     for phase in recipe:
-        if not isinstance(phase, Phase):
-            continue
-        for t in (0.0, 1.0):
+        chosen = [partial(phase.trains, progress=t) for t in (0.0, 1.0)] if isinstance(phase, Phase) else [getattr(phase, "writes", None)]
+        for names in filter(None, chosen):
             try:
-                phase.trains(network, t)
+                names(network)
             except UnknownLayer as error:
                 arguments = config.methods[config.method].model_dump()
-                named = [word for word in ("trains", "unfreeze") if error.layer in arguments.get(word, ())]
+                named = [word for word in ("trains", "unfreeze", "negate", "reinit") if error.layer in arguments.get(word, ())]
                 raise UserError(f"methods.{config.method}.{named[0] if named else 'trains'}: {error}") from None

@@ -4,16 +4,24 @@ torch is imported where a loss is computed, so that naming one (in a recipe, in 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from lethe.recipes.held_out import halves
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
-    from lethe.recipes.protocols import Batch, References
+    from lethe.recipes.protocols import Batch, DataSource, References
+
+BATCH = 512  # images per forward pass where a loss looks at a whole split
 
 
 class Loss(Protocol):
-    """A loss; a frozen dataclass, so that `recipe.parse` can read its repr."""
+    """A loss; a frozen dataclass, so that `recipe.parse` can read its repr.
+
+    One that looks at a whole split has a method `prepare(model, data, refs) -> Loss` in addition: the engine calls it at the start of
+    every epoch, and steps on what it returns."""
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
         """The loss of a batch.
@@ -39,3 +47,161 @@ class CrossEntropy:
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(logits_BC, batch.labels_B)
+
+
+@dataclass(frozen=True)
+class RandomLabels:
+    """Mean cross-entropy against labels drawn uniformly in every batch, the true one included (Golatkar et al., arXiv:1911.04933)."""
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits_BC, torch.randint(0, logits_BC.shape[1], batch.labels_B.shape, device=logits_BC.device))
+
+
+@dataclass(frozen=True)
+class Hinge:
+    """Mean of max(0, `margin` - cross-entropy), in nats: raises the loss of an image up to `margin` and leaves it alone above."""
+
+    of_logits: ClassVar[bool] = True
+    margin: float
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        from torch.nn.functional import cross_entropy
+
+        return (self.margin - cross_entropy(logits_BC, batch.labels_B, reduction="none")).relu().mean()
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Cross-entropy averaged with weights proportional to its own power, through which no gradient flows.
+
+    With `power` -0.5 it is the forget loss of SFR-on (arXiv:2409.19732, equation 10): images that are known best weigh most."""
+
+    of_logits: ClassVar[bool] = True
+    power: float = -0.5
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        from torch.nn.functional import cross_entropy
+
+        loss_B = cross_entropy(logits_BC, batch.labels_B, reduction="none")
+        weight_B = loss_B.detach().clamp(min=1e-6) ** self.power  # a loss of 0 would have all the weight
+        return (weight_B * loss_B).sum() / weight_B.sum()
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """temperature^2 x mean KL divergence of the student's softened answers from the teacher's (Hinton et al., arXiv:1503.02531).
+
+    Args:
+        teacher: "original", or "random_init" as in Bad Teacher (arXiv:2205.08096).
+        temperature: by which logits are divided.
+    """
+
+    teacher: Literal["original", "random_init"] = "original"
+    temperature: float = 1.0
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        import torch
+        from torch.nn.functional import kl_div
+
+        with torch.no_grad():
+            wanted_BC = (getattr(refs, self.teacher)(batch.images_BCHW).float() / self.temperature).log_softmax(1)
+        given_BC = (logits_BC / self.temperature).log_softmax(1)
+        return kl_div(given_BC, wanted_BC, log_target=True, reduction="batchmean") * self.temperature**2
+
+
+@dataclass(frozen=True)
+class ToUnseen:
+    """Raise the losses of forget to those of images that no model was trained on, and no further.
+
+    Smooth-L1 distance of min(cross-entropy, target) from the target, so that an image whose loss exceeds its target is left alone: it is
+    never trained on. The target of an image is a quantile of the losses of its class in the shaping half of validation
+    (`held_out.halves`), at the image's own rank by loss among the forget images of its class, both by the model at the start of the
+    epoch, in eval mode. A class without validation images takes the quantiles of all of validation.
+
+    Args:
+        beta: distance in nats below which the smooth-L1 loss is quadratic.
+        cap: highest target, in nats.
+        both_ways: also lower losses above the target, which trains on what is to be forgotten.
+    """
+
+    uses_validation: ClassVar[bool] = True
+    beta: float = 0.5
+    cap: float = 4.0
+    both_ways: bool = False
+
+    def prepare(self, model: "Module", data: "DataSource", refs: "References") -> "Loss":
+        """The loss with the targets of an epoch.
+
+        Args:
+            model: the network at the start of the epoch; its modes are not changed for the caller.
+            data: examples by split; it needs validation.
+            refs: not used.
+        """
+        forget_F = data.splits["forget"]
+        shaping_V = halves(data.splits["validation"], data.labels_N)[0]
+        losses = [_losses(model, data, index_N) for index_N in (forget_F, shaping_V)]
+        targets_F = quantiles(losses[0], data.labels_N[forget_F], losses[1], data.labels_N[shaping_V]).clamp(max=self.cap)
+        targets_N = targets_F.new_zeros(len(data.labels_N))
+        targets_N[forget_F] = targets_F
+        return TowardsTargets(self, targets_N)
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        raise TypeError("ToUnseen has no targets before `prepare`")
+
+
+@dataclass(frozen=True, eq=False)
+class TowardsTargets:
+    """`ToUnseen` with the target of each image; part of no recipe. targets_N: float32, by index into all images."""
+
+    rule: ToUnseen
+    targets_N: "Tensor"
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        import torch
+        from torch.nn.functional import cross_entropy, smooth_l1_loss
+
+        loss_B, target_B = cross_entropy(logits_BC, batch.labels_B, reduction="none"), self.targets_N[batch.index_B]
+        return smooth_l1_loss(loss_B if self.rule.both_ways else torch.minimum(loss_B, target_B), target_B, beta=self.rule.beta)
+
+
+def quantiles(forget_F: "Tensor", labels_F: "Tensor", unseen_V: "Tensor", labels_V: "Tensor") -> "Tensor":
+    """The loss at the rank of each forget image among unseen images of its class.
+
+    Args:
+        forget_F: float32, losses of the forget images.
+        labels_F: int64, their labels.
+        unseen_V: float32, losses of images that no model was trained on.
+        labels_V: int64, their labels.
+
+    Returns:
+        float32 [F]: the quantile of the unseen losses of the class at rank / (forget images of the class - 1); a single one has rank 0.5.
+    """
+    import torch
+
+    targets_F = torch.empty_like(forget_F)
+    for label in labels_F.unique():
+        own = (labels_F == label).nonzero()[:, 0]
+        rank = forget_F[own].argsort(stable=True).argsort().to(forget_F.dtype)
+        share = rank / (len(own) - 1) if len(own) > 1 else torch.full_like(rank, 0.5)
+        unseen = unseen_V[labels_V == label]
+        targets_F[own] = torch.quantile(unseen if len(unseen) else unseen_V, share)
+    return targets_F
+
+
+def _losses(model: "Module", data: "DataSource", index_N: "Tensor") -> "Tensor":
+    """Cross-entropy of each image in eval mode, float32 [N]; the modes of the modules are restored."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            parts = [cross_entropy(model(data.normalised(i)).float(), data.labels_N[i], reduction="none") for i in index_N.split(BATCH)]
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return torch.cat(parts)

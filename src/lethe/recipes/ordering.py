@@ -82,6 +82,20 @@ class Together:
 
 
 @dataclass(frozen=True)
+class Alongside:
+    """One batch of every stream in each step, as many as the leading stream has; a shorter stream is cycled, a longer one is cut.
+
+    >>> order_text(Alongside(), R=3, F=2)
+    'RF RF RF'
+    >>> order_text(Alongside(), R=2, F=3)
+    'RF RF'
+    """
+
+    def __call__(self, lengths: Lengths, epoch: int) -> Iterator[str]:
+        yield from ["".join(letter for letter, length in lengths.items() if length)] * next(iter(lengths.values()))
+
+
+@dataclass(frozen=True)
 class Every:
     """`inner`, with a repair after every k-th epoch: one more pass over the leading stream. 0: no repairs.
 

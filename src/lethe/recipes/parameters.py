@@ -13,6 +13,31 @@ from lethe.recipes.schedules import Shape
 Epochs = Annotated[int, Field(ge=0, description="epochs of the main phase")]
 FinalEpochs = Annotated[int, Field(ge=0, description="epochs on retain at the end")]
 RepairEvery = Annotated[int, Field(ge=0, description="epochs between repair passes over retain; 0: no repair passes")]
+RetainEpochs = Annotated[
+    float, Field(ge=0, description="passes over retain of the whole run, which has one learning-rate schedule; may be a fraction")
+]
+CropShare = Annotated[
+    float, Field(ge=0, le=1, description="share of the run in which images are cropped; then only the flip of augment is left")
+]
+PlainFrom = Annotated[float, Field(ge=0, le=1, description="share of the run from which images are not augmented")]
+PullFrom = Annotated[float, Field(ge=0, lt=1, description="share of the run from which the losses of forget are raised")]
+PullWeight = Annotated[
+    float, Field(ge=0, description="weight of the forget loss at the end of the run; it grows from 0 with the square root")
+]
+RenewEvery = Annotated[float, Field(gt=0, le=1, description="share of the run after which the targets of forget are computed again")]
+ForgetBatchSize = Annotated[int, Field(ge=1, description="forget examples in each step")]
+Cap = Annotated[float, Field(gt=0, description="highest target of a forget image's loss, in nats")]
+Focus = Annotated[
+    float,
+    Field(ge=0, description="after the augmented part, retain images are drawn with weight focus + min(last loss, 3); 0: shuffled passes"),
+]
+RetainShare = Annotated[float, Field(gt=0, lt=1, description="weight of the retain loss; forget's is that of the rest, with a minus sign")]
+SaliencyShare = Annotated[float, Field(gt=0, le=1, description="share of the weights that move: those with the largest gradient on forget")]
+L1Weight = Annotated[float, Field(ge=0, description="weight of the sum of absolute weights at the start; it falls linearly to 0")]
+ForgetEpochs = Annotated[int, Field(ge=0, description="first epochs in which a pass over forget precedes the pass over retain")]
+Temperature = Annotated[float, Field(gt=0, description="temperature of the distillation from the original")]
+CrossEntropyWeight = Annotated[float, Field(ge=0, description="weight of the cross-entropy on retain")]
+DistillationWeight = Annotated[float, Field(ge=0, description="weight of the distillation from the original on retain")]
 Scale = Annotated[float, Field(le=0, description="weight of the forget loss; negative: gradient ascent")]
 Peak = Annotated[float, Field(le=0, description="final value of the scale's ramp, which starts at 0")]
 RampShape = Annotated[Shape, Field(description="shape of the scale's ramp")]
@@ -37,5 +62,36 @@ BatchNormMode = Annotated[
 Keep = Annotated[
     Literal["last", "best"],
     Field(description="which weights to keep: those of the last epoch, or of the final phase's epoch with the best validation accuracy"),
+]
+OptimizerName = Annotated[
+    Literal["sgd", "adam", "adamw"], Field(description="optimizer; momentum is SGD's, weight_decay each one's own kind of decay")
+]
+WarmUpShare = Annotated[
+    float,
+    Field(
+        ge=0, lt=1, description="share of the first phase in which the learning rate rises from 0, and then follows lr_schedule per batch"
+    ),
+]
+Augmentation = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^(flip|crop[1-9]\d*)$", examples=["flip", "crop4"])], ...],
+    Field(description="random augmentation: flip, crop4 (zero padding of 4 pixels), or both; empty: none"),
+]
+ForgetOptimizer = Annotated[
+    Literal["none", "sgd", "adam", "adamw"],
+    Field(description="optimizer of its own, with its own state, of the steps on forget alone (DualOptim); none: the same as on retain"),
+]
+ForgetLearningRate = Annotated[float, Field(gt=0, description="learning rate of forget_optimizer")]
+_Module = Annotated[str, Field(pattern=r"^[\w.]+$")]
+NegatedLayers = Annotated[
+    tuple[_Module, ...],
+    Field(description="modules whose weights are multiplied by -1 before the first epoch; first: the first convolution; empty: none"),
+]
+ReinitialisedLayers = Annotated[
+    tuple[_Module, ...],
+    Field(description="modules that are randomly initialised before the first epoch, or: head, last_block, early; empty: none"),
+]
+Noise = Annotated[
+    float,
+    Field(ge=0, description="Gaussian noise added before the first epoch, in standard deviations of each weight tensor; 0: none"),
 ]
 Share = Annotated[float, Field(gt=0, description="factor by which the notebook's numbers of epochs are multiplied")]

@@ -7,31 +7,39 @@ The repr of a recipe identifies a run: it is logged and stored in the metadata o
 import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from lethe.recipes import losses, optimizers, ordering, schedules, trainable, weight_edits
+from lethe.recipes import constraints, losses, optimizers, ordering, schedules, trainable, weight_edits
+from lethe.recipes.constraints import Constraint, Penalty
 from lethe.recipes.losses import CrossEntropy, Loss
 from lethe.recipes.optimizers import OptimizerRecipe
 from lethe.recipes.ordering import InTurn, Lengths, Order
 from lethe.recipes.schedules import Constant, Schedule
 from lethe.recipes.trainable import ALL, Select
+from lethe.recipes.values import Value, later
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Stream: TypeAlias = Literal["retain", "forget", "train"]
 
 
-@dataclass(frozen=True)
-class Term:
+@dataclass(frozen=True, repr=False)
+class Term(Value):
     """`weight` times `loss` on a batch of `stream`; a negative weight ascends the gradient.
 
     Args:
         stream: split that the batches come from.
         loss: (logits, batch, references) -> scalar.
         weight: a number, or a function of the phase's progress in [0, 1).
+        batch_size: examples per batch of the stream; None: the phase's. Of several terms of a stream the first that has one counts.
     """
 
     stream: Stream
     loss: Loss = CrossEntropy()
     weight: float | Schedule = 1.0
+    batch_size: int | None = later(None)
 
     @property
     def letter(self) -> str:
@@ -43,18 +51,44 @@ class Term:
         return self.weight(progress) if callable(self.weight) else self.weight
 
 
-@dataclass(frozen=True)
-class Augment:
+@dataclass(frozen=True, repr=False)
+class Augment(Value):
     """Random crop after zero padding by `crop` pixels, and a horizontal flip with probability 1/2 if `flip`.
 
-    Drawn for every image in every pass, by a generator seeded with the pass."""
+    Drawn for every image in every pass, by a generator seeded with the pass. `streams`: those that are augmented; None: all."""
 
     crop: int = 0
     flip: bool = False
+    streams: tuple[Stream, ...] | None = later(None)
 
 
 @dataclass(frozen=True)
-class Phase:
+class ByLoss:
+    """Draw retain images with replacement, each with a probability proportional to `even` + min(its last loss, `cap`).
+
+    The loss is that of the image's last optimizer step (an image that had none counts as 1 nat), so no forward pass is spent on it.
+
+    Args:
+        even: share that every image has in addition to its loss, in nats.
+        cap: highest loss that counts, in nats.
+        batches: number of batches drawn before the losses are looked at again.
+    """
+
+    even: float = 0.4
+    cap: float = 3.0
+    batches: int = 50
+
+    def weights(self, losses_N: "Tensor") -> "Tensor":
+        """What each image's probability is proportional to.
+
+        Args:
+            losses_N: float [N], the last loss of each image in nats.
+        """
+        return self.even + losses_N.clamp(max=self.cap)
+
+
+@dataclass(frozen=True, repr=False)
+class Phase(Value):
     """A number of epochs with the same losses, batch order and optimizer.
 
     Args:
@@ -71,6 +105,18 @@ class Phase:
         augment: random crops and flips, if any.
         keep: "best" restores, at the end, the weights of the epoch with the highest validation accuracy.
         lr_steps: whether the learning rate follows its schedule per epoch or per batch.
+        part: length of an epoch as a multiple of what `order` gives: 0.5 stops half way, 1.5 begins the order again.
+        weight_steps: whether the weights of terms follow their schedules per epoch or per batch.
+        forward: "joint" passes the batches of a step through the network as one batch, so that BatchNorm normalises them together;
+            "separate" passes them one after another.
+        forget_optimizer: of the steps on forget alone, with its own state (DualOptim, arXiv:2504.15827); None: `optimizer` steps these
+            too. It is built at the start of the phase.
+        forget_lr: its learning rate; None: `lr`.
+        constraint: called after every step, for weights that must not move.
+        penalty: added to the loss of every step.
+        clip: highest norm of a step's gradient; None: no limit.
+        draw: how retain images are drawn; None: shuffled passes.
+        record_losses: whether the last loss of each retain image is recorded, for a later phase that draws by it.
     """
 
     name: str
@@ -85,6 +131,16 @@ class Phase:
     augment: Augment | None = None
     keep: Literal["last", "best"] = "last"
     lr_steps: Literal["epoch", "batch"] = "epoch"
+    part: float = later(1.0)
+    weight_steps: Literal["epoch", "batch"] = later("epoch")
+    forward: Literal["separate", "joint"] = later("separate")
+    forget_optimizer: OptimizerRecipe | None = later(None)
+    forget_lr: Schedule | None = later(None)
+    constraint: Constraint | None = later(None)
+    penalty: Penalty | None = later(None)
+    clip: float | None = later(None)
+    draw: ByLoss | None = later(None)
+    record_losses: bool = later(False)
 
     def batch_order(self, lengths: Lengths, epoch: int) -> list[str]:
         """List the optimizer steps of an epoch.
@@ -96,7 +152,21 @@ class Phase:
         Returns:
             For each step the letters of the streams whose batches it sums.
         """
-        return list(self.order(lengths, epoch))
+        steps = list(self.order(lengths, epoch))
+        if self.part == 1 or not steps:
+            return steps
+        return list(islice(cycle(steps), max(1, round(self.part * len(steps)))))
+
+    def size(self, stream: Stream) -> int:
+        """Examples per batch of a stream."""
+        own = (term.batch_size for term in self.terms if term.stream == stream)
+        return next((size for size in own if size is not None), self.batch_size)
+
+    def augmentation(self, stream: Stream) -> Augment | None:
+        """The augmentation of a stream's images, if any."""
+        if self.augment is None or self.augment.streams is None or stream in self.augment.streams:
+            return self.augment
+        return None
 
     @property
     def streams(self) -> dict[str, Stream]:
@@ -137,8 +207,8 @@ ALIASES: dict[str, str] = {}
 
 def names() -> dict[str, Any]:
     """Classes that the repr of a recipe may name, so that `parse(repr(recipe)) == recipe`."""
-    own = {c.__name__: c for c in (Term, Augment, Phase)}
-    known = {**_values(losses, optimizers, ordering, schedules, trainable, weight_edits), **own}
+    own = {c.__name__: c for c in (Term, Augment, ByLoss, Phase)}
+    known = {**_values(constraints, losses, optimizers, ordering, schedules, trainable, weight_edits), **own}
     return known | {old: known[new] for old, new in ALIASES.items()}
 
 

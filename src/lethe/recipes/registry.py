@@ -14,7 +14,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any, TypeVar, get_type_hints
 
@@ -101,12 +101,25 @@ class Method:
                 values[name] = kind(**{field.name: arguments[field.name] for field in fields(kind)})
             else:
                 values[name] = arguments[name]
-        return self.function(**values)
+        made = self.function(**values)
+        completing = [value.complete for value in values.values() if hasattr(value, "complete")]
+        if self.chain:  # its links start from each other's results
+            first = next(iter(made), None)
+            return {name: _completed(recipe, completing) if name == first else recipe for name, recipe in made.items()}
+        return _completed(made, completing)
+
+
+def _completed(recipe: Any, completing: list[Callable[[Any], Any]]) -> Any:
+    """A recipe with what the settings among the method's arguments add to it."""
+    for complete in completing:
+        recipe = complete(recipe)
+    return recipe
 
 
 def _fields(kind: Any, default: Any) -> dict[str, Parameter]:
     hints = get_type_hints(kind, include_extras=True)
-    return {name: Parameter(hints[name], default if default is REQUIRED else getattr(default, name)) for name in kind.__dataclass_fields__}
+    own = {field.name: REQUIRED if field.default is MISSING else field.default for field in fields(kind)}
+    return {name: Parameter(hints[name], own[name] if default is REQUIRED else getattr(default, name)) for name in own}
 
 
 _REGISTERED: dict[str, Method] = {}

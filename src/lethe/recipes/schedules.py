@@ -57,6 +57,39 @@ class OneCycle:
 
 
 @dataclass(frozen=True)
+class WarmUp:
+    """Linearly from 0 to the start of `inner` during the fraction `share` of the phase, then `inner` over the rest.
+
+    >>> WarmUp(0.1, Cosine(0.05))(0.05), WarmUp(0.1, Cosine(0.05))(0.1)
+    (0.025, 0.05)
+    """
+
+    share: float
+    inner: Schedule
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.share:
+            return self.inner(0.0) * (progress / self.share)
+        return self.inner((progress - self.share) / (1 - self.share))
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a schedule between two fractions of it: a run that is divided into phases keeps one schedule.
+
+    >>> Part(Ramp(1.0), 0.2, 0.6)(0.5)
+    0.4
+    """
+
+    inner: Schedule
+    start: float
+    stop: float
+
+    def __call__(self, progress: float) -> float:
+        return self.inner(self.start + progress * (self.stop - self.start))
+
+
+@dataclass(frozen=True)
 class Ramp:
     """From 0 towards `peak`: linear (t), power (t ** power), exponential ((e^(power t) - 1) / (e^power - 1)) or cosine.
 

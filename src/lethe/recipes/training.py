@@ -3,17 +3,37 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lethe.recipes.optimizers import SGD
+from lethe.recipes.optimizers import SGD, Adam, AdamW, OptimizerRecipe
 from lethe.recipes.ordering import InTurn, Order
-from lethe.recipes.parameters import BatchNormMode, BatchSize, Keep, LearningRate, LearningRateSchedule, Momentum, Trains, WeightDecay
-from lethe.recipes.recipe import Phase, Term
-from lethe.recipes.schedules import Constant, Cosine
+from lethe.recipes.parameters import (
+    Augmentation,
+    BatchNormMode,
+    BatchSize,
+    ForgetLearningRate,
+    ForgetOptimizer,
+    Keep,
+    LearningRate,
+    LearningRateSchedule,
+    Momentum,
+    NegatedLayers,
+    Noise,
+    OptimizerName,
+    ReinitialisedLayers,
+    Trains,
+    WarmUpShare,
+    WeightDecay,
+)
+from lethe.recipes.recipe import Augment, Edit, Phase, Recipe, Term, epochs
+from lethe.recipes.schedules import Constant, Cosine, Part, Schedule, WarmUp
 from lethe.recipes.trainable import Layers
+from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers
 
 
 @dataclass(frozen=True)
 class Training:
-    """Optimizer settings. If a method has a parameter of this type, its section of params.yaml has these fields as arguments."""
+    """Optimizer settings. If a method has a parameter of this type, its section of params.yaml has these fields as arguments.
+
+    A section may leave out the arguments that have a default here."""
 
     lr: LearningRate
     lr_schedule: LearningRateSchedule
@@ -23,6 +43,20 @@ class Training:
     trains: Trains
     batchnorm: BatchNormMode
     keep: Keep
+    optimizer: OptimizerName = "sgd"
+    warmup: WarmUpShare = 0.0
+    augment: Augmentation = ()
+    forget_optimizer: ForgetOptimizer = "none"
+    forget_lr: ForgetLearningRate = 0.0001
+    negate: NegatedLayers = ()
+    reinit: ReinitialisedLayers = ()
+    noise: Noise = 0.0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate of the first phase."""
+        schedule = Cosine(self.lr) if self.lr_schedule == "cosine" else Constant(self.lr)
+        return WarmUp(self.warmup, schedule) if self.warmup else schedule
 
     def first(self, name: str, epochs: int, terms: tuple[Term, ...], order: Order = InTurn(), **changes: Any) -> Phase:
         """Make a phase with a new optimizer.
@@ -35,11 +69,15 @@ class Training:
             **changes: further fields of Phase; they override the settings.
         """
         settings: dict[str, Any] = {
-            "lr": Cosine(self.lr) if self.lr_schedule == "cosine" else Constant(self.lr),
+            "lr": self.schedule,
             "trains": Layers(self.trains),
-            "optimizer": SGD(self.momentum, self.weight_decay),
+            "optimizer": self._optimizer(self.optimizer),
             "batchnorm": self.batchnorm,
+            "augment": augmentation(self.augment),
+            "lr_steps": "batch" if self.warmup else "epoch",
         }
+        if self.forget_optimizer != "none" and any(term.stream == "forget" for term in terms):
+            settings |= {"forget_optimizer": self._optimizer(self.forget_optimizer), "forget_lr": Constant(self.forget_lr)}
         return Phase(name, epochs, terms, self.batch_size, order=order, **(settings | changes))
 
     def then(self, name: str, epochs: int, terms: tuple[Term, ...], **changes: Any) -> Phase:
@@ -51,4 +89,55 @@ class Training:
             terms: losses, by stream.
             **changes: `order`, or further fields of Phase; they override the settings.
         """
-        return self.first(name, epochs, terms, **({"optimizer": None, "lr": Constant(self.lr)} | changes))
+        return self.first(name, epochs, terms, **({"optimizer": None, "lr": Constant(self.lr), "lr_steps": "epoch"} | changes))
+
+    def part(
+        self, name: str, passes: float, start: float, stop: float, terms: tuple[Term, ...], epochs: int | None = None, **changes: Any
+    ) -> Phase:
+        """Make a phase of a run that has one optimizer and one schedule of the learning rate, followed per batch, over all its phases.
+
+        Args:
+            name: of the phase, in epoch tables and messages.
+            passes: over the leading stream, of the whole run; may be a fraction.
+            start: share of the run at which the phase begins; at 0 it gets a new optimizer.
+            stop: share of the run at which it ends.
+            terms: losses, by stream.
+            epochs: into how many the phase is divided; None: about one for each pass.
+            **changes: `order`, or further fields of Phase; they override the settings.
+        """
+        own = passes * (stop - start)
+        number = epochs or max(1, round(own))
+        lr = self.schedule if (start, stop) == (0, 1) else Part(self.schedule, start, stop)
+        settings: dict[str, Any] = {"lr": lr, "lr_steps": "batch", "part": own / number} | ({"optimizer": None} if start else {})
+        return self.first(name, number, terms, **(settings | changes))
+
+    def complete(self, recipe: Recipe) -> Recipe:
+        """Put the edits that the settings ask for before a method's phases; a recipe without an epoch stays as it is.
+
+        Args:
+            recipe: what the method returned.
+        """
+        edits: list[Edit] = []
+        if self.negate:
+            edits.append(Negate(self.negate))
+        if self.reinit:
+            edits.append(ReinitialiseLayers(self.reinit))
+        if self.noise:
+            edits.append(AddNoise(self.noise))
+        return (*edits, *recipe) if epochs(recipe) else recipe
+
+    def _optimizer(self, name: str) -> OptimizerRecipe:
+        if name == "sgd":
+            return SGD(self.momentum, self.weight_decay)
+        return Adam(self.weight_decay) if name == "adam" else AdamW(self.weight_decay)
+
+
+def augmentation(names: tuple[str, ...], streams: tuple[Any, ...] | None = None) -> Augment | None:
+    """The augmentation of a list of names: flip, and crop with the pixels of its padding.
+
+    Args:
+        names: such as ("crop4", "flip"); empty: none.
+        streams: those that are augmented; None: all.
+    """
+    crop = max((int(name.removeprefix("crop")) for name in names if name.startswith("crop")), default=0)
+    return Augment(crop, "flip" in names, streams) if names else None

@@ -1,16 +1,25 @@
 """Edits: one-shot changes of a model's weights."""
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lethe._util.errors import UserError
+from lethe.recipes.trainable import Layers
+
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
     from lethe.recipes.protocols import DataSource, References
 
 
 class Edit(Protocol):
-    """A change of the weights between phases; a frozen dataclass, so that `recipe.parse` can read its repr."""
+    """A change of the weights between phases; a frozen dataclass, so that `recipe.parse` can read its repr.
+
+    One that names modules has a method `writes(model) -> frozenset[str]`: the parameters that it may change, frozen or not. An edit without
+    it may change all."""
 
     @property
     def name(self) -> str:
@@ -36,3 +45,144 @@ class Reinitialise:
 
     def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
         model.load_state_dict(refs.random_init.state_dict())
+
+
+@dataclass(frozen=True)
+class ReinitialiseLayers:
+    """Set the weights and buffers of modules, whole blocks included, to a randomly initialised network's.
+
+    Args:
+        layers: names of modules, or symbols of `blocks.resolve`.
+        name: shown in epoch tables and messages.
+    """
+
+    layers: tuple[str, ...]
+    name: str = "reinitialise"
+
+    def writes(self, model: "Module") -> frozenset[str]:
+        """The parameters of the modules."""
+        return Layers(self.layers)(model, 0.0)
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        written = self.writes(model)
+        modules = {name.rpartition(".")[0] for name in written}
+        fresh = refs.random_init.state_dict()
+        model.load_state_dict(
+            {
+                name: fresh[name] if name in written or _buffer_of(name, modules, model) else value
+                for name, value in model.state_dict().items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Negate:
+    """Multiply the weight tensors of modules by -1 (NoT, CVPR 2025); biases and normalisation layers keep theirs.
+
+    Args:
+        layers: names of modules, or "first": the first convolution, or linear layer in a network without one.
+        name: shown in epoch tables and messages.
+    """
+
+    layers: tuple[str, ...] = ("first",)
+    name: str = "negate"
+
+    def writes(self, model: "Module") -> frozenset[str]:
+        """Names of the weight tensors."""
+        named = dict(model.named_parameters())
+        if self.layers == ("first",):
+            return frozenset([next((name for wanted in (4, 2) for name, own in named.items() if own.ndim == wanted), next(iter(named)))])
+        return frozenset(name for name in Layers(self.layers)(model, 0.0) if named[name].ndim > 1)
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        _update(model, {name: -dict(model.named_parameters())[name] for name in self.writes(model)})
+
+
+@dataclass(frozen=True)
+class AddNoise:
+    """Add to each weight tensor Gaussian noise of `share` times the tensor's standard deviation.
+
+    Args:
+        share: of the standard deviation of the tensor; a tensor of one value keeps it.
+        layers: names of modules, or symbols of `blocks.resolve`.
+        seed: of the noise.
+        name: shown in epoch tables and messages.
+    """
+
+    share: float
+    layers: tuple[str, ...] = ("all",)
+    seed: int = 0
+    name: str = "noise"
+
+    def writes(self, model: "Module") -> frozenset[str]:
+        """The parameters of the modules."""
+        return Layers(self.layers)(model, 0.0)
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        import torch
+
+        generator, written = torch.Generator().manual_seed(self.seed), self.writes(model)
+        values: dict[str, Tensor] = {}
+        for name, own in model.named_parameters():
+            if name in written and own.numel() > 1:
+                noise = torch.randn(own.shape, generator=generator).to(own.device, own.dtype)
+                values[name] = own + self.share * own.std() * noise
+        _update(model, values)
+
+
+@dataclass(frozen=True)
+class ShrinkPerturb:
+    """Move weights and floating-point buffers the fraction `share` of the way to a randomly initialised network's.
+
+    0 changes nothing, 1 is the start of training from scratch (Ash and Adams, arXiv:1910.08475)."""
+
+    share: float
+    name: str = "shrink_perturb"
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        fresh = refs.random_init.state_dict()
+        model.load_state_dict({k: v.lerp(fresh[k], self.share) if v.is_floating_point() else v for k, v in model.state_dict().items()})
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Set every weight and buffer to those of an earlier checkpoint of the original's training (R2D, arXiv:2409.09778).
+
+    Args:
+        file: safetensors file with the tensors of the network's state dict.
+        sha256: of the file's bytes; another content is refused, so that the recipe says what was loaded.
+        name: shown in epoch tables and messages.
+    """
+
+    file: str
+    sha256: str
+    name: str = "rewind"
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        from safetensors.torch import load
+
+        try:
+            content = Path(self.file).read_bytes()
+        except OSError as error:
+            raise UserError(f"rewind: {self.file} can't be read ({error.strerror})") from None
+        if (found := hashlib.sha256(content).hexdigest()) != self.sha256:
+            raise UserError(f"rewind: the SHA-256 of {self.file} is {found}, not {self.sha256}")
+        tensors = load(content)
+        own = model.state_dict()
+        if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items()}:
+            raise UserError(f"rewind: the tensors of {self.file} are not those of this network")
+        model.load_state_dict(tensors)
+
+
+def _buffer_of(name: str, modules: set[str], model: "Module") -> bool:
+    """Whether a name of the state dict is a buffer of one of the modules."""
+    module, _, buffer = name.rpartition(".")
+    return module in modules and buffer in dict(model.get_submodule(module).named_buffers(recurse=False))
+
+
+def _update(model: "Module", values: "dict[str, Tensor]") -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, value in values.items():
+            model.get_parameter(name).copy_(value)

@@ -64,7 +64,7 @@ def search(config: Config) -> None:
     reference = _reference(prepared, objective.oracle)
     data = without_test(prepared)
     del prepared
-    evaluate = evaluator(data.data, MEASURED, data.compute.autocast)
+    evaluate = evaluator(data.data.for_selection(config.recipe()), MEASURED, data.compute.autocast)
     original, retrained = (_measurements(data, evaluate, tensors) for tensors in (start, reference))
     name = study_name(data, space, [checkpoint.weights_hash(start), retrained if objective.oracle else {}])
     with held(shared_layout(config).lock(f"search.{name}"), f"the search {name}"):

@@ -161,8 +161,9 @@ class TrialRunner:
         """
         self.spec, self.data, self.start, self.study = spec, data, start, study
         self.config, self.objective = spec.config, OBJECTIVES[spec.config.search.objective]
-        self.evaluate = evaluator(data.data, self.objective.splits, data.compute.autocast)
-        self.evaluate_all = evaluator(data.data, MEASURED, data.compute.autocast)
+        selection = data.data.for_selection(self.config.recipe())
+        self.evaluate = evaluator(selection, self.objective.splits, data.compute.autocast)
+        self.evaluate_all = evaluator(selection, MEASURED, data.compute.autocast)
         self.frozen_features = Prefix(self.config.run.cache, data.compute.autocast)
         self.locks, self.home = shared_layout(self.config).locks, workspace_hash(self.config.workspace)
 

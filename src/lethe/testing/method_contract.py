@@ -8,19 +8,18 @@ import pytest
 import torch
 from torch.nn import Module
 
-from lethe._util.checkout import default_params
-from lethe.config import loader
 from lethe.data.device_data import Data
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.evaluation import inference
 from lethe.recipes import recipe
 from lethe.recipes.protocols import Batch, References
-from lethe.recipes.recipe import Phase
+from lethe.recipes.recipe import Edit, Phase
 from lethe.testing.small_runs import (
     Boom,
     attempt,
     boom_at,
+    configured,
     copied,
     everyone,
     images,
@@ -55,7 +54,7 @@ class MethodContract:
         return images()
 
     def test_repr_evaluates_back(self, method: str) -> None:
-        for steps in (small(method), loader.load(["--method", method], params=default_params()).recipe()):
+        for steps in (small(method), configured(method).recipe()):
             text = repr(steps)
             assert eval(text, recipe.names()) == steps
             assert hash(eval(text, recipe.names())) == hash(steps)
@@ -112,6 +111,7 @@ class MethodContract:
         before = copied(student)
         phases = [part for part in steps if isinstance(part, Phase)]
         trains = {name for phase in phases for e in range(phase.epochs) for name in phase.trains(student, e / phase.epochs)}
+        trains |= {name for part in steps if not isinstance(part, Phase) for name in written(part, student)}
         for _ in engine.run(steps, student, data):
             pass
         after = moved(before, student.state_dict())
@@ -185,3 +185,9 @@ class MethodContract:
 
 def storages(network: Module) -> set[int]:
     return {value.untyped_storage().data_ptr() for value in network.state_dict().values()}
+
+
+def written(edit: Edit, network: Module) -> frozenset[str]:
+    """The parameters that an edit may change: those it names, else all."""
+    writes = getattr(edit, "writes", None)
+    return frozenset(writes(network) if writes else dict(network.named_parameters()))

@@ -23,7 +23,7 @@ from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.recipes.losses import Loss
-from lethe.recipes.protocols import Batch, References
+from lethe.recipes.protocols import Batch, DataSource, References
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.registry import registered_names
 
@@ -34,9 +34,15 @@ SMALL = {"epochs": 2, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr
 
 
 @cache
+def configured(method: str) -> config.Config:
+    """The configuration of params.yaml, with this method."""
+    return config.load(["--method", method], params=PARAMS)
+
+
+@cache
 def section(method: str) -> dict[str, Any]:
     """The method's arguments in params.yaml."""
-    return dict(config.load(["--method", method], params=PARAMS).methods[method])
+    return dict(configured(method).methods[method])
 
 
 def numbers(method: str, **changes: Any) -> dict[str, Any]:
@@ -47,11 +53,8 @@ def numbers(method: str, **changes: Any) -> dict[str, Any]:
 
 @cache
 def small(method: str, **changes: Any) -> Recipe:
-    """The recipe of `numbers`, made as a command line would."""
-    argv = ["--method", method]
-    for word, value in numbers(method, **changes).items():
-        argv += [f"--methods.{method}.{word}", ",".join(value) if isinstance(value, tuple) else str(value)]
-    return config.load(argv, params=PARAMS).recipe()
+    """The recipe of `numbers`, checked as a command line's."""
+    return configured(method).changed(numbers(method, **changes)).recipe()
 
 
 def images(retain: int = 30, forget: int = 19, validation: int = 30, size: int = 16, seed: int = 0) -> Data:
@@ -97,6 +100,11 @@ class Watched:
         self.watch(batch, refs)
         return self.inner(logits_BC, batch, refs)
 
+    def prepare(self, model: Module, data: DataSource, refs: References) -> Loss:
+        """The same with the inner loss as it is prepared for an epoch."""
+        prepare = getattr(self.inner, "prepare", None)
+        return replace(self, inner=prepare(model, data, refs)) if prepare else self
+
 
 def watched(steps: Recipe, watch: Watch) -> Recipe:
     """The same recipe; `watch` is called whenever a loss is."""
@@ -133,7 +141,7 @@ def digests() -> dict[str, str]:
     """Method -> a hash of the logits it ends with."""
     data, found = images(), {}
     for name in sorted(registered_names(chains=False)):
-        logits = everyone(trained(small(name), data, seed=5), data)
+        logits = everyone(trained(small(name), data, seed=5, random_init=network(1)), data)
         found[name] = hashlib.sha256(logits.numpy().tobytes()).hexdigest()
     return found
 

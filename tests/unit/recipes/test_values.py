@@ -1,0 +1,315 @@
+"""Losses, edits, constraints and later fields: each equals its formula, and leaves alone what it does not name."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import cross_entropy, kl_div
+
+from lethe._util.errors import UserError
+from lethe.data.device_data import Batch
+from lethe.engine.engine import FrozenReferences
+from lethe.recipes.constraints import L1, Saliency
+from lethe.recipes.held_out import for_selection, halves, shapes
+from lethe.recipes.losses import CrossEntropy, Distillation, Hinge, RandomLabels, ToUnseen, Weighted, quantiles
+from lethe.recipes.optimizers import Adam, AdamW
+from lethe.recipes.ordering import Alongside
+from lethe.recipes.recipe import Augment, ByLoss, Edit, Phase, Term, parse
+from lethe.recipes.schedules import Constant, Cosine, Part, Ramp, WarmUp
+from lethe.recipes.trainable import Layers
+from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers, Rewind, ShrinkPerturb
+from lethe.testing.small_runs import copied, images, moved, network
+
+
+@pytest.fixture
+def refs() -> FrozenReferences:
+    return FrozenReferences(network(0).eval(), network(1).eval())
+
+
+def batch(size: int = 12) -> Batch:
+    return next(images().batches("retain", size, 0, 0))
+
+
+# --- reprs ------------------------------------------------------------------------------------------------------------
+
+LATER = [
+    Phase("a", 1, (Term("retain", batch_size=4),), 8, part=1.5, forward="joint", weight_steps="batch", clip=1.0, record_losses=True),
+    Phase(
+        "a", 1, (), 8, draw=ByLoss(1.0), constraint=Saliency(0.2), penalty=L1(0.1), forget_optimizer=AdamW(0.05), forget_lr=Constant(1e-4)
+    ),
+    Augment(4, True, ("retain",)),
+    Part(WarmUp(0.1, Cosine(0.05)), 0.4, 1.0),
+    (
+        Term("forget", ToUnseen()),
+        Term("forget", Hinge(2.3)),
+        Term("retain", Distillation("random_init", 4.0)),
+        Term("forget", RandomLabels()),
+    ),
+    (Negate(), ReinitialiseLayers(("layer4",)), AddNoise(0.1), ShrinkPerturb(0.5), Rewind("a", "b"), Weighted(), Adam(), Alongside()),
+]
+
+
+@pytest.mark.parametrize("value", LATER, ids=repr)
+def test_new_values_read_back(value: object) -> None:
+    assert parse(repr(value)) == value
+    assert hash(parse(repr(value))) == hash(value)
+
+
+def test_a_field_added_later_is_printed_only_where_it_is_used() -> None:
+    """What was printed before phases could draw, clip or join is printed today, letter by letter: results are identified by it."""
+    before = (
+        "Phase(name='a', epochs=2, terms=(Term(stream='retain', loss=CrossEntropy(), weight=1.0),), batch_size=8, "
+        "lr=Constant(value=0.001), order=InTurn(), trains=Layers(names=('all',)), optimizer=None, batchnorm='train', "
+        "augment=Augment(crop=4, flip=True), keep='last', lr_steps='epoch')"
+    )
+    assert repr(Phase("a", 2, (Term("retain"),), 8, augment=Augment(4, True))) == before
+    assert repr(Phase("a", 2, (Term("retain"),), 8, augment=Augment(4, True), clip=7.0)) == f"{before[:-1]}, clip=7.0)"
+
+
+# --- the halves of validation ------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.randoms())
+def test_the_halves_of_validation_are_apart_and_even_in_every_class(labels: list[int], random: object) -> None:
+    labels_N = torch.tensor(labels)
+    validation = torch.randperm(len(labels), generator=torch.Generator().manual_seed(len(labels)))
+    shaping, selection = halves(validation, labels_N)
+    assert sorted([*shaping.tolist(), *selection.tolist()]) == list(range(len(labels)))
+    for label in set(labels):
+        counts = [int((labels_N[part] == label).sum()) for part in (shaping, selection)]
+        assert 0 <= counts[0] - counts[1] <= 1
+    assert all(torch.equal(a, b) for a, b in zip(halves(validation.sort().values, labels_N), (shaping, selection), strict=True))
+
+
+def test_only_a_recipe_that_uses_validation_gives_half_of_it_up() -> None:
+    data = images()
+    using = (Phase("a", 1, (Term("retain"), Term("forget", ToUnseen())), 8),)
+    other = (Phase("a", 1, (Term("retain"),), 8), Negate())
+    assert (shapes(using), shapes(other)) == (True, False)
+    assert data.for_selection(other) is data
+    left = data.for_selection(using).splits["validation"]
+    assert torch.equal(left, halves(data.splits["validation"], data.labels_N)[1])
+    assert "validation" not in for_selection(using, {"retain": data.splits["retain"]}, data.labels_N)
+
+
+# --- losses -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_forget_image_takes_the_unseen_loss_of_its_class_at_its_own_rank() -> None:
+    forget, unseen = torch.tensor([0.3, 0.1, 0.2, 5.0]), torch.tensor([4.0, 0.0, 2.0, 7.0])
+    targets = quantiles(forget, torch.tensor([0, 0, 0, 1]), unseen, torch.tensor([0, 0, 0, 1]))
+    assert targets.tolist() == [4.0, 0.0, 2.0, 7.0]
+    assert quantiles(forget[:1], torch.tensor([3]), unseen, torch.tensor([0, 0, 0, 1])).tolist() == [3.0]  # no unseen image of the class
+
+
+def test_the_pull_raises_losses_up_to_their_target_and_never_lowers_one(refs: FrozenReferences) -> None:
+    data, model = images(), network(2).train()
+    before = copied(model)
+    prepared = ToUnseen(beta=0.5, cap=2.5).prepare(model, data, refs)
+    assert not moved(before, model.state_dict())
+    assert all(module.training for module in model.modules())
+    index = data.splits["forget"]
+    logits = torch.nn.Parameter(torch.randn(len(index), 10, generator=torch.Generator().manual_seed(0)))
+    forget = Batch(data.normalised(index), data.labels_N[index], index)
+    prepared(logits, forget, refs).backward()
+    targets = prepared.targets_N[index]  # type: ignore[attr-defined]
+    assert targets.max() <= 2.5
+    losses = cross_entropy(logits, forget.labels_B, reduction="none")
+    above = losses > targets
+    assert 0 < above.sum() < len(index)
+    assert logits.grad is not None
+    assert not logits.grad[above].any()
+    assert (logits.grad[~above].gather(1, forget.labels_B[~above, None]) > 0).all()  # a step lowers the true class's logit
+    both = ToUnseen(beta=0.5, cap=2.5, both_ways=True).prepare(model, data, refs)
+    assert both(logits, forget, refs) > prepared(logits, forget, refs)
+    with pytest.raises(TypeError, match="no targets"):
+        ToUnseen()(logits, forget, refs)
+
+
+def test_targets_come_from_the_shaping_half_alone(refs: FrozenReferences) -> None:
+    data, model = images(), network(2)
+    shaping, selection = halves(data.splits["validation"], data.labels_N)
+    found = [ToUnseen().prepare(model, data, refs).targets_N]  # type: ignore[attr-defined]
+    for blank in (selection, shaping):
+        changed = images()
+        changed.images_NCHW[blank] = 0
+        found.append(ToUnseen().prepare(model, changed, refs).targets_N)  # type: ignore[attr-defined]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_distillation_is_the_divergence_of_the_student_from_the_teacher(refs: FrozenReferences) -> None:
+    logits, seen = torch.randn(12, 10), batch()
+    teacher = (refs.random_init(seen.images_BCHW) / 0.2).softmax(1).double()
+    student = (logits / 0.2).softmax(1).double()
+    by_hand = 0.04 * (teacher * (teacher.log() - student.log())).sum() / 12
+    assert Distillation("random_init", 0.2)(logits, seen, refs).item() == pytest.approx(by_hand.item(), rel=1e-5)
+    swapped = 0.04 * kl_div(teacher.log(), student.log(), log_target=True, reduction="batchmean")
+    assert by_hand.item() != pytest.approx(swapped.item(), rel=1e-3)  # a published implementation swaps the two
+    own = refs.original(seen.images_BCHW)
+    assert Distillation()(own, seen, refs).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_hinge_is_flat_above_its_margin(refs: FrozenReferences) -> None:
+    logits, seen = torch.randn(12, 10), batch()
+    losses = cross_entropy(logits, seen.labels_B, reduction="none")
+    assert Hinge(2.0)(logits, seen, refs).item() == pytest.approx(sum(max(0.0, 2.0 - loss) for loss in losses.tolist()) / 12, rel=1e-5)
+    assert Hinge(0.0)(logits, seen, refs) == 0
+
+
+def test_weights_by_the_loss_itself_carry_no_gradient(refs: FrozenReferences) -> None:
+    logits, seen = torch.nn.Parameter(torch.randn(12, 10)), batch()
+    losses = cross_entropy(logits, seen.labels_B, reduction="none").detach()
+    weights = losses**-0.5 / (losses**-0.5).sum()
+    Weighted(-0.5)(logits, seen, refs).backward()
+    by_hand = (logits.detach().softmax(1) - torch.nn.functional.one_hot(seen.labels_B, 10)) * weights[:, None]
+    assert logits.grad is not None
+    assert torch.allclose(logits.grad, by_hand, atol=1e-6)
+    assert Weighted(0.0)(logits, seen, refs).item() == pytest.approx(CrossEntropy()(logits, seen, refs).item(), rel=1e-6)
+
+
+def test_random_labels_are_drawn_anew_and_may_be_the_true_one(refs: FrozenReferences) -> None:
+    logits, seen = torch.eye(10)[torch.zeros(12, dtype=torch.long)] * 50, batch()
+    torch.manual_seed(0)
+    shares = [round(RandomLabels()(logits, seen, refs).item() / 50 * 12) for _ in range(400)]  # labels that are not class 0
+    assert len(set(shares)) > 3
+    assert sum(shares) / 400 == pytest.approx(12 * 0.9, abs=0.3)
+
+
+# --- edits --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [Negate(), Negate(("fc",)), ReinitialiseLayers(("layer2", "head")), AddNoise(0.5, ("layer1",)), ReinitialiseLayers(("last_block",))],
+    ids=repr,
+)
+def test_an_edit_changes_what_it_names_and_nothing_else(edit: Edit, refs: FrozenReferences) -> None:
+    model = network(0)
+    before = copied(model)
+    edit(model, images(), refs)
+    assert moved(before, model.state_dict()) - {"running_mean"} <= edit.writes(model)  # type: ignore[attr-defined]
+    assert moved(before, model.state_dict()) >= {name for name in edit.writes(model) if before[name].ndim > 1}  # type: ignore[attr-defined]
+
+
+def test_negation_is_of_the_first_convolution_alone(refs: FrozenReferences) -> None:
+    model = network(0)
+    before = copied(model)
+    Negate()(model, images(), refs)
+    (name,) = moved(before, model.state_dict())
+    assert before[name].ndim == 4
+    assert name == next(iter(before))
+    assert torch.equal(model.state_dict()[name], -before[name])
+
+
+def test_reinitialised_layers_are_the_random_networks_with_their_statistics(refs: FrozenReferences) -> None:
+    model = network(0)
+    for name, buffer in model.named_buffers():
+        buffer.add_(1 if name.startswith("layer2") else 0)
+    ReinitialiseLayers(("layer2",))(model, images(), refs)
+    inside = [name for name in model.state_dict() if name.startswith("layer2")]
+    assert any("running" in name for name in inside)
+    assert all(torch.equal(model.state_dict()[name], refs.random_init.state_dict()[name]) for name in inside)
+    deep = [name for name in inside if model.state_dict()[name].ndim == 4]
+    assert deep  # not only what is a child of the network itself, as in a published implementation
+
+
+def test_shrinking_goes_from_the_model_to_the_random_one(refs: FrozenReferences) -> None:
+    for share in (0.0, 0.25, 1.0):
+        model = network(0)
+        ShrinkPerturb(share)(model, images(), refs)
+        expected = (1 - share) * network(0).state_dict()["fc.weight"] + share * refs.random_init.state_dict()["fc.weight"]
+        assert torch.allclose(model.state_dict()["fc.weight"], expected, atol=1e-7)
+
+
+def test_rewinding_takes_the_named_file_and_no_other(tmp_path: Path, refs: FrozenReferences) -> None:
+    file = tmp_path / "3.safetensors"
+    save_file(network(5).state_dict(), file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    model = network(0)
+    Rewind(str(file), sha256)(model, images(), refs)
+    assert not moved(copied(network(5)), model.state_dict())
+    with pytest.raises(UserError, match="SHA-256"):
+        Rewind(str(file), "0" * 64)(model, images(), refs)
+    with pytest.raises(UserError, match="can't be read"):
+        Rewind(str(tmp_path / "none"), sha256)(model, images(), refs)
+    save_file({"fc.weight": torch.zeros(2)}, file)
+    with pytest.raises(UserError, match="not those of this network"):
+        Rewind(str(file), hashlib.sha256(file.read_bytes()).hexdigest())(model, images(), refs)
+
+
+# --- constraints, draws, schedules ---------------------------------------------------------------------------------------
+
+
+def test_saliency_ranks_all_weights_together_by_the_gradient_on_forget(refs: FrozenReferences) -> None:
+    data = images()
+    masks = Saliency(0.3).masks(data, refs)
+    model = network(0).eval()
+    index = data.splits["forget"]
+    cross_entropy(model(data.normalised(index)), data.labels_N[index], reduction="sum").backward()
+    gradients = {name: parameter.grad.abs() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    inside = torch.cat([gradients[name][masks[name]] for name in masks])
+    outside = torch.cat([gradients[name][~masks[name]] for name in masks])
+    assert len(inside) == round(0.3 * (len(inside) + len(outside)))
+    assert inside.min() >= outside.max()
+
+
+@dataclass
+class Weights:
+    model: Module
+
+    def norm(self) -> Tensor:
+        return torch.stack([parameter.abs().sum() for parameter in self.model.parameters()]).sum()
+
+
+def test_the_l1_penalty_falls_to_nothing() -> None:
+    model = network(0)
+    assert L1(0.1)(model, 0.0).item() == pytest.approx(0.1 * Weights(model).norm().item())
+    assert L1(0.1)(model, 0.75).item() == pytest.approx(0.025 * Weights(model).norm().item())
+
+
+def test_images_are_drawn_by_their_last_loss() -> None:
+    data = images(retain=4, forget=2, validation=2)
+    losses = torch.zeros(8)
+    often = int(data.splits["retain"][1])
+    losses[often] = 9.0
+    weights = ByLoss(0.5, 3.0).weights(losses)
+    drawn = torch.cat([b.index_B for b in data.drawn("retain", 50, 0, 0, weights, 80)])
+    assert len(drawn) == 4000
+    assert set(drawn.tolist()) == set(data.splits["retain"].tolist())
+    assert (drawn == often).float().mean().item() == pytest.approx(3.5 / 5, abs=0.03)
+    assert torch.equal(drawn, torch.cat([b.index_B for b in data.drawn("retain", 50, 0, 0, weights, 80)]))
+    assert not torch.equal(drawn, torch.cat([b.index_B for b in data.drawn("retain", 50, 0, 1, weights, 80)]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0, 1), st.floats(0.01, 0.9))
+def test_a_run_in_parts_keeps_its_schedule(progress: float, cut: float) -> None:
+    whole = WarmUp(0.1, Cosine(0.05))
+    parts = Part(whole, 0.0, cut), Part(whole, cut, 1.0)
+    inside = parts[0](progress / cut) if progress < cut else parts[1]((progress - cut) / (1 - cut))
+    assert math.isclose(inside, whole(progress), abs_tol=1e-9)
+    assert 0 <= whole(progress) <= 0.05
+    assert Part(Ramp(1.0, "power", 0.5), 0.0, 0.25)(1.0) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("part", "steps"), [(1.0, 5), (0.5, 2), (0.01, 1), (1.4, 7), (2.0, 10)])
+def test_an_epoch_is_a_part_of_a_pass_or_more_than_one(part: float, steps: int) -> None:
+    order = Phase("a", 1, (Term("retain"),), 8, part=part).batch_order({"R": 5}, 0)
+    assert order == ["R"] * steps
+
+
+def test_a_stream_has_its_own_batch_size_and_augmentation() -> None:
+    phase = Phase("a", 1, (Term("retain"), Term("forget", batch_size=3)), 8, augment=Augment(2, True, ("retain",)))
+    assert (phase.size("retain"), phase.size("forget")) == (8, 3)
+    assert (phase.augmentation("retain"), phase.augmentation("forget")) == (phase.augment, None)
+    assert Layers(("all",))(network(), 0.0)
