@@ -16,11 +16,12 @@ OUTBOX = Path(STATE, "outbox")  # in it, the records that MLflow does not have y
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Write a file that appears complete or not at all.
 
     Args:
         path: The file. Its folder is created.
+        private: Whether only its owner may read it (mode 0600).
 
     Yields:
         A temporary path to write to, which is renamed to `path` on success and removed on any failure.
@@ -35,9 +36,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         os.close(handle)
         yield temporary
-        umask = os.umask(0)  # mkstemp makes 0600; a file that others may read keeps the user's own mask
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        if not private:
+            umask = os.umask(0)  # mkstemp makes 0600; a file that others may read keeps the user's own mask
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
         raise RunFailed(f"{path} could not be written: {error.strerror or error}") from error

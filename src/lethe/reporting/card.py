@@ -7,12 +7,14 @@ import json
 
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest, read_json, short
+from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.evaluation import seed_aggregation
 from lethe.models import checkpoint
 from lethe.reporting import card_page
 from lethe.reporting.card_content import make_card
 from lethe.tracking.run_log import RunLog
+from lethe.workspace import pseudonyms
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import planned_results
 from lethe.workspace.prepare import load_existing
@@ -63,21 +65,30 @@ def list_cards(config: Config, id_: str) -> None:
 
     Args:
         config: the workspace.
-        id_: the image's id; cards hold hashes of ids only.
+        id_: the image's id; cards hold pseudonyms of ids only, which the workspace's secret leads to.
 
     Raises:
         UserError: there is none.
     """
-    folder, sought, lines = Layout(config.workspace).cards, short(digest([id_])), []
+    folder, lines, locked = Layout(config.workspace).cards, [], 0
+    hashed = pseudonyms.existing(config)
     for path in sorted(folder.rglob("*.json")):
         content = read_json(path)
         try:
+            key, sought = content["request"].get("key"), short(digest([id_]))  # cards of earlier versions have plain hashes
+            if key is not None:
+                if hashed is None or key != hashed.key_id:
+                    locked += 1
+                    continue
+                sought = hashed.of_id(id_)
             if sought in content["request"]["ids"]:
                 summary = content["alarm"] or content["says"]["head"]
                 cells = (content["date"], content["method"], short(content["request"]["hash"]), summary)
                 lines.append((*cells, str(path.with_suffix(".html"))))
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, AttributeError):
             raise UserError(f"{path} is not a card: it lacks request, method, date or verdict; remove it from {folder}") from None
+    if locked:
+        log(f"{locked} cards in {folder} have ids hashed with another secret than this workspace has, and can't be searched")
     if not lines:
         again = repair_command("report", config).replace("report.py", "report.py card", 1)
         raise UserError(f"{id_}: no card in {folder} is of a request that names it; {again} creates the card of the present request")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lethe._util.errors import UserError
-from lethe._util.files import digest, short
+from lethe._util.files import short
 from lethe.evaluation import catalogue, logits_table, registry
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.membership import CHANCE_LEVELS
@@ -21,6 +21,7 @@ from lethe.models import checkpoint
 from lethe.reporting.reproduction import find_run, reproduction, weights_hash
 from lethe.workspace import scores
 from lethe.workspace.provenance import matches
+from lethe.workspace.pseudonyms import KIND, Pseudonyms, pseudonyms
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
@@ -73,16 +74,18 @@ def make_card(prepared: Prepared, name: str) -> Card:
     if score.unfit:
         lines = [line | {"reference": None, "power": None, "apart": None} for line in lines]
     counts = count_measures(lines)
+    hashed = pseudonyms(prepared.config)
+    request = _request(prepared, hashed)
     return {
         "method": name,
         "date": datetime.now(UTC).date().isoformat(),
         "alarm": score.over_forgetting,
         "seeds": [*score.seeds],
         "says": weigh_verdict(_verdict(_result_set(prepared, name, all_scores), name), counts),
-        "request": _request(prepared),
-        "data": {"hash": prepared.hashes["data"], "split": prepared.hashes["split"]}
+        "request": request,
+        "data": {"hash": prepared.hashes["data"], "split": hashed.of_hash(prepared.hashes["split"])}
         | {"images": {split: len(index) for split, index in prepared.splits.items() if split != "forget"}},
-        "models": _models(prepared, name, tables),
+        "models": _models(prepared, name, tables, hashed),
         "measures": lines,
         "tally": counts,
         "missing": {id_: result.missing for id_, result in score.measures.items() if result.missing},
@@ -94,7 +97,7 @@ def make_card(prepared: Prepared, name: str) -> Card:
             *([] if any(line["measure"] == "ulira" for line in lines) else [NOT_TRIED]),
             *ALWAYS,
         ],
-        "reproduce": reproduction(prepared.config, name, tables, run),
+        "reproduce": reproduction(prepared.config, name, tables, run, request["classes"]),
     }
 
 
@@ -175,20 +178,48 @@ def weigh_verdict(verdict: dict[str, str], counts: Card) -> dict[str, str]:
 # --- the request ------------------------------------------------------------------------------------------------------
 
 
-def _request(prepared: Prepared) -> Card:
-    """The request, with hashes in place of ids: an id leads to its card, but a card does not disclose the ids."""
+def _request(prepared: Prepared, hashed: Pseudonyms) -> Card:
+    """The request, with pseudonyms in place of ids: whoever has the workspace and an id finds its card, but a card leads to no id."""
     images, forget = prepared.images, prepared.splits["forget"]
     ids = sorted(images.ids[i] for i in forget)
-    classes = Counter(images.classes[images.labels[i]] for i in forget)
-    number = prepared.config.card.thumbnails
+    counts = Counter(images.classes[images.labels[i]] for i in forget)
+    number, smallest = prepared.config.card.thumbnails, prepared.config.card.smallest_class
+    classes, others = named_classes({name: counts[name] for name in images.classes if name in counts}, smallest)
     return {
-        "hash": digest(ids),
+        "hash": hashed.of_request(ids),
+        "hashed_by": KIND,
+        "key": hashed.key_id,
         "images": len(ids),
         "of": images.train,
-        "classes": {name: classes[name] for name in images.classes if name in classes},
-        "ids": [short(digest([id_])) for id_ in ids],
+        "classes": classes,
+        "other_classes": others,
+        "smallest_class": smallest,
+        "ids": sorted(map(hashed.of_id, ids)),
         "thumbnails": [_thumbnail(prepared, int(i)) for i in _evenly(sorted(forget, key=lambda i: images.ids[i]), number)],
     }
+
+
+def named_classes(counts: Mapping[str, int], smallest: int) -> tuple[dict[str, int], int]:
+    """Choose the classes that a card names: a class with few images in the request describes the person who asked.
+
+    If the images of the others are fewer than `smallest` in all, the smallest class that would be named joins them: otherwise the only
+    class without a name could be guessed.
+
+    Args:
+        counts: images of the request by class.
+        smallest: number of images from which on a class is named.
+
+    Returns:
+        The classes to name, with their numbers of images, and the number of images of all others.
+
+    >>> named_classes({"cat": 30, "dog": 12, "eel": 3}, 10)
+    ({'cat': 30}, 15)
+    """
+    named = {name: number for name, number in counts.items() if number >= smallest}
+    others = sum(counts.values()) - sum(named.values())
+    if named and 0 < others < smallest:
+        others += named.pop(min(named, key=lambda name: named[name]))
+    return named, others
 
 
 def _evenly(items: list[Any], number: int) -> list[Any]:
@@ -209,14 +240,14 @@ def _thumbnail(prepared: Prepared, index: int) -> dict[str, str]:
 # --- models and measures ----------------------------------------------------------------------------------------------
 
 
-def _models(prepared: Prepared, name: str, tables: Mapping[str, LogitsTable]) -> Card:
-    """Hashes of each model's weights and table, and metadata of its file, which may no longer exist."""
+def _models(prepared: Prepared, name: str, tables: Mapping[str, LogitsTable], hashed: Pseudonyms) -> Card:
+    """Hashes of each model's weights and, keyed because it holds the ids, of its table; metadata of its file, which may be gone."""
     models: Card = {}
     for which, table in tables.items():
         path = prepared.layout.weights(name if which == "model" else which)
         metadata = checkpoint.metadata(path) if path.exists() else {}
         about = {key: metadata[key] for key in ("architecture", "provenance", "seed", "recipe") if key in metadata}
-        models["result" if which == "model" else which] = {"weights": weights_hash(table), "logits": table.hash, **about}
+        models["result" if which == "model" else which] = {"weights": weights_hash(table), "logits": hashed.of_hash(table.hash), **about}
     return models
 
 

@@ -65,6 +65,9 @@ def _variables(card: Card) -> dict[str, Any]:
     classes = list(card["request"]["classes"].items())
     named = ", ".join(f"{name} {count:,}" for name, count in classes[:CLASSES])
     more = f" and {len(classes) - CLASSES} more classes" if len(classes) > CLASSES else ""
+    request = card["request"]
+    more += f"{', ' if named else ''}classes not named {request['other_classes']:,}" if request["other_classes"] else ""
+    more += f" (a class is named if the request has at least {request['smallest_class']:,} images of it)"
     groups = [(about, list(lines)) for about, lines in groupby(card["measures"], lambda line: line["about"])]
     curves = {what: CURVES[what] for what in card["loss"]["of"]}
     counted = "" if card["says"]["kind"] == REFERENCE_UNFIT else tally(card["tally"])

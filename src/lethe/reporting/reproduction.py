@@ -1,6 +1,6 @@
 """How to reproduce a result: the commands, from the parameters of its MLflow run, and the versions and machine it ran on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +9,15 @@ from lethe._util.errors import RunFailed
 from lethe._util.log import log
 from lethe._util.redact import plain
 from lethe.config.loader import OVERLAYS, Config, load
+from lethe.config.source_map import FORGET
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.tracking.run_log import find_runs
 from lethe.workspace.run_names import RunId
-from lethe.workspace.settings import repair_command
+from lethe.workspace.settings import recorded, repair_command
 
+# Values that may name a person, and what a card has in place of them
+PRIVATE = {"data.root": "<images>", "data.forget.ids": "<list of ids>", "data.forget.classes": "<classes>"}
 TAGS = {"mlflow.source.git.commit": "commit", "git_dirty": "edited", "device": "device", "precision": "precision"}
 
 
@@ -42,26 +45,34 @@ def find_run(name: str, table: LogitsTable) -> dict[str, Any] | None:
     return runs[0] if runs else None
 
 
-def reproduction(config: Config, name: str, tables: Mapping[str, LogitsTable], run: Mapping[str, Any] | None) -> dict[str, Any]:
+def reproduction(
+    config: Config, name: str, tables: Mapping[str, LogitsTable], run: Mapping[str, Any] | None, classes: Collection[str] = ()
+) -> dict[str, Any]:
     """Commands that reproduce a result and its scores, and what is known about the run.
+
+    Folders, lists and classes in them are replaced by placeholders.
 
     Args:
         config: the configuration that the card was requested with; its keys are used if there is no MLflow run.
         name: the run.
         tables: logits tables of `model` and `original`.
         run: the MLflow run of the result: its parameters and those of the original's run give the keys.
+        classes: names of classes that may be shown.
 
     Returns:
         `commands` for `result` and `scores`; `about`: versions, commit, device, precision, run id.
     """
     method = RunId.parse(name).key
     if run is None:
-        again = {stage: repair_command(stage, config, method=method).strip("`") for stage in ("unlearn", "evaluate")}
+        replaced = any(key.startswith(FORGET) for key in config.given)
+        before = {key: text for key, text in recorded(config).items() if not (replaced and key.startswith(FORGET))}
+        hidden = {key: text for key, text in _without_names(before | config.given, classes).items() if key in PRIVATE}
+        again = {stage: repair_command(stage, config, method=method, **hidden).strip("`") for stage in ("unlearn", "evaluate")}
         return {"commands": {"result": again["unlearn"], "scores": again["evaluate"]}, "about": {}}
     original = find_run("original", tables["original"]) if "original" in tables else None
     params: dict[str, str] = (original["params"] if original else {}) | run["params"]
     params["run.seeds"] = run["tags"].get("seeds", "1")
-    keys = {stage: _changed_keys(params, stage, method) for stage in ("unlearn", *OVERLAYS)}
+    keys = {stage: _without_names(_changed_keys(params, stage, method), classes) for stage in ("unlearn", *OVERLAYS)}
     shortest = min(keys, key=lambda stage: len(keys[stage]))
     tags: dict[str, str] = run["tags"]
     about = {key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")}
@@ -72,6 +83,14 @@ def reproduction(config: Config, name: str, tables: Mapping[str, LogitsTable], r
 
 def _command(stage: str, keys: Mapping[str, str]) -> str:
     return checkout.command(stage, *(word for key, value in keys.items() for word in (f"--{key}", value)))
+
+
+def _without_names(keys: Mapping[str, str], classes: Collection[str]) -> dict[str, str]:
+    """Replace values that may name a person."""
+    public = {key for key in PRIVATE if keys.get(key) in (None, plain(None))}
+    if set(keys.get("data.forget.classes", "").split(",")) <= {*classes}:
+        public.add("data.forget.classes")
+    return {key: value if key in public else PRIVATE.get(key, value) for key, value in keys.items()}
 
 
 def _changed_keys(params: Mapping[str, str], stage: str, method: str) -> dict[str, str]:

@@ -209,6 +209,11 @@ class Layout:
         return self.state / "others" / f"{_shadows(swap)}-{kind}"
 
     @property
+    def secret(self) -> Path:
+        """The secret under which ids are hashed, readable by its owner alone."""
+        return self.state / "secret"
+
+    @property
     def given(self) -> Path:
         """The keys by which the checkout itself, or a workspace of an earlier version, was made."""
         return self.state / "given.json"

@@ -1,11 +1,15 @@
 """The unlearning card against files made by hand: what stands on it is what its JSON says, and what it refuses."""
 
+import hashlib
+import hmac
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, short, write_json
@@ -16,6 +20,7 @@ from lethe.plots import histograms
 from lethe.reporting import card, card_content, reproduction
 from lethe.reporting import card_page as cardpage
 from lethe.testing.tables import SIZES, drawn
+from lethe.workspace import pseudonyms
 from support.cards import CLASSES, asked, changed, logged, put, workspace, written
 
 
@@ -50,7 +55,7 @@ def leaves(tree, path=()):
 
 def test_another_number_in_the_json_makes_another_page(home, undrawn):
     """Every leaf of it, alone, but for what the page is not made of (the ids) or only chooses words by."""
-    made, markdown, html = written(home)
+    made, markdown, html = written(home, "--card.thumbnails", "24", "--card.smallest_class", "50")
     assert (cardpage.markdown(made), cardpage.html(made)) == (markdown, html)
     seen = 0
     for path, value in leaves(made):
@@ -100,14 +105,86 @@ def test_the_numbers_are_those_of_the_score_files(home, undrawn):
 def test_the_request(home, undrawn):
     made, markdown, html = written(home)
     ids = [f"image/{n:05d}" for n in range(SIZES[0], SIZES[0] + SIZES[1])]
-    assert made["request"]["hash"] == digest(ids)
+    secret = pseudonyms.existing(asked(home))
+    assert made["request"]["hash"] == secret.of_request(ids)
     assert (made["request"]["images"], made["request"]["of"]) == (SIZES[1], SIZES[0] + SIZES[1])
     assert made["request"]["classes"] == dict.fromkeys(CLASSES, SIZES[1] // 4)
     assert all(id_ not in text for id_ in ids for text in (json.dumps(made), markdown, html))  # the card does not name who asked
     assert "&lt;ship&gt;" in html and "<ship>" not in html
-    assert len(made["request"]["thumbnails"]) == html.count("<img ") == markdown.count("data:image/png") == 24
-    made, markdown, html = written(home, "--card.thumbnails", "0")
     assert not made["request"]["thumbnails"] and "<img" not in html and "data:image" not in markdown
+    made, markdown, html = written(home, "--card.thumbnails", "24")
+    assert len(made["request"]["thumbnails"]) == html.count("<img ") == markdown.count("data:image/png") == 24
+
+
+def hashes_to_try(ids, split):
+    """All that a stranger can compute of an id, of all ids to forget and of all four splits."""
+    texts = [*ids, "\n".join(ids), "".join(ids), *map(repr, ids)]
+    tried = {digest([text]) for text in texts} | {digest(ids), digest(sorted(ids)), split}
+    tried |= {hashlib.new(name, text.encode()).hexdigest() for text in texts for name in ("sha256", "sha1", "md5", "blake2b")}
+    return {hash_[:length] for hash_ in tried for length in (8, 12)}
+
+
+def test_nothing_on_it_leads_to_an_id_without_the_secret(home, undrawn):
+    """Ids are known or numbered, so whoever has a card tries them all."""
+    made, *pages = written(home)
+    split = checkpoint.metadata(home / "logits" / "model_1.safetensors")["split"]
+    tried = hashes_to_try([f"image/{n:05d}" for n in range(SIZES[0], SIZES[0] + SIZES[1])], split)
+    for text in (json.dumps(made), *pages):
+        words = set(re.findall(r"[0-9a-f]{8,}", text))
+        assert words and not tried & {word[:length] for word in words for length in (8, 12)}
+    secret = (home / ".lethe" / "secret").read_text()
+    assert all(secret not in text for text in (json.dumps(made), *pages, *map(str, home.told.values())))
+    assert (home / ".lethe" / "secret").stat().st_mode & 0o777 == 0o600
+    again, *_ = written(home)
+    assert again == made  # one secret for all cards of a workspace
+
+
+def test_pseudonyms_are_hmac_sha256(home):
+    """RFC 2104, over the parts each preceded by its length."""
+    found = pseudonyms.pseudonyms(asked(home))
+    message = digest(["id", "train/5"])
+    assert found.of_id("train/5") == hmac.new(found.secret, bytes.fromhex(message), hashlib.sha256).hexdigest()[:12]
+    assert found.of_request(["b", "a"]) == found.of_request(["a", "b"]) != found.of_request(["ab"])
+    other = pseudonyms.Pseudonyms(bytes(32))
+    assert other.of_id("train/5") != found.of_id("train/5") and other.key_id != found.key_id
+    assert "secret" not in repr(found) and found.secret.hex() not in repr(found)
+
+
+@pytest.mark.parametrize("text", ["", "zz", "ab" * 31, "ä" * 64])
+def test_a_damaged_secret_is_refused(home, undrawn, text):
+    path = home / ".lethe" / "secret"
+    path.parent.mkdir()
+    path.write_text(text)
+    refused(home, r"\.lethe/secret can't be read as the workspace's secret \(")
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(1, 40), max_size=6), st.integers(1, 20))
+def test_a_class_of_few_images_is_not_named_and_can_not_be_inferred(counts, smallest):
+    named, others = card_content.named_classes(counts, smallest)
+    assert all(counts[name] == number >= smallest for name, number in named.items())
+    assert sum(named.values()) + others == sum(counts.values())
+    assert others == 0 or others >= smallest or not named
+    assert smallest > 1 or named == counts
+
+
+def test_a_class_of_few_images_is_not_on_the_page(home, undrawn):
+    made, markdown, html = written(home, "--card.smallest_class", "51")
+    assert made["request"]["classes"] == {} and made["request"]["other_classes"] == SIZES[1]
+    for page in (markdown, html):
+        assert "classes not named 200 (a class is named if the request has at least 51 images of it)" in page
+        assert "cat" not in page.replace("indicat", "")
+
+
+def test_names_of_files_are_not_in_its_commands(home, undrawn):
+    keys = ("--data.root", "/photos/erika", "--data.forget.ids", "/photos/erika.csv", "--card.smallest_class", "51")
+    made, *pages = written(home, *keys)
+    assert "--data.forget.ids '<list of ids>'" in made["reproduce"]["commands"]["result"]
+    assert all("erika" not in text for text in (json.dumps(made), *pages))
+    (home / "cards").rename(home / "before")
+    made, *_ = written(home, "--data.forget.classes", "cat", "--card.smallest_class", "51")
+    assert "--data.forget.classes '<classes>'" in made["reproduce"]["commands"]["result"]
+    made, *_ = written(home, "--data.forget.classes", "cat")
+    assert "--data.forget.classes cat" in made["reproduce"]["commands"]["result"]
 
 
 def test_histograms_are_of_the_tables_losses():
@@ -239,7 +316,8 @@ def test_what_became_of_a_request(home, undrawn, capsys):
     """Cards of past requests stay, and are found by the id of an image."""
     made, *_ = written(home)
     written(home, method="model_2")
-    past = changed(changed(made, ("request", "ids"), [short(digest(["image/00003"]))]), ("request", "hash"), "0" * 64)
+    secret = pseudonyms.existing(asked(home))
+    past = changed(changed(made, ("request", "ids"), [secret.of_id("image/00003")]), ("request", "hash"), "0" * 64)
     write_json(home / "cards" / "model_1-000000000000.json", past)
     capsys.readouterr()
     card.list_cards(asked(home), "image/00300")
@@ -249,8 +327,19 @@ def test_what_became_of_a_request(home, undrawn, capsys):
     assert "is below" in lines[0]
     card.list_cards(asked(home), "image/00003")
     assert capsys.readouterr().out.count("\n") == 1
+    plain_hashes = changed(past, ("request", "ids"), [short(digest(["image/00004"]))])  # as earlier versions wrote them
+    del plain_hashes["request"]["key"]
+    write_json(home / "cards" / "model_1-111111111111.json", plain_hashes)
+    card.list_cards(asked(home), "image/00004")
+    assert capsys.readouterr().out.count("\n") == 1
     with pytest.raises(UserError, match=r"image/00700: no card in .*cards is of a request that names it; `python src/report\.py card"):
         card.list_cards(asked(home), "image/00700")
+    (home / ".lethe" / "secret").rename(home / "kept")
+    with pytest.raises(UserError, match="image/00300: no card"):
+        card.list_cards(asked(home), "image/00300")
+    assert "3 cards in" in (said := capsys.readouterr().err) and "another secret" in said
+    assert not (home / ".lethe" / "secret").exists()
+    (home / "kept").rename(home / ".lethe" / "secret")
     (home / "cards" / "torn.json").write_text("{}")
     with pytest.raises(UserError, match=r"torn\.json is not a card"):
         card.list_cards(asked(home), "image/00300")
