@@ -4,6 +4,7 @@ card_content.py collects the content as one JSON value; card_page.py renders tha
 cards/, which no DVC stage empties: cards of past requests are kept, and are found by an image's id."""
 
 import json
+from pathlib import Path
 
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest, read_json, short
@@ -20,6 +21,7 @@ from lethe.workspace.plan import planned_results
 from lethe.workspace.prepare import load_existing
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import Prepared
 
 
 def write_cards(config: Config) -> None:
@@ -41,12 +43,19 @@ def write_cards(config: Config) -> None:
         for suffix, text in pages.items():
             with atomic_write(path.with_name(path.name + suffix)) as temporary:
                 temporary.write_text(text, encoding="utf-8")
+            _plain_hashed(prepared, name).with_suffix(suffix).unlink(missing_ok=True)
         metadata = checkpoint.metadata(prepared.layout.logits(name))
         result = seed_aggregation.result(content["models"]["result"]["weights"], metadata)
         with RunLog.join(config.workspace, tags={"method": name, "result": result}) as run:
             for suffix, text in pages.items():
                 run.text(f"card/{path.name}{suffix}", text)
         print(f"{path}.html")
+
+
+def _plain_hashed(prepared: Prepared, name: str) -> Path:
+    """The card of the same run and request as earlier versions wrote it, with hashes by which its ids can be found: it is replaced."""
+    path = prepared.layout.card(name, short(digest(sorted(prepared.images.ids[i] for i in prepared.splits["forget"]))))
+    return path.with_name(f"{path.name}.json")
 
 
 def _require_files(config: Config, name: str) -> None:

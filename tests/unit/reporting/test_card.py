@@ -135,8 +135,11 @@ def test_nothing_on_it_leads_to_an_id_without_the_secret(home, undrawn):
     secret = (home / ".lethe" / "secret").read_text()
     assert all(secret not in text for text in (json.dumps(made), *pages, *map(str, home.told.values())))
     assert (home / ".lethe" / "secret").stat().st_mode & 0o777 == 0o600
+    earlier = home / "cards" / f"model_1-{short(digest([f'image/{n:05d}' for n in range(SIZES[0], SIZES[0] + SIZES[1])]))}.json"
+    earlier.write_text("{}")
     again, *_ = written(home)
     assert again == made  # one secret for all cards of a workspace
+    assert not earlier.exists()  # its hashes could be tried
 
 
 def test_pseudonyms_are_hmac_sha256(home):
