@@ -185,7 +185,7 @@ class Evaluate(Section):
 
 
 class CardSection(Section):
-    thumbnails: int = Field(0, ge=0, le=24, description="maximum number of thumbnails of forgotten images on the unlearning card; 0: none")
+    thumbnails: int = Field(ge=0, le=24, description="maximum number of thumbnails of forgotten images on the unlearning card; 0: none")
     smallest_class: int = Field(
         10, ge=1, description="the unlearning card names a class only if the request has at least this many images of it; 1: every class"
     )

@@ -66,7 +66,7 @@ def reproduction(
     if run is None:
         replaced = any(key.startswith(FORGET) for key in config.given)
         before = {key: text for key, text in recorded(config).items() if not (replaced and key.startswith(FORGET))}
-        hidden = {key: text for key, text in _without_names(before | config.given, classes).items() if key in PRIVATE}
+        hidden = {key: text for key, text in _without_names({**before, **config.given}, classes).items() if key in PRIVATE}
         again = {stage: repair_command(stage, config, method=method, **hidden).strip("`") for stage in ("unlearn", "evaluate")}
         return {"commands": {"result": again["unlearn"], "scores": again["evaluate"]}, "about": {}}
     original = find_run("original", tables["original"]) if "original" in tables else None

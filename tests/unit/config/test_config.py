@@ -626,7 +626,7 @@ def test_help_names_every_key_with_what_it_takes() -> None:
 
 
 # Keys that an earlier workspace's params.yaml does not have
-ADDED = {"run.measures", *(f"methods.*.{field.name}" for field in fields(Training) if field.default is not MISSING)}
+ADDED = {"card.smallest_class", "run.measures", *(f"methods.*.{field.name}" for field in fields(Training) if field.default is not MISSING)}
 
 
 def test_every_field_says_what_it_means() -> None:

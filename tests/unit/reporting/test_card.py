@@ -105,7 +105,7 @@ def test_the_numbers_are_those_of_the_score_files(home, undrawn):
 def test_the_request(home, undrawn):
     made, markdown, html = written(home)
     ids = [f"image/{n:05d}" for n in range(SIZES[0], SIZES[0] + SIZES[1])]
-    secret = pseudonyms.existing(asked(home))
+    secret = pseudonyms.pseudonyms(asked(home))
     assert made["request"]["hash"] == secret.of_request(ids)
     assert (made["request"]["images"], made["request"]["of"]) == (SIZES[1], SIZES[0] + SIZES[1])
     assert made["request"]["classes"] == dict.fromkeys(CLASSES, SIZES[1] // 4)
@@ -319,7 +319,7 @@ def test_what_became_of_a_request(home, undrawn, capsys):
     """Cards of past requests stay, and are found by the id of an image."""
     made, *_ = written(home)
     written(home, method="model_2")
-    secret = pseudonyms.existing(asked(home))
+    secret = pseudonyms.pseudonyms(asked(home))
     past = changed(changed(made, ("request", "ids"), [secret.of_id("image/00003")]), ("request", "hash"), "0" * 64)
     write_json(home / "cards" / "model_1-000000000000.json", past)
     capsys.readouterr()
