@@ -2,15 +2,18 @@
 
 Each function computes one measure from an EvaluationContext; the arithmetic is in model_distributions.py."""
 
+import math
+
 import numpy as np
 
 from lethe.evaluation import model_distributions
 from lethe.evaluation.context import Estimates, EvaluationContext
 from lethe.evaluation.logits_table import Floats, Ints
 from lethe.evaluation.registry import HALVES, register_measure
-from lethe.evaluation.uncertainty import Estimate
+from lethe.evaluation.uncertainty import FRACTION, POSITIVE, Estimate
 
 _KLOM_SPLITS = ("forget", "retain", "validation")
+LARGEST_KLOM = (0.0, -math.log(model_distributions.SMALLEST_SHARE))  # the range of an image's KLOM: all of one group where the other is not
 
 
 def _phi(context: EvaluationContext, rows: Ints) -> tuple[Floats, Floats]:
@@ -30,6 +33,7 @@ def _phi(context: EvaluationContext, rows: Ints) -> tuple[Floats, Floats]:
     needs=("unlearned",),
     source="arXiv:2410.23232",
     parts=tuple(f"{direction}{split}{of}" for direction in ("", "reversed.") for split in _KLOM_SPLITS for of in ("", ".p95")),
+    bounds=LARGEST_KLOM,
 )
 def klom(context: EvaluationContext) -> Estimates:
     results: Estimates = {}
@@ -37,7 +41,7 @@ def klom(context: EvaluationContext) -> Estimates:
         groups = _phi(context, context.rows(split))
         for direction, pair in (("", groups), ("reversed.", groups[::-1])):
             each = model_distributions.klom(*pair)
-            results |= {f"{direction}{split}": context.mean(each), f"{direction}{split}.p95": Estimate(float(np.quantile(each, 0.95)))}
+            results |= {f"{direction}{split}": context.mean(each), f"{direction}{split}.p95": context.quantile(each, 0.95, LARGEST_KLOM)}
     return results
 
 
@@ -50,6 +54,7 @@ def klom(context: EvaluationContext) -> Estimates:
     needs=("unlearned",),
     source="arXiv:2406.09073",
     parts=("mean", "largest_shown"),
+    bounds=(0.0, model_distributions.LARGEST),
 )
 def epsilon(context: EvaluationContext) -> Estimates:
     unlearned, retrained = _phi(context, context.rows("forget"))
@@ -66,16 +71,23 @@ def epsilon(context: EvaluationContext) -> Estimates:
     needs=("unlearned",),
     source="arXiv:2406.09073",
     parts=("", "between_halves"),
+    bounds={"": POSITIVE, "between_halves": FRACTION},
 )
 def neurips(context: EvaluationContext) -> Estimates:
     """`between_halves` is the forgetting quality between two halves of the bank: what perfect unlearning gets from so few models."""
     unlearned, retrained = _phi(context, context.rows("forget"))
+    groups = (context.unlearned or [context.model], context.references)
     correct = [
-        [np.mean([table.percent_correct[context.rows(split)] for table in group]) for split in ("retain", "test")]
-        for group in (context.unlearned or [context.model], context.references)
+        [np.mean([table.percent_correct[context.rows(split)] for table in group], axis=0) for group in groups]
+        for split in ("retain", "test")
     ]
-    utility = float(np.prod(np.divide(correct[0], correct[1])))
     half, models = len(retrained) // 2, min(len(unlearned), len(retrained))
     quality = model_distributions.forgetting_quality(model_distributions.epsilons(unlearned, retrained), models)
     baseline = model_distributions.forgetting_quality(model_distributions.epsilons(retrained[:half], retrained[half : 2 * half]), half)
-    return {"": context.mean(quality * utility), "between_halves": context.mean(baseline)}
+
+    def score(forget: Ints, *drawn: Ints) -> Floats:
+        utilities = [ours[index].mean(-1) / theirs[index].mean(-1) for (ours, theirs), index in zip(correct, drawn, strict=True)]
+        return np.asarray(quality[forget].mean(-1) * np.prod(utilities, axis=0))[None]
+
+    (whole,) = context.bootstrap(score, len(quality), *(len(ours) for ours, _ in correct), bounds=POSITIVE)
+    return {"": whole, "between_halves": context.mean(baseline, FRACTION)}

@@ -3,6 +3,7 @@
 F forget images, T held-out images, R retained images, Z a population, N any images, K models. Arrays are sorted by image id, so seeded
 draws select the same images for every model. A higher score means that the image was more likely trained on."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -13,53 +14,6 @@ from lethe._util.errors import InsufficientData
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-
-RATES = (0.01, 0.001)  # false-positive rates at which true-positive rates are read
-
-
-class Roc:
-    """ROC curve of a score that separates positives from negatives: AUC, and true-positive rates at the false-positive rates RATES.
-
-    AUC is the probability that a positive has a higher score than a negative, ties counting half; the TPR at a rate is the largest with
-    at most that FPR. Equal to scikit-learn's roc_curve, but computed for a thousand resamples at once: values are ranked once, and a
-    resample only counts ranks.
-
-    Args:
-        positives: scores [P].
-        negatives: scores [N].
-        weights_N: weights of the negatives; 1 by default.
-    """
-
-    def __init__(self, positives: Floats, negatives: Floats, weights_N: Floats | None = None) -> None:
-        self.sizes = len(positives), len(negatives)
-        values, ranks = np.unique(np.concatenate([-positives, -negatives]), return_inverse=True)  # the highest score first
-        self._values, self._positives, self._negatives = len(values), ranks[: len(positives)], ranks[len(positives) :]
-        self._weights = np.ones(len(negatives)) if weights_N is None else weights_N
-
-    def __call__(self, drawn_P: Ints, drawn_N: Ints) -> Floats:
-        """AUC and the TPRs, [1 + rates, ...], on resampled images.
-
-        Args:
-            drawn_P: indices of positives, [..., P].
-            drawn_N: indices of negatives, [..., N].
-        """
-        true = self._shares(self._positives[drawn_P], np.ones(drawn_P.shape))
-        false = self._shares(self._negatives[drawn_N], self._weights[drawn_N])
-        above, rates = np.cumsum(true, axis=-1), np.cumsum(false, axis=-1)
-        auc = (false * (above - true / 2)).sum(-1)
-        # 1e-9: a cumulative sum that means 0.01 may be 0.010000000000000002
-        return np.stack([auc, *(np.where(rates <= rate + 1e-9, above, 0.0).max(-1) for rate in RATES)])
-
-    def point(self) -> Floats:
-        """[1 + rates]: the same on all images, without resampling."""
-        return self(*map(np.arange, self.sizes))
-
-    def _shares(self, ranks: Ints, weights: Floats) -> Floats:
-        """[..., values]: the share of images at each value."""
-        rows = ranks.reshape(-1, ranks.shape[-1])
-        places = (rows + np.arange(len(rows))[:, None] * self._values).ravel()
-        counts = np.bincount(places, weights.ravel(), len(rows) * self._values).reshape(*ranks.shape[:-1], self._values)
-        return np.asarray(counts / counts.sum(-1, keepdims=True))
 
 
 def equal_sized(forget: int, weights_T: Floats, seed: int = 0) -> tuple[Ints, Ints]:
@@ -143,25 +97,39 @@ def by_svc(retain: Floats, held_out: Floats, asked: Floats, seed: int = 0) -> Bo
     return np.concatenate(decisions) > 0 if decisions else np.zeros(0, np.bool_)
 
 
-def rmia(log_p_N: Floats, references_KN: Floats, population_Z: Ints, gamma: float, a: float = 0.3) -> Floats:
-    """RMIA attack, offline: Zarifzadeh et al., arXiv:2312.03262, equations 4 and 10.
+def ahead(log_p_N: Floats, references_KN: Floats, a: float = 0.3) -> Floats:
+    """log [p_y(x) / p(x)], RMIA's likelihood ratio of an image: how far the model is ahead of the references on it.
 
     p(x) is estimated from references that have not seen x, as if half of the models had: ((1 + a) mean p_y + (1 - a)) / 2.
 
     Args:
         log_p_N: log p_y of the model, natural logarithm.
         references_KN: the same of K retrained models.
+        a: parameter of the offline estimate.
+
+    Returns:
+        [N], in nats.
+    """
+    unseen = np.exp(references_KN).mean(axis=0)
+    return np.asarray(log_p_N - np.log(((1 + a) * unseen + (1 - a)) / 2))
+
+
+def rmia(log_p_N: Floats, references_KN: Floats, population_Z: Ints, gamma: float, a: float = 0.3) -> Floats:
+    """RMIA attack, offline: Zarifzadeh et al., arXiv:2312.03262, equations 4 and 10.
+
+    Args:
+        log_p_N: log p_y of the model, natural logarithm.
+        references_KN: the same of K retrained models.
         population_Z: indices of the population images z.
         gamma: threshold of the likelihood ratio.
-        a: parameter of the offline estimate.
+        a: parameter of the offline estimate of p, see `ahead`.
 
     Returns:
         [N]: the share of the population with [p_y(x) / p(x)] / [p_y(z) / p(z)] > gamma.
     """
-    unseen = np.exp(references_KN).mean(axis=0)
-    ahead = log_p_N - np.log(((1 + a) * unseen + (1 - a)) / 2)
-    beaten = np.sort(ahead[population_Z] + np.log(gamma))
-    return np.asarray(np.searchsorted(beaten, ahead, side="left") / len(beaten))
+    ratios = ahead(log_p_N, references_KN, a)
+    beaten = np.sort(ratios[population_Z] + np.log(gamma))
+    return np.asarray(np.searchsorted(beaten, ratios, side="left") / len(beaten))
 
 
 def iam(log_p_N: Floats, references_KN: Floats, original_N: Floats, steps: int = 100) -> Floats:
@@ -184,10 +152,10 @@ def iam(log_p_N: Floats, references_KN: Floats, original_N: Floats, steps: int =
     model, references, original = (_iam_signal(log_p) for log_p in (log_p_N, references_KN, original_N))
     a = np.linspace(0, 1, steps)
     total = np.zeros(len(model))
-    for here, ahead in pairwise(a):
+    for here, after in pairwise(a):
         between_KN = references + here * (original - references)
         scale = np.sqrt(6) / np.pi * max(float(between_KN.std()), 1e-10)
-        total += ahead * gumbel_r.cdf(model, between_KN.mean(axis=0) - np.euler_gamma * scale, scale)
+        total += after * gumbel_r.cdf(model, between_KN.mean(axis=0) - np.euler_gamma * scale, scale)
     return np.asarray(1 - total / a[1:].sum())
 
 
@@ -196,7 +164,16 @@ def _iam_signal(log_p: Floats) -> Floats:
     return np.asarray((-np.log(0.01 - np.log(1e-5 + np.exp(log_p))) - low) / (high - low))
 
 
-def ulira(phi_KN: Floats, forgotten_KN: Bools, unseen_KN: Bools) -> tuple[tuple[Floats, Ints], tuple[Floats, Ints]]:
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Log likelihood ratios of (model, image) pairs, with the index of the image and of the model of each, [pairs]."""
+
+    ratios: Floats
+    images: Ints
+    models: Ints
+
+
+def ulira(phi_KN: Floats, forgotten_KN: Bools, unseen_KN: Bools) -> tuple[Pairs, Pairs]:
     """U-LiRA attack: Hayes et al., arXiv:2403.01218, algorithm 1; Carlini et al., arXiv:2112.03570.
 
     Each model is attacked in turn: the phi of an image is compared under Gaussians fitted to the other models that forgot it, and to
@@ -210,7 +187,7 @@ def ulira(phi_KN: Floats, forgotten_KN: Bools, unseen_KN: Bools) -> tuple[tuple[
         unseen_KN: whether the model never saw the image.
 
     Returns:
-        Log likelihood ratios and the index of the image of each, for (model, image) pairs that are forgotten, and that are unseen.
+        The pairs that are forgotten, and those that are unseen.
 
     Raises:
         InsufficientData: some image has fewer than 3 models of a kind.
@@ -225,6 +202,7 @@ def ulira(phi_KN: Floats, forgotten_KN: Bools, unseen_KN: Bools) -> tuple[tuple[
     models = len(phi)
     ratios: list[list[Floats]] = [[], []]
     images: list[list[Ints]] = [[], []]
+    attacks: list[list[Ints]] = [[], []]
     for kind in (0, 1):
         for attacked in range(models):
             own = np.flatnonzero(kinds[kind, attacked])
@@ -248,7 +226,10 @@ def ulira(phi_KN: Floats, forgotten_KN: Bools, unseen_KN: Bools) -> tuple[tuple[
                 likelihood[group] = -0.5 * (np.log(variance) + (phi[attacked, own] - centre) ** 2 / variance)
             ratios[kind].append(likelihood[0] - likelihood[1])
             images[kind].append(own)
-    forgotten, unseen = ((np.concatenate(ratios[kind]), np.concatenate(images[kind])) for kind in (0, 1))
+            attacks[kind].append(np.full(len(own), attacked))
+    forgotten, unseen = (
+        Pairs(np.concatenate(ratios[kind]), np.concatenate(images[kind]), np.concatenate(attacks[kind])) for kind in (0, 1)
+    )
     return forgotten, unseen
 
 

@@ -4,6 +4,7 @@ Built-in measures register themselves when their module is imported: measures, m
 requirements are not met gives a sentence that says what is missing instead of a number."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from lethe.evaluation import across_models, measures, membership, registry, uncertainty
 from lethe.evaluation.context import EvaluationContext
@@ -46,7 +47,7 @@ def measure_model(context: EvaluationContext, only: Iterable[Measure] | None = N
 def measure_references(context: EvaluationContext) -> dict[str, Estimate]:
     """Compute what retrained models themselves score, for measures whose target is not a fixed number.
 
-    With one reference: its value with a bootstrap interval, for measures that need no reference. With several: the mean over
+    With one reference: its value with its interval over images, for measures that need no reference. With several: the mean over
     references, each held out of the bank in turn, with Student's t interval. Measures of several models are computed between two
     halves of the bank; a half has half as many models, so this overstates what chance alone gives for all of them.
 
@@ -74,8 +75,11 @@ def _leave_one_out(context: EvaluationContext) -> dict[str, Estimate]:
         if len(values) < len(held_out):  # a mean over those that have a value would be biased (relearn: over the quick ones)
             continue
         for part, first in values[0].items() if values else ():
-            numbers = [result[part].value for result in values]
-            results[each.part_id(part)] = first if len(numbers) == 1 else uncertainty.over_seeds(numbers)
+            mean = uncertainty.over_seeds([result[part].value for result in values], each.bounds_of(part))
+            if len(values) > 1 and mean.low is None:  # all equal: nothing is known of their spread, so that of the images it is
+                one = each.compute(replace(held_out[0], resample=True))
+                mean = mean if isinstance(one, str) else replace(one[part], models=len(values))
+            results[each.part_id(part)] = first if len(values) == 1 else mean
     return results
 
 
@@ -95,12 +99,16 @@ def _between_halves(context: EvaluationContext) -> dict[str, Estimate]:
 def over_seeds(models: Sequence[Mapping[str, Estimate | str]]) -> dict[str, Estimate | str]:
     """Aggregate the measures of several models of one method, one per seed: mean with Student's t interval.
 
-    A measure that one of them lacks is missing from the aggregate, with the first such reason."""
+    A measure that one of them lacks is missing from the aggregate, with the first such reason. Where all seeds have the same value, their
+    spread is unknown, and the interval is that of one of them over images."""
+    bounds = {each.part_id(part): each.bounds_of(part) for each in all_measures() for part in each.parts or ("",)}
     results: dict[str, Estimate | str] = {}
     for id_, first in models[0].items():
         values = [each[id_] for each in models]
-        numbers = [value.value for value in values if isinstance(value, Estimate)]
-        results[id_] = (
-            uncertainty.over_seeds(numbers) if len(numbers) == len(values) else next((v for v in values if isinstance(v, str)), first)
-        )
+        estimates = [value for value in values if isinstance(value, Estimate)]
+        if len(estimates) < len(values):
+            results[id_] = next((v for v in values if isinstance(v, str)), first)
+            continue
+        mean = uncertainty.over_seeds([each.value for each in estimates], bounds.get(id_, uncertainty.UNBOUNDED))
+        results[id_] = replace(estimates[0], models=mean.models) if mean.low is None else mean
     return results

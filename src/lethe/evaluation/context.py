@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lethe._util.errors import InsufficientData
 from lethe.evaluation import uncertainty
 from lethe.evaluation.logits_table import Array, Floats, Ints, LogitsTable, class_weights, require_same_images
-from lethe.evaluation.uncertainty import Estimate
+from lethe.evaluation.uncertainty import Estimate, Range
 
 Estimates = dict[str, Estimate]  # part -> estimate; the part is "" for a measure with a single value
 
@@ -42,7 +44,7 @@ class EvaluationContext:
         original: the model that unlearning started from.
         unlearned: models of the same method, one per seed, including this one.
         cost: time and memory of the unlearning run.
-        resample: whether to compute bootstrap intervals.
+        resample: whether to compute intervals.
 
     Raises:
         UserError: the tables differ in images, labels, classes or splits; names both.
@@ -77,16 +79,41 @@ class EvaluationContext:
         weights = class_weights(self.model.labels[self.rows("forget")], self.model.labels[rows])
         return rows[weights > 0], weights[weights > 0]
 
-    def bootstrap(self, statistic: Callable[..., Any], *sizes: int) -> list[Estimate]:
+    def bootstrap(
+        self, statistic: Callable[..., Any], *sizes: int, bounds: Range = uncertainty.UNBOUNDED, edges: bool = False
+    ) -> list[Estimate]:
         """Bootstrap intervals, see `uncertainty.bootstrap`; point estimates only if `resample` is off."""
-        return uncertainty.bootstrap(statistic, *sizes, resample=self.resample)
+        return uncertainty.bootstrap(statistic, *sizes, resample=self.resample, bounds=bounds, edges=edges)
 
-    def mean(self, values_N: Array) -> Estimate:
-        """Mean of per-image values [N], with its bootstrap interval over images."""
-        return self.bootstrap(lambda index: values_N[index].mean(-1)[None], len(values_N))[0]
+    def of_gaps(self, gaps: Callable[..., Any], combine: Callable[[Floats], Floats], slope: float, *sizes: int, bounds: Range) -> Estimate:
+        """A number computed from absolute gaps, see `uncertainty.of_gaps`; without an interval if `resample` is off."""
+        return uncertainty.of_gaps(gaps, combine, slope, *sizes, resample=self.resample, bounds=bounds)
+
+    def mean(self, values_N: Array, bounds: Range = uncertainty.UNBOUNDED, edges: bool = False) -> Estimate:
+        """Mean of per-image values, with its interval over images.
+
+        Args:
+            values_N: one value per image [N].
+            bounds: smallest and largest possible value of an image. Where every image has one of these two, the mean is a share, and
+                the interval exact (`uncertainty.share`); otherwise it is a bootstrap interval.
+            edges: whether the bootstrap adds an image at each bound: for values that are mostly at the bounds, such as differences
+                of correctness.
+        """
+        values = np.asarray(values_N, np.float64)
+        low, high = bounds
+        if self.resample and np.isin(values, bounds).all():
+            return uncertainty.share(int((values == high).sum()), len(values), high - low).shifted(low)
+        ends = bounds if edges else ()
+        padded = np.append(values, ends)
+        return self.bootstrap(lambda index: padded[index].mean(-1)[None], len(values), bounds=bounds, edges=edges)[0]
+
+    def quantile(self, values_N: Array, probability: float, bounds: Range = uncertainty.UNBOUNDED) -> Estimate:
+        """Quantile of per-image values [N], with its interval by order statistics, see `uncertainty.quantile`."""
+        estimate = uncertainty.quantile(values_N, probability, bounds)
+        return estimate if self.resample else Estimate(estimate.value)
 
     def leave_one_out(self) -> list["EvaluationContext"]:
-        """Each reference in turn as the model, compared with the others; bootstrap intervals only if there is a single reference."""
+        """Each reference in turn as the model, compared with the others; intervals over images only if there is a single reference."""
         return [
             EvaluationContext(
                 reference,

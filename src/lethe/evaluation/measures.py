@@ -2,6 +2,7 @@
 
 Each function computes one measure from an EvaluationContext and is declared by `register_measure`. N images, C classes."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -13,7 +14,8 @@ from lethe.evaluation import membership, representations, uncertainty
 from lethe.evaluation.context import Cost, Estimates, EvaluationContext
 from lethe.evaluation.logits_table import Floats, Ints
 from lethe.evaluation.registry import BETWEEN, SMALL, register_measure
-from lethe.evaluation.uncertainty import Estimate
+from lethe.evaluation.roc import with_edges
+from lethe.evaluation.uncertainty import FRACTION, PERCENT, POINTS, POSITIVE, Estimate, Range
 
 TAUS = (0.01, 0.03, 0.06)  # radii of `residual`, in units of the square root of the number of pixel values
 LARGEST_SHARE = 0.2  # of the retraining time: the limit of the NeurIPS 2023 unlearning competition
@@ -28,13 +30,13 @@ def _distance(context: EvaluationContext) -> Floats:
     return np.asarray(context.model.percent_correct - np.mean([table.percent_correct for table in context.references], axis=0))
 
 
-def _by_split(context: EvaluationContext, values_N: Floats) -> Estimates:
-    return {split: context.mean(values_N[rows]) for split in SPLITS if len(rows := context.model.rows(split))}
+def _by_split(context: EvaluationContext, values_N: Floats, bounds: Range) -> Estimates:
+    return {split: context.mean(values_N[rows], bounds, edges=True) for split in SPLITS if len(rows := context.model.rows(split))}
 
 
-@register_measure(id="accuracy", about="accuracy in percent, by split", parts=SPLITS)
+@register_measure(id="accuracy", about="accuracy in percent, by split", interval=uncertainty.SHARE, parts=SPLITS, bounds=PERCENT)
 def accuracy(context: EvaluationContext) -> Estimates:
-    return _by_split(context, context.model.percent_correct)
+    return _by_split(context, context.model.percent_correct, PERCENT)
 
 
 @register_measure(
@@ -42,6 +44,8 @@ def accuracy(context: EvaluationContext) -> Estimates:
     about="for requests that remove whole classes: validation and test accuracy in percent, on the classes that retain still contains "
     "and on the others",
     parts=tuple(f"{classes}.{split}" for classes in ("retained_classes", "forgotten_classes") for split in ("validation", "test")),
+    interval=uncertainty.SHARE,
+    bounds=PERCENT,
 )
 def accuracy_by_class(context: EvaluationContext) -> Estimates:
     labels = context.model.labels
@@ -53,7 +57,7 @@ def accuracy_by_class(context: EvaluationContext) -> Estimates:
         rows = context.model.rows(split)
         for name, part in (("retained_classes", rows[retained[rows]]), ("forgotten_classes", rows[~retained[rows]])):
             if len(part):
-                results[f"{name}.{split}"] = context.mean(context.model.percent_correct[part])
+                results[f"{name}.{split}"] = context.mean(context.model.percent_correct[part], PERCENT)
     return results
 
 
@@ -63,9 +67,10 @@ def accuracy_by_class(context: EvaluationContext) -> Estimates:
     target=0,
     min_references=1,
     parts=SPLITS,
+    bounds=POINTS,
 )
 def distance(context: EvaluationContext) -> Estimates:
-    return _by_split(context, _distance(context))
+    return _by_split(context, _distance(context), POINTS)
 
 
 # --- averages of gaps -------------------------------------------------------------------------------------------------
@@ -75,13 +80,18 @@ def _mean_gap(context: EvaluationContext, *sizes: int, fourth: Callable[..., Flo
     """Mean of four absolute gaps in points: forget, retain and test accuracy, and `fourth`.
 
     `fourth` takes the resampled indices of forget, and of further samples of the given `sizes`."""
-    gaps = [_distance(context)[context.rows(split)] for split in ("forget", "retain", "test")]
+    gaps, images = _gaps(context, "forget", "retain", "test")
 
-    def statistic(*drawn: Ints) -> Floats:
-        three = [part[index].mean(-1) for part, index in zip(gaps, drawn, strict=False)]
-        return np.asarray(np.mean(np.abs([*three, fourth(drawn[0], *drawn[3:])]), axis=0))[None]
+    def four(*drawn: Ints) -> Floats:
+        return np.stack([*gaps(*drawn[:3]), fourth(drawn[0], *drawn[3:])])
 
-    return context.bootstrap(statistic, *map(len, gaps), *sizes)[0]
+    return context.of_gaps(four, lambda each: each.mean(axis=0), 0.25, *images, *sizes, bounds=PERCENT)
+
+
+def _gaps(context: EvaluationContext, *splits: str) -> tuple[Callable[..., list[Floats]], list[int]]:
+    """The gaps in accuracy on resampled images of each split, in points, with edges (`uncertainty.bootstrap`); and the splits' sizes."""
+    each = [np.append(_distance(context)[context.rows(split)], POINTS) for split in splits]
+    return lambda *drawn: [part[index].mean(-1) for part, index in zip(each, drawn, strict=True)], [len(part) - 2 for part in each]
 
 
 @register_measure(
@@ -90,10 +100,11 @@ def _mean_gap(context: EvaluationContext, *sizes: int, fourth: Callable[..., Flo
     target=0,
     min_references=1,
     source="arXiv:2310.12508",
+    bounds=PERCENT,
 )
 def avg_gap_svc(context: EvaluationContext) -> Estimate:
     model, *references = membership.svc_non_members(context, context.model, *context.references)
-    gap = model - np.mean(references, axis=0)
+    gap = np.append(model - np.mean(references, axis=0), POINTS)
     return _mean_gap(context, fourth=lambda forget: gap[forget].mean(-1))
 
 
@@ -103,12 +114,13 @@ def avg_gap_svc(context: EvaluationContext) -> Estimate:
     target=0,
     min_references=8,
     source="arXiv:2503.00917",
+    bounds=PERCENT,
 )
 def avg_gap_rmia(context: EvaluationContext) -> Estimate:
     """The interval covers this model's AUC only: the bank's mean AUC, each model held out in turn, is taken as exact."""
     bank = np.mean([membership.rmia_roc(one, 1.0).point()[0] for one in context.leave_one_out()])
     roc = membership.rmia_roc(context, 1.0)
-    return _mean_gap(context, roc.sizes[1], fourth=lambda forget, held_out: 100 * (roc(forget, held_out)[0] - bank))
+    return _mean_gap(context, *roc.sizes[1:], fourth=lambda *drawn: 100 * (roc(*drawn)[0] - bank))
 
 
 @register_measure(
@@ -117,15 +129,11 @@ def avg_gap_rmia(context: EvaluationContext) -> Estimate:
     target=1,
     min_references=1,
     source="arXiv:2406.01257",
+    bounds=FRACTION,
 )
 def tow(context: EvaluationContext) -> Estimate:
-    gaps = [_distance(context)[context.rows(split)] for split in ("retain", "forget", "test")]
-
-    def statistic(*drawn: Ints) -> Floats:
-        factors = [1 - np.abs(part[index].mean(-1)) / 100 for part, index in zip(gaps, drawn, strict=True)]
-        return np.asarray(np.prod(factors, axis=0))[None]
-
-    return context.bootstrap(statistic, *map(len, gaps))[0]
+    gaps, images = _gaps(context, "retain", "forget", "test")
+    return context.of_gaps(gaps, lambda each: np.prod(1 - each / 100, axis=0), -0.01, *images, bounds=FRACTION)
 
 
 # --- divergence from the references' predictions ----------------------------------------------------------------------
@@ -164,6 +172,7 @@ def js(reference_NC: Floats, model_NC: Floats) -> Floats:
     target=BETWEEN,
     min_references=1,
     parts=COMPARED,
+    bounds=POSITIVE,
 )
 def kl_to_reference(context: EvaluationContext) -> Estimates:
     return _divergence(context, kl)
@@ -175,6 +184,7 @@ def kl_to_reference(context: EvaluationContext) -> Estimates:
     target=BETWEEN,
     min_references=1,
     parts=COMPARED,
+    bounds=(0.0, math.log(2)),
 )
 def js_to_reference(context: EvaluationContext) -> Estimates:
     return _divergence(context, js)
@@ -199,17 +209,20 @@ def _divergence(context: EvaluationContext, divergence: Callable[[Floats, Floats
     about="accuracy of a newly fitted linear head on the last layer's input, forget minus test, in points",
     needs=("probe",),
     source="arXiv:2604.08271",
+    bounds=POINTS,
 )
 def probe_excess(context: EvaluationContext) -> Estimate:
     held_out, weights = context.matched_held_out("test")
     correct = 100.0 * context.model.columns["probe"]
-    on_forget, on_test = correct[context.rows("forget")], correct[held_out]
+    images = len(context.rows("forget")), len(held_out)
+    on_forget, on_test = np.append(correct[context.rows("forget")], PERCENT), np.append(correct[held_out], PERCENT)
+    weights = with_edges(weights)
 
     def statistic(forget: Ints, test: Ints) -> Floats:
         unseen = (on_test * weights)[test].sum(-1) / weights[test].sum(-1)
         return np.asarray(on_forget[forget].mean(-1) - unseen)[None]
 
-    return context.bootstrap(statistic, len(on_forget), len(on_test))[0]
+    return context.bootstrap(statistic, *images, bounds=POINTS, edges=True)[0]
 
 
 @register_measure(
@@ -221,6 +234,7 @@ def probe_excess(context: EvaluationContext) -> Estimate:
     needs=("residual",),
     source="arXiv:2601.22359",
     parts=tuple(f"{tau:g}" for tau in TAUS),
+    bounds=POSITIVE,
 )
 def residual(context: EvaluationContext) -> Estimates:
     forget = context.rows("forget")
@@ -229,11 +243,16 @@ def residual(context: EvaluationContext) -> Estimates:
     if not references.sum(axis=0).all():
         raise InsufficientData("needs retrained models that classify some of the perturbed forget images correctly; these classify none")
 
+    # the edges: an image that only the model classifies correctly however it is perturbed, and one that only the references do
+    every, none = np.full((1, len(TAUS)), float(max(model.max(), references.max()))), np.zeros((1, len(TAUS)))
+    model, references = np.concatenate([model, every, none]), np.concatenate([references, none, every])
+
     def statistic(index: Ints) -> Floats:
         baseline = references[index].mean(-2)
         return np.moveaxis(model[index].mean(-2) / np.maximum(baseline, 1e-9), -1, 0)
 
-    return dict(zip((f"{tau:g}" for tau in TAUS), context.bootstrap(statistic, len(forget)), strict=True))
+    estimates = context.bootstrap(statistic, len(forget), bounds=POSITIVE, edges=True)
+    return dict(zip((f"{tau:g}" for tau in TAUS), estimates, strict=True))
 
 
 @register_measure(
@@ -245,6 +264,7 @@ def residual(context: EvaluationContext) -> Estimates:
     interval=uncertainty.SEEDS,
     source="arXiv:2010.15327",
     parts=COMPARED,
+    bounds=(-math.inf, 1.0),
 )
 def cka(context: EvaluationContext) -> Estimates:
     def similarity(rows: Ints) -> Estimate:
@@ -277,13 +297,24 @@ def relearn_steps(forget_accuracies: Sequence[float] | Floats, original: float) 
     id="relearn",
     about="optimizer steps of fine-tuning on forget until forget accuracy is within one point of the original's",
     needs=("relearn", "original"),
-    interval="",
+    interval=uncertainty.CURVE,
+    bounds=POSITIVE,
 )
 def relearn(context: EvaluationContext) -> Estimate:
+    """The interval is over images: from the first step at which the accuracy may be within a point of the original's, to the first at
+    which it must be, by the interval of that difference (see `paired_ends`); at most the number of steps that were taken. The order of
+    the batches is that of one run, so a second run may differ by more."""
     assert context.original
     forget = context.rows("forget")
-    accuracies = 100 * context.model.columns["relearn"][forget].mean(axis=0)
-    return Estimate(float(relearn_steps(accuracies, float(context.original.percent_correct[forget].mean()))))
+    right_FS, original_F = context.model.columns["relearn"][forget] > 0, context.original.correct[forget]
+    steps = relearn_steps(100 * right_FS.mean(axis=0), 100 * float(original_F.mean()))
+    if not context.resample:
+        return Estimate(float(steps))
+    low, high = uncertainty.paired_ends(
+        (right_FS & ~original_F[:, None]).sum(axis=0), (~right_FS & original_F[:, None]).sum(axis=0), len(forget)
+    )
+    first, last = (int((end >= -0.01).argmax()) if (end >= -0.01).any() else right_FS.shape[1] - 1 for end in (high, low))
+    return Estimate(float(steps), float(first), float(last), uncertainty.CURVE)
 
 
 def _cost(context: EvaluationContext, value: Callable[[Cost], float | None]) -> Estimate:

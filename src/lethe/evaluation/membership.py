@@ -10,15 +10,16 @@ import numpy as np
 
 from lethe._util.errors import InsufficientData
 from lethe.data.shadow_splits import replacements
-from lethe.evaluation import attacks
+from lethe.evaluation import attacks, uncertainty
 from lethe.evaluation.context import Estimates, EvaluationContext
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Floats, Ints, LogitsTable
 from lethe.evaluation.registry import CHANCE, HELD_OUT, register_measure
-from lethe.evaluation.uncertainty import Estimate
+from lethe.evaluation.roc import PARTS as ROC_PARTS
+from lethe.evaluation.roc import RATES, PopulationRoc, Roc, WeightedRoc
+from lethe.evaluation.uncertainty import FRACTION, PERCENT, Estimate
 
-ROC_PARTS = ("auc", *(f"tpr_at_{100 * rate:g}" for rate in attacks.RATES))
-# Chance levels of those parts of ulira that have an interval; a part without one can't be compared with chance
-CHANCE_LEVELS = {"ulira.balanced_accuracy": 50.0, "ulira.auc": 0.5}
+# What the parts of ulira are at chance level
+CHANCE_LEVELS = {"ulira.balanced_accuracy": 50.0, "ulira.auc": 0.5} | {f"ulira.tpr_at_{100 * rate:g}": rate for rate in RATES}
 
 
 @register_measure(
@@ -26,18 +27,21 @@ CHANCE_LEVELS = {"ulira.balanced_accuracy": 50.0, "ulira.auc": 0.5}
     about="accuracy in percent of a logistic regression on the loss that separates forget from an equal-sized sample of test",
     target=50,
     source="NeurIPS 2023 unlearning competition, starting kit",
+    bounds=PERCENT,
 )
 def mia_loss(context: EvaluationContext) -> Estimate:
     held_out, weights = context.matched_held_out("test")
     forget, drawn = attacks.equal_sized(len(context.rows("forget")), weights)
     loss = context.model.loss
     correct, rounds = attacks.by_loss(loss[context.rows("forget")[forget]], loss[held_out[drawn]])
+    asked = rounds > 0
+    images = int(asked.sum())
+    correct, rounds = np.append(correct[asked], [0.0, 1.0]), np.append(rounds[asked], [1.0, 1.0])
 
     def statistic(index: Ints) -> Floats:
-        times = rounds[index].sum(-1)
-        return np.asarray(100 * correct[index].sum(-1) / np.where(times, times, 1))[None]
+        return np.asarray(100 * correct[index].sum(-1) / rounds[index].sum(-1))[None]
 
-    return context.bootstrap(statistic, len(correct))[0]
+    return context.bootstrap(statistic, images, bounds=PERCENT, edges=True)[0]
 
 
 def svc_non_members(context: EvaluationContext, *tables: LogitsTable) -> list[Floats]:
@@ -58,23 +62,27 @@ def svc_non_members(context: EvaluationContext, *tables: LogitsTable) -> list[Fl
     id="mia.svc",
     about="percent of forget that an RBF SVC on p_y, trained on retain against test, classifies as non-members (MIA-efficacy)",
     source="arXiv:2310.12508",
+    interval=uncertainty.SHARE,
+    bounds=PERCENT,
 )
 def mia_svc(context: EvaluationContext) -> Estimate:
-    return context.mean(svc_non_members(context, context.model, *context.references)[0])  # also caches the references' values, needed next
+    """The interval is that of the attack as it was trained: over forget images."""
+    own, *_ = svc_non_members(context, context.model, *context.references)  # also caches the references' values, needed next
+    return context.mean(own, PERCENT)
 
 
 @register_measure(
     id="mia.over",
     about="AUC of *the loss is higher on forget than on test*; above the reference's interval it shows over-forgetting",
+    bounds=FRACTION,
 )
 def mia_over(context: EvaluationContext) -> Estimate:
     held_out, weights = context.matched_held_out("test")
     loss = context.model.loss
-    roc = attacks.Roc(loss[context.rows("forget")], loss[held_out], weights)
-    return context.bootstrap(lambda *drawn: roc(*drawn)[:1], *roc.sizes)[0]
+    return Roc(loss[context.rows("forget")], loss[held_out], weights).estimates(context.bootstrap)["auc"]
 
 
-def rmia_roc(context: EvaluationContext, gamma: float) -> attacks.Roc:
+def rmia_roc(context: EvaluationContext, gamma: float) -> PopulationRoc:
     """Compute the ROC curve of the offline RMIA attack, forget against test.
 
     The population z is a random half of validation, always the same one.
@@ -91,9 +99,9 @@ def rmia_roc(context: EvaluationContext, gamma: float) -> attacks.Roc:
     """
     validation = context.rows("validation")
     population = np.sort(np.random.default_rng(0).permutation(validation)[: max(1, len(validation) // 2)])
-    scores = attacks.rmia(context.model.log_p, np.stack([reference.log_p for reference in context.references]), population, gamma)
+    ratios = attacks.ahead(context.model.log_p, np.stack([reference.log_p for reference in context.references]))
     held_out, weights = context.matched_held_out("test")
-    return attacks.Roc(scores[context.rows("forget")], scores[held_out], weights)
+    return PopulationRoc(ratios[context.rows("forget")], ratios[held_out], ratios[population] + np.log(gamma), weights)
 
 
 def rmia(context: EvaluationContext, gamma: float) -> Estimates:
@@ -104,13 +112,23 @@ def rmia(context: EvaluationContext, gamma: float) -> Estimates:
         gamma: threshold of the likelihood ratio.
 
     Returns:
-        `auc`, `tpr_at_1` and `tpr_at_0.1` (true-positive rates, 0 to 1, at 1 % and 0.1 % FPR), with bootstrap intervals over images.
+        `auc`, `tpr_at_1` and `tpr_at_0.1` (true-positive rates, 0 to 1, at 1 % and 0.1 % FPR), with intervals over images and over the
+        choice of the population.
 
     Raises:
         InsufficientData: forget, validation or test is empty.
     """
     roc = rmia_roc(context, gamma)
-    return dict(zip(ROC_PARTS, context.bootstrap(roc, *roc.sizes), strict=True))
+    forget, held_out = (np.arange(size) for size in roc.sizes[:2])
+
+    def by_population(drawn_Z: Ints) -> Floats:
+        every_F, every_T = (np.broadcast_to(images, (*drawn_Z.shape[:-1], len(images))) for images in (forget, held_out))
+        return roc(every_F, every_T, drawn_Z)[1:]
+
+    chosen = context.bootstrap(by_population, roc.sizes[2])
+    rates = zip(ROC_PARTS[1:], chosen, strict=True)
+    estimates = roc.estimates(context.bootstrap)
+    return estimates | {part: estimates[part].containing(*other.ends()) for part, other in rates if estimates[part].low is not None}
 
 
 for _gamma in (1, 2):
@@ -121,6 +139,7 @@ for _gamma in (1, 2):
         min_references=8,
         source="arXiv:2312.03262",
         parts=ROC_PARTS,
+        bounds=FRACTION,
     )(partial(rmia, gamma=float(_gamma)))
 
 
@@ -133,13 +152,15 @@ for _gamma in (1, 2):
     needs=("original",),
     source="arXiv:2506.06112",
     parts=("mean", "below_half"),
+    bounds=FRACTION,
 )
 def iam(context: EvaluationContext) -> Estimates:
     assert context.original
     references = np.stack([reference.log_p for reference in context.references])
     forget = context.rows("forget")
     completeness = attacks.iam(context.model.log_p[forget], references[:, forget], context.original.log_p[forget])
-    return {"mean": context.mean(completeness), "below_half": context.mean((completeness < 0.5).astype(np.float64))}
+    below = (completeness < 0.5).astype(np.float64)
+    return {"mean": context.mean(completeness, FRACTION, edges=True), "below_half": context.mean(below, FRACTION)}
 
 
 @register_measure(
@@ -149,32 +170,37 @@ def iam(context: EvaluationContext) -> Estimates:
     min_references=64,
     needs=("shadows",),
     source="arXiv:2403.01218",
+    interval=uncertainty.MODELS,
     parts=("balanced_accuracy", *ROC_PARTS),
+    bounds={"balanced_accuracy": PERCENT} | dict.fromkeys(ROC_PARTS, FRACTION),
 )
 def ulira(context: EvaluationContext) -> Estimates:
-    """Intervals are over images, from the contribution of each: its own hits, and its placements among the others' scores (DeLong 1988)."""
+    """Intervals are over images and over shadow models: both are resampled, and a pair of them counts as often as its model was drawn times
+    as often as its image was (Owen 2007, the pigeonhole bootstrap, which is never too narrow for two crossed samples)."""
     phi_NK, role_NK = (context.model.columns[name] for name in SHADOWS)
     pool = role_NK.any(axis=1)
     phi_KN, role_KN = phi_NK[pool].T.astype(np.float64), role_NK[pool].T
-    (forgotten, of_forgotten), (unseen, of_unseen) = attacks.ulira(phi_KN, role_KN == FORGOT, role_KN == NEVER_SAW)
-    number = phi_KN.shape[1]
+    forgotten, unseen = attacks.ulira(phi_KN, role_KN == FORGOT, role_KN == NEVER_SAW)
+    models, images = phi_KN.shape
+    roc = WeightedRoc(forgotten.ratios, unseen.ratios)
 
-    def per_image(by_forgotten: Floats, by_unseen: Floats) -> Floats:
-        """Combine both groups into values [N] per image; their mean is the sum of the two groups' means."""
-        parts = ((of_forgotten, by_forgotten), (of_unseen, by_unseen))
-        return np.asarray(sum(np.bincount(images, values, number) * number / len(values) for images, values in parts))
+    def statistic(drawn_models: Ints, drawn_images: Ints) -> Floats:
+        by_model, by_image = np.bincount(drawn_models, minlength=models), np.bincount(drawn_images, minlength=images)
+        weights = [(by_model[pairs.models] * by_image[pairs.images]).astype(np.float64) for pairs in (forgotten, unseen)]
+        right = [forgotten.ratios > 0, unseen.ratios <= 0]
+        hits = [float((hit * weight).sum() / weight.sum()) for hit, weight in zip(right, weights, strict=True)]
+        return np.array([50 * sum(hits), *roc(*weights)])
 
-    auc, *rates = (float(value) for value in attacks.Roc(forgotten, unseen).point())
-    below, above = _placements(forgotten, unseen), 1 - _placements(unseen, forgotten)
-    correct = per_image((forgotten > 0).astype(np.float64), (unseen <= 0).astype(np.float64)) / 2
-    results = {"balanced_accuracy": context.mean(100 * correct), "auc": context.mean(per_image(below, above) - auc)}
-    return results | {part: Estimate(rate) for part, rate in zip(ROC_PARTS[1:], rates, strict=True)}
+    def several(*drawn: Ints) -> Floats:
+        if drawn[0].ndim == 1:
+            return statistic(*drawn)
+        return np.stack([statistic(*one) for one in zip(*drawn, strict=True)], axis=-1)
 
-
-def _placements(scores: Floats, others: Floats) -> Floats:
-    """For each score, the share of `others` below it; ties count half."""
-    ordered = np.sort(others)
-    return np.asarray((np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / 2 / len(others))
+    estimates = context.bootstrap(several, models, images)
+    return {
+        part: estimate if estimate.low is None else replace(estimate, interval=uncertainty.MODELS)
+        for part, estimate in zip(("balanced_accuracy", *ROC_PARTS), estimates, strict=True)
+    }
 
 
 @register_measure(
@@ -183,6 +209,7 @@ def _placements(scores: Floats, others: Floats) -> Floats:
     target=0,
     needs=("swapped",),
     source="arXiv:2404.11577",
+    bounds=FRACTION,
 )
 def swap(context: EvaluationContext) -> Estimate:
     second = replace(context.model, logits=context.model.columns[SWAPPED], columns={})
@@ -191,7 +218,13 @@ def swap(context: EvaluationContext) -> Estimate:
         raise InsufficientData(f"needs two requests of equal size, at least 4 images; they have {len(parts[0])} and {len(parts[1])}")
     (first_F, first_G), (second_F, second_G) = ([_signals(table, rows) for rows in parts] for table in (context.model, second))
     forget, other = attacks.swap(first_F, first_G, second_F, second_G)
-    return context.bootstrap(lambda f, o: (np.abs(forget[f].mean(-1) - other[o].mean(-1)) / 2)[None], len(forget), len(other))[0]
+    images = len(forget), len(other)
+    forget, other = (np.append(each, (-1.0, 1.0)) for each in (forget, other))
+
+    def gap(index_F: Ints, index_G: Ints) -> Floats:
+        return np.asarray(forget[index_F].mean(-1) - other[index_G].mean(-1))[None]
+
+    return context.of_gaps(gap, lambda each: each[0] / 2, 0.5, *images, bounds=FRACTION)
 
 
 def _signals(table: LogitsTable, rows: Ints) -> Floats:

@@ -10,11 +10,12 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 DELTA = 1e-5
+SMALLEST_SHARE = 1e-5  # of the reference group in a bin of KLOM
 LARGEST = 50.0  # epsilon of two groups that can be separated without error
 BIN = 0.5  # width of epsilon's bins in the forgetting quality
 
 
-def klom(unlearned_KF: Floats, retrained_MF: Floats, bins: int = 20, floor_: float = 1e-5) -> Floats:
+def klom(unlearned_KF: Floats, retrained_MF: Floats, bins: int = 20, floor_: float = SMALLEST_SHARE) -> Floats:
     """KLOM, KL divergence of margins: Georgiev et al., arXiv:2410.23232, section 3.
 
     KL(unlearned || retrained) between histograms of phi on equal bins over the joint range, the last bin closed. Swap the arguments for

@@ -7,7 +7,7 @@
 A measure of another package is found by an entry point in the group `lethe.measures`, or named by the key `run.measures` as
 `package.module:function`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from lethe._util.errors import InsufficientData, UserError
 from lethe.evaluation import uncertainty
 from lethe.evaluation.context import Estimates, EvaluationContext
 from lethe.evaluation.logits_table import SHADOWS, SWAPPED
-from lethe.evaluation.uncertainty import Estimate
+from lethe.evaluation.uncertainty import Estimate, Range
 
 ENTRY_POINTS = "lethe.measures"
 TIERS = {0: 0, 1: 1, 2: 8, 3: 64}  # tier -> fewest retrained models (and unlearned ones, for measures of several)
@@ -78,6 +78,7 @@ class Measure:
         parts: all parts that it may return; empty for a single number.
         interval: what its confidence interval is taken over; "" for none.
         source: the paper.
+        bounds: smallest and largest possible value, one pair or one for each part: no interval reaches beyond.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Measure:
     parts: tuple[str, ...] = ()
     interval: str = uncertainty.EXAMPLES
     source: str = ""
+    bounds: Range | Mapping[str, Range] = uncertainty.UNBOUNDED
 
     @property
     def tier(self) -> int:
@@ -108,6 +110,10 @@ class Measure:
     def part_id(self, part: str) -> str:
         """The id of one part; the measure's own id for the part ""."""
         return f"{self.id}.{part}" if part else self.id
+
+    def bounds_of(self, part: str) -> Range:
+        """Smallest and largest possible value of a part."""
+        return self.bounds.get(part, uncertainty.UNBOUNDED) if isinstance(self.bounds, Mapping) else self.bounds
 
     def missing(self, context: EvaluationContext) -> str:
         """Describe what the measure needs and the context lacks; "" if nothing is missing."""
@@ -136,7 +142,8 @@ class Measure:
             result = self.function(context)
         except InsufficientData as error:
             return str(error)
-        return result if isinstance(result, dict) else {"": result}
+        parts = result if isinstance(result, dict) else {"": result}
+        return {part: estimate.within(self.bounds_of(part)) for part, estimate in parts.items()}
 
 
 _REGISTERED: dict[str, Measure] = {}
@@ -152,6 +159,7 @@ def register_measure(
     parts: tuple[str, ...] = (),
     interval: str = uncertainty.EXAMPLES,
     source: str = "",
+    bounds: Range | Mapping[str, Range] = uncertainty.UNBOUNDED,
 ) -> Callable[[Function], Function]:
     """Declare the decorated function as a measure: score files, MLflow, the report and the card then include it.
 
@@ -168,6 +176,7 @@ def register_measure(
         parts: all parts that it may return; empty for a single number.
         interval: what its confidence interval is taken over; "" for none.
         source: the paper.
+        bounds: smallest and largest possible value, one pair or one for each part: no interval reaches beyond.
 
     Returns:
         A decorator that returns the function unchanged, so one function can be registered several times (with functools.partial).
@@ -180,7 +189,7 @@ def register_measure(
         raise UserError(f"measure {id}: needs names {', '.join(unknown)}; it takes {', '.join((*NEEDS, 'unlearned'))}")
 
     def register(function: Function) -> Function:
-        measure = Measure(id, about, target, function, min_references, needs, parts, interval, source)
+        measure = Measure(id, about, target, function, min_references, needs, parts, interval, source, bounds)
         taken = _REGISTERED.get(id)
         if taken and _where(taken.function) != _where(function):
             raise UserError(f"measure {id} is registered twice: by {_where(taken.function)} and by {_where(function)}")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from lethe._util.files import digest, short
 from lethe.evaluation import catalogue, uncertainty
 from lethe.evaluation.score import DIGITS, MeasureResult, Score, SeedScore, rounded
-from lethe.evaluation.uncertainty import Estimate
+from lethe.evaluation.uncertainty import POINTS, Estimate
 
 KEY = "seeds"  # of the metadata: seed -> short hash of its weights, as JSON
 
@@ -78,16 +78,16 @@ def aggregate(each: Mapping[int, Score], retrained: Mapping[int, Mapping[str, fl
         measures,
         first.tier,
         first.references,
-        {split: rounded(uncertainty.over_seeds([one[split] for one in distances.values()])) for split in paired},
+        {split: rounded(uncertainty.over_seeds([one[split] for one in distances.values()], POINTS)) for split in paired},
         {seed: SeedScore(score.accuracy, score.over_forgetting, distances.get(seed, {})) for seed, score in each.items()},
     )
 
 
 def half_width(estimate: Estimate | None) -> float | None:
-    """Half the width of an interval over seeds; None for any other."""
+    """Half the width of Student's t interval over seeds, before it is cut off at the range of the measure; None for any other interval."""
     if estimate is None or estimate.low is None or estimate.high is None or estimate.interval != uncertainty.SEEDS:
         return None
-    return (estimate.high - estimate.low) / 2
+    return max(estimate.high - estimate.value, estimate.value - estimate.low)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -83,9 +83,9 @@ def markdown_neighbours(differences: Sequence[Difference]) -> str:
     many = f"n = {numbers[0]} seeds" if len(numbers) == 1 else f"n = {numbers[0]} to {numbers[-1]} seeds"
     head = (
         f"**Is the difference more than noise?** Tested for each pair of neighbours in the table: forget and test accuracy, paired by seed "
-        f"({many}; Student's paired t-test, two-sided), Holm's correction for the {len(differences)} tests of this table. The answer is "
-        f"yes if the corrected p is below {1 - uncertainty.CONFIDENCE:.2g}. ±: half the 95 % interval (Student's t over seeds) of that "
-        "difference alone."
+        f"({many}; Student's paired t-test, two-sided; the sign test where all differences are equal), Holm's correction for the "
+        f"{len(differences)} tests of this table. The answer is yes if the corrected p is below {1 - uncertainty.CONFIDENCE:.2g}. "
+        "±: half the 95 % interval (Student's t over seeds) of that difference alone."
     )
     rows = [["first minus second", "accuracy", "n", "points", "p", "corrected p", ""], ["---", "---", *["---:"] * 4, "---"]]
     for one in differences:

@@ -12,9 +12,9 @@ READING = 1
 # The draw into retain, forget, validation and test (a change of pixels is `sources.EDITION`)
 SPLITS = 1
 # From logits tables to scores
-MEASURES = 2
+MEASURES = 3
 # From scores to the report's tables, figures and words
-REPORT = 1
+REPORT = 2
 # Objectives, pruning, spaces of a search
 SEARCH = 2
 

@@ -17,7 +17,8 @@ from lethe._util.errors import InsufficientData
 from lethe.evaluation import attacks
 from lethe.evaluation import model_distributions as distributions
 from lethe.evaluation import representations as features
-from lethe.evaluation.attacks import RATES, Floats, Roc
+from lethe.evaluation.attacks import Floats
+from lethe.evaluation.roc import RATES, Roc
 
 M1, M2, S = 1.6, 0.7, 1.3
 D = (M1 - M2) / S
@@ -162,7 +163,7 @@ def test_iam_by_hand() -> None:
 def split_ulira(forgotten: Floats, unseen: Floats) -> tuple[Floats, Floats]:
     phi = np.concatenate([forgotten, unseen])
     mask = np.repeat([True, False], [len(forgotten), len(unseen)])[:, None] & np.ones(phi.shape, bool)
-    (positive, _), (negative, _) = attacks.ulira(phi, mask, ~mask)
+    positive, negative = (pairs.ratios for pairs in attacks.ulira(phi, mask, ~mask))
     return positive, negative
 
 
@@ -185,7 +186,8 @@ def test_ulira_by_hand() -> None:
     phi = generator.normal(0, 1, (7, 4))
     forgotten = np.array([1, 1, 1, 0, 0, 0, 0], bool)[:, None] & np.ones((7, 4), bool)
     unseen = np.array([0, 0, 0, 0, 1, 1, 1], bool)[:, None] & np.ones((7, 4), bool)  # the fourth retained it
-    (positive, images), (negative, _) = attacks.ulira(phi, forgotten, unseen)
+    first, second = attacks.ulira(phi, forgotten, unseen)
+    positive, images, negative = first.ratios, first.images, second.ratios
     assert images.tolist() == [0, 1, 2, 3] * 3
     groups = {"in": [phi[[1, 2]], phi[[5, 6]]], "out": [phi[[1, 2]], phi[[4, 6]]]}
     for kind, attacked, found in (("in", phi[0], positive[:4]), ("out", phi[5], negative[4:8])):

@@ -16,7 +16,7 @@ from lethe.evaluation.catalogue import all_measures, measure_model, measure_refe
 from lethe.evaluation.context import Cost, EvaluationContext
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.registry import Measure, register_measure
-from lethe.evaluation.uncertainty import EXAMPLES, Estimate
+from lethe.evaluation.uncertainty import EXAMPLES, SHARE, Estimate
 from lethe.testing import MeasureContract
 from lethe.testing.contexts import LEAK, context, of_others
 from lethe.testing.tables import SIZES, bank, drawn, lower_tiers, of_phi
@@ -48,7 +48,7 @@ MOVED: dict[str, dict[str, int]] = {
     "cka": {"forget": -1, "test": -1},
     "iam": {"mean": -1, "below_half": 1},
     "relearn": {"": -1},
-    "klom": {"forget": 1, "forget.p95": 1, "reversed.forget": 1},
+    "klom": {"forget": 1, "reversed.forget": 1},
     "epsilon": {"mean": 1},
     "neurips": {"": -1},
     "ulira": {"balanced_accuracy": 1, "auc": 1},
@@ -271,7 +271,9 @@ def test_too_few_images_are_said_and_not_scored() -> None:
     assert found["mia.over"] == found["mia.svc"] == found["tow"] == "needs test images; the split is empty"
     assert value(found, "distance.validation") == 0 and "accuracy.test" not in found
     one = measure_model(EvaluationContext(of_phi(np.zeros(43), sizes=(20, 1, 11, 11))))
-    assert one["accuracy.forget"] == Estimate(100.0 if value(one, "accuracy.forget") else 0.0)
+    forget = one["accuracy.forget"]
+    assert isinstance(forget, Estimate) and (forget.value, forget.high, forget.interval) == (100.0, 100.0, SHARE)
+    assert forget.low == pytest.approx(2.5)
     assert "accuracy.validation" in one
 
 
@@ -282,7 +284,7 @@ def test_what_the_references_score_one_and_several() -> None:
     single = measure_references(EvaluationContext(drawn(1, LEAK), [drawn(100)], drawn(50, LEAK)))
     alone = measure_model(EvaluationContext(drawn(100)))
     assert single["mia.svc"] == alone["mia.svc"] and single["accuracy.forget"] == alone["accuracy.forget"]
-    assert single["accuracy.forget"].interval == EXAMPLES
+    assert (single["accuracy.forget"].interval, single["mia.over"].interval) == (SHARE, EXAMPLES)
     assert not [id_ for id_ in single if id_.startswith(("kl", "iam", "rmia", "distance"))]
     several = measure_references(context(LEAK))
     values = [100 * np.mean(table.correct[table.rows("forget")]) for table in bank(6)]

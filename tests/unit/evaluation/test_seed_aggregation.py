@@ -65,9 +65,13 @@ def test_distances_are_paired_by_seed(values: list[float], theirs: list[float]) 
     each = {k: replace(one, accuracy={"forget": value}) for k, value in enumerate(values)}
     found = seeds.aggregate(each, {k: {"forget": theirs[k]} for k in each})
     apart = np.array(values) - theirs[: len(values)]
-    half = stats.sem(apart) * stats.t.ppf(0.975, len(apart) - 1)
+    # at most as far as a difference of two percentages can be
+    half = min(stats.sem(apart) * stats.t.ppf(0.975, len(apart) - 1), 100 + abs(apart.mean()))
     assert found.distance["forget"].value == pytest.approx(apart.mean(), abs=1e-5)
-    assert seeds.half_width(found.distance["forget"]) == pytest.approx(half, abs=1e-4)
+    if np.ptp(apart) > 1e-6:
+        assert seeds.half_width(found.distance["forget"]) == pytest.approx(half, abs=1e-4)
+    else:  # rounded, they are all equal: nothing is known of their spread
+        assert seeds.half_width(found.distance["forget"]) in (None, pytest.approx(half, abs=1e-4))
     assert found.measures["rmia"].to_json() == {"missing": "needs more"}
     shifted = {k: {"forget": theirs[k] + 5} for k in each}
     moved = seeds.aggregate({k: replace(one, accuracy={"forget": v + 5}) for k, v in enumerate(values)}, shifted)

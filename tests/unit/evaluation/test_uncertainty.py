@@ -38,7 +38,8 @@ def test_students_t_over_seeds_by_hand() -> None:
     assert (found.value, found.interval, found.models) == (3.0, SEEDS, 3)
     assert (found.low, found.high) == (pytest.approx(3 - half, rel=1e-6), pytest.approx(3 + half, rel=1e-6))
     assert over_seeds([2.0]) == Estimate(2.0)
-    assert over_seeds([2.0, 2.0]).ends() == (2.0, 2.0)
+    assert over_seeds([2.0, 2.0]) == Estimate(2.0, models=2)  # of whose spread nothing is known
+    assert over_seeds([99.0, 99.8], (0.0, 100.0)).ends() == (pytest.approx(99.4 - 12.7062 * 0.4, rel=1e-4), 100.0)
 
 
 def test_a_paired_test_sees_what_seeds_share() -> None:
@@ -48,7 +49,9 @@ def test_a_paired_test_sees_what_seeds_share() -> None:
     assert paired(list(ours), list(theirs)) == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
     assert paired(list(ours), list(theirs)) < 0.01 < stats.ttest_ind(ours, theirs).pvalue
     assert paired([1.0, 2.0], [1.0, 2.0]) == 1.0
-    assert paired([1.0, 2.0], [2.0, 3.0]) == 0.0
+    assert paired([1.0, 2.0], [2.0, 3.0]) == 0.5  # all that is known of the spread is that both have one sign
+    assert paired([1.0] * 8, [2.0] * 8) == 2**-7
+    assert paired([98.1, 97.3], [97.4, 96.6]) == 0.5  # equal differences but for their last bits
     with pytest.raises(ValueError, match="at least 2 seeds, not 1"):
         paired([1.0], [2.0])
 

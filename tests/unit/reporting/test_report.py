@@ -181,7 +181,7 @@ def test_several_seeds_are_means_with_intervals_and_neighbours_are_tested(home, 
     assert [(r["first"], r["second"], r["split"]) for r in tested] == [(*pair, split) for pair in pairs for split in ("forget", "test")]
     assert [r["more_than_noise"] for r in tested] == ["True"] + ["False"] * 5
     assert float(tested[0]["adjusted"]) == pytest.approx(6 * float(tested[0]["p"]), rel=1e-2)
-    assert "n = 3 seeds; Student's paired t-test, two-sided), Holm's correction for the 6 tests of this table" in page
+    assert "two-sided; the sign test where all differences are equal), Holm's correction for the 6 tests of this table" in page
     assert "| Model 1, Model 2 | forget | 3 | +4.90 ± 0.25 | below 0.001 |" in page and "**more than noise**" in page
     assert "table_8_neighbours.csv" not in made  # there is one run of each
     assert "Model 1 (seeds 0 to 2), Model 2 (seeds 0 to 2)" in page and "each of one run" not in page
