@@ -173,12 +173,34 @@ def foreign(spec: str, base: Path, downloads: Path) -> tuple[dict[str, Tensor], 
     path = _fetched(spec, downloads) if "://" in spec else base / Path(spec).expanduser()
     if not path.is_file():
         raise UserError(f"{spec} is not a file; it takes a .pth or .safetensors file, or <URL>#sha256=<sum>")
+    try:
+        return _state_dict(path, spec), digest_file(path)
+    except UserError:
+        if "://" in spec:  # what is mended at its address must be downloaded again
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _state_dict(path: Path, spec: str) -> dict[str, Tensor]:
     tree = load(path)[0] if path.suffix == ".safetensors" else _unpickled(path, spec)
     for _ in WRAPPERS:
         tree = next((tree[name] for name in WRAPPERS if isinstance(tree, dict) and isinstance(tree.get(name), dict)), tree)
     if not isinstance(tree, dict) or not tree or not all(isinstance(value, Tensor) for value in tree.values()):
         raise UserError(f"{spec} holds no state dict (a mapping from names to tensors){_instead(tree)}")
-    return {name.removeprefix("module."): value for name, value in tree.items()}, digest_file(path)
+    return {name.removeprefix("module."): value for name, value in tree.items()}
+
+
+def foreign_hash(spec: str, base: Path, downloads: Path) -> str | None:
+    """Return the SHA-256 of a file of other origin, without downloading it; None where there is no file and no sum to go by.
+
+    Args:
+        spec: as `foreign` takes it.
+        base: the folder that a relative file resolves against.
+        downloads: the folder that keeps downloads.
+    """
+    url, _, sum_ = spec.partition("#sha256=") if "://" in spec else ("", "", "")
+    path = _download(url, downloads) if url else base / Path(spec).expanduser()
+    return sum_.lower() or (digest_file(path) if path.is_file() else None)
 
 
 def _unpickled(path: Path, spec: str) -> Any:
@@ -218,7 +240,7 @@ def _fetched(spec: str, downloads: Path) -> Path:
     from torch.hub import download_url_to_file
 
     url, _, sum_ = spec.partition("#sha256=")
-    path = downloads / f"{digest([url])[:12]}-{urlsplit(url).path.rsplit('/', 1)[-1]}"
+    path = _download(url, downloads)
     if not path.exists():
         downloads.mkdir(parents=True, exist_ok=True)
         try:
@@ -232,6 +254,10 @@ def _fetched(spec: str, downloads: Path) -> Path:
         path.unlink()
         raise UserError(f"{url}: its SHA-256 is {actual}, not {sum_}")
     return path
+
+
+def _download(url: str, downloads: Path) -> Path:
+    return downloads / f"{digest([url])[:12]}-{urlsplit(url).path.rsplit('/', 1)[-1]}"
 
 
 def _few(names: list[str]) -> str:

@@ -1,12 +1,13 @@
 """The original and the retrained reference: loaded where they belong to the settings, taken from a given file, or trained."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from lethe._util.errors import UserError
-from lethe._util.files import write_text
+from lethe._util.files import short, write_text
 from lethe._util.log import log
 from lethe.config.loader import STAGE
 from lethe.engine import engine
@@ -18,7 +19,7 @@ from lethe.pipeline.runner import KEYS, metadata, start
 from lethe.workspace import scores
 from lethe.workspace.plan import plan_reference
 from lethe.workspace.prepare import remember
-from lethe.workspace.provenance import mismatch
+from lethe.workspace.provenance import mismatch, unknown
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
@@ -44,12 +45,14 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
         tensors, found = checkpoint.load(path)
         wrong = mismatch(wanted, found)
         if not wrong:
+            if missing := unknown(wanted, found):
+                log(f"{kind}: {path.name} is of an earlier version, which did not record {' and '.join(missing)}; taken as it is")
             return tensors
         if not replace:
-            numbers = _differing_numbers(found.get("recipe", ""), wanted["recipe"]) if "recipe" in wrong else ""
+            differs = " and ".join(_difference(key, wanted, found, STAGE[kind]) for key in wrong)
             raise UserError(
-                f"{path} does not belong to these settings (other {' and '.join(wrong)}{numbers and f': {numbers}'}); give those that it "
-                f"was made with, or {repair_command(STAGE[kind], prepared.config)} makes it again"
+                f"{path} does not belong to these settings ({differs}); give those that it was made with, or "
+                f"{repair_command(STAGE[kind], prepared.config)} makes it again"
             )
     if wanted["provenance"] == "unknown":
         return _take_checkpoint(prepared, kind, wanted)
@@ -79,9 +82,21 @@ def _take_checkpoint(prepared: Prepared, kind: str, wanted: dict[str, str]) -> d
     log(f"{kind}: {spec}, SHA-256 {sha256}, provenance unknown")
     first = Epoch(0, "start", 0, 0.0, metrics=inference.evaluator(prepared.data, MEASURED)(network))
     write_text(layout.epochs(kind), to_csv([epoch_row(first)]))
-    checkpoint.save_model(network.state_dict(), layout.weights(kind), {**wanted, "sha256": sha256})
+    about = {**wanted, "checkpoint": spec.rsplit("/", 1)[-1], "sha256": sha256}
+    checkpoint.save_model(network.state_dict(), layout.weights(kind), about)
     remember(prepared, *KEYS[kind])
     return network.state_dict()
+
+
+def _difference(key: str, wanted: Mapping[str, str], found: Mapping[str, str], stage: str) -> str:
+    """Describe one key of the metadata that is not what is wanted."""
+    was, now = found.get(key, ""), wanted[key]
+    if key == "normalisation":
+        return f"it was made with {was}, not with {now}"
+    if key == "sha256":
+        return f"it was made from another file than {stage}.checkpoint names now: SHA-256 {short(was)}, not {short(now)}"
+    numbers = _differing_numbers(was, now) if key == "recipe" else ""
+    return f"other {key}{numbers and f': {numbers}'}"
 
 
 def _differing_numbers(found: str, wanted: str) -> str:

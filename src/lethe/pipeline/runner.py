@@ -179,12 +179,15 @@ def metadata(prepared: Prepared, planned: PlannedRun, start: str = "") -> dict[s
     if kind not in STAGE:
         known |= {"original": start} | prepared.hashes
         return known | {"recipe": repr(planned.recipe), "seed": str(planned.seed)}
-    known["data"] = prepared.hashes["data"]  # an original depends on the train images, not on the deletion request
+    # an original depends on the train images, not on the deletion request
+    known |= {key: prepared.hashes[key] for key in ("data", "normalisation")}
     if kind == "retrained":
         known["retain"] = prepared.hashes["retain"]
     spec: str | None = getattr(config, STAGE[kind]).checkpoint
     if spec:
-        return known | {"provenance": "unknown", "checkpoint": spec.rsplit("/", 1)[-1]}
+        sha256 = checkpoint.foreign_hash(spec, config.path(Path()), prepared.layout.downloads)
+        name = {"checkpoint": spec.rsplit("/", 1)[-1]} if sha256 is None else {"sha256": sha256}
+        return known | {"provenance": "unknown"} | name
     return known | {"provenance": "trained", "seed": str(planned.seed), "recipe": repr(planned.recipe)}
 
 
@@ -199,7 +202,8 @@ def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Pat
     """
     config, chosen = prepared.config, prepared.compute
     key = [name, recipe, start, prepared.hashes["split"], str(config.run.seed), chosen.precision, chosen.device.type]
-    return prepared.layout.resume / short(digest(key))
+    earlier = prepared.layout.resume / short(digest(key))  # of a version whose key left the normalisation out
+    return earlier if earlier.exists() else prepared.layout.resume / short(digest([*key, prepared.hashes["normalisation"]]))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared
 
 # What a model depends on: an original not on the deletion request, a retrained model on what it retained
-_DEPENDS_ON = {"original": ("data",), "retrained": ("data", "retain")}
+_DEPENDS_ON = {"original": ("data", "normalisation"), "retrained": ("data", "retain", "normalisation")}
 _CACHED_TABLES = 64
 
 
@@ -32,7 +32,7 @@ def available(prepared: Prepared, name: str) -> bool:
     """
     layout = prepared.layout
     if layout.weights(name).exists():
-        keys = _DEPENDS_ON.get(name, ("data", "split"))
+        keys = _DEPENDS_ON.get(name, ("data", "split", "normalisation"))
         return matches(_hashes(prepared, keys), checkpoint.metadata(layout.weights(name)))
     path = layout.logits(name)
     return path.exists() and matches(_hashes(prepared, ["split"]), checkpoint.metadata(path))
@@ -92,7 +92,7 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
         _require(prepared, path, checkpoint.metadata(path), ["split"])
         return _cached(path, name)
     metadata = checkpoint.metadata(weights)
-    _require(prepared, weights, metadata, ["data"] if name in STAGE else ["data", "split"])
+    _require(prepared, weights, metadata, ["data", "normalisation"] if name in STAGE else ["data", "split", "normalisation"])
     wanted = {"model": checkpoint.model_hash(weights), "split": prepared.hashes["split"], "reading": read_model.reading_hash(prepared)}
     wanted |= {key: metadata[key] for key in ("recipe", seed_aggregation.KEY) if key in metadata}
     if path.exists():
@@ -147,6 +147,8 @@ def _require(prepared: Prepared, path: Path, metadata: Mapping[str, str], keys: 
     wrong = mismatch(_hashes(prepared, keys), metadata)
     if "data" in wrong:
         raise UserError(f"{path} was made from other images than {prepared.layout.data} holds")
+    if "normalisation" in wrong:
+        raise UserError(f"{path} was made with {metadata['normalisation']}, not with {prepared.hashes['normalisation']}; give those again")
     if wrong:
         raise UserError(f"{path} was made for other splits than {prepared.layout.splits} holds")
 

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from lethe.recipes import recipe
 
+# What files of earlier versions do not say of themselves: there it is unknown, and no mismatch
+LATER = ("normalisation", "sha256")
+
 
 def mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     """Compare the metadata of a file with what it must say.
@@ -13,11 +16,25 @@ def mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
         found: what it says; other keys do not matter.
 
     Returns:
-        The keys under which it says something else, or nothing.
+        The keys under which it says something else, or nothing. A key in LATER must be there to say something else.
     """
     return [
-        key for key, value in wanted.items() if found.get(key) != value and not (key == "recipe" and recipe.same(value, found.get(key, "")))
+        key
+        for key, value in wanted.items()
+        if found.get(key) != value
+        and not (key == "recipe" and recipe.same(value, found.get(key, "")))
+        and not (key in LATER and key not in found)
     ]
+
+
+def unknown(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """Return the keys of `wanted` on which a file of an earlier version says nothing.
+
+    Args:
+        wanted: what it must say, by key.
+        found: what it says.
+    """
+    return [key for key in LATER if key in wanted and key not in found]
 
 
 def matches(wanted: Mapping[str, str], found: Mapping[str, str]) -> bool:

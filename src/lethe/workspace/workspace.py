@@ -33,11 +33,14 @@ class Prepared:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """Of what an original is trained on (`data`), of all four splits (`split`), of what a retrained model is trained on (`retain`)."""
+        """Of what an original is trained on (`data`), of all four splits (`split`), of what a retrained model is trained on (`retain`); and
+        in words how the pixels reach a model (`normalisation`)."""
+        mean, std = (",".join(map(str, values)) for values in (self.config.data.mean, self.config.data.std))
         return {
             "data": self.images.train_hash(),
             "split": splits.split_hash(self.splits, self.images),
             "retain": splits.retain_hash(self.splits, self.images),
+            "normalisation": f"data.mean {mean} and data.std {std}",
         }
 
     @cached_property

@@ -74,3 +74,29 @@ def test_nothing_is_compared_with_a_reference_that_did_not_learn(project: Projec
     (row,) = project.rows(method="model_1")
     assert row["tags"]["verdict"] == "reference_unfit" and "over_forgetting" not in row["tags"]
     assert not [key for key in row["metrics"] if "distance" in key]
+
+
+def test_what_a_file_was_made_from_is_remembered_by_its_bytes_and_normalisation(project: Project, weights: Weights) -> None:
+    """Another file of the same name, and another data.mean, are refused with the command that makes the model again."""
+    given = {name: project.root / name / "model.pth" for name in ("a", "b", "copy")}
+    for name, path in given.items():
+        path.parent.mkdir()
+        torch.save(weights if name != "b" else model.build("convnet", 10, 8).state_dict(), path)
+    none = ["--method", "model_1", "--methods.model_1.epochs", "0", "--run.evaluate", "false"]
+    for kind, stage in (("original", "pretrain"), ("retrained", "retrain")):
+        made = project.root / "models" / f"{kind}.safetensors"
+        made.unlink()
+        project.ran(stage, f"--{stage}.checkpoint", "a/model.pth")
+        before = made.read_bytes()
+        assert project.ran(stage, f"--{stage}.checkpoint", "copy/model.pth") and made.read_bytes() == before
+        known = checkpoint.metadata(made)
+        assert known["sha256"] == hashlib.sha256(given["a"].read_bytes()).hexdigest()
+        if kind == "original":
+            refused = project.run("unlearn", *none, "--pretrain.checkpoint", "b/model.pth")
+            assert refused.returncode == 2 and made.read_bytes() == before
+            assert "another file than pretrain.checkpoint names now" in refused.stderr and "src/pretrain.py" in refused.stderr
+            refused = project.run("unlearn", *none, "--pretrain.checkpoint", "a/model.pth", "--data.mean", "0,0,0")
+            assert refused.returncode == 2 and made.read_bytes() == before
+            assert "made with data.mean 0.5,0.5,0.5 and data.std 0.5,0.5,0.5, not with data.mean 0.0,0.0,0.0" in refused.stderr
+        project.ran(stage, f"--{stage}.checkpoint", "b/model.pth")
+        assert equal(checkpoint.load(made)[0], torch.load(given["b"]))
