@@ -18,7 +18,7 @@ from lethe.workspace import scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import ORIGINAL, PlannedRun
 from lethe.workspace.prepare import prepare
-from lethe.workspace.provenance import matches
+from lethe.workspace.provenance import matches, unknown
 from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared
 
@@ -85,7 +85,9 @@ def unlearn_seeds(prepared: Prepared, runs: Sequence[PlannedRun]) -> None:
             for _ in map_units(_run, missing, workers=config.run.workers, gpus=config.run.gpus):
                 pass
             hashes = {planned.seed: checkpoint.model_hash(layout.weights(planned.run)) for planned in runs}
-            _copy(layout, runs[0].run, method, metadata(prepared, runs[0], weights) | seed_aggregation.noted(hashes))
+            about = metadata(prepared, runs[0], weights) | seed_aggregation.noted(hashes)
+            if not (layout.epochs(method).exists() and matches(about, _metadata(layout.weights(method)))):
+                _copy(layout, runs[0].run, method, about)
             if config.run.evaluate:
                 scores.scores(prepared, str(method))
         nested_runs.log_seeds(prepared, str(method), parent.reference(), hashes)
@@ -95,9 +97,10 @@ def _is_finished(prepared: Prepared, planned: PlannedRun, start: str) -> bool:
     """Whether the files of a seed exist and belong to these settings. Those of a run of this seed by itself are copied."""
     layout, wanted = prepared.layout, metadata(prepared, planned, start)
     for run in (planned.run, planned.run.all_seeds):
-        if layout.epochs(run).exists() and matches(wanted, _metadata(layout.weights(run))):
+        found = _metadata(layout.weights(run))
+        if layout.epochs(run).exists() and matches(wanted, found):
             if run != planned.run:
-                _copy(layout, run, planned.run, wanted)
+                _copy(layout, run, planned.run, {key: wanted[key] for key in wanted if key not in unknown(wanted, found)})
             return True
     return False
 
