@@ -76,7 +76,10 @@ class ModelSection(Section):
 
 
 class Pretrain(Section):
-    checkpoint: str | None = Field(description="use this .pth or .safetensors file, or <URL>#sha256=<sum>, instead of training")
+    checkpoint: str | None = Field(
+        description="use this .pth or .safetensors file, or <URL>#sha256=<sum>, instead of training; "
+        "with #key=<name>, the state dict under that key of the file"
+    )
     epochs: Epochs = Field(description="epochs of the first phase: one-cycle learning rate, random crop and flip")
     final_epochs: Epochs = Field(description="epochs of the second phase: cosine learning rate, flip only")
     lr: float = Field(gt=0, description="peak of the one-cycle learning rate")

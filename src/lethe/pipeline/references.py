@@ -1,22 +1,26 @@
 """The original and the retrained reference: loaded where they belong to the settings, taken from a given file, or trained."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
+from torch.nn import Module
 
 from lethe._util.errors import UserError
 from lethe._util.files import short, write_text
 from lethe._util.log import log
-from lethe.config.loader import STAGE
+from lethe.config.loader import STAGE, Config
+from lethe.data import sources
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, epoch_row, to_csv
 from lethe.evaluation import inference
-from lethe.models import checkpoint
+from lethe.models import architectures, checkpoint, fitting, foreign
 from lethe.pipeline.runner import KEYS, metadata, start
 from lethe.workspace import scores
+from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan_reference
 from lethe.workspace.prepare import remember
 from lethe.workspace.provenance import mismatch, unknown
@@ -70,15 +74,55 @@ def judge(prepared: Prepared) -> None:
         log(line)
 
 
+def check_given(config: Config, *kinds: str, replace: bool = False) -> None:
+    """Read the checkpoints that are given and not in the workspace yet, before any image is read or file written.
+
+    Args:
+        config: the configuration.
+        *kinds: original, retrained.
+        replace: read them where the workspace has one, too.
+
+    Raises:
+        UserError: a file is missing, holds no weights, or weights of another network.
+    """
+    layout, data = Layout(config.workspace), config.data
+    for kind in kinds:
+        stage = STAGE[kind]
+        spec = getattr(config, stage).checkpoint
+        if spec is None or (layout.weights(kind).exists() and not replace):
+            continue
+        root = config.path(data.root) if data.root else None
+        with _naming(f"{stage}.checkpoint"):
+            tensors, _ = foreign.read(spec, config.path(Path()), layout.downloads)
+        if sources.find(data.source).counts:  # otherwise the images must be read to know the classes
+            counts = sources.class_counts(data.source, root=root, image_size=data.image_size, limit=data.limit, cache=layout.data)
+            network = architectures.build(config.model.architecture, len(counts), 0)
+            with _naming(f"{stage}.checkpoint"):
+                _fit(config, network, tensors, spec, quiet=True)
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Put a key before the message of an error."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+
+
+def _fit(config: Config, network: Module, tensors: dict[str, Tensor], spec: str, *, quiet: bool = False) -> None:
+    normalisation = fitting.fit(network, tensors, spec, quiet=quiet)
+    if normalisation:
+        normalisation.check(config.data.mean, config.data.std, spec, quiet=quiet)
+
+
 def _take_checkpoint(prepared: Prepared, kind: str, wanted: dict[str, str]) -> dict[str, Tensor]:
     """Copy the given checkpoint into the workspace, with an epoch table of one row."""
     config, layout, stage = prepared.config, prepared.layout, STAGE[kind]
     network, spec = prepared.network(config.run.seed), getattr(config, stage).checkpoint
-    try:
-        tensors, sha256 = checkpoint.foreign(spec, config.path(Path()), layout.downloads)
-        checkpoint.fit(network, tensors, spec)
-    except UserError as error:
-        raise UserError(f"{stage}.checkpoint: {error}") from None
+    with _naming(f"{stage}.checkpoint"):
+        tensors, sha256 = foreign.read(spec, config.path(Path()), layout.downloads)
+        _fit(config, network, tensors, spec)
     log(f"{kind}: {spec}, SHA-256 {sha256}, provenance unknown")
     first = Epoch(0, "start", 0, 0.0, metrics=inference.evaluator(prepared.data, MEASURED)(network))
     write_text(layout.epochs(kind), to_csv([epoch_row(first)]))

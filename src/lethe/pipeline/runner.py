@@ -25,7 +25,7 @@ from lethe.engine.progress import Progress
 from lethe.engine.resume import Resume
 from lethe.engine.run_state import State
 from lethe.evaluation import inference
-from lethe.models import checkpoint
+from lethe.models import checkpoint, foreign
 from lethe.pipeline import run_logging
 from lethe.plots import training_curves
 from lethe.tracking.run_log import RunLog
@@ -185,7 +185,7 @@ def metadata(prepared: Prepared, planned: PlannedRun, start: str = "") -> dict[s
         known["retain"] = prepared.hashes["retain"]
     spec: str | None = getattr(config, STAGE[kind]).checkpoint
     if spec:
-        sha256 = checkpoint.foreign_hash(spec, config.path(Path()), prepared.layout.downloads)
+        sha256 = foreign.identity(spec, config.path(Path()), prepared.layout.downloads)
         name = {"checkpoint": spec.rsplit("/", 1)[-1]} if sha256 is None else {"sha256": sha256}
         return known | {"provenance": "unknown"} | name
     return known | {"provenance": "trained", "seed": str(planned.seed), "recipe": repr(planned.recipe)}

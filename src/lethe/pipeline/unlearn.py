@@ -54,6 +54,7 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
     recipes = tuple(dict.fromkeys(planned.recipe for planned in runs))
     for recipe in recipes:
         _check_layers(config, recipe, network)  # before any data is downloaded or written
+    references.check_given(config, "original", *(["retrained"] if config.run.evaluate else []))
     prepared = prepare(config)
     for recipe in recipes:
         check(prepared, recipe)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lethe._util.errors import RunFailed, UserError
 from lethe.models import architectures as model
-from lethe.models import checkpoint
+from lethe.models import checkpoint, fitting, foreign
 from support.project import ROOT
 
 torch.set_num_threads(1)
@@ -33,9 +33,9 @@ def weights() -> Weights:
 
 def taken(spec: object, folder: Path, architecture: str = "convnet", classes: int = 10) -> Weights:
     """What the network holds behind a checkpoint of somebody's."""
-    tensors, sha = checkpoint.foreign(str(spec), folder, folder / "downloads")
+    tensors, sha = foreign.read(str(spec), folder, folder / "downloads")
     network = model.build(architecture, classes, 0)
-    checkpoint.fit(network, tensors, str(spec))
+    fitting.fit(network, tensors, str(spec))
     assert len(sha) == 64
     return network.state_dict()
 
@@ -105,7 +105,7 @@ def test_an_address(ending: str, site: tuple[str, Path], weights: Weights, tmp_p
     refused(f"{url}#sha256={'0' * 64}", tmp_path, url, sum_, "0" * 64)
     assert equal(taken(f"{url}#sha256={sum_}", tmp_path), weights)
     assert equal(taken(f"{url}#sha256={sum_.upper()}", tmp_path), weights)
-    assert checkpoint.foreign(url, tmp_path, tmp_path / "downloads")[1] == sum_
+    assert foreign.read(url, tmp_path, tmp_path / "downloads")[1] == sum_
     file.unlink()
     assert equal(taken(url, tmp_path), weights), "it is kept"
     refused(f"{url}#sha256={'0' * 64}", tmp_path, sum_)
@@ -146,8 +146,8 @@ def test_what_is_no_state_dict(weights: Weights, tmp_path: Path) -> None:
     refused("text.pth", tmp_path, "text.pth is cut short, or was not written by torch.save")
     (tmp_path / "empty.pth").write_bytes(b"")
     refused("empty.pth", tmp_path, "empty.pth is cut short")
-    torch.save({"weights": {"a": torch.zeros(2)}, "epoch": 3}, tmp_path / "named.pth")
-    refused("named.pth", tmp_path, "no state dict", "there is one under the key 'weights'")
+    torch.save({"one": {"a": torch.zeros(2)}, "other": {"a": torch.zeros(2)}}, tmp_path / "named.pth")
+    refused("named.pth", tmp_path, "no state dict", "under each of the keys 'one', 'other': named.pth#key=one takes the first")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
     refused("whole.pth", tmp_path, "whole.pth holds more than weights (a whole model?)", "model.state_dict()")
 
@@ -260,8 +260,8 @@ def test_the_provided_checkpoints_on_the_forget_images(tmp_path: Path) -> None:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
     for file, accuracy in (("weights_resnet18_cifar10.pth", 98.60), ("retrain_weights_resnet18_cifar10.pth", 84.72)):
         network = quick.quicken(model.build("resnet18", 10, 0)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        tensors, _ = checkpoint.foreign(str(SHARED / "checkpoints" / file), tmp_path, tmp_path)
-        checkpoint.fit(network, tensors, file)
+        tensors, _ = foreign.read(str(SHARED / "checkpoints" / file), tmp_path, tmp_path)
+        fitting.fit(network, tensors, file)
         with torch.no_grad():
             logits = torch.cat([network((part.float() / 255 - mean) / std) for part in images.split(500)])
         assert metrics.accuracy(logits, torch.from_numpy(labels[forget])) == pytest.approx(accuracy, abs=0.05)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lethe._util.errors import UserError
-from lethe.models import checkpoint
+from lethe.models import checkpoint, foreign
 from lethe.workspace.provenance import matches, mismatch, unknown
 
 WANTED = {"data": "d", "normalisation": "data.mean 0.5 and data.std 0.5", "sha256": "aa"}
@@ -24,7 +24,7 @@ def test_what_an_earlier_version_did_not_record_is_unknown_and_no_mismatch() -> 
 
 def test_a_given_file_is_known_by_its_bytes(tmp_path: Path) -> None:
     def sha256(spec: str) -> str | None:
-        return checkpoint.foreign_hash(spec, tmp_path, tmp_path / "downloads")
+        return foreign.identity(spec, tmp_path, tmp_path / "downloads")
 
     assert sha256("a.pth") is None
     (tmp_path / "a.pth").write_bytes(b"one")
@@ -40,8 +40,8 @@ def test_a_broken_download_is_fetched_again_when_it_was_mended(tmp_path: Path) -
     served, downloads = tmp_path / "served.pth", tmp_path / "downloads"
     served.write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match="was not written by"):
-        checkpoint.foreign(served.as_uri(), tmp_path, downloads)
+        foreign.read(served.as_uri(), tmp_path, downloads)
     torch.save({"weight": torch.ones(2)}, served)
-    tensors, sha256 = checkpoint.foreign(served.as_uri(), tmp_path, downloads)
+    tensors, sha256 = foreign.read(served.as_uri(), tmp_path, downloads)
     assert torch.equal(tensors["weight"], torch.ones(2))
-    assert sha256 == checkpoint.foreign_hash(served.as_uri(), tmp_path, downloads)
+    assert sha256 == foreign.identity(served.as_uri(), tmp_path, downloads)
