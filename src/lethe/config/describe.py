@@ -1,6 +1,8 @@
 """What a key takes, in words, from its annotation: the one source of --help, docs/keys.md and error messages."""
 
+import csv
 import json
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -31,11 +33,30 @@ def is_list_of_names(info: FieldInfo) -> bool:
 
 def names_of(value: Any) -> Any:
     """Names from a text `a,b`, from one name alone, or from a list; numbers become texts."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+    value = split(value)
     if isinstance(value, list | tuple):
         return tuple(_text(each) for each in value)
     return (_text(value),) if _is_number(value) else value
+
+
+def split(value: Any) -> Any:
+    """Divide a text at its commas: `a,b`, `"a, with a comma",b` or `["a", "b"]`; other values are as they are.
+
+    >>> split("a, b"), split('"tench, Tinca tinca",b'), split('["a", "b"]'), split(3)
+    (('a', 'b'), ('tench, Tinca tinca', 'b'), ('a', 'b'), 3)
+    """
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("[") and value.rstrip().endswith("]"):
+        with suppress(ValueError):
+            return tuple(json.loads(value))
+    parts = next(csv.reader([" ".join(value.splitlines())], skipinitialspace=True), []) if '"' in value else value.split(",")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if "," in text or text.startswith(('"', "[")) else text
 
 
 def _text(value: Any) -> Any:
@@ -53,7 +74,7 @@ def show(value: Any) -> str:
     ('cat,dog', 'null', "''")
     """
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) or "[]"
+        return ",".join(map(_quoted, value)) or "[]"
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value) or "''"
 
 

@@ -15,7 +15,6 @@ from lethe.config.schema import (
     CardSection,
     DataSection,
     Evaluate,
-    Forget,
     ModelSection,
     Pretrain,
     Retrain,
@@ -25,14 +24,16 @@ from lethe.config.schema import (
     Space,
     flatten,
 )
-from lethe.config.source_map import FORGET, Layer, SourceMap, read_yaml
+from lethe.config.source_map import FORGET, REQUEST, Layer, SourceMap, read_yaml
 from lethe.data import sources as data_sources
+from lethe.data.request import KINDS
 from lethe.recipes.from_scratch import from_scratch
 from lethe.recipes.recipe import Recipe
 from lethe.recipes.registry import find_method, is_method
 
 STAGE = {"original": "pretrain", "retrained": "retrain"}  # reference -> its section of params.yaml, and its stage
 OVERLAYS = ("demo",)  # sections of params.yaml that override others in the stage of that name
+REPEATABLE = (f"{FORGET}where",)  # keys that a command line may have several times
 UPON = {"full": ("demo",)}  # overlay -> those below it: python src/demo.py --full
 
 
@@ -69,8 +70,8 @@ class Config:
     @property
     def applied_settings(self) -> Mapping[str, str]:
         """The workspace's settings that this command does not override."""
-        request = any(key.startswith(FORGET) for key in self.given)
-        named = {key for key in self.settings if key in self.given or (request and key.startswith(FORGET))}
+        request = not REQUEST.isdisjoint(self.given)
+        named = {key for key in self.settings if key in self.given or (request and key in REQUEST)}
         return {key: text for key, text in self.settings.items() if key not in named}
 
     @property
@@ -262,10 +263,12 @@ def _parse(argv: Sequence[str]) -> dict[str, str]:
             if following is None:
                 raise UserError(f"{key} has no value (command line); it takes --{key} <value>")
             value = following
-        if key in typed:
+        if key in typed and key in REPEATABLE:
+            value = f"{typed[key]},{value}"
+        elif key in typed:
             raise UserError(f"{key} is given twice (command line): {typed[key]} and {value}")
         typed[key] = value
-    requests = [key for key in typed if key.startswith(FORGET) and typed[key] != "null"]
+    requests = [key for key in typed if key.removeprefix(FORGET) in KINDS and typed[key] != "null"]
     if len(requests) > 1:
         raise UserError(f"{' and '.join(requests)} are both given (command line); it takes one of them")
     return typed
@@ -281,8 +284,8 @@ def _given(sources: SourceMap) -> dict[str, str]:
     given: dict[str, str] = {}
     for layer in sources.layers:
         if layer.given:
-            if any(key.startswith(FORGET) for key in layer.values):
-                given = {key: value for key, value in given.items() if not key.startswith(FORGET)}
+            if not REQUEST.isdisjoint(layer.values):
+                given = {key: value for key, value in given.items() if key not in REQUEST}
             given |= {key: show(value) for key, value in layer.values.items()}
     return given
 
@@ -292,10 +295,10 @@ def _check(config: Config, sources: SourceMap) -> None:
     wanted = config.search.method
     if wanted not in config.methods or not replace(config, method=wanted).space:
         raise sources.refusal("search.method", f"it takes a method with a space in search.spaces: {', '.join(config.spaces)}")
-    asked = [name for name in Forget.model_fields if getattr(config.data.forget, name) is not None]
+    asked = [name for name in KINDS if getattr(config.data.forget, name) is not None]
     if len(asked) != 1:
         what = "none of them is set" if not asked else f"{' and '.join(asked)} are set"
-        raise UserError(f"data.forget: {what}; it takes exactly one of {', '.join(Forget.model_fields)}")
+        raise UserError(f"data.forget: {what}; it takes exactly one of {', '.join(KINDS)}")
     if config.chain and config.run.seeds > 1:
         raise sources.refusal("run.seeds", f"{config.method} is a chain of runs and takes 1")
     if ":" not in config.data.source and config.data.source not in data_sources.names():

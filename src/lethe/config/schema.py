@@ -3,6 +3,7 @@
 The parser, --help, docs/keys.md and error messages are derived from these annotations. The keys of methods are in method_schema.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from lethe.config.describe import types_of
+from lethe.config.describe import split, types_of
 
 
 def _is_number(value: Any) -> bool:
@@ -19,9 +20,13 @@ def _is_number(value: Any) -> bool:
 
 def _listed(value: Any) -> Any:
     """`a,b` is a list, and a single value a list of one."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+    value = split(value)
     return (value,) if _is_number(value) else value
+
+
+def _conditions(value: Any) -> Any:
+    """`a=1,b=2` is a list; a comma belongs to a value unless another condition follows it."""
+    return tuple(part.strip() for part in re.split(r",(?=[^,=]+=)", value) if part.strip()) if isinstance(value, str) else _listed(value)
 
 
 def _plain(value: Any) -> Any:
@@ -30,6 +35,7 @@ def _plain(value: Any) -> Any:
 
 Text = Annotated[str, BeforeValidator(_plain)]
 Names = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1)]
+Conditions = Annotated[tuple[Text, ...], BeforeValidator(_conditions), Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 Three = Annotated[tuple[float, float, float], BeforeValidator(_listed)]
 ThreePositive = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_listed)]
@@ -56,6 +62,12 @@ class Forget(Section):
     count: int | None = Field(ge=1, description="forget this number of train images, drawn at random with data.seed")
     classes: Names | None = Field(description="forget all train images of these classes")
     ids: Path | None = Field(description="forget the images in this file: a CSV with a column id, or a text file with one id per line")
+    where: Conditions | None = Field(
+        default=None,
+        description="forget the images that have this value in data.metadata: column=value; of several (the key may be repeated) one "
+        "value of each column is enough",
+    )
+    column: str | None = Field(default=None, description="column of data.forget.ids or data.metadata that names the images; null: id")
 
 
 class DataSection(Section):
@@ -64,6 +76,10 @@ class DataSection(Section):
     image_size: int = Field(ge=8, le=1024, description="height and width of every image in pixels")
     seed: int = Field(ge=0, description="seed of the random split into retain, forget, validation and test")
     limit: int | None = Field(ge=1, description="maximum number of train images per class; null: all")
+    metadata: Path | None = Field(
+        default=None,
+        description="CSV with a column id and others (user, camera, ...), for data.forget.where; null: metadata.csv in data.root, if any",
+    )
     mean: Three = Field(description="mean of each channel, for normalisation; pixels are scaled to [0, 1]")
     std: ThreePositive = Field(description="standard deviation of each channel, for normalisation; pixels are scaled to [0, 1]")
     forget: Forget

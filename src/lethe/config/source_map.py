@@ -12,9 +12,11 @@ from typing import Any
 
 from lethe._util.errors import UserError
 from lethe.config.describe import show
-from lethe.config.schema import Forget
+from lethe.data.request import KINDS
 
-FORGET = "data.forget."  # a layer that sets any of these keys first clears those set by the layers below it
+FORGET = "data.forget."
+# A layer that sets any of these keys first clears those set by the layers below it
+REQUEST = frozenset(f"{FORGET}{name}" for name in (*KINDS, "column"))
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class SourceMap:
         Raises:
             UserError: it has a key `a.b` although `a` holds a value, not a section.
         """
-        if any(key.startswith(FORGET) for key in layer.values):
+        if not REQUEST.isdisjoint(layer.values):
             self._drop_request()
         self.layers.append(layer)
         for key, value in layer.values.items():
@@ -95,7 +97,9 @@ class SourceMap:
     def _drop_request(self) -> None:
         data = self.tree.get("data")
         if isinstance(data, dict):
-            data["forget"] = dict.fromkeys(Forget.model_fields)
+            kept = data.get("forget")
+            others = {key: value for key, value in kept.items() if f"{FORGET}{key}" not in REQUEST} if isinstance(kept, dict) else {}
+            data["forget"] = dict.fromkeys((*KINDS, "column")) | others
 
     def _set(self, key: str, value: Any) -> None:
         *parents, leaf = key.split(".")

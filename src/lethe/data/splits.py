@@ -1,7 +1,7 @@
 """The division into retain, forget, validation and test: how it is drawn, and its four files of ids."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,12 +9,21 @@ import numpy as np
 
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
-from lethe.data.deletion_request import DeletionRequest, Indices, forget_count, nearest, of_classes, of_ids
+from lethe.data.deletion_request import Indices, forget_count, of_classes, of_ids, of_where
+from lethe.data.id_lookup import nearest
 from lethe.data.images import Images
+from lethe.data.request import KINDS, DeletionRequest
 
 SPLITS = ("retain", "forget", "validation", "test")  # their numbers 0..3 in logits tables
 
 Splits = dict[str, Indices]
+
+# Ways of a request to name its images -> the function that finds them
+NAMED: dict[str, Callable[[Images, DeletionRequest], Indices]] = {
+    "classes": lambda images, request: of_classes(images, request.classes),
+    "ids": of_ids,
+    "where": of_where,
+}
 
 
 def draw(images: Images, request: DeletionRequest, seed: int) -> Splits:
@@ -36,21 +45,21 @@ def draw(images: Images, request: DeletionRequest, seed: int) -> Splits:
     """
     import torch  # takes seconds to import
 
-    named = [key for key, value in vars(request).items() if value is not None]
+    named = [key for key in KINDS if getattr(request, key) is not None]
     if len(named) != 1:
         given = " and ".join(named) or "nothing"
-        raise UserError(f"data.forget names {given}; it takes exactly one of {', '.join(vars(request))}")
+        raise UserError(f"data.forget names {given}; it takes exactly one of {', '.join(KINDS)}")
     generator = torch.Generator().manual_seed(seed)
     n = images.train
     held_out = n + torch.randperm(images.held_out, generator=generator).numpy()
     half = (images.held_out + 1) // 2
     halves = {"validation": held_out[:half], "test": held_out[half:]}
-    if request.classes is not None or request.ids is not None:
+    if (kind := named[0]) in NAMED:
         forgotten = np.zeros(n, bool)
-        forgotten[of_classes(images, request.classes) if request.ids is None else of_ids(images, request.ids)] = True
+        forgotten[NAMED[kind](images, request)] = True
         if forgotten.all():
-            value = ",".join(request.classes or ()) or request.ids
-            raise UserError(f"data.forget.{named[0]} is {value} (all {n} train images); some must be left to retain")
+            value = ",".join(request.classes or request.where or ()) or request.ids
+            raise UserError(f"data.forget.{kind} is {value} (all {n} train images); some must be left to retain")
         return {"retain": np.flatnonzero(~forgotten), "forget": np.flatnonzero(forgotten), **halves}
     forget = forget_count(request, n)
     order = torch.randperm(n, generator=generator).numpy()

@@ -181,7 +181,7 @@ def _kind_of_archive(path: Path) -> str | None:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError):
         return None
-    inside = [name.partition("/")[2] for name in names]
+    inside = [member.partition("/")[2] for member in names]
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         return f"TorchScript (torch.jit.save), a program with its weights; {ALONE}"
     if any(name.endswith("archive_format") or name.startswith("models/") for name in inside):

@@ -17,6 +17,7 @@ from lethe.recipes.ordering import First, shorten
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan
+from lethe.workspace.request import request
 
 
 def explain(config: Config, measure: bool = False) -> str:
@@ -35,7 +36,7 @@ def explain(config: Config, measure: bool = False) -> str:
     weights = sum(parameter.numel() for parameter in network.parameters())
     lines = [f"{config.model.architecture}, {weights:,} weights; retain {retain:,}, forget {forget:,} images; {chosen}"]
     lines.append("R: an optimizer step on a batch of retain; F: one on a batch of forget, its gradient times the scale")
-    if config.data.forget.ids is not None:
+    if config.data.forget.ids is not None or config.data.forget.where is not None:
         lines.append("ids in the list are counted, but not looked up among the images")
     runs = plan(config)
     recipes = {planned.run.method: planned.recipe for planned in runs}
@@ -125,8 +126,7 @@ def _sizes(config: Config) -> tuple[int, int, int]:
     elif forget.classes is not None:
         wanted = round(sum(per_class.get(name, train / classes) for name in forget.classes))
     else:
-        assert forget.ids is not None  # one of the four is set
-        wanted = deletion_request.count_ids(config.path(forget.ids))
+        wanted = deletion_request.count_ids(request(config))
     if not 0 < wanted < train:
         by = f".ids ({config.path(forget.ids)})" if forget.ids is not None else ""
         raise UserError(f"data.forget{by} asks for {wanted} of {train} train images; it takes 1 to {train - 1}")

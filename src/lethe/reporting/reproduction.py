@@ -9,7 +9,7 @@ from lethe._util.errors import RunFailed
 from lethe._util.log import log
 from lethe._util.redact import plain
 from lethe.config.loader import OVERLAYS, Config, load
-from lethe.config.source_map import FORGET
+from lethe.config.source_map import FORGET, REQUEST
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.tracking.run_log import find_runs
@@ -100,5 +100,5 @@ def _changed_keys(params: Mapping[str, str], stage: str, method: str) -> dict[st
     asked = replace(asked, method=method)
     usual = {key: plain(value) for key, value in (asked.resolved("original") | asked.resolved(method)).items()}
     keys = {key: value for key, value in sorted(params.items()) if key in usual and usual[key] != value and key != "method"}
-    forget = {key for key in keys if key.startswith("data.forget.")}  # naming one of the four unsets the others
+    forget = {key for key in keys if key in REQUEST}  # naming one of them unsets the others
     return first | {key: value for key, value in keys.items() if key not in forget or value != plain(None)}

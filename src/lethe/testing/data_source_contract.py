@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lethe.data import sources, splits
-from lethe.data.deletion_request import DeletionRequest
 from lethe.data.images import Images, load_images, save_images
+from lethe.data.request import DeletionRequest
 from lethe.data.sources import SourceOptions
 
 

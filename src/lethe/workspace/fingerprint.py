@@ -16,8 +16,10 @@ from lethe.recipes.recipe import Recipe
 from lethe.workspace import numerics
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan
+from lethe.workspace.request import metadata_file
 
 SETTINGS = ("data.mean", "data.std", "model.architecture", "run.seed", "run.precision")  # whatever is trained depends on them
+NEWER = ("where", "column")  # keys of a request that earlier versions lacked: only where they are set, so that their hashes still hold
 MEASURING = ("run.evaluate_every", "run.evaluate_retain")  # and a method's epoch table on these
 
 
@@ -42,13 +44,21 @@ def fingerprint(config: Config) -> None:
 def request(config: Config) -> str:
     """A hash of what is to be forgotten: of the file's content, or of the key's value."""
     forget = config.data.forget
-    if forget.ids is None:
-        return digest([forget.model_dump_json()])
-    path = config.path(forget.ids)
+    newer = [f"{name} {getattr(forget, name)}" for name in NEWER if getattr(forget, name) != type(forget).model_fields[name].default]
+    if forget.where is not None:
+        table = metadata_file(config)
+        return digest([*newer, _content(table, "data.metadata") if table else ""])
+    if forget.ids is not None:
+        content = _content(config.path(forget.ids), "data.forget.ids")
+        return digest([content, *newer]) if newer else content
+    return digest([forget.model_dump_json(exclude=set(NEWER)), *newer])
+
+
+def _content(path: Path, key: str) -> str:
     try:
         return _sha256(path)
     except OSError as error:
-        raise UserError(f"data.forget.ids is {path} ({error.strerror}); it takes a CSV or text file of ids") from None
+        raise UserError(f"{key} is {path} ({error.strerror}); it takes a CSV or text file of ids") from None
 
 
 def recipe(config: Config, name: str) -> str:

@@ -9,9 +9,9 @@ from lethe._util.files import digest, read_json, write_json, write_text
 from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.data import sources, splits
-from lethe.data.deletion_request import DeletionRequest
 from lethe.data.images import load_images, save_images
 from lethe.workspace.layout import Layout
+from lethe.workspace.request import request
 from lethe.workspace.settings import as_words, record, record_data, recorded, repair_command
 from lethe.workspace.workspace import Prepared
 
@@ -42,7 +42,7 @@ def prepare(config: Config, replace: bool = False) -> Prepared:
     if images is None or listed != listing:
         log(f"reading {asked.source} images")
         images, listed = sources.read(asked.source, **where, cache=shared.data), ""
-    prepared = Prepared(config, images, splits.draw(images, _request(config), asked.seed))
+    prepared = Prepared(config, images, splits.draw(images, request(config), asked.seed))
     about = {layout.about(part): content for part, content in _about(prepared).items()}
     if not replace:
         if any(file.exists() and read_json(file) != content for file, content in about.items()):
@@ -88,11 +88,6 @@ def _about(prepared: Prepared) -> dict[str, Any]:
         "train": {"hash": prepared.hashes["data"], "images": n, "classes": list(images.classes)},
         "held_out": {"hash": held_out, "images": images.held_out},
     }
-
-
-def _request(config: Config) -> DeletionRequest:
-    forget = config.data.forget
-    return DeletionRequest(forget.fraction, forget.count, forget.classes, config.path(forget.ids) if forget.ids else None)
 
 
 def _repair(config: Config) -> str:

@@ -22,7 +22,7 @@ from lethe._util.files import read_json, write_json, write_text
 from lethe.config.describe import show
 from lethe.config.loader import Config
 from lethe.config.schema import SECTIONS, flatten
-from lethe.config.source_map import FORGET, Layer, read_yaml
+from lethe.config.source_map import FORGET, REQUEST, Layer, read_yaml
 from lethe.workspace.layout import Layout
 
 HEADER = "# The keys by which this workspace was made. They win over params.yaml; the command line wins over them.\n"
@@ -95,8 +95,8 @@ def record_data(config: Config, data: str, replaced: bool) -> None:
     laid = {key: show(values.get(key, text)) for key, text in config.laid.items() if key not in NOT_RECORDED}
     if was:
         kept = {key: text for key, text in was.items() if not replaced or key in config.applied_settings or not key.startswith("data.")}
-        if any(key.startswith(FORGET) for key in given):
-            kept = {key: text for key, text in kept.items() if not key.startswith(FORGET)}
+        if not REQUEST.isdisjoint(given):
+            kept = {key: text for key, text in kept.items() if key not in REQUEST}
         given = kept | (given if replaced else {key: text for key, text in given.items() if key.startswith(confirmed)})
     _store(config, data, given | ({} if dvc_stage.active() else laid))
 
@@ -117,8 +117,8 @@ def check(config: Config, stage: str) -> None:
         if prefix is None or key in COUNTS or key.startswith(CHANGES.get(stage, ())):
             continue
         was = config.settings.get(key)
-        if key.startswith(FORGET) and was is None:  # another of the four ways to name a forget set
-            was = next((f"{other} {text}" for other, text in config.settings.items() if other.startswith(FORGET)), None)
+        if key in REQUEST and was is None:  # another of the ways to name a forget set
+            was = next((f"{other} {text}" for other, text in config.settings.items() if other in REQUEST), None)
         now = show(values.get(key))
         if was is None or was == now or not _exists(layout, prefix):
             continue
@@ -143,8 +143,8 @@ def repair_command(stage: str, config: Config, **more: str) -> str:
     given = {key: text for key, text in config.given.items() if key != "method" and not key.startswith("methods.")}
     if stage != "prepare":
         remembered = recorded(config)
-        if any(key.startswith(FORGET) for key in given):
-            remembered = {key: text for key, text in remembered.items() if not key.startswith(FORGET)}
+        if not REQUEST.isdisjoint(given):
+            remembered = {key: text for key, text in remembered.items() if key not in REQUEST}
         leave = ("pretrain.", "retrain.") if stage in ("pretrain", "retrain") else ()  # made again, with the keys of the current command
         remembered = {
             k: v for k, v in remembered.items() if not k.startswith(("methods.", *leave)) or (method and k.startswith(f"methods.{method}."))

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from lethe._util.errors import UserError
 from lethe.cli import help as manual
 from lethe.config import loader as config
-from lethe.config.describe import accepts
+from lethe.config.describe import accepts, show
 from lethe.config.loader import Config
 from lethe.config.method_schema import arguments, method_section
 from lethe.config.schema import SECTIONS, Forget, leaves
@@ -26,6 +26,7 @@ from lethe.workspace import settings
 from support.project import ROOT
 
 METHODS = registered_names(chains=False)
+NOTHING: dict[str, Any] = {name: None if info.is_required() else info.default for name, info in Forget.model_fields.items()}
 
 PARAMS = ROOT / "params.yaml"
 Tree = dict[str, Any]
@@ -133,7 +134,7 @@ REFUSED = [  # what is typed; the message, or how it begins
         "--data.forget.count 3 --data.forget.fraction 0.1",
         "data.forget.count and data.forget.fraction are both given (command line)",
     ),
-    ("--data.forget.count null", "data.forget: none of them is set; it takes exactly one of fraction, count, classes, ids"),
+    ("--data.forget.count null", "data.forget: none of them is set; it takes exactly one of fraction, count, classes, ids, where"),
 ]
 
 
@@ -344,7 +345,7 @@ def test_a_file_of_ones_own_overrides_what_the_workspace_remembers_and_the_comma
     assert (remembered.run.seed, remembered.data.limit, remembered.pretrain.lr) == (6, 7, 0.5)
     remembered = config.load(typed, params=path, overlay="demo", settings=settings.layer)
     assert (remembered.run.seed, remembered.data.limit, remembered.pretrain.lr) == (5, 7, 0.5), "the stage's section is asked for now"
-    assert dict(remembered.data.forget) == dict.fromkeys(Forget.model_fields) | {"count": 5}
+    assert dict(remembered.data.forget) == NOTHING | {"count": 5}
     assert remembered.given == {"run.seed": "5", "run.workspace": str(tmp_path / "w")}, "what is remembered is not given"
     assert remembered.settings == {"run.seed": "6", "data.limit": "7", "data.forget.count": "5", "pretrain.lr": "0.5"}
     both = config.load(["--config", str(own), "--method=mine", "--data.forget.classes=a,b"], params=path, settings=settings.layer)
@@ -444,7 +445,7 @@ def test_a_list_of_one_may_stand_alone(key: str, value: Any, found: tuple[Any, .
     """In the file as on the command line."""
     said = tree()
     if key.startswith("data.forget."):
-        said["data"]["forget"] = dict.fromkeys(Forget.model_fields)
+        said["data"]["forget"] = dict(NOTHING)
     put(said, key, value)
     read = config.load(params=written(said, tmp_path))
     assert (read.spaces["hybrid_4"]["lr"].choices if "spaces" in key else at(read, key)) == found
@@ -453,7 +454,7 @@ def test_a_list_of_one_may_stand_alone(key: str, value: Any, found: tuple[Any, .
 @pytest.mark.parametrize("value", [True, {"cat": 1}])
 def test_what_is_no_name_is_no_list_of_one(value: Any, tmp_path: Path) -> None:
     said = tree()
-    said["data"]["forget"] = dict.fromkeys(Forget.model_fields) | {"classes": value}
+    said["data"]["forget"] = NOTHING | {"classes": value}
     assert "it takes names, as a,b or null" in refusal([], written(said, tmp_path))
 
 
@@ -479,7 +480,9 @@ def test_nothing_can_be_changed_afterwards() -> None:
 
 # --- the forget set ---------------------------------------------------------------------------------------------------
 
-REQUESTS = {"fraction": ("0.2", 0.2), "count": ("7", 7), "classes": ("a,b", ("a", "b")), "ids": ("list.csv", Path("list.csv"))}
+REQUESTS = {"fraction": ("0.2", 0.2), "count": ("7", 7), "classes": ("a,b", ("a", "b")), "ids": ("list.csv", Path("list.csv"))} | {
+    "where": ("user=u1,name=Doe, J", ("user=u1", "name=Doe, J"))
+}
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -487,11 +490,28 @@ def test_naming_one_request_replaces_the_files(name: str) -> None:
     typed, value = REQUESTS[name]
     for overlay in (None, "demo"):
         forget = config.load([f"--data.forget.{name}", typed], params=PARAMS, overlay=overlay).data.forget
-        assert dict(forget) == dict.fromkeys(Forget.model_fields) | {name: value}
+        assert dict(forget) == NOTHING | {name: value}
+
+
+def test_conditions_may_be_given_one_by_one_and_names_may_have_commas() -> None:
+    read = config.load(["--data.forget.where", "user=Doe, J", "--data.forget.where", "camera=b"], params=PARAMS).data.forget
+    assert read.where == ("user=Doe, J", "camera=b")
+    for typed in ('"tench, Tinca tinca",shark', '["tench, Tinca tinca", "shark"]', 'shark, "tench, Tinca tinca"'):
+        classes = config.load(["--data.forget.classes", typed], params=PARAMS).data.forget.classes
+        assert sorted(classes or ()) == ["shark", "tench, Tinca tinca"]
+        assert config.load(["--data.forget.classes", show(classes)], params=PARAMS).data.forget.classes == classes
+
+
+def test_a_policy_on_requests_is_not_part_of_a_request(tmp_path: Path) -> None:
+    """A column belongs to the list that it is a column of."""
+    said = tree()
+    said["data"]["forget"] = dict(NOTHING) | {"ids": "x.csv", "column": "photo"}
+    read = config.load(["--data.forget.ids", "y.csv"], params=written(said, tmp_path)).data.forget
+    assert (read.ids, read.column) == (Path("y.csv"), None)
 
 
 def test_exactly_one_request_in_the_file(tmp_path: Path) -> None:
-    none: Tree = dict.fromkeys(Forget.model_fields)
+    none: Tree = dict(NOTHING)
     for asked, says in (
         ({}, "none of them is set"),
         ({"fraction": 0.1, "count": 3}, "fraction and count are set"),
@@ -499,7 +519,7 @@ def test_exactly_one_request_in_the_file(tmp_path: Path) -> None:
     ):
         said = tree()
         said["data"]["forget"] = none | asked
-        expected = f"data.forget: {says}; it takes exactly one of fraction, count, classes, ids"
+        expected = f"data.forget: {says}; it takes exactly one of fraction, count, classes, ids, where"
         assert refusal([], written(said, tmp_path)) == expected
 
 
@@ -626,7 +646,14 @@ def test_help_names_every_key_with_what_it_takes() -> None:
 
 
 # Keys that an earlier workspace's params.yaml does not have
-ADDED = {"card.smallest_class", "run.measures", *(f"methods.*.{field.name}" for field in fields(Training) if field.default is not MISSING)}
+ADDED = {
+    "card.smallest_class",
+    "data.forget.column",
+    "data.forget.where",
+    "data.metadata",
+    "run.measures",
+    *(f"methods.*.{field.name}" for field in fields(Training) if field.default is not MISSING),
+}
 
 
 def test_every_field_says_what_it_means() -> None:

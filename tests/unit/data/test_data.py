@@ -24,8 +24,8 @@ from safetensors.numpy import save_file
 
 from lethe._util.errors import RunFailed, UserError
 from lethe.data import deletion_request, sources, splits
-from lethe.data.deletion_request import DeletionRequest
 from lethe.data.images import Images, load_images, save_images
+from lethe.data.request import DeletionRequest
 from lethe.data.splits import SPLITS
 
 
@@ -602,7 +602,7 @@ def test_a_deletion_list_in_any_usual_form(tmp_path: Path, name: str) -> None:
     drawn = splits.draw(images, DeletionRequest(ids=path), 0)
     check(images, drawn)
     assert drawn["forget"].tolist() == [1, 3, 12]
-    assert deletion_request.count_ids(path) == 3
+    assert deletion_request.count_ids(DeletionRequest(ids=path)) == 3
 
 
 def test_an_own_forget_list_is_a_deletion_list(tmp_path: Path) -> None:
@@ -616,7 +616,6 @@ def test_an_own_forget_list_is_a_deletion_list(tmp_path: Path) -> None:
 BAD_LISTS = {
     "train/3\ntrain/99\ntrain/98\n": ("2 of 3 ids unknown", "train/99", "line 2", "nearest: train/9"),
     "id,name\ntrain/3,x\n0123.jpg,y\n": ("1 of 2 ids unknown", "0123.jpg", "line 3", "look like train/0"),
-    "train/3\ntrain/4\ntrain/3\n": ("train/3 is on line 1 and again on line 3",),
     "id\ntrain/3\ntest/2\n": ("1 of 2 ids are of held-out images", "test/2", "line 3"),
     "": ("no ids in it",),
     "\n \n": ("no ids in it",),
@@ -641,8 +640,12 @@ def test_a_deletion_list_that_can_not_be_read_is_refused(tmp_path: Path) -> None
 
     assert "no such file" in call(tmp_path / "gone.csv")
     call(tmp_path)
-    (tmp_path / "utf16.csv").write_text("id\ntrain/3\n", encoding="utf-16")
-    assert "not UTF-8" in call(tmp_path / "utf16.csv")
+    (tmp_path / "utf16.csv").write_text("id\ntrain/3\n", encoding="utf-16-le")
+    assert "not text in UTF-8, UTF-16 or Windows-1252: it has zero bytes" in call(tmp_path / "utf16.csv")
+    (tmp_path / "bytes.csv").write_bytes(b"id\ntrain/\x81\n")
+    assert "not text in UTF-8, UTF-16 or Windows-1252" in call(tmp_path / "bytes.csv")
+    (tmp_path / "list.xlsx").write_bytes(b"PK\x03\x04")
+    assert "an Excel workbook or a zip file; save it as CSV" in call(tmp_path / "list.xlsx")
 
 
 BAD_REQUESTS: list[tuple[DeletionRequest, tuple[str, ...]]] = [

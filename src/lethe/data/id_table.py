@@ -1,0 +1,131 @@
+"""Lists and tables that name images: CSV or text files as people and spreadsheets write them."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeAlias
+
+from lethe._util.errors import UserError
+from lethe._util.log import log
+
+TAKES_IDS = "it takes a CSV with a column id, or a text file with one id per line"
+ID = "id"
+ROW_NUMBERS = ("row", "rows", "row_number", "index", "idx")  # columns of positions among the train images, from 0
+BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
+Row: TypeAlias = tuple[dict[str, str], int]  # column -> value, and its line
+
+
+@dataclass(frozen=True)
+class IdTable:
+    """A file that names images.
+
+    Args:
+        key: the key that names the file, and the file, for messages.
+        column: the column that names the images.
+        rows: of each image its columns and its line, from 1.
+    """
+
+    key: str
+    column: str
+    rows: tuple[Row, ...]
+
+    @property
+    def names(self) -> Iterator[tuple[str, int]]:
+        """Each image's name and line."""
+        return ((columns.get(self.column, ""), line) for columns, line in self.rows)
+
+    @property
+    def has_row_numbers(self) -> bool:
+        """Whether images are named by their position among the train images."""
+        return self.column.lower() in ROW_NUMBERS and all(name.isdecimal() for name, _ in self.names)
+
+
+def read(path: Path, key: str, column: str | None = None, *, accepts: str = TAKES_IDS, header: bool = False) -> IdTable:
+    """Read a list or table.
+
+    A file whose first line has the column is a CSV, separated by commas, semicolons or tabs. Without a column, one called id is looked for,
+    then one of row numbers; a file with neither is a list of one id per line.
+
+    Args:
+        path: the file, in UTF-8, UTF-16 with a byte-order mark, or Windows-1252.
+        key: the key that names it, for messages.
+        column: the column that names the images; None: id.
+        accepts: the end of messages.
+        header: whether the first line must have columns.
+
+    Returns:
+        The table.
+
+    Raises:
+        UserError: the file can't be read as text, or lacks the column.
+    """
+    key = f"{key} is {path}"
+    text = _text(path, key, accepts)
+    lines = text.splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    for delimiter in ",;\t":
+        names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        found = _column(names, column)
+        if found is not None:
+            return IdTable(key, names[found], tuple(_rows(text, names, delimiter, key, accepts)))
+    if column is not None or header:
+        raise UserError(f"{key} (no column {column or ID} in its first line: {first[:80]}){_near(column or ID, first)}; {accepts}")
+    return IdTable(key, ID, tuple(({ID: line.strip()}, number) for number, line in enumerate(lines, 1) if line.strip()))
+
+
+def _column(names: list[str], column: str | None) -> int | None:
+    """Number of the column that names the images. A name is also found in other upper and lower case, as spreadsheets write it."""
+    if column is not None:
+        lower = [name.lower() for name in names]
+        return names.index(column) if column in names else lower.index(column.lower()) if column.lower() in lower else None
+    lower = [name.lower() for name in names]
+    return next((lower.index(name) for name in (ID, *ROW_NUMBERS) if name in lower), None)
+
+
+def _rows(text: str, names: list[str], delimiter: str, key: str, accepts: str) -> Iterator[Row]:
+    if len(names) == 1:  # a comma in a line belongs to the id, unless the line is quoted
+        lines = ((line.strip(), number) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+        next(lines)
+        yield from (({names[0]: next(csv.reader([line]))[0] if line.startswith('"') else line}, number) for line, number in lines)
+        return
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        while not any(next(rows)):
+            pass
+        for row in rows:
+            if any(row):
+                yield dict(zip(names, (value.strip() for value in row), strict=False)), rows.line_num
+    except csv.Error as error:
+        raise UserError(f"{key} ({error}); {accepts}") from None
+
+
+def _text(path: Path, key: str, accepts: str) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{key} (no such file); {accepts}") from None
+    except OSError as error:
+        raise UserError(f"{key} ({error.strerror}); {accepts}") from None
+    if content.startswith(b"PK"):
+        raise UserError(f"{key} (an Excel workbook or a zip file; save it as CSV); {accepts}")
+    encoding = next((name for mark, name in BOMS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        try:
+            text = content.decode("cp1252")
+        except UnicodeDecodeError:
+            raise UserError(f"{key} (not text in UTF-8, UTF-16 or Windows-1252); {accepts}") from None
+        log(f"{key}: it is not UTF-8, so it is read as Windows-1252")
+    if "\0" in text:
+        raise UserError(f"{key} (not text in UTF-8, UTF-16 or Windows-1252: it has zero bytes); {accepts}")
+    return text
+
+
+def _near(column: str, first: str) -> str:
+    names = [name.strip() for delimiter in ",;\t" for name in first.split(delimiter)]
+    near = get_close_matches(column, names, 1)
+    return f"; nearest: {near[0]}" if near else ""

@@ -1,0 +1,24 @@
+"""The deletion request that a configuration asks for."""
+
+from pathlib import Path
+
+from lethe.config.loader import Config
+from lethe.data.request import DeletionRequest
+
+
+def request(config: Config) -> DeletionRequest:
+    """Return the request, with its files as full paths."""
+    forget, data = config.data.forget, config.data
+    ids = config.path(forget.ids) if forget.ids else None
+    root = config.path(data.root) if data.root else None
+    table = metadata_file(config)
+    return DeletionRequest(forget.fraction, forget.count, forget.classes, ids, forget.where, table, forget.column, root, data.limit)
+
+
+def metadata_file(config: Config) -> Path | None:
+    """The table that data.forget.where is about: data.metadata, or metadata.csv in data.root; None if there is none."""
+    data = config.data
+    if data.metadata is not None:
+        return config.path(data.metadata)
+    beside = config.path(data.root) / "metadata.csv" if data.root else None
+    return beside if beside and beside.is_file() else None
