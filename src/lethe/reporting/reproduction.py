@@ -9,7 +9,7 @@ from lethe._util.errors import RunFailed
 from lethe._util.log import log
 from lethe._util.redact import plain
 from lethe.config.loader import OVERLAYS, Config, load
-from lethe.config.source_map import FORGET, REQUEST
+from lethe.config.source_map import REQUEST
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.tracking.run_log import find_runs
@@ -64,8 +64,8 @@ def reproduction(
     """
     method = RunId.parse(name).key
     if run is None:
-        replaced = any(key.startswith(FORGET) for key in config.given)
-        before = {key: text for key, text in recorded(config).items() if not (replaced and key.startswith(FORGET))}
+        replaced = not REQUEST.isdisjoint(config.given)
+        before = {key: text for key, text in recorded(config).items() if not (replaced and key in REQUEST)}
         hidden = {key: text for key, text in _without_names({**before, **config.given}, classes).items() if key in PRIVATE}
         again = {stage: repair_command(stage, config, method=method, **hidden).strip("`") for stage in ("unlearn", "evaluate")}
         return {"commands": {"result": again["unlearn"], "scores": again["evaluate"]}, "about": {}}
