@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from lethe.data import shadow_splits, splits
-from lethe.data.deletion_request import DeletionRequest
 from lethe.data.images import Images
+from lethe.data.request import DeletionRequest
 from lethe.engine import engine
 from lethe.engine import stacked_models as stack
 from lethe.engine.frozen_prefix import Prefix

@@ -14,8 +14,8 @@ from lethe._util.errors import UserError
 from lethe._util.files import write_json, write_text
 from lethe.config import loader as config
 from lethe.data import splits
-from lethe.data.deletion_request import DeletionRequest
 from lethe.data.images import Images, save_images
+from lethe.data.request import DeletionRequest
 from lethe.evaluation import verdict
 from lethe.evaluation.uncertainty import margin_of_error
 from lethe.evaluation.verdict import ResultSet, assess
