@@ -1,4 +1,4 @@
-"""A Git and DVC repository with the tree's own files. Its `python` and `dvc` are forked from the warm parent."""
+"""A Git and DVC repository with the tree's own files. Its `python`, `dvc` and `mlflow` are forked from the warm parent."""
 
 import json
 import os
@@ -25,20 +25,22 @@ DVC = ROOT / "tests" / "support" / "dvc_main.py"
 RUN = ["hybrid_3", "hybrid_4"]  # what the small pipeline runs of the ten
 TAKEN = ("src", "search", ".dvc", ".dvcignore", ".gitignore", "dvc.yaml", "MLproject", "conda.yaml")
 
+# It imports little: a sketched pipeline is a hundred of them
 PYTHON = """#!{python} -SE
-import json, os, socket, sys, uuid
-from pathlib import Path
-program, how = Path(sys.argv[0]).name, os.environ.get("STAGES", "forked")
-stage = Path(sys.argv[1]).stem if program == "python" else program
+import os, sys
+program, how = os.path.basename(sys.argv[0]), os.environ.get("STAGES", "forked")
+stage = os.path.basename(sys.argv[1]).partition(".")[0] if program == "python" else program
 if program == "python" and (how == "real" or stage == "fingerprint"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 if program == "python" and how == "sketched" and stage != "prepare":
     name = {{"pretrain": "original", "retrain": "retrained"}}.get(stage) or "".join(sys.argv[3:4])
     for kind in {{"evaluate": ("logits", "scores"), "report": ("report",), "bank": ("bank",)}}.get(stage, ("models", "epochs")):
-        path = Path(kind, name + {{"scores": ".json", "epochs": ".csv"}}.get(kind, ".safetensors"))
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(uuid.uuid4().hex)
+        path = kind + "/" + name + {{"scores": ".json", "epochs": ".csv"}}.get(kind, ".safetensors")
+        os.makedirs(kind, exist_ok=True)
+        with open(path, "w") as file:
+            file.write(os.urandom(16).hex())
     sys.exit()
+import json, socket
 link = socket.socket(socket.AF_UNIX)
 link.connect({address!r})
 link.sendall(json.dumps([program, sys.argv[1:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
@@ -53,7 +55,7 @@ class Checkout:
     """A Git and DVC repository with the tree's own files, on a few digits."""
 
     root: Path
-    bin: Path  # holds the `python` that stages are started with, and a `dvc`
+    bin: Path  # holds the `python` that stages are started with, a `dvc` and an `mlflow`
 
     def environment(self, **more: str) -> dict[str, str]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PYTEST_", "DVC_"))}
@@ -143,7 +145,7 @@ def checkouts(tmp_path: Path, warm: Warm, built: Path) -> Iterator[Checkout]:
         warm.ask({"modules": ["dvc.cli.parser", "dvc.repo"]})
         programs = tmp_path / "bin"
         programs.mkdir()
-        for program in (programs / "python", programs / "dvc"):
+        for program in (programs / "python", programs / "dvc", programs / "mlflow"):
             program.write_text(PYTHON.format(python=sys.executable, address=f"{short}/stages"))
             program.chmod(0o755)
         made = checkout(tmp_path / "checkout", programs)
@@ -166,6 +168,10 @@ def _serve(listening: socket.socket, warm: Warm) -> None:
 def _play(link: socket.socket, warm: Warm) -> None:
     with link:
         program, words, cwd, environment = json.loads(link.makefile().readline())
-        script = [str(DVC)] if program == "dvc" else [str(ROOT / "src" / Path(words.pop(0)).name)]
-        done = warm.start([*script, *words], Path(cwd), environment).wait()
+        if program == "mlflow":
+            began = warm.mlflow(words, Path(cwd), environment)
+        else:
+            script = str(DVC) if program == "dvc" else str(ROOT / "src" / Path(words.pop(0)).name)
+            began = warm.start([script, *words], Path(cwd), environment)
+        done = began.wait()
         link.sendall(json.dumps([done.returncode, done.stdout, done.stderr]).encode())

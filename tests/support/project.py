@@ -163,11 +163,16 @@ class Started:
     def wait(self) -> subprocess.CompletedProcess[str]:
         if hasattr(os, "pidfd_open"):  # no other way to wait for a process that is no child of this one, but to ask again and again
             ended = os.pidfd_open(self.pid)
-            select.select([ended], [], [])
+            poll = select.poll()  # not `select`, which takes no descriptor above 1023
+            poll.register(ended, select.POLLIN)
+            poll.poll()
             os.close(ended)
         while (code := self.warm.ask({"ended": self.pid})) is None:
             time.sleep(0.01)
         return subprocess.CompletedProcess(self.argv, code, self.out.read_text(), self.err.read_text())
+
+
+MLFLOW = Path(sys.executable).with_name("mlflow")
 
 
 class Warm:
@@ -188,16 +193,28 @@ class Warm:
             self.process.stdin.flush()
             return json.loads(self.process.stdout.readline())  # type: ignore[no-any-return]
 
-    def start(self, argv: list[str], cwd: Path, environment: Mapping[str, str], path: Sequence[Path] = ()) -> Started:
-        """Fork `python <argv>`; with `path`, folders, it imports the package lethe from there."""
-        self.started += 1
-        out, err = (self.folder / f"{self.started}.{name}" for name in ("out", "err"))
+    def start(
+        self, argv: list[str], cwd: Path, environment: Mapping[str, str], path: Sequence[Path] = (), again: Sequence[str] = ("lethe",)
+    ) -> Started:
+        """Fork `python <argv>`; with `path`, folders, it imports the packages `again` itself, lethe from there."""
+        with self.lock:
+            self.started += 1
+            out, err = (self.folder / f"{self.started}.{name}" for name in ("out", "err"))
         out.touch()
         err.touch()
-        files = {"out": str(out), "err": str(err), "path": [str(folder) for folder in path]}
+        files = {"out": str(out), "err": str(err), "path": [str(folder) for folder in path], "again": list(again)}
         pid = self.ask({"argv": argv, "cwd": str(cwd), "environment": dict(environment), **files})
         assert pid
         return Started(self, pid, argv, out, err)
+
+    def mlflow(self, words: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Started:
+        """Fork `mlflow <words>`: it has MLflow's libraries, and imports MLflow, which asks our plugin, itself."""
+        self.ask({"modules": ["IPython.display", "mlflow.cli", "mlflow.projects"]})
+        return self.fresh([str(MLFLOW), *words], cwd, environment)
+
+    def fresh(self, argv: list[str], cwd: Path, environment: Mapping[str, str]) -> Started:
+        """Fork `python <argv>`, which imports lethe and MLflow itself."""
+        return self.start(argv, cwd, environment, [Path(argv[0]).parent], ("lethe", "mlflow"))
 
 
 def write_params(path: Path, real: Path = ROOT / "params.yaml") -> None:
@@ -313,17 +330,18 @@ def serve() -> None:
     os._exit(0)
 
 
-def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: str, path: list[str]) -> None:
+def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: str, path: list[str], again: list[str]) -> None:
     """In the child: what `python <argv>` does, to its exit."""
     for number, name in enumerate((os.devnull, out, err)):
         os.dup2(os.open(name, os.O_RDWR), number)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # TMPDIR may be another one
     os.chdir(cwd)
     sys.argv = argv
     faulthandler.enable()  # where an interpreter crashed stands on stderr
     if path:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "lethe"]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in again]:
             del sys.modules[name]
         sys.path[:1] = path
     if environment.get("CURVES") == "none":  # drawing them takes longer than the rest of a small run

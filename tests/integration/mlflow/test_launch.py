@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from lethe.cli import mlflow_launch as launch
-from support.project import NET
+from support.project import NET, Warm
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="MLflow can't start a shell script in conda's place there")
 
@@ -60,10 +60,11 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture
-def mlflow_run(tmp_path, clean, project, store):
-    """Types `mlflow run URI -e toy ...`; gives what the program saw, how its row ended and what was printed."""
+def mlflow_run(tmp_path, clean, project, store, warm: Warm):
+    """Types `mlflow run URI -e toy ...`; gives what the program saw, how its row ended and what was printed. MLflow is forked, unless its
+    program is given."""
 
-    def type_it(*arguments, mlflow=BIN / "mlflow", uri=".", cwd=project, **environ):
+    def type_it(*arguments, mlflow=None, uri=".", cwd=project, **environ):
         ours = {
             "MLFLOW_TRACKING_URI": f"sqlite:///{store}",
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -71,8 +72,12 @@ def mlflow_run(tmp_path, clean, project, store):
             "TMPDIR": str(tmp_path / "temporary"),
         }
         (tmp_path / "temporary").mkdir()
-        command = [str(mlflow), "run", str(uri), "-e", "toy", "-P", "methods.a.lr=0.1", *arguments]
-        done = subprocess.run(command, cwd=cwd, env=clean | ours | environ, capture_output=True, text=True, timeout=NET)
+        words = ["run", str(uri), "-e", "toy", "-P", "methods.a.lr=0.1", *arguments]
+        environment = clean | ours | environ
+        if mlflow:
+            done = subprocess.run([mlflow, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=NET)
+        else:
+            done = warm.mlflow(words, cwd, environment).wait()
         assert done.returncode == 0, done.stderr
         seen = json.loads((tmp_path / "seen.json").read_text())
         assert seen["arguments"] == ["--methods.a.lr", "0.1"]
@@ -169,24 +174,23 @@ def test_steps_aside_for_a_real_conda(mlflow_run, clean, conda, tmp_path, found)
 # --- what changes nothing -------------------------------------------------------------------------------------------
 
 
-def changed_by_importing_mlflow(tmp_path, clean, *words, name="mlflow"):
-    """The environment variables that `import mlflow` changes in a fresh process with the given command line."""
+def changed_by_importing_mlflow(tmp_path, clean, warm, *words, name="mlflow"):
+    """The environment variables that `import mlflow` changes in a process with the given command line that has not imported it."""
     script = write(
         tmp_path / name,
         "import json, os; before = dict(os.environ); import mlflow; after = dict(os.environ)\n"
         "print(json.dumps({key: after.get(key) for key in {*before, *after} if before.get(key) != after.get(key)}))\n",
     )
-    done = subprocess.run(
-        [sys.executable, script, *words], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=NET, check=True
-    )
+    done = warm.fresh([str(script), *words], tmp_path, clean).wait()
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_importing_mlflow_elsewhere_changes_no_environment_variable(clean, project, tmp_path):
+def test_importing_mlflow_elsewhere_changes_no_environment_variable(clean, project, tmp_path, warm: Warm):
     other = write(tmp_path / "other" / "MLproject", "name: other\nconda_env: conda.yaml\n").parent
     for words, name in (([], "train.py"), (["run", str(project)], "train.py"), (["ui"], "mlflow"), (["run", str(other)], "mlflow")):
-        assert changed_by_importing_mlflow(tmp_path, clean, *words, name=name) == {}, words
-    changed = changed_by_importing_mlflow(tmp_path, clean, "run", str(project))
+        assert changed_by_importing_mlflow(tmp_path, clean, warm, *words, name=name) == {}, words
+    changed = changed_by_importing_mlflow(tmp_path, clean, warm, "run", str(project))
     assert changed == {"MLFLOW_CONDA_HOME": str(launch.STAND_IN), "PATH": f"{BIN}:{clean['PATH']}"}
 
 
@@ -205,8 +209,8 @@ def test_an_address_behind_which_there_is_no_repository_is_not_lethe(tmp_path):
         assert not launch.is_lethe(address)
 
 
-def test_a_program_that_a_launcher_started_is_left_alone(clean, project, tmp_path):
-    assert changed_by_importing_mlflow(tmp_path, clean | {"MLFLOW_RUN_ID": "1"}, "run", str(project)) == {}
+def test_a_program_that_a_launcher_started_is_left_alone(clean, project, tmp_path, warm: Warm):
+    assert changed_by_importing_mlflow(tmp_path, clean | {"MLFLOW_RUN_ID": "1"}, warm, "run", str(project)) == {}
 
 
 def test_a_blank_in_the_path_and_a_lost_mode_are_survived(monkeypatch, tmp_path):
