@@ -41,7 +41,7 @@ def one_thread() -> Iterator[None]:
 def test_it_grows_is_kept_and_gone_on_with(project: Project, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     # Killed within a stack, then between two of its tables, which is cheap; each model has its row, and none has two
     four = ("--retrain.seeds", "4")
-    assert project.run("bank", *four, **at("lethe.engine.resume:Resume.save", 3)).returncode == -9
+    assert (done := project.run("bank", *four, **at("lethe.engine.resume:Resume.save", 3))).returncode == -9, done.stderr
     assert not models(project)
     said = project.run("bank", *four, **at_file("retrained.seed3.safetensors"))
     assert said.returncode == -9 and "retrained, seeds 1 to 4: resuming after epoch 1" in said.stderr

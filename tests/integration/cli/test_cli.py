@@ -119,7 +119,7 @@ def test_the_demo(bare: Project, tmp_path: Path) -> None:
     (curves,) = (bare.root / "mlruns").rglob(f"{rows['hybrid_4']['run_id']}/artifacts/curves.png")
     assert curves.read_bytes().startswith(b"\x89PNG")
     refused = bare.run("demo", "--run.workspace", str(tmp_path / "demo"), "--data.limit", "19", **home)
-    assert refused.returncode == 2
+    assert refused.returncode == 2, refused.stderr
     _, script, *words = shlex.split(refused.stderr.split("`")[1])
     assert "10 classes; retain 95, forget 95," in bare.ran(Path(script).stem, *words, **home).stdout
 
@@ -150,7 +150,7 @@ def test_equal_seeds_are_equal_bytes_in_another_interpreter(project: Project, ba
 def test_the_chain(project: Project) -> None:
     """The notebook's ten, each from the result before it; killed in the third, it goes on there."""
     names = [f"as_run/{name}" for name in PAPER_METHODS]
-    assert project.run("unlearn", "--method", "as_run", **at_step(8 + 8 + 12)).returncode == -9
+    assert (done := project.run("unlearn", "--method", "as_run", **at_step(8 + 8 + 12))).returncode == -9, done.stderr
     done = project.ran("unlearn", "--method", "as_run")
     assert [line for line in done.stderr.splitlines() if line.endswith(": already finished")] == [
         f"{name}: already finished" for name in names[:2]
@@ -381,7 +381,7 @@ def test_a_result_of_other_splits_is_not_scored(project: Project) -> None:
     project.ran("unlearn", *NONE)
     project.ran("prepare", "--data.forget.count", "30")
     done = project.run("evaluate", "--method", "model_1", "--data.forget.count", "30")
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr
     assert "models/model_1.safetensors was made for other splits" in done.stderr
     assert len(project.rows(method="model_1")) == 1
 
@@ -434,7 +434,7 @@ def test_a_file_that_is_no_safetensors_is_named(project: Project) -> None:
     original = project.root / "models" / "original.safetensors"
     original.write_bytes(original.read_bytes()[:-1])
     done = project.run("unlearn", *NONE)
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr
     assert "models/original.safetensors can't be read as safetensors" in done.stderr
     assert project.rows() == []
 
@@ -444,13 +444,13 @@ def test_a_full_disk(project: Project) -> None:
     models = project.root / "models"
     before = (models / "model_1.safetensors").read_bytes()
     done = project.run("unlearn", "--method", "model_1", **no_larger(50_000))
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert "state.safetensors could not be written: " in line
     assert (models / "model_1.safetensors").read_bytes() == before
     images = (project.root / "data" / "images.safetensors").read_bytes()
     done = project.run("prepare", "--data.limit", "13", **no_larger(1_000_000))
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr
     assert "data/images.safetensors could not be written: " in done.stderr
     assert (project.root / "data" / "images.safetensors").read_bytes() == images
     assert not list(project.root.glob("data/.*"))
@@ -460,5 +460,5 @@ def test_a_full_disk(project: Project) -> None:
 def test_a_folder_that_is_a_file(bare: Project) -> None:
     (bare.root / "data").write_text("")
     done = bare.run("prepare")
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr
     assert f"failed: {bare.root}/data/images.safetensors could not be written: " in done.stderr

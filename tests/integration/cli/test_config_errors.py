@@ -44,7 +44,7 @@ def test_bad_input_is_one_line_and_exit_code_2(argv: list[str], says: str, tmp_p
     environment = clean | {"DVC_ROOT": str(project), "PYTHONPATH": str(without), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, str(ROOT / "src" / "unlearn.py"), *argv]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=NET)
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(says)

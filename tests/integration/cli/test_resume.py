@@ -97,7 +97,7 @@ def test_the_original_too(project: Project, built: Path) -> None:
     made = original.read_bytes()
     original.unlink()
     for step in (3, 9, 1, 13):  # 8 steps an epoch, 2 epochs and 1
-        assert project.run("pretrain", **at_step(step)).returncode == KILLED
+        assert (done := project.run("pretrain", **at_step(step))).returncode == KILLED, done.stderr
     assert behind(project.ran("pretrain").stderr) == 2
     assert original.read_bytes() == made
 
@@ -111,7 +111,7 @@ def test_the_best_epoch_outlives_a_kill(project: Project) -> None:
     accuracy = [float(row[column]) for row in table[2:]]
     best = accuracy.index(max(accuracy))
     assert best + 2 < len(accuracy), "the numbers of this test no longer make an early epoch the best"
-    assert project.run("unlearn", *argv, **at_step(16 * (best + 2))).returncode == KILLED  # 8 pairs an epoch
+    assert (done := project.run("unlearn", *argv, **at_step(16 * (best + 2)))).returncode == KILLED, done.stderr  # 8 pairs an epoch
     assert behind(project.ran("unlearn", *argv).stderr) == best + 1
     assert result(project, "model_5") == whole
 
@@ -146,7 +146,7 @@ def test_killed_between_two_files(project: Project) -> None:
 def test_stopped_by_the_user(moment: dict[str, str], epoch: int, project: Project) -> None:
     argv = command("hybrid_3")
     done = project.run("unlearn", *argv, **moment)
-    assert done.returncode == 130
+    assert done.returncode == 130, done.stderr
     assert f"hybrid_3: stopped; the same command resumes after epoch {epoch}" in done.stderr
     assert "Traceback" not in done.stderr
     (row,) = project.rows(method="hybrid_3")
@@ -207,7 +207,7 @@ print(client.create_run("0", tags=tags, run_name="launched").info.run_id)
 def test_the_old_row_is_joined_and_under_a_new_one_all_epochs_move(project: Project) -> None:
     argv = command("model_6")
     old = project.script(LAUNCHED)
-    assert project.run("unlearn", *argv, MLFLOW_RUN_ID=old, **at_step(20)).returncode == KILLED
+    assert (done := project.run("unlearn", *argv, MLFLOW_RUN_ID=old, **at_step(20))).returncode == KILLED, done.stderr
     stopped = project.run("unlearn", *argv, **at_step(20, signal.SIGINT))
     assert (stopped.returncode, behind(stopped.stderr)) == (130, 1)
     (row,) = project.rows()
@@ -229,7 +229,7 @@ def test_a_run_that_diverges(word: str, project: Project) -> None:
     earlier.write_bytes(b"of an earlier run")
     value = {"lr": "1e30", "peak": "-1e30"}[word]  # in the first steps; in epoch 1, as the ramp begins with 0
     done = project.run("unlearn", *command("hybrid_3", **{word: value}))
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     (said,) = (line for line in done.stderr.splitlines() if line.startswith("failed: "))
     good = 0 if word == "lr" else 1
@@ -253,11 +253,11 @@ def test_one_run_of_a_method_at_a_time(project: Project) -> None:
     try:
         first.until(lambda said: "retain     1/100000" in said)
         second = project.run("unlearn", *command("model_1"))
-        assert second.returncode == 1
+        assert second.returncode == 1, second.stderr
         assert f"model_1 is already running in this workspace (pid {first.pid})" in second.stderr
         project.ran("unlearn", *command("model_2", epochs=0))
     finally:
         os.kill(first.pid, signal.SIGKILL)
-        assert first.wait().returncode == KILLED
+        assert (done := first.wait()).returncode == KILLED, done.stderr
     project.ran("unlearn", *command("model_1", epochs=0))
     assert [row["status"] for row in project.rows(method="model_1")] == ["KILLED", "FINISHED"]

@@ -32,7 +32,7 @@ def above(rows: list[dict], run_id: str) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_gone_on_with_extended_and_scored_again(project: Project) -> None:
-    assert project.run("unlearn", "--method", "model_1", "--run.seeds", "2", **at_step(STEPS + 12)).returncode == -9
+    assert (done := project.run("unlearn", "--method", "model_1", "--run.seeds", "2", **at_step(STEPS + 12))).returncode == -9, done.stderr
     assert not (project.root / "models" / "model_1.safetensors").exists()
     first = model(project, "model_1.seed0")
     said = project.ran("unlearn", "--method", "model_1", "--run.seeds", "2")
@@ -101,7 +101,7 @@ def test_killed_gone_on_with_extended_and_scored_again(project: Project) -> None
     assert {name: content for name, content in project.files().items() if name.startswith("scores/")} == scores
     (project.root / "logits" / "model_1.seed1.safetensors").unlink()
     refused = project.run("evaluate", "--method", "model_1")
-    assert refused.returncode == 2
+    assert refused.returncode == 2, refused.stderr
     assert "model_1.seed1.safetensors does not exist, and model_1 is of seeds 0 to 2; `python src/unlearn.py" in refused.stderr
     assert "--run.seeds 3` makes it" in refused.stderr
 

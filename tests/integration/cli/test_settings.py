@@ -24,7 +24,7 @@ def test_a_workspace_keeps_its_settings(project: Project) -> None:
         "`python src/prepare.py --run.workspace other --data.source cifar10` replaces it\n" == done.stderr
     )
     done = project.run("report", *asked)
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr
     assert "`python src/unlearn.py --run.workspace other` creates some" in done.stderr
     # a file of the user's own, and its mistakes
     text = (home / "settings.yaml").read_text()
@@ -84,7 +84,7 @@ def test_the_checkout_itself_is_set_by_its_parameters(project: Project) -> None:
     project.ran("prepare", "--data.limit", "11")
     assert not (project.root / "settings.yaml").exists()
     done = project.run("unlearn", *NONE)
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr
     assert "it was made with --data.limit 11, so give that, or `python src/prepare.py" in done.stderr
     shutil.rmtree(project.root / "scores")
     assert "`python src/unlearn.py --data.limit 11` creates some" in project.run("report").stderr

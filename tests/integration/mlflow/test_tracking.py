@@ -487,7 +487,7 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
     assert "are not sent to MLflow yet" in caplog.text
     assert len(outboxes(home)) == 1
     failed = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
-    assert failed.returncode == 1
+    assert failed.returncode == 1, failed.stderr
     assert "records are not sent" in failed.stdout
     assert "Traceback" not in failed.stderr
     server.start()
@@ -505,9 +505,9 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
 def test_send_knows_its_folders(home, tmp_path):
     command: list[str | Path] = [sys.executable, ROOT / "src" / "send.py"]
     wrong = subprocess.run([*command, tmp_path / "nowhere"], capture_output=True, text=True)
-    assert wrong.returncode == 2
+    assert wrong.returncode == 2, wrong.stderr
     assert "nowhere is not a folder" in wrong.stderr
-    assert subprocess.run([*command, tmp_path], capture_output=True, text=True).returncode == 0
+    assert (done := subprocess.run([*command, tmp_path], capture_output=True, text=True)).returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("secret", ["s3cr3t", "s3cr3t/with?signs"])

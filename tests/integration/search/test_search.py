@@ -143,7 +143,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_was_not(searched: Project, bu
     """kill -9 in the second trial, Ctrl-C in the same one when it is tried again, then to the end."""
     project = copied(built, tmp_path / "project", warm)
     command = ("search", *SMALL, "--search.trials", "3")
-    assert project.run(*command, **at_step(85)).returncode == -signal.SIGKILL
+    assert (done := project.run(*command, **at_step(85))).returncode == -signal.SIGKILL, done.stderr
     assert [trial["state"] for trial in trials(project)] == ["COMPLETE", "RUNNING"]
     stopped = project.run(*command, **at_step(5, signal.SIGINT))
     assert stopped.returncode == 130, stopped.stderr
@@ -224,7 +224,7 @@ def test_a_trial_that_diverges_is_a_failed_one_with_its_reason(project: Project)
     keys = ["--search.method", "model_1", "--methods.model_1.lr", "1e30", "--search.spaces.model_1.epochs", "null"]
     keys += [f"{lr}.low", "null", f"{lr}.high", "null", f"{lr}.log", "false", f"{lr}.choices", "0.001,0.002,0.003,0.004"]
     failed = project.run("search", *keys, "--search.trials", "1")
-    assert failed.returncode == 1
+    assert failed.returncode == 1, failed.stderr
     assert "is complete; the last: diverged: phase retain, epoch 0" in failed.stderr
     assert [row["status"] for row in project.rows()] == ["FAILED", "FAILED"]
     assert project.rows()[1]["tags"]["trial.reason"].startswith("diverged")
@@ -310,5 +310,5 @@ def test_adopt_writes_a_variant_that_runs(searched: Project) -> None:
     assert argument_values(said) == trial["arguments"]
     assert "gentle: 2 phases" in searched.ran("unlearn", "--method", "gentle", "--explain").stdout
     for argv in (["adopt", "2", "gentle"], ["adopt", "7"]):
-        assert searched.run("search", *argv).returncode == 2
+        assert (done := searched.run("search", *argv)).returncode == 2, done.stderr
     assert params.read_text() == after

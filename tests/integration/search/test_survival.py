@@ -97,7 +97,7 @@ def test_a_wrong_password_is_said_at_once_and_shown_nowhere(database: Any, proje
     before = project.files()
     wrong = database.url.replace(database.password, "wr0ng/pass")
     refused = project.run("search", "--search.storage", wrong)
-    assert refused.returncode == 2
+    assert refused.returncode == 2, refused.stderr
     assert refused.stderr.startswith("error: search.storage: Optuna can't work with postgresql://127.0.0.1")
     assert "password authentication failed" in refused.stderr
     assert "wr0ng" not in refused.stderr

@@ -148,7 +148,7 @@ def test_the_folder_of_the_project_is_where_everything_is_kept(guest: Guest, tmp
     assert (tmp_path / "demo" / "models" / "hybrid_4.safetensors").exists()
     assert {path for path in guest.bin.parent.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__"} == before
     missing = guest.run("lethe", "evaluate", "--method", "model_1", "--run.workspace", "demo", "--data.source", "digits", folder=tmp_path)
-    assert missing.returncode == 2
+    assert missing.returncode == 2, missing.stderr
     assert "`lethe " in missing.stderr and "src/" not in missing.stderr
 
 
@@ -189,7 +189,7 @@ def test_the_library_takes_its_defaults_and_not_another_projects(guest: Guest, t
     assert guest.ran("python", "-c", API, folder=tmp_path) == "Sequential True\n"
     assert {path.name for path in tmp_path.iterdir()} == {"params.yaml"}
     refused = guest.run("lethe", "unlearn", "--explain", folder=tmp_path)
-    assert refused.returncode == 2
+    assert refused.returncode == 2, refused.stderr
     assert refused.stderr.startswith("error: train is unknown (params.yaml, line 1); nearest: ")
 
 
