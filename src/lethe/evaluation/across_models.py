@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from lethe._util.errors import InsufficientData
 from lethe.evaluation import model_distributions
 from lethe.evaluation.context import Estimates, EvaluationContext
 from lethe.evaluation.logits_table import Floats, Ints
@@ -84,9 +85,12 @@ def neurips(context: EvaluationContext) -> Estimates:
     half, models = len(retrained) // 2, min(len(unlearned), len(retrained))
     quality = model_distributions.forgetting_quality(model_distributions.epsilons(unlearned, retrained), models)
     baseline = model_distributions.forgetting_quality(model_distributions.epsilons(retrained[:half], retrained[half : 2 * half]), half)
+    if not all(theirs.any() for _, theirs in correct):
+        raise InsufficientData("needs retrained models that classify some retain and some test images correctly; these classify none")
 
     def score(forget: Ints, *drawn: Ints) -> Floats:
-        utilities = [ours[index].mean(-1) / theirs[index].mean(-1) for (ours, theirs), index in zip(correct, drawn, strict=True)]
+        means = [(ours[index].mean(-1), theirs[index].mean(-1)) for (ours, theirs), index in zip(correct, drawn, strict=True)]
+        utilities = [ours / np.maximum(theirs, 1e-9) for ours, theirs in means]
         return np.asarray(quality[forget].mean(-1) * np.prod(utilities, axis=0))[None]
 
     (whole,) = context.bootstrap(score, len(quality), *(len(ours) for ours, _ in correct), bounds=POSITIVE)

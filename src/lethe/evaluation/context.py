@@ -96,16 +96,17 @@ class EvaluationContext:
             values_N: one value per image [N].
             bounds: smallest and largest possible value of an image. Where every image has one of these two, the mean is a share, and
                 the interval exact (`uncertainty.share`); otherwise it is a bootstrap interval.
-            edges: whether the bootstrap adds an image at each bound: for values that are mostly at the bounds, such as differences
-                of correctness.
+            edges: whether the bootstrap adds an image at each bound, for values that are mostly at the bounds, such as differences
+                of correctness (`uncertainty.bootstrap`); otherwise it allows for skewed values (`uncertainty.mean`).
         """
         values = np.asarray(values_N, np.float64)
         low, high = bounds
         if self.resample and np.isin(values, bounds).all():
             return uncertainty.share(int((values == high).sum()), len(values), high - low).shifted(low)
-        ends = bounds if edges else ()
-        padded = np.append(values, ends)
-        return self.bootstrap(lambda index: padded[index].mean(-1)[None], len(values), bounds=bounds, edges=edges)[0]
+        if not edges:
+            return uncertainty.mean(values, self.resample, bounds=bounds)
+        padded = np.append(values, bounds)
+        return self.bootstrap(lambda index: padded[index].mean(-1)[None], len(values), bounds=bounds, edges=True)[0]
 
     def quantile(self, values_N: Array, probability: float, bounds: Range = uncertainty.UNBOUNDED) -> Estimate:
         """Quantile of per-image values [N], with its interval by order statistics, see `uncertainty.quantile`."""

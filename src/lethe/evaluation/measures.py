@@ -105,7 +105,13 @@ def _gaps(context: EvaluationContext, *splits: str) -> tuple[Callable[..., list[
 def avg_gap_svc(context: EvaluationContext) -> Estimate:
     model, *references = membership.svc_non_members(context, context.model, *context.references)
     gap = np.append(model - np.mean(references, axis=0), POINTS)
-    return _mean_gap(context, fourth=lambda forget: gap[forget].mean(-1))
+    # how the gap varies with the images that the attacks are trained on, by a few of the references
+    refits = membership.svc_refits(context, context.model, *context.references[:4]) if context.resample else None
+    if refits is None:
+        return _mean_gap(context, fourth=lambda forget: gap[forget].mean(-1))
+    number = refits.shape[1]
+    apart = np.append(refits[0] - refits[1:].mean(axis=0), (0.0, 0.0)) * math.sqrt(number)  # a mean of as many has the deviation of one
+    return _mean_gap(context, number, fourth=lambda forget, refit: gap[forget].mean(-1) + apart[refit].mean(-1))
 
 
 @register_measure(

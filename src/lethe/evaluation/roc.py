@@ -175,7 +175,8 @@ def curve(true: Floats, false: Floats) -> Floats:
     above, rates = np.cumsum(true, axis=-1), np.cumsum(false, axis=-1)
     auc = (false * (above - true / 2)).sum(-1)
     # 1e-9: a cumulative sum that means 0.01 may be 0.010000000000000002
-    return np.stack([auc, *(np.where(rates <= rate + 1e-9, above, 0.0).max(-1) for rate in RATES)])
+    powers = [np.where(rates <= rate + 1e-9, above, 0.0).max(-1) for rate in RATES]
+    return np.asarray(np.clip(np.stack([auc, *powers]), 0.0, 1.0))
 
 
 def effective(weights_N: Floats) -> float:

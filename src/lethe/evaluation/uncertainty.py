@@ -15,6 +15,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 1000
 BATCH = 50  # resamples at a time: an array of 18 MB for 45,000 images
 EXAMPLES, SEEDS = "bootstrap over examples", "Student-t over seeds"
+REFITTED = "Clopper-Pearson over examples, and refits of the attack"
 SHARE, RATE, RANKS = "Clopper-Pearson over examples", "Clopper-Pearson of rate and threshold over examples", "order statistics of examples"
 MODELS, CURVE = "bootstrap over models and examples", "first step whose interval reaches the line, over examples"
 
@@ -51,7 +52,7 @@ class Estimate:
         return (self.value if self.low is None else self.low), (self.value if self.high is None else self.high)
 
     def within(self, bounds: Range) -> "Estimate":
-        """The same with an interval that lies in the range of possible values and contains the value."""
+        """The same with an interval inside the range of possible values that contains the value."""
         if self.low is None or self.high is None:
             return self
         return replace(self, low=min(self.value, max(self.low, bounds[0])), high=max(self.value, min(self.high, bounds[1])))
@@ -60,6 +61,11 @@ class Estimate:
         """The same with an interval that reaches at least from `low` to `high`."""
         ends = self.ends()
         return replace(self, low=min(ends[0], low), high=max(ends[1], high))
+
+    def widened(self, reach: float, interval: str) -> "Estimate":
+        """The same with a second, independent source of error that reaches as far as `reach` to each side (Donner and Zou 2012)."""
+        low, high = (self.value + side * math.hypot(end - self.value, reach) for side, end in zip((-1, 1), self.ends(), strict=True))
+        return replace(self, low=low, high=high, interval=interval)
 
     def shifted(self, by: float) -> "Estimate":
         """The same with a number added to value and interval."""
@@ -99,6 +105,34 @@ def bootstrap(
     level = _expanded(min(sizes))
     ends = np.quantile(_resamples(statistic, sizes, seed, edges), [(1 - level) / 2, (1 + level) / 2], axis=1).T
     return [Estimate(value, float(low), float(high), EXAMPLES).within(bounds) for value, (low, high) in zip(values, ends, strict=True)]
+
+
+def mean(values_N: Any, resample: bool = True, seed: int = 0, bounds: Range = UNBOUNDED) -> Estimate:
+    """Mean of values that may be skewed, with its interval by bootstrap-t (Efron 1981).
+
+    A divergence is tiny on most images and large on a few: few images hold too few of these, and percentiles of the means cover 78 %
+    of nominal 95 at 50 images. So the interval is also that of the sample in which the smallest and the largest value occur once more.
+
+    Args:
+        values_N: one value per example.
+        resample: whether to compute an interval.
+        seed: of the resampling.
+        bounds: smallest and largest possible value. The interval of a sample of 1 is this range, or missing if that is infinite.
+    """
+    values = np.asarray(values_N, np.float64)
+    (whole,) = bootstrap(lambda index: values[index].mean(-1)[None], len(values), resample=resample, seed=seed, bounds=bounds)
+    if not resample or len(values) < 2 or equal(values):
+        return whole
+    for sample in (values, np.append(values, [values.min(), values.max()])):
+        centre, scale = sample.mean(), sample.std(ddof=1)
+
+        def studentized(index: Any, sample: Floats = sample, centre: float = centre, least: float = 1e-9 * scale) -> Floats:
+            drawn = sample[index]
+            return np.asarray((drawn.mean(-1) - centre) / np.maximum(drawn.std(-1, ddof=1), least))[None]
+
+        tails = np.quantile(_resamples(studentized, [len(sample)], seed, edges=False), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        whole = whole.containing(float(centre - tails[1] * scale), float(centre - tails[0] * scale))
+    return whole.within(bounds)
 
 
 def of_gaps(
@@ -302,7 +336,13 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
     Args:
         p_values: name of the test -> p.
+
+    Raises:
+        ValueError: some p is NaN.
     """
+    for name, p in p_values.items():
+        if math.isnan(p):
+            raise ValueError(f"p of {name} is not a number")
     adjusted: dict[str, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):

@@ -12,7 +12,7 @@ from lethe.evaluation import registry
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.catalogue import all_measures
 from lethe.evaluation.score import Score, metric_name, score_model
-from lethe.evaluation.uncertainty import EXAMPLES, SHARE
+from lethe.evaluation.uncertainty import EXAMPLES, REFITTED, SHARE
 from lethe.reporting.console_tables import accuracy_table
 from lethe.testing.tables import drawn
 
@@ -29,7 +29,8 @@ def test_every_measure_is_a_number_with_its_interval_or_says_what_is_missing(mea
     for id_, got in found.items():
         assert got.keys() == {"missing"} or got.keys() - {"reference"} == {"value", "low", "high", "interval"}, id_
         if "value" in got:
-            assert got["interval"] == (SHARE if id_.startswith(("accuracy.", "mia.svc", "iam.below_half")) else EXAMPLES)
+            exact = SHARE if id_.startswith(("accuracy.", "iam.below_half")) else EXAMPLES
+            assert got["interval"] == (REFITTED if id_ == "mia.svc" else exact)
     assert found["rmia.gamma_1"] == {"missing": "needs at least 8 retrained models; 1 available"}
     assert (measured.tier, measured.references) == (1, 1)
     assert [registry.highest_tier(n) for n in (0, 1, 7, 8, 63, 64, 100)] == [0, 1, 1, 2, 2, 3, 3]
