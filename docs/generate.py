@@ -62,15 +62,20 @@ def methods_page() -> str:
     lines = [
         "# The methods",
         NOTE,
-        "R is an optimizer step on a retain batch, F one on a forget batch with a negative weight (gradient ascent). *One epoch* is the ",
+        "R is an optimizer step on a retain batch, F one on a forget batch, RF one on a batch of each. *Scale* is the weight of the forget",
+        "loss; a negative one is gradient ascent. *One epoch* is the first epoch of the phase on CIFAR-10 with the default settings: 352",
+        "retain batches of 128 images, and 40 forget batches of 128 or 157 of 32.\n",
     ]
-    lines[-1] += "first epoch of the phase on CIFAR-10 with the default settings: 352 retain batches and 40 forget batches of 128 images.\n"
     lines += ["| Method | Phase | Epochs | One epoch | Steps in total | Trains | Scale |", "|---|---|---|---|---|---|---|"]
     for name in methods_registry.registered_names(chains=False):
         recipe = loader.load(["--method", name]).recipe()
         for phase in recipe:
-            assert isinstance(phase, Phase)
-            sizes = {letter: {"retain": 352, "forget": 40}[stream] for letter, stream in phase.streams.items()}
+            if not isinstance(phase, Phase):
+                lines.append(f"| `{name}` | {phase.name} | | edit of the weights | | `{phase!r}` | |")
+                continue
+            sizes = {
+                letter: -(-{"retain": 45_000, "forget": 5_000}[stream] // phase.size(stream)) for letter, stream in phase.streams.items()
+            }
             steps = sum(len(phase.batch_order(sizes, epoch)) for epoch in range(phase.epochs))
             scale = next((term.weight for term in phase.terms if term.stream == "forget"), "")
             word = shorten(iter(phase.batch_order(sizes, 0)))

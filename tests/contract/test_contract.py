@@ -51,6 +51,7 @@ from support import loops
 from support.project import ROOT
 
 METHODS = registered_names(chains=False)
+OWN_LOOPS = ("lethe.recipes.own_method", "lethe.recipes.field_methods")  # see test_field_methods
 
 torch.set_num_threads(1)
 
@@ -160,6 +161,7 @@ CASES: dict[str, tuple[dict[str, int], dict[str, Any]]] = {  # sizes of the spli
 }
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if find_method(name).function.__module__ not in OWN_LOOPS])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_its_plain_loop_to_the_bit(method: str, case: str) -> None:
     loop = getattr(loops, method, None)

@@ -22,7 +22,12 @@ from lethe._util.errors import UserError
 from lethe._util.plugins import import_reference, installed
 
 GROUP = "lethe.methods"  # of entry points: name -> function
-BUILT_IN = ("lethe.recipes.paper_methods", "lethe.recipes.notebook_chain")
+BUILT_IN = (
+    "lethe.recipes.paper_methods",
+    "lethe.recipes.notebook_chain",
+    "lethe.recipes.own_method",
+    "lethe.recipes.field_methods",
+)
 REQUIRED = inspect.Parameter.empty
 
 F = TypeVar("F", bound=Callable[..., Any])

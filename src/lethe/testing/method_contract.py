@@ -10,11 +10,12 @@ from torch.nn import Module
 
 from lethe.data.device_data import Data
 from lethe.engine import engine
+from lethe.engine.engine import Epoch
 from lethe.engine.options import RunOptions
 from lethe.evaluation import inference
 from lethe.recipes import recipe
 from lethe.recipes.protocols import Batch, References
-from lethe.recipes.recipe import Edit, Phase
+from lethe.recipes.recipe import Edit, Phase, Recipe
 from lethe.testing.small_runs import (
     Boom,
     attempt,
@@ -158,29 +159,44 @@ class MethodContract:
     @pytest.mark.parametrize("keep", ["last", "best"])
     def test_interrupted_in_every_epoch_and_continued_ends_alike(self, method: str, keep: str, data: Data, tmp_path: Path) -> None:
         """Dies at a random batch of every epoch of every phase; each time a new model goes on from what the last epoch wrote."""
-        steps = small(method, epochs=3, keep=keep)
-        whole = network()
-        calls: list[int] = []  # of a loss, epoch by epoch
+        interrupted_everywhere(small(method, epochs=3, keep=keep), data, tmp_path, random.Random(f"{method} {keep}"))
 
-        def count(batch: Batch, refs: References) -> None:
-            calls[-1] += 1
 
-        records = []
-        for epoch in engine.run(watched(steps, count), whole, data, RunOptions(seed=2, evaluate=inference.evaluator(data, ["validation"]))):
-            records.append(without_times(epoch))
-            calls.append(0)
-        assert {record.phase for record in records[1:]} == {part.name for part in steps}
+def interrupted_everywhere(steps: Recipe, data: Data, folder: Path, draw: random.Random) -> None:
+    """Run a recipe without and with interruptions, and compare epochs and weights.
 
-        draw = random.Random(f"{method} {keep}")
-        stops = [draw.randrange(length) for length in calls[:-1]]
-        seen = []
-        for number, stop in enumerate(stops):  # in epoch `number` + 1, after the epoch before it, which this attempt repeats
-            earlier = calls[number - 1] if number else 0
-            seen += attempt(watched(steps, boom_at(earlier + stop)), tmp_path, data, network())
-            assert len(seen) == number + 1
-        student = network()
-        assert seen + attempt(steps, tmp_path, data, student) == records
-        assert not moved(whole.state_dict(), student.state_dict()), f"stopped at batches {stops}"
+    Args:
+        steps: the recipe.
+        data: what it trains on.
+        folder: for the resume state.
+        draw: chooses the batch of each epoch at which the run is stopped.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    whole = network()
+    calls: list[int] = []  # of a loss, epoch by epoch
+
+    def count(batch: Batch, refs: References) -> None:
+        calls[-1] += 1
+
+    records = []
+    for epoch in engine.run(watched(steps, count), whole, data, RunOptions(seed=2, evaluate=inference.evaluator(data, ["validation"]))):
+        records.append(without_times(epoch))
+        calls.append(0)
+    assert {record.phase for record in records[1:]} == {part.name for part in steps}
+
+    stops = [draw.randrange(length) if length else None for length in calls[:-1]]
+    seen: list[Epoch] = []
+    for number, stop in enumerate(stops):  # in epoch `number` + 1, after those since the last attempt, which this one repeats
+        if stop is None:
+            continue  # an edit takes no batch
+        earlier = sum(calls[max(0, len(seen) - 1) : number])
+        seen += attempt(watched(steps, boom_at(earlier + stop)), folder, data, network())
+        assert len(seen) == number + 1
+    student = network()
+    assert seen + attempt(steps, folder, data, student) == records
+    assert not moved(whole.state_dict(), student.state_dict()), f"stopped at batches {stops}"
 
 
 def storages(network: Module) -> set[int]:

@@ -311,7 +311,8 @@ def test_params_yaml_is_right_with_and_without_its_overlay() -> None:
     assert (demo.data.source, demo.model.architecture, demo.run.workspace) == ("digits", "convnet", Path("demo"))
     assert demo.pretrain.momentum == real.pretrain.momentum
     for name in METHODS:
-        assert demo.methods[name] == real.methods[name].model_copy(update=said["demo"]["methods"][name])
+        own = real.methods[name]
+        assert demo.methods[name] == own.model_validate(own.model_dump() | said["demo"]["methods"][name])
     assert set(real.methods) >= {*METHODS, "as_run"}
 
 

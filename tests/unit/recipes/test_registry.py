@@ -64,8 +64,8 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_reports_methods_and_the_chain_are_built_in() -> None:
-    assert registered_names(chains=False) == list(PAPER_METHODS)
-    assert registered_names() == [*PAPER_METHODS, "as_run"]
+    assert registered_names(chains=False)[: len(PAPER_METHODS)] == list(PAPER_METHODS)
+    assert {*registered_names()} - {*registered_names(chains=False)} == {"as_run"}
     for name in registered_names():
         method = find_method(name)
         assert method.source and method.summary and method.chain == (name == "as_run")
@@ -77,7 +77,7 @@ def test_a_word_means_the_same_in_every_method() -> None:
         for word, info in method_section(name).model_fields.items():
             meaning = (info.annotation, info.description, accepts(info), info.is_required())
             assert fields.setdefault(word, meaning) == meaning, (name, word)
-    assert len(fields) == 26
+    assert len(fields) == 41
 
 
 def test_arguments_are_declared_once() -> None:

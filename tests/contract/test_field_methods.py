@@ -1,0 +1,136 @@
+"""Lethe's own method and the field's equal their plain loops in tests/support/field_loops.py."""
+
+import inspect
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lethe.data.device_data import Data
+from lethe.engine import engine
+from lethe.engine.options import RunOptions
+from lethe.recipes.held_out import halves
+from lethe.recipes.recipe import Augment, Phase
+from lethe.recipes.registry import find_method, registered_names
+from lethe.testing.method_contract import interrupted_everywhere
+from lethe.testing.small_runs import images, moved, network, numbers, small
+from support import field_loops, loops
+from support.field_loops import Source
+
+SEED = 11
+LOOPS = {"not": field_loops.negation}
+FIELD = [name for name in registered_names(chains=False) if not hasattr(loops, name)]
+WORDS = {"": None, "flip": Augment(0, True), "crop,flip": Augment(4, True)}
+CASES: dict[str, tuple[dict[str, int], dict[str, Any]]] = {  # sizes of the splits; changes to the numbers
+    "as in params.yaml, last batches short": ({}, {}),
+    "a part trains, forget longer than retain": (
+        {"retain": 19, "forget": 60},
+        {"lr": 0.01, "momentum": 0.5, "weight_decay": 0.01, "crop_share": 0.5, "pull_from": 0.2, "renew_every": 0.3, "focus": 0.4},
+    ),
+    "one image to forget": ({"forget": 1}, {"retain_epochs": 2.6, "forget_batch_size": 1}),
+}
+
+
+def source(data: Data, said: dict[str, Any]) -> Source:
+    """The same images in the same order, for a loop that knows nothing of the engine."""
+    size, normalised = said["batch_size"], data.normalised(torch.arange(len(data.labels_N)))
+
+    def batches(split: str, number: int, augmented: str, size: int = size) -> list[field_loops.Batch]:
+        return [(b.images_BCHW, b.labels_B, b.index_B) for b in data.batches(split, size, SEED, number, WORDS[augmented])]
+
+    def drawn(number: int, weights: torch.Tensor) -> list[field_loops.Batch]:
+        return [(b.images_BCHW, b.labels_B, b.index_B) for b in data.drawn("retain", size, SEED, number, weights, 50)]
+
+    return Source(
+        normalised,
+        data.labels_N,
+        data.splits["forget"],
+        halves(data.splits["validation"], data.labels_N)[0],
+        batches,
+        lambda number: batches("forget", number, "", said["forget_batch_size"]),
+        drawn,
+        lambda epoch: torch.manual_seed(SEED * 1_000_003 + epoch),
+        network(1),
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("method", FIELD)
+def test_equals_its_plain_loop(method: str, case: str) -> None:
+    """To the bit, or where schedules are composed of parts or sums run in another order, to their rounding."""
+    sizes, changes = CASES[case]
+    data, said = images(**sizes), numbers(method, **changes)
+    loop = LOOPS.get(method) or getattr(field_loops, method)
+    student, plain = network(), network()
+    for _ in engine.run(small(method, **changes), student, data, RunOptions(seed=SEED, random_init=network(1))):
+        pass
+    own = {word: said[word] for word in inspect.signature(loop).parameters if word in said}
+    unused = set(inspect.signature(find_method(method).function).parameters) - {"training", "forget_batch_size", *own}
+    assert not unused  # the loop takes every number of the method
+    trains = {("last_block", "head"): ("layer4", "fc"), ("head",): ("fc",)}.get(said["trains"], said["trains"])
+    sgd = loops.Numbers(trains, *(said[word] for word in ("lr", "momentum", "weight_decay")))
+    loop(plain, source(data, said), sgd, **own)
+    assert moved(network().state_dict(), student.state_dict())
+    for name, value in plain.state_dict().items():
+        found = student.state_dict()[name]
+        assert found.isfinite().all()
+        assert torch.allclose(value, found, rtol=1e-4, atol=1e-5), name
+
+
+def test_every_method_has_a_plain_loop() -> None:
+    assert {name for name in FIELD if name not in LOOPS} <= {*vars(field_loops)}
+
+
+def test_weights_outside_the_mask_equal_the_originals_to_the_bit() -> None:
+    """Weight decay and momentum move masked weights where the gradient is masked, as in a published implementation."""
+    data, steps = images(), small("salun", saliency_share=0.3, lr=0.1, weight_decay=0.1)
+    (phase,) = steps
+    assert isinstance(phase, Phase)
+    assert phase.constraint is not None
+    student = network()
+    masks = phase.constraint.masks(data, engine.FrozenReferences(network().eval(), network(1)))  # type: ignore[attr-defined]
+    for _ in engine.run(steps, student, data):
+        pass
+    for name, before in network().named_parameters():
+        after = student.get_parameter(name)
+        assert torch.equal(after[~masks[name]], before[~masks[name]])
+    assert any((student.get_parameter(name) != before)[masks[name]].any() for name, before in network().named_parameters())
+
+
+def test_the_forget_optimizer_has_its_own_state_and_rate() -> None:
+    """DualOptim (arXiv:2504.15827) on random labels, against its plain loop."""
+    data = images()
+    changes = {"forget_optimizer": "adamw", "forget_lr": 0.003}
+    student, plain = network(), network()
+    for _ in engine.run(small("random_label", **changes), student, data, RunOptions(seed=SEED)):
+        pass
+    said = numbers("random_label")
+    drawn = source(data, said)
+    plain.train()
+    retain = torch.optim.SGD(plain.parameters(), lr=said["lr"], momentum=said["momentum"], weight_decay=said["weight_decay"])
+    forget = torch.optim.AdamW(plain.parameters(), lr=0.003, weight_decay=said["weight_decay"])
+    for epoch in range(said["epochs"]):
+        loops.cosine(retain, said["lr"], epoch, said["epochs"])
+        drawn.seed_epoch(epoch)
+        for split, optimizer in (("forget", forget), ("retain", retain)):
+            for pixels, labels, _ in drawn.batches(split, epoch, ""):
+                given = plain(pixels)
+                wanted = torch.randint(0, 10, labels.shape) if split == "forget" else labels
+                plain.zero_grad(set_to_none=True)
+                torch.nn.functional.cross_entropy(given, wanted).backward()
+                optimizer.step()
+    assert not moved(plain.state_dict(), student.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("lethe", {"focus": 0.4}),  # the last losses of images are part of the state
+        ("random_label", {"forget_optimizer": "adamw", "forget_lr": 0.003, "epochs": 3}),  # and so are two optimizers
+        ("ft", {"optimizer": "adam", "noise": 0.1}),
+    ],
+)
+def test_stopped_in_every_epoch_it_ends_alike(method: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    interrupted_everywhere(small(method, **changes), images(), tmp_path, random.Random(method))

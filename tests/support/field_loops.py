@@ -1,0 +1,229 @@
+"""Lethe's own method and the field's as plain loops, in the manner of `loops`: what the recipes are held against.
+
+Written from the papers (`lethe` from a prototype loop that was measured on CIFAR-10), not from the engine. Every loop trains `model` in
+place, from the original's weights; a number that a loop does not name is in `Numbers`."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, count, islice
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import cross_entropy, kl_div, smooth_l1_loss
+from torch.optim import SGD
+
+from support.loops import Numbers, begin, cosine, train_only
+
+Batch = tuple[Tensor, Tensor, Tensor]  # images normalised, labels, indices into all images
+
+
+@dataclass
+class Source:
+    """images float32 [N, 3, H, W], normalised; labels int64 [N]; forget, shaping: indices.
+
+    `batches(split, k, augmented)`: of pass k over a split, for augmented one of "", "flip", "crop,flip"; `small(k)` gives forget's
+    batches of another size. `seed_epoch(e)` seeds torch's generator as it is seeded for epoch e of the run."""
+
+    images: Tensor
+    labels: Tensor
+    forget: Tensor
+    shaping: Tensor
+    batches: Callable[[str, int, str], Iterable[Batch]]
+    small: Callable[[int], Iterable[Batch]]
+    drawn: Callable[[int, Tensor], Iterable[Batch]]  # of pass k over retain, by weights of all images
+    seed_epoch: Callable[[int], object]
+    fresh: Module  # a randomly initialised network
+
+    def endless(self, split: str, number: Iterator[int], augmented: str = "") -> Iterator[Batch]:
+        return chain.from_iterable(self.batches(split, k, augmented) for k in number)
+
+    @property
+    def length(self) -> int:
+        return len(list(self.batches("retain", 0, "")))
+
+
+def descend(optimizer: SGD, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def rate(optimizer: SGD, lr: float, warmup: float, u: float) -> None:
+    """Linear warm-up, then cosine to 0; u: the share of the run that is done."""
+    share = u / warmup if u < warmup else 0.5 * (1 + math.cos(math.pi * (u - warmup) / (1 - warmup)))
+    optimizer.param_groups[0]["lr"] = lr * share
+
+
+def ft(model: Module, data: Source, sgd: Numbers, retain_epochs: float, crop_share: float, warmup: float) -> None:
+    optimizer, number = begin(model, sgd), count()
+    for start, stop, augmented in ((0.0, crop_share, "crop,flip"), (crop_share, 1.0, "flip")):
+        passes = retain_epochs * (stop - start)
+        epochs = max(1, round(passes))
+        steps = max(1, round(passes / epochs * data.length))
+        for epoch in range(epochs):
+            for i, (images, labels, _) in enumerate(islice(data.endless("retain", number, augmented), steps)):
+                rate(optimizer, sgd.lr, warmup, start + (epoch + i / steps) / epochs * (stop - start))
+                descend(optimizer, cross_entropy(model(images), labels))
+
+
+def negation(model: Module, data: Source, sgd: Numbers, retain_epochs: float, crop_share: float, warmup: float) -> None:
+    with torch.no_grad():
+        next(parameter for parameter in model.parameters() if parameter.ndim == 4).mul_(-1)
+    ft(model, data, sgd, retain_epochs, crop_share, warmup)
+
+
+def targets(model: Module, data: Source, cap: float) -> Tensor:
+    """By index into all images: the loss that each forget image should have at least."""
+    model.eval()
+    with torch.no_grad():
+        losses = cross_entropy(model(data.images), data.labels, reduction="none")
+    model.train()
+    wanted = torch.zeros_like(losses)
+    for label in data.labels[data.forget].unique():
+        own, unseen = (index[data.labels[index] == label] for index in (data.forget, data.shaping))
+        unseen = unseen if len(unseen) else data.shaping
+        rank = losses[own].argsort().argsort().float()
+        wanted[own] = torch.quantile(losses[unseen], rank / (len(own) - 1) if len(own) > 1 else rank + 0.5)
+    return wanted.clamp(max=cap)
+
+
+def lethe(
+    model: Module,
+    data: Source,
+    sgd: Numbers,
+    retain_epochs: float,
+    weight: float,
+    pull_from: float,
+    crop_share: float,
+    renew_every: float,
+    cap: float,
+    focus: float,
+    warmup: float,
+) -> None:
+    optimizer, retain_pass, forget_pass = begin(model, sgd), count(), count()
+    seen = torch.ones(len(data.labels))
+    for start, stop in ((0.0, pull_from), (pull_from, crop_share), (crop_share, 1.0)):
+        if start == stop:
+            continue
+        pulls, crops = start >= pull_from, start < crop_share
+        passes = retain_epochs * (stop - start)
+        epochs = max(1, round((stop - start) / renew_every)) if pulls else max(1, round(passes))
+        steps = max(1, round(passes / epochs * data.length))
+        for epoch in range(epochs):
+            if pulls:
+                wanted = targets(model, data, cap)
+                forget = chain.from_iterable(map(data.small, forget_pass))
+            retain: Iterator[Batch]
+            if focus and not crops:  # by the last loss that a step has seen, from the mean of its distribution if none has
+                retain = chain.from_iterable(data.drawn(k, focus + seen.clamp(max=3)) for k in retain_pass)
+            else:
+                retain = data.endless("retain", retain_pass, "crop,flip" if crops else "")
+            for i, (images, labels, index) in enumerate(islice(retain, steps)):
+                u = start + (epoch + i / steps) / epochs * (stop - start)
+                rate(optimizer, sgd.lr, warmup, u)
+                if pulls:
+                    more, true, own = next(forget)
+                    logits, logits_forget = model(torch.cat([images, more])).split([len(labels), len(true)])
+                    each = torch.minimum(cross_entropy(logits_forget, true, reduction="none"), wanted[own])
+                    pull = smooth_l1_loss(each, wanted[own], beta=0.5)
+                    loss = cross_entropy(logits, labels) + weight * ((u - pull_from) / (1 - pull_from)) ** 0.5 * pull
+                else:
+                    logits = model(images)
+                    loss = cross_entropy(logits, labels)
+                seen[index] = cross_entropy(logits.detach(), labels, reduction="none")
+                descend(optimizer, loss)
+
+
+def neggrad_plus(model: Module, data: Source, sgd: Numbers, epochs: int, retain_share: float) -> None:
+    optimizer, passes = begin(model, sgd), {"retain": count(), "forget": count()}
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        lengths = {split: len(list(data.batches(split, 0, ""))) for split in passes}
+        streams = [data.endless(split, number) for split, number in passes.items()]
+        for (images, labels, _), (more, true, _) in islice(zip(*streams, strict=True), max(lengths.values())):
+            retain = retain_share * cross_entropy(model(images), labels)
+            descend(optimizer, retain - (1 - retain_share) * cross_entropy(model(more), true))
+
+
+def l1_sparse(model: Module, data: Source, sgd: Numbers, epochs: int, l1_weight: float) -> None:
+    optimizer = begin(model, sgd)
+    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        for images, labels, _ in data.batches("retain", epoch, ""):
+            norm = torch.stack([parameter.abs().sum() for parameter in moving]).sum()
+            descend(optimizer, cross_entropy(model(images), labels) + norm * (l1_weight * (1 - epoch / epochs)))
+
+
+def random_label(model: Module, data: Source, sgd: Numbers, epochs: int) -> None:
+    salun(model, data, sgd, epochs, 1.0)
+
+
+def salun(model: Module, data: Source, sgd: Numbers, epochs: int, saliency_share: float) -> None:
+    model.eval().requires_grad_(True)
+    cross_entropy(model(data.images[data.forget]), data.labels[data.forget], reduction="sum").neg().backward()
+    flat = torch.cat([parameter.grad.abs().flatten() for parameter in model.parameters()])  # type: ignore[union-attr]
+    threshold = flat.sort(descending=True).values[round(saliency_share * len(flat)) - 1]
+    masks = [parameter.grad.abs() >= threshold for parameter in model.parameters()]  # type: ignore[union-attr]
+    start = copy.deepcopy(list(model.parameters()))
+    model.zero_grad(set_to_none=True)
+    optimizer = begin(model, sgd)
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        data.seed_epoch(epoch)
+        for split in ("forget", "retain"):
+            for images, labels, _ in data.batches(split, epoch, ""):
+                given = model(images)
+                drawn = torch.randint(0, 10, labels.shape) if split == "forget" else labels
+                descend(optimizer, cross_entropy(given, drawn))
+                with torch.no_grad():
+                    for parameter, mask, kept in zip(model.parameters(), masks, start, strict=True):
+                        parameter[~mask] = kept[~mask]
+
+
+def scrub(
+    model: Module,
+    data: Source,
+    sgd: Numbers,
+    epochs: int,
+    forget_epochs: int,
+    temperature: float,
+    ce_weight: float,
+    distillation_weight: float,
+) -> None:
+    teacher = copy.deepcopy(model).eval()
+
+    def divergence(images: Tensor, given: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = (teacher(images) / temperature).log_softmax(1)
+        return kl_div((given / temperature).log_softmax(1), wanted, log_target=True, reduction="batchmean") * temperature**2
+
+    optimizer = begin(model, sgd)
+    for epoch in range(epochs):
+        if epoch < forget_epochs:
+            for images, _, _ in data.batches("forget", epoch, ""):
+                descend(optimizer, -divergence(images, model(images)))
+        for images, labels, _ in data.batches("retain", epoch, ""):
+            given = model(images)
+            descend(optimizer, ce_weight * cross_entropy(given, labels) + distillation_weight * divergence(images, given))
+
+
+def cf_k(model: Module, data: Source, sgd: Numbers, epochs: int) -> None:
+    optimizer = begin(model, sgd)
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        for images, labels, _ in data.batches("retain", epoch, ""):
+            descend(optimizer, cross_entropy(model(images), labels))
+
+
+def eu_k(model: Module, data: Source, sgd: Numbers, epochs: int) -> None:
+    fresh = data.fresh.state_dict()
+    train_only(model, sgd.trains)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name.split(".")[0] in sgd.trains:
+                value.copy_(fresh[name])
+    cf_k(model, data, sgd, epochs)
