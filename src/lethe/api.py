@@ -30,9 +30,10 @@ from lethe.data.user_data import Examples, as_data, check_model
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.options import RunOptions
-from lethe.evaluation import inference, reference, representations, score, verdict
+from lethe.evaluation import inference, reference, representations, score
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
+from lethe.evaluation.verdict.words import CANNOT_TELL
 from lethe.recipes.blocks import resolve
 from lethe.recipes.held_out import shapes
 from lethe.recipes.recipe import Phase, Recipe
@@ -152,16 +153,18 @@ class Score:
 
     @property
     def verdict(self) -> str:
-        """In one phrase what forget accuracy shows: one of `lethe.evaluation.verdict.KINDS`; "no reference" without models to compare,
-        "reference_unfit" where they did not learn what they were trained on."""
-        if self.measured["unlearned"].unfit:
-            return score.REFERENCE_UNFIT
-        results = verdict.ResultSet("", "", "", self.sizes, {name: own.accuracy for name, own in self.measured.items()})
-        alarm = self.measured["unlearned"].alarm
-        if alarm is not None:
-            results = replace(results, alarms={"unlearned": alarm})
-        found = verdict.assess(results, "unlearned")
-        return "no reference" if found is None else found.kind
+        """In one word whether the model can be distinguished from the references: one of `lethe.evaluation.verdict.words.WORDS`.
+
+        `as_retrained`, `remembers`, `over_forgets`, `different`; `cannot_tell` without references, and where they and the examples do
+        not suffice; `reference_unfit` where the references did not learn what they were trained on."""
+        judged = self.measured["unlearned"].verdict
+        return judged.word if judged else CANNOT_TELL
+
+    @property
+    def meaning(self) -> str:
+        """What the verdict means and what decided it, in whole sentences."""
+        judged = self.measured["unlearned"].verdict
+        return judged.meaning if judged else "There is no retrained model to compare with."
 
     def table(self) -> str:
         """Accuracies in percent by split, one model a line, with the distance to the retrained model in points in brackets."""
@@ -172,7 +175,7 @@ class Score:
         return json.dumps({"verdict": self.verdict, **self.measured["unlearned"].to_json()}, indent=2)
 
     def __str__(self) -> str:
-        return f"{self.table()}\nverdict: {self.verdict}"
+        return f"{self.table()}\nverdict: {self.verdict}. {self.meaning}"
 
 
 def evaluate(

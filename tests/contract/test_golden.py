@@ -26,8 +26,8 @@ from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
 from lethe.evaluation import representations as features
 from lethe.evaluation import uncertainty as intervals
-from lethe.evaluation import verdict as judge
 from lethe.evaluation.score import score_model
+from lethe.evaluation.verdict import accuracies as judge
 from lethe.recipes.optimizers import SGD
 from lethe.recipes.recipe import Augment, Phase, Recipe, Term
 from lethe.recipes.registry import registered_names
@@ -111,7 +111,8 @@ def of_measures() -> Numbers:
     scored = {"one reference": one, "a bank": several}
     parts = ("value", "low", "high")
     return {
-        name: {key: measured[key] for key in ("accuracy", "loss", "gap")}
+        name: {key: measured[key] for key in ("accuracy", "loss", "gap", "verdict")}
+        | {key: measured["judged"][key] for key in ("memory_left", "parts")}
         | {id_: [got[part] for part in parts if part in got] for id_, got in measured["measures"].items() if "value" in got}
         for name, measured in scored.items()
     }

@@ -294,16 +294,17 @@ def test_a_score_next_to_several_references() -> None:
     assert same(before, state(original))
     told = json.loads(score.to_json())
     assert told["references"] == 2 and told["verdict"] == score.verdict
-    assert score.verdict in ("barely forgets", "undecided")
+    assert score.verdict == "remembers" and told["judged"]["memory_left"]["value"] == 100.0
+    assert "verdict: remembers. It knows the forget images better" in str(score)
     assert told["accuracy"]["forget"] == 100.0
     lines = score.table().splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["original", "retrained", "unlearned"]
     assert score.accuracy["forget"] == 100.0
     assert score.measures["distance.forget"].estimate and score.measures["klom"].missing.startswith("needs at least 64 retrained")
     perfect = lethe.evaluate(references[0], references=references[1:], original=original, **splits)  # type: ignore[arg-type]
-    assert perfect.verdict in ("as retrained", "undecided")
+    assert perfect.verdict in ("as_retrained", "cannot_tell")
     alone = lethe.evaluate(original, retain=RETAIN, forget=FORGET, test=TEST)
-    assert alone.verdict == "no reference"
+    assert alone.verdict == "cannot_tell" and alone.meaning == "There is no retrained model to compare with."
     assert "needs at least 1 retrained model" in alone.to_json()
 
 

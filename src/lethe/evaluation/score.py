@@ -12,10 +12,12 @@ from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.registry import Measure
 from lethe.evaluation.uncertainty import Estimate
+from lethe.evaluation.verdict import words
+from lethe.evaluation.verdict.judge import judge
+from lethe.evaluation.verdict.words import REFERENCE_UNFIT, Verdict
 
 FORMAT = 1  # of score files; written into them from version 2 on, so that files of version 1 keep their bytes
 DIGITS = 6  # of numbers in score files
-REFERENCE_UNFIT = "reference_unfit"  # the verdict of a score with `unfit`, and the key of that line in the file
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Score:
         seeds: for several seeds: each seed's own.
         tables: short hashes of the logits tables that it was computed from.
         unfit: why the retrained model that exists is no reference, in one line; it was then compared with none. "" otherwise.
+        judged: whether it can be distinguished from retrained models; None where there are none, and in files of earlier versions.
     """
 
     accuracy: Mapping[str, float]
@@ -89,6 +92,7 @@ class Score:
     seeds: Mapping[int, SeedScore] = field(default_factory=dict)
     tables: Mapping[str, Any] = field(default_factory=dict)
     unfit: str = ""
+    judged: Verdict | None = None
 
     # --- files ----------------------------------------------------------------------------------------------------------
 
@@ -104,6 +108,8 @@ class Score:
             content["seeds"] = {str(seed): _seed_to_json(one) for seed, one in self.seeds.items()}
         if self.unfit:
             content |= {"verdict": REFERENCE_UNFIT, REFERENCE_UNFIT: self.unfit}
+        elif self.judged:
+            content |= {"verdict": self.judged.word, "judged": self.judged.to_json()}
         return content | ({"of": dict(self.tables)} if self.tables else {})
 
     @classmethod
@@ -134,6 +140,7 @@ class Score:
                 },
                 tables=content.get("of", {}),
                 unfit=str(content.get(REFERENCE_UNFIT, "")),
+                judged=Verdict.from_json(content["verdict"], content["judged"]) if "judged" in content else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{name} is not a score file: it does not hold the accuracies by split ({error!r})") from None
@@ -146,10 +153,18 @@ class Score:
         return result.estimate.value if result and result.estimate else None
 
     @property
+    def verdict(self) -> Verdict | None:
+        """Whether it can be distinguished from retrained models; None if there is nothing to compare with."""
+        return Verdict(REFERENCE_UNFIT, self.unfit) if self.unfit else self.judged
+
+    @property
     def over_forgetting(self) -> str:
         """The alarm: what is outside the references' interval on the side of over-forgetting, in words; "" if nothing is.
 
-        For several seeds it is that of their mean, with the number of seeds that raise it."""
+        Where there is a verdict, it decides whether there is an alarm. For several seeds it is that of their mean, with the number of
+        seeds that raise it."""
+        if self.judged and self.judged.word != words.OVER_FORGETS:
+            return ""
         texts = []
         for id_, name, below in (("accuracy.forget", "forget accuracy", True), ("mia.over", "mia.over", False)):
             result = self.measures.get(id_)
@@ -158,6 +173,8 @@ class Score:
                 value = result.estimate.value
                 if value < low if below else value > high:
                     texts.append(f"{name} {value:.4g} is {f'below {low:.4g}' if below else f'above {high:.4g}'}")
+        if not texts and self.judged:
+            return self.judged.because
         if not texts:
             return ""
         seeds = sum(bool(one.over_forgetting) for one in self.seeds.values())
@@ -165,7 +182,9 @@ class Score:
 
     @property
     def alarm(self) -> str | None:
-        """`over_forgetting`; None if there is no interval of a retrained model to decide by."""
+        """`over_forgetting`; None if there is neither a verdict nor an interval of a retrained model to decide by."""
+        if self.judged:
+            return self.over_forgetting
         result = self.measures.get("accuracy.forget")
         known = bool(result and result.reference and result.reference.low is not None)
         return self.over_forgetting if known else None
@@ -234,6 +253,7 @@ def score_model(
         measure_results(context, [each for each in catalogue.all_measures() if not each.depends_on_machine]),
         registry.highest_tier(len(references), len(unlearned) or 1),
         len(references),
+        judged=judge([model], references, original) if references else None,
     )
 
 

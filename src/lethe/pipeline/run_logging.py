@@ -19,7 +19,7 @@ from lethe.engine.epoch_table import MEASURED, read_csv, row_metrics
 from lethe.engine.resume import Resume
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
-from lethe.evaluation.score import REFERENCE_UNFIT
+from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.models import architectures, checkpoint
 from lethe.recipes.registry import find_method
 from lethe.tracking.run_log import RunLog
@@ -179,6 +179,8 @@ def log_scores(run_log: RunLog, prepared: Prepared, name: str, step: int) -> Non
     run_log.tags({"tier": f"T{measured.tier}", "references": measured.references, "over_forgetting": alarm})
     if measured.unfit:
         run_log.tags({"verdict": REFERENCE_UNFIT, REFERENCE_UNFIT: measured.unfit})
+    elif measured.judged:
+        run_log.tag("verdict", measured.judged.word)
     run_log.text("scores.json", json.dumps(measured.to_json(), indent=2) + "\n")
 
 

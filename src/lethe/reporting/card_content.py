@@ -15,8 +15,8 @@ from lethe._util.files import short
 from lethe.evaluation import catalogue, logits_table, registry
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.membership import CHANCE_LEVELS
-from lethe.evaluation.score import REFERENCE_UNFIT, Score
-from lethe.evaluation.verdict import KINDS, ResultSet, assess, discriminates
+from lethe.evaluation.score import Score
+from lethe.evaluation.verdict.accuracies import KINDS, ResultSet, assess, discriminates
 from lethe.models import checkpoint
 from lethe.reporting.reproduction import find_run, reproduction, weights_hash
 from lethe.workspace import scores
@@ -30,7 +30,6 @@ Card = dict[str, Any]
 
 THUMBNAIL = 64  # pixels of the longer side, at most
 BINS, LEAST = 30, 1e-6  # of the loss histograms, on a logarithmic scale; losses below LEAST (nats) count as LEAST
-SEVERAL = 2  # measures that must differ: of some twenty 95 % intervals one misses by chance
 TWO_SIDED = ("distance", "residual")  # measures that a model can miss on both sides of their target, which a retrained model meets
 
 LIMITS = {
@@ -81,7 +80,8 @@ def make_card(prepared: Prepared, name: str) -> Card:
         "date": datetime.now(UTC).date().isoformat(),
         "alarm": score.over_forgetting,
         "seeds": [*score.seeds],
-        "says": weigh_verdict(_verdict(_result_set(prepared, name, all_scores), name), counts),
+        "verdict": score.verdict.word if score.verdict else None,
+        "says": _says(score) or _verdict(_result_set(prepared, name, all_scores), name),
         "request": request,
         "data": {"hash": prepared.hashes["data"], "split": hashed.of_hash(prepared.hashes["split"])}
         | {"images": {split: len(index) for split, index in prepared.splits.items() if split != "forget"}},
@@ -143,9 +143,6 @@ def _result_set(prepared: Prepared, name: str, all_scores: Mapping[str, Score]) 
 
 def _verdict(results: ResultSet, name: str) -> dict[str, str]:
     """What forget accuracy shows, by the rule of the report; it is "over-forgets" exactly if the alarm is raised."""
-    if results.unfit:
-        meaning = f"{results.unfit[0].upper()}{results.unfit[1:]}."
-        return {"kind": REFERENCE_UNFIT, "head": "No verdict: the retrained model is no reference", "meaning": meaning}
     verdict = assess(results, name)
     if verdict is None:
         meaning = "Accuracies say nothing about forgetting without an original and a retrained model."
@@ -157,22 +154,10 @@ def _verdict(results: ResultSet, name: str) -> dict[str, str]:
     return {"kind": verdict.kind, "head": head, "meaning": meaning}
 
 
-def weigh_verdict(verdict: dict[str, str], counts: Card) -> dict[str, str]:
-    """Withdraw a favourable verdict by forget accuracy if other measures separate the model from a retrained one.
-
-    Args:
-        verdict: kind, head and meaning, by forget accuracy.
-        counts: of `count_measures`.
-    """
-    others = [id_ for id_ in counts["differ"] if id_ != "accuracy"]
-    if verdict["kind"] not in ("as retrained", "undecided") or not others:
-        return verdict
-    if len(others) < SEVERAL:
-        return verdict | (
-            {"head": "As the retrained model by forget accuracy, but not by every measure"} if verdict["kind"] == "as retrained" else {}
-        )
-    meaning = "Forget accuracy does not separate them by more than chance, but other measures do."
-    return {"kind": "differs", "head": "Not as the retrained model", "meaning": meaning}
+def _says(score: Score) -> dict[str, str] | None:
+    """The verdict in words; None for a score file of an earlier version."""
+    judged = score.verdict
+    return {"kind": judged.word, "head": judged.head, "meaning": judged.meaning} if judged else None
 
 
 # --- the request ------------------------------------------------------------------------------------------------------

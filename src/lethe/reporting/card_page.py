@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lethe.evaluation import registry, seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
-from lethe.evaluation.score import REFERENCE_UNFIT
+from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.plots import histograms
 
 Card = Mapping[str, Any]
@@ -75,18 +75,16 @@ def _variables(card: Card) -> dict[str, Any]:
 
 
 def tally(counts: Mapping[str, Any]) -> str:
-    """Summarise the measures that discriminate, and those by which the model differs.
+    """Summarise the measures that discriminate, and those by which the model differs, each by itself.
 
     >>> tally({"able": 12, "differ": ["mia.svc", "klom"]})
-    ' It differs from the retrained model by 2 of the 12 measures that can discriminate here: mia.svc, klom.'
+    ' Each taken by itself, 2 of the 12 measures that can discriminate here differ from the retrained model: mia.svc, klom.'
     """
     if not counts["able"] and not counts["differ"]:
         return " No measure below separates the original from the retrained model here."
-    differ = counts["differ"]
-    return (
-        f" It differs from the retrained model by {len(differ) or 'none'} of the {number(counts['able'])} measures that can discriminate "
-        f"here{': ' if differ else ''}{', '.join(differ)}."
-    )
+    differ, able = counts["differ"], number(counts["able"])
+    few = f"{len(differ) or 'none'} of the {able} measures that can discriminate here"
+    return f" Each taken by itself, {few} differ from the retrained model{': ' if differ else ''}{', '.join(differ)}."
 
 
 def _series(card: Card) -> list[tuple[str, str, str, Sequence[float]]]:

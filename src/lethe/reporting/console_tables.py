@@ -30,7 +30,12 @@ def accuracy_table(runs: Sequence[tuple[str, Score]], warning: str = "") -> str:
         f"{name}: mean over {len(each)} seeds ({seed_aggregation.seed_range(each)}) ± half the 95 % interval (Student's t over seeds)"
         for name, each in several.items()
     ]
-    lines += [f"{name} over-forgets: {alarm}" for name, score in runs if (alarm := score.over_forgetting)]
+    for name, score in runs:
+        if score.judged and name not in ("original", "retrained"):
+            lines.append(f"{name}: {score.judged.head.lower()}{score.judged.because and f'; {score.judged.because}'}")
+            lines += [f"  {score.judged.advice}"] if score.judged.advice else []
+        elif not score.judged and (alarm := score.over_forgetting):
+            lines.append(f"{name} over-forgets: {alarm}")
     return "\n".join(lines)
 
 

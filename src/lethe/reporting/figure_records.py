@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from lethe.evaluation.uncertainty import margin_of_error
-from lethe.evaluation.verdict import REFERENCES, Record, ResultSet
+from lethe.evaluation.verdict.accuracies import REFERENCES, Record, ResultSet
 from lethe.plots import report_figures
 from lethe.plots.report_figures import CHAIN
 from lethe.recipes.paper_methods import PAPER_METHODS

@@ -2,7 +2,18 @@
 
 from collections.abc import Sequence
 
-from lethe.evaluation.verdict import COMPARED, KINDS, REFERENCES, ResultSet, Verdict, assess, discriminates, label, reference_noise
+from lethe.evaluation.verdict.accuracies import (
+    COMPARED,
+    KINDS,
+    REFERENCES,
+    ByAccuracy,
+    ResultSet,
+    assess,
+    discriminates,
+    label,
+    reference_noise,
+)
+from lethe.evaluation.verdict.words import DIFFERENT, WORDS
 
 
 def findings(results: ResultSet) -> list[str]:
@@ -23,6 +34,8 @@ def findings(results: ResultSet) -> list[str]:
         f"{retrained:.1f} (retrained). On {results.sizes['forget']:,} images, differences up to {reference_noise(results):.1f} may be "
         "chance."
     ]
+    if results.verdicts:
+        return [*lines, *_verdicts(results), _nearest(results), *_losses(results)]
     if not discriminates(results):
         return [
             *lines,
@@ -38,12 +51,39 @@ def findings(results: ResultSet) -> list[str]:
             if kind == "over-forgets" and any(map(_damaged, same)):
                 text += " If test accuracy fell as well, the whole model is damaged and the forgotten images do not stand out."
             lines.append(text)
+    return lines + _losses(results)
+
+
+def _verdicts(results: ResultSet) -> list[str]:
+    """One item for each word of a verdict, with the runs that got it."""
+    lines = []
+    for word, (heading, meaning) in WORDS.items():
+        same = [name for name in results.methods if name in results.verdicts and results.verdicts[name].word == word]
+        if same:
+            lines.append(f"**{heading}**: {', '.join(_memory(results, name) for name in same)}. {meaning}")
+    unknown = [label(name) for name in results.methods if name not in results.verdicts]
+    return lines + ([f"**No verdict**, from scores of an earlier version: {', '.join(unknown)}."] if unknown else [])
+
+
+def _memory(results: ResultSet, name: str) -> str:
+    """A run with the memory that it has left, or with what distinguishes it from retrained models."""
+    verdict = results.verdicts[name]
+    differ = ", ".join(part.id for part in verdict.parts if part.differs)
+    if verdict.memory_left:
+        low, high = verdict.memory_left.ends()
+        memory = f"memory left {verdict.memory_left.value:.0f} % of the original's, 95 % interval {low:.0f} to {high:.0f}"
+        return f"{label(name)} ({memory}{f'; distinguished by {differ}' if differ and verdict.word == DIFFERENT else ''})"
+    return f"{label(name)} ({differ})" if differ else label(name)
+
+
+def _losses(results: ResultSet) -> list[str]:
+    verdicts = [verdict for verdict in (assess(results, name) for name in results.methods) if verdict]
     losses = ", ".join(f"{label(each.name)} {-each.lost:+.1f}" for each in sorted(verdicts, key=lambda v: -v.lost) if each.lost)
     if losses:
         known = "test" in results.accuracies["retrained"]
         baseline = "the retrained model" if known else "the original (the test accuracy of the retrained model is not known)"
-        lines.append(f"**Loss of accuracy**: {losses} points of test accuracy compared with {baseline}.")
-    return lines
+        return [f"**Loss of accuracy**: {losses} points of test accuracy compared with {baseline}."]
+    return []
 
 
 def compare_verdicts(results: ResultSet, published: ResultSet) -> str:
@@ -88,7 +128,7 @@ def compare_accuracies(results: ResultSet, published: ResultSet) -> str:
     )
 
 
-def _describe(verdict: Verdict) -> str:
+def _describe(verdict: ByAccuracy) -> str:
     text = f"{label(verdict.name)} {verdict.forget:.1f} ({verdict.distance:+.1f}"
     if verdict.kind == "over-forgets":
         if verdict.stands_out:
@@ -98,7 +138,7 @@ def _describe(verdict: Verdict) -> str:
     return f"{text})"
 
 
-def _damaged(verdict: Verdict) -> bool:
+def _damaged(verdict: ByAccuracy) -> bool:
     return not verdict.stands_out and verdict.lost > 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lethe._util.files import atomic_write
 from lethe.config.loader import Config
 from lethe.evaluation import seed_aggregation
-from lethe.evaluation.verdict import ResultSet, compare_neighbours, discriminates, label
+from lethe.evaluation.verdict.accuracies import ResultSet, compare_neighbours, discriminates, label
 from lethe.reporting import narrative, published, tables
 from lethe.reporting.figure_records import figures
 from lethe.reporting.report_data import ReportData, read

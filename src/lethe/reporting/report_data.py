@@ -9,7 +9,8 @@ from lethe.config.loader import Config
 from lethe.data.images import Images
 from lethe.data.splits import SPLITS
 from lethe.engine.epoch_table import read_csv
-from lethe.evaluation.verdict import REFERENCES, Record, ResultSet
+from lethe.evaluation.verdict.accuracies import REFERENCES, Record, ResultSet
+from lethe.evaluation.verdict.words import Verdict
 from lethe.models import checkpoint
 from lethe.plots.report_figures import CHAIN
 from lethe.recipes.paper_methods import PAPER_METHODS
@@ -90,6 +91,7 @@ def read(config: Config) -> ReportData:
             _by_seed(layout, runs, "accuracy"),
             _by_seed(layout, runs, "distance"),
             unfit,
+            _verdicts(layout, {name: name for name in runs}),
         ),
         "as_run": ResultSet(
             CHAIN,
@@ -100,6 +102,7 @@ def read(config: Config) -> ReportData:
             _epochs(layout, links),
             {} if unfit else _alarms(layout, links),
             unfit=unfit,
+            verdicts=_verdicts(layout, links),
         ),
     }
     source, architecture = _source(config, images), _architecture(config)
@@ -135,6 +138,11 @@ def _accuracies(config: Config, name: str, split: str) -> dict[str, float]:
 def _alarms(layout: Layout, names: Mapping[str, str]) -> dict[str, str]:
     alarms = {name: scores.read(layout.scores(run)).alarm for name, run in names.items()}
     return {name: text for name, text in alarms.items() if text is not None}
+
+
+def _verdicts(layout: Layout, names: Mapping[str, str]) -> dict[str, Verdict]:
+    verdicts = {name: scores.read(layout.scores(run)).judged for name, run in names.items()}
+    return {name: verdict for name, verdict in verdicts.items() if verdict is not None}
 
 
 def _by_seed(layout: Layout, names: Iterable[str], key: str) -> dict[str, dict[int, dict[str, float]]]:

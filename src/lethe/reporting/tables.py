@@ -9,7 +9,7 @@ from typing import Any
 from lethe.data.splits import SPLITS
 from lethe.evaluation import uncertainty
 from lethe.evaluation.score import MeasureResult
-from lethe.evaluation.verdict import REFERENCES, Difference, Record, ResultSet, assess, label
+from lethe.evaluation.verdict.accuracies import REFERENCES, Difference, Record, ResultSet, assess, label
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting.report_data import ReportData
 from lethe.workspace import scores
@@ -40,7 +40,8 @@ def record(data: ReportData, names: Iterable[str], keys: Iterable[str]) -> Recor
                 row |= {f"{split}.half_width": half.get(split) for split in SPLITS}
                 row |= {"seeds": len(results.by_seed.get(name, {})) or None}
             row |= {"mean_distance": mean, "epochs": results.epochs[name][-1]["step"] if name in results.epochs else None}
-            rows.append(row | {"says": verdict.kind if verdict else None})
+            row |= {"says": verdict.kind if verdict else None}
+            rows.append(row | {"verdict": results.verdicts[name].word if name in results.verdicts else None})
     return rows
 
 

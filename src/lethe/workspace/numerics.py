@@ -14,7 +14,7 @@ SPLITS = 1
 # From logits tables to scores
 MEASURES = 4
 # From scores to the report's tables, figures and words
-REPORT = 2
+REPORT = 3
 # Objectives, pruning, spaces of a search
 SEARCH = 2
 

@@ -13,6 +13,7 @@ from lethe.evaluation import catalogue, reference, registry, seed_aggregation
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.score import Score, accuracy_and_loss, measure_results, score_model
+from lethe.evaluation.verdict.judge import judge
 from lethe.models import checkpoint
 from lethe.workspace import artifacts, bank
 from lethe.workspace.layout import Layout
@@ -79,7 +80,8 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
     ids = {measure.id for measure in of_several}  # a single seed has no value for these
     measures = {id_: result for id_, result in mean.measures.items() if id_ not in ids} | measure_results(context, of_several)
     tier = registry.highest_tier(len(context.references), len(context.unlearned))
-    score = replace(mean, measures=measures, tier=tier, tables=tables, unfit=compared.unfit)
+    judged = judge(compared.unlearned, compared.references, compared.original) if compared.references else None
+    score = replace(mean, measures=measures, tier=tier, tables=tables, unfit=compared.unfit, judged=judged)
     if score != stored:
         write_json(path, score.to_json())
     return score

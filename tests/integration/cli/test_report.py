@@ -2,7 +2,7 @@
 
 import shutil
 
-from lethe.evaluation.verdict import label
+from lethe.evaluation.verdict.accuracies import label
 from lethe.recipes.paper_methods import PAPER_METHODS
 
 

@@ -80,7 +80,7 @@ def test_the_alarm_rings_for_over_forgetting_alone(measured: Score) -> None:
     said = over.over_forgetting
     theirs = over.to_json()["measures"]["accuracy.forget"]["reference"]
     assert f"forget accuracy {over.accuracy['forget']:.4g} is below {theirs['low']:.4g} and mia.over " in said
-    assert "wrecked over-forgets: forget accuracy" in accuracy_table([("wrecked", over)])
+    assert "wrecked: over-forgets; distinguished by memory" in accuracy_table([("wrecked", over)])
     assert measured.over_forgetting == ""
     assert score_model(drawn(1, 0.0), references).over_forgetting == ""
     assert score_model(drawn(1, -3.0)).over_forgetting == ""  # nothing to compare with

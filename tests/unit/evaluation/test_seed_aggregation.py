@@ -13,7 +13,7 @@ from lethe.data.splits import SPLITS
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.score import MeasureResult, Score
 from lethe.evaluation.uncertainty import Estimate
-from lethe.evaluation.verdict import ResultSet, compare_neighbours
+from lethe.evaluation.verdict.accuracies import ResultSet, compare_neighbours
 
 # --- the arithmetic -----------------------------------------------------------------------------------------------------
 

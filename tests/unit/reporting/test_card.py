@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import escape
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, short, write_json
@@ -62,6 +63,7 @@ def test_another_number_in_the_json_makes_another_page(home, undrawn):
         if (
             value is None
             or path[:2] == ("request", "ids")
+            or path == ("verdict",)  # its words are in says
             or path[-1] in ("kind", "interval", "measure", "id", "about", "aim", "apart", "power", "png")
         ):
             continue
@@ -246,17 +248,15 @@ def test_nothing_on_the_card_compares_with_an_unfit_reference(home, undrawn):
 
 def test_what_all_measures_come_to_stands_at_the_top(home, undrawn):
     made, markdown, html = written(home, method="model_2")
-    others = [id_ for id_ in made["tally"]["differ"] if id_ != "accuracy"]
-    acquitted = {"kind": "as retrained", "head": "As", "meaning": "."}
-    assert card_content.weigh_verdict(acquitted, made["tally"])["head"] == "Not as the retrained model"
-    assert card_content.weigh_verdict(acquitted, {"able": 20, "differ": ["accuracy"]}) == acquitted
-    by_one = card_content.weigh_verdict(acquitted, {"able": 20, "differ": ["accuracy", others[0]]})
-    assert by_one["head"] == "As the retrained model by forget accuracy, but not by every measure" and by_one["kind"] == "as retrained"
-    assert card_content.weigh_verdict({**acquitted, "kind": "over-forgets"}, made["tally"])["kind"] == "over-forgets"
+    assert made["verdict"] == made["says"]["kind"] == "over_forgets" and made["says"]["head"] == "Over-forgets"
+    meaning = made["says"]["meaning"]
+    assert escape(meaning) in html and meaning in markdown and "Memory left -" in meaning
     able = {line["measure"] for line in made["measures"] if line["power"]}
     differ = [line["measure"] for line in made["measures"] if line["power"] and line["apart"]]
     assert made["tally"] == {"able": len(able), "differ": list(dict.fromkeys(differ))} and differ
-    said = f"It differs from the retrained model by {len(set(differ))} of the {len(able)} measures that can discriminate here: accuracy"
+    said = (
+        f"Each taken by itself, {len(set(differ))} of the {len(able)} measures that can discriminate here differ from the retrained model"
+    )
     assert said in html and said in markdown
 
 
@@ -269,10 +269,10 @@ def test_a_measure_that_does_not_tell_original_from_retrained_says_so(home, undr
     assert html.count("<td>cannot discriminate</td>") == [*power.values()].count(False)
     split = checkpoint.metadata(home / "logits" / "model_1.safetensors")["split"]
     put(home, "original", drawn(51, 0.0, "original"), split)  # it never learned them
-    put(home, "model_1", drawn(1, 1.0, "model_1"), split)
+    put(home, "model_1", drawn(1, 0.0, "model_1"), split)
     made, _, html = written(home)
     assert {line["power"] for line in made["measures"] if line["id"] in ("accuracy.forget", "mia.over", "distance.forget")} == {False}
-    assert made["says"]["head"] == "Cannot discriminate"
+    assert made["verdict"] == "cannot_tell" and "there is no memory to measure" in made["says"]["meaning"]
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.19, ""), (0.21, "above 0.2")])

@@ -16,9 +16,9 @@ from lethe.config import loader as config
 from lethe.data import splits
 from lethe.data.images import Images, save_images
 from lethe.data.request import DeletionRequest
-from lethe.evaluation import verdict
 from lethe.evaluation.uncertainty import margin_of_error
-from lethe.evaluation.verdict import ResultSet, assess
+from lethe.evaluation.verdict import accuracies as verdict
+from lethe.evaluation.verdict.accuracies import ResultSet, assess
 from lethe.models import checkpoint
 from lethe.plots import report_figures
 from lethe.recipes.paper_methods import PAPER_METHODS

@@ -1,4 +1,5 @@
-"""Verdict on a method from its accuracies, by fixed rules: compared with the original and the retrained model, or not at all."""
+"""What accuracies alone show of a method, by fixed rules: all that is known of published results. Runs with logits tables are judged by
+`judge`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,6 +8,7 @@ from typing import Any
 
 from lethe.evaluation import uncertainty
 from lethe.evaluation.uncertainty import margin_of_error
+from lethe.evaluation.verdict.words import Verdict
 from lethe.recipes.paper_methods import PAPER_METHODS
 
 REFERENCES = ("original", "retrained")
@@ -58,6 +60,7 @@ class ResultSet:
         by_seed: method with several seeds -> seed -> split -> accuracy in percent.
         distances_by_seed: the same, minus the accuracy of the retrained model of the same seed, in points.
         unfit: why the retrained model is no reference, in one line: there are then no distances and no verdicts. "" where it is one.
+        verdicts: run -> its verdict, from logits tables; empty for published results and for score files of earlier versions.
     """
 
     title: str
@@ -70,6 +73,7 @@ class ResultSet:
     by_seed: Mapping[str, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
     distances_by_seed: Mapping[str, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
     unfit: str = ""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
@@ -160,7 +164,7 @@ def label(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ByAccuracy:
     """What the forget accuracy of a run shows.
 
     Attributes:
@@ -182,7 +186,7 @@ class Verdict:
     lost: float
 
 
-def assess(results: ResultSet, name: str) -> Verdict | None:
+def assess(results: ResultSet, name: str) -> ByAccuracy | None:
     """Judge a run by its forget accuracy.
 
     The alarm decides on over-forgetting. Without one, as for published numbers, a run over-forgets if its forget accuracy is below
@@ -213,7 +217,7 @@ def assess(results: ResultSet, name: str) -> Verdict | None:
     utility = retrained.get("test", original["test"])
     lost = utility - test
     beyond_chance = lost > margin_of_error((utility, T), (test, T))
-    return Verdict(name, kind, forget, forget - target, test - forget, stands_out, lost if beyond_chance else 0.0)
+    return ByAccuracy(name, kind, forget, forget - target, test - forget, stands_out, lost if beyond_chance else 0.0)
 
 
 def discriminates(results: ResultSet) -> bool:
