@@ -68,6 +68,10 @@ class Forget(Section):
         "value of each column is enough",
     )
     column: str | None = Field(default=None, description="column of data.forget.ids or data.metadata that names the images; null: id")
+    copies: Literal["report", "include"] = Field(
+        default="report",
+        description="exact copies of forgotten images among the train images: report counts and names them, include forgets them too",
+    )
 
 
 class DataSection(Section):

@@ -19,7 +19,7 @@ def _counts(options: SourceOptions) -> dict[str, int]:
     return dict(zip("0123456789", PER_CLASS, strict=True))
 
 
-@register_data_source("digits", listing=_nothing, counts=_counts, image_size=32)
+@register_data_source("digits", listing=_nothing, counts=_counts, image_size=32, near_copies=False)
 def read_digits(options: SourceOptions) -> Images:
     """scikit-learn's 1,797 digits of 8x8 pixels, enlarged to 3x32x32; the last 500, after a fixed shuffle, are held out.
 

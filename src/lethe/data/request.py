@@ -18,6 +18,7 @@ class DeletionRequest:
         where: conditions `column=value` on the metadata table.
         metadata: the metadata table: a CSV that names images in one column and says something of them in others.
         column: the column of either file that names images; None: id.
+        copies: `report` or `include`: whether exact copies of the images, among the train images, are forgotten too.
         root: data.root; a file may name images by paths below it.
         limit: data.limit, with which positions among the train images would be others.
     """
@@ -31,3 +32,4 @@ class DeletionRequest:
     column: str | None = None
     root: Path | None = None
     limit: int | None = None
+    copies: str = "report"

@@ -55,6 +55,7 @@ class DataSource:
         listing: returns texts that change when `read` would return other images, without reading them.
         counts: returns class -> number of train images, without reading them.
         image_size: height and width in pixels, of a source that has only one.
+        near_copies: whether near copies can be told from different images, which enlarged small ones can't.
     """
 
     name: str
@@ -62,6 +63,7 @@ class DataSource:
     listing: Callable[[SourceOptions], Iterable[str]] | None = None
     counts: Callable[[SourceOptions], Mapping[str, int]] | None = None
     image_size: int | None = None
+    near_copies: bool = True
 
 
 _REGISTERED: dict[str, DataSource] = {}
@@ -73,6 +75,7 @@ def register_data_source(
     listing: Callable[[SourceOptions], Iterable[str]] | None = None,
     counts: Callable[[SourceOptions], Mapping[str, int]] | None = None,
     image_size: int | None = None,
+    near_copies: bool = True,
 ) -> Callable[[F], F]:
     """Register a function as the data source `name`: what `data.source` takes.
 
@@ -85,6 +88,7 @@ def register_data_source(
             data.root; without a root, the images themselves.
         counts: class -> number of train images, so that `--explain` needs to read none.
         image_size: height and width in pixels, of a source that has only one.
+        near_copies: whether near copies can be told from different images, which enlarged small ones can't.
 
     Returns:
         A decorator that returns the function unchanged.
@@ -97,7 +101,7 @@ def register_data_source(
         held = _REGISTERED.get(name)
         if held is not None and (held.read.__module__, held.read.__qualname__) != (read.__module__, read.__qualname__):
             raise UserError(f"data source {name} is registered already, by {held.read.__module__}:{held.read.__qualname__}")
-        _REGISTERED[name] = DataSource(name, read, listing, counts, image_size)
+        _REGISTERED[name] = DataSource(name, read, listing, counts, image_size, near_copies)
         return read
 
     return register

@@ -9,6 +9,8 @@ import numpy as np
 
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
+from lethe._util.log import log
+from lethe.data import copies
 from lethe.data.deletion_request import Indices, forget_count, of_classes, of_ids, of_where
 from lethe.data.id_lookup import nearest
 from lethe.data.images import Images
@@ -57,13 +59,27 @@ def draw(images: Images, request: DeletionRequest, seed: int) -> Splits:
     if (kind := named[0]) in NAMED:
         forgotten = np.zeros(n, bool)
         forgotten[NAMED[kind](images, request)] = True
-        if forgotten.all():
-            value = ",".join(request.classes or request.where or ()) or request.ids
-            raise UserError(f"data.forget.{kind} is {value} (all {n} train images); some must be left to retain")
-        return {"retain": np.flatnonzero(~forgotten), "forget": np.flatnonzero(forgotten), **halves}
-    forget = forget_count(request, n)
-    order = torch.randperm(n, generator=generator).numpy()
-    return {"retain": order[: n - forget], "forget": order[n - forget :], **halves}
+        found = {"retain": np.flatnonzero(~forgotten), "forget": np.flatnonzero(forgotten), **halves}
+    else:
+        forget = forget_count(request, n)
+        order = torch.randperm(n, generator=generator).numpy()
+        found = {"retain": order[: n - forget], "forget": order[n - forget :], **halves}
+    if request.copies == "include":
+        found = _with_copies(images, found)
+    if not len(found["retain"]):
+        value = ",".join(request.classes or request.where or ()) or request.ids or getattr(request, kind)
+        raise UserError(f"data.forget.{kind} is {value} (all {n} train images); some must be left to retain")
+    return found
+
+
+def _with_copies(images: Images, drawn: Splits) -> Splits:
+    """Move the exact copies of forgotten images from retain to the end of forget."""
+    more = copies.exact_in(images, drawn["forget"], drawn["retain"])
+    if not len(more):
+        return drawn
+    log(f"data.forget.copies is include: {len(more):,} exact copies of forgotten images are forgotten too, first {images.ids[more[0]]}")
+    kept = drawn["retain"][~np.isin(drawn["retain"], more)]
+    return {**drawn, "retain": kept, "forget": np.concatenate([drawn["forget"], more])}
 
 
 # --- the four files -------------------------------------------------------------------------------------------------

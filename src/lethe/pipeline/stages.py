@@ -10,8 +10,8 @@ from lethe.pipeline.unlearn import unlearn
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import console_tables
 from lethe.reporting.report import report
+from lethe.workspace import copies, scores
 from lethe.workspace import prepare as preparation
-from lethe.workspace import scores
 
 BANK_SEEDS = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrained models; the other methods by run.seeds
 
@@ -19,6 +19,7 @@ BANK_SEEDS = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrain
 def prepare(config: Config) -> None:
     """Write images, labels, ids and the four splits to data/ in the workspace, and print their sizes."""
     prepared = preparation.prepare(config, replace=True)
+    copies.counts(prepared)
     counts = ", ".join(f"{name} {len(index):,}" for name, index in prepared.splits.items())
     print(f"{prepared.layout.data}: {len(prepared.images.classes)} classes; {counts}")
 

@@ -17,7 +17,7 @@ from lethe.pipeline.runner import start
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.trainable import UnknownLayer
 from lethe.reporting import console_tables
-from lethe.workspace import scores
+from lethe.workspace import copies, scores
 from lethe.workspace.plan import PlannedRun, plan, planned_results
 from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.workspace import Prepared
@@ -56,6 +56,7 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
         _check_layers(config, recipe, network)  # before any data is downloaded or written
     references.check_given(config, "original", *(["retrained"] if config.run.evaluate else []))
     prepared = prepare(config)
+    copies.counts(prepared)
     for recipe in recipes:
         check(prepared, recipe)
     references.weights(prepared, "original")

@@ -19,7 +19,7 @@ from lethe.evaluation.score import Score
 from lethe.evaluation.verdict.accuracies import KINDS, ResultSet, assess, discriminates
 from lethe.models import checkpoint
 from lethe.reporting.reproduction import find_run, reproduction, weights_hash
-from lethe.workspace import scores
+from lethe.workspace import copies, scores
 from lethe.workspace.provenance import matches
 from lethe.workspace.pseudonyms import KIND, Pseudonyms, pseudonyms
 from lethe.workspace.run_names import RunId
@@ -40,6 +40,10 @@ LIMITS = {
     "at least 64 of them and as many unlearned ones.",
     3: "At least 64 retrained and 64 unlearned models were compared, image by image. Even this bounds only the attacks that were tried, "
     "not attacks that nobody has thought of yet.",
+}
+NEAR_COPIES = {
+    True: "near copies were looked for by perceptual hashes",
+    False: "near copies were not looked for: the images are too small to tell them from others",
 }
 NOT_TRIED = (
     "The strongest attack available here, which learns from many models that forgot other images (U-LiRA, evaluate.shadows), was not tried."
@@ -75,6 +79,8 @@ def make_card(prepared: Prepared, name: str) -> Card:
     counts = count_measures(lines)
     hashed = pseudonyms(prepared.config)
     request = _request(prepared, hashed)
+    found = copies.counts(prepared)
+    copied = copies.sentences(found, {split: len(index) for split, index in prepared.splits.items()})
     return {
         "method": name,
         "date": datetime.now(UTC).date().isoformat(),
@@ -83,6 +89,7 @@ def make_card(prepared: Prepared, name: str) -> Card:
         "verdict": score.verdict.word if score.verdict else None,
         "says": _says(score) or _verdict(_result_set(prepared, name, all_scores), name),
         "request": request,
+        "copies": {key: found[key] for key in copies.RELATIONS} | {"near": NEAR_COPIES[bool(found["near"])]},
         "data": {"hash": prepared.hashes["data"], "split": hashed.of_hash(prepared.hashes["split"])}
         | {"images": {split: len(index) for split, index in prepared.splits.items() if split != "forget"}},
         "models": _models(prepared, name, tables, hashed),
@@ -95,6 +102,7 @@ def make_card(prepared: Prepared, name: str) -> Card:
         "cannot": [
             f"{score.unfit[0].upper()}{score.unfit[1:]}." if score.unfit else LIMITS[score.tier],
             *([] if any(line["measure"] == "ulira" for line in lines) else [NOT_TRIED]),
+            *(f"{line}." for line in copied if "held-out" in line),
             *ALWAYS,
         ],
         "reproduce": reproduction(prepared.config, name, tables, run, request["classes"]),

@@ -11,6 +11,7 @@ from lethe.evaluation import registry, seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.plots import histograms
+from lethe.workspace import copies
 
 Card = Mapping[str, Any]
 
@@ -70,8 +71,10 @@ def _variables(card: Card) -> dict[str, Any]:
     more += f" (a class is named if the request has at least {request['smallest_class']:,} images of it)"
     groups = [(about, list(lines)) for about, lines in groupby(card["measures"], lambda line: line["about"])]
     curves = {what: CURVES[what] for what in card["loss"]["of"]}
+    sizes = card["data"]["images"] | {"forget": request["images"]}
+    copied = [f"{line}." for line in copies.sentences(card["copies"], sizes)]
     counted = "" if card["says"]["kind"] == REFERENCE_UNFIT else tally(card["tally"])
-    return {"card": card, "classes": named + more, "groups": groups, "curves": curves, "tally": counted}
+    return {"card": card, "classes": named + more, "groups": groups, "curves": curves, "tally": counted, "copied": copied}
 
 
 def tally(counts: Mapping[str, Any]) -> str:

@@ -5,13 +5,14 @@ results give equal bytes (DVC hashes it)."""
 
 from collections.abc import Sequence
 
-from lethe._util.files import atomic_write
+from lethe._util.files import atomic_write, read_json
 from lethe.config.loader import Config
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.verdict.accuracies import ResultSet, compare_neighbours, discriminates, label
 from lethe.reporting import narrative, published, tables
 from lethe.reporting.figure_records import figures
 from lethe.reporting.report_data import ReportData, read
+from lethe.workspace import copies
 from lethe.workspace.layout import Layout
 
 TITLE = "Machine unlearning: ten methods compared with a model that never saw the forgotten images"
@@ -46,7 +47,7 @@ def render(data: ReportData) -> dict[str, bytes]:
     """The files of the report: name -> content; report.md is the last."""
     files: dict[str, bytes] = {}
     unfit = data.results["independent"].unfit
-    parts = [f"# {TITLE}", _preface(data), *([f"**No verdict**: {unfit}."] if unfit else [])]
+    parts = [f"# {TITLE}", _preface(data), *([f"**No verdict**: {unfit}."] if unfit else []), *_copies(data)]
     sections: list[tuple[str, str, Sequence[str], Sequence[str]]]
     sections = [(name, title, list(rows), list(data.results)) for name, (title, rows) in TABLES.items()]
     if data.others:
@@ -72,6 +73,13 @@ def render(data: ReportData) -> dict[str, bytes]:
         files |= {f"{name}.csv": tables.to_csv(figure.record), f"{name}.png": figure.draw(figure.record, title=figure.title, note=note)}
         parts += [f"![{figure.title}]({name}.png)", f"{figure.caption} Data: [{name}.csv]({name}.csv)"]
     return files | {"report.md": ("\n\n".join(parts) + "\n").encode()}
+
+
+def _copies(data: ReportData) -> list[str]:
+    """What the workspace knows of copies among its images; nothing where there are none, or it was not looked for."""
+    path = data.layout.copies("json")
+    lines = copies.sentences(read_json(path), dict(data.results["independent"].sizes)) if path.exists() else []
+    return [f"**Copies**: {'; '.join(lines)}. data/copies.csv names them."] if lines else []
 
 
 def _findings(data: ReportData, results: ResultSet) -> list[str]:

@@ -19,7 +19,11 @@ from lethe.workspace.plan import plan
 from lethe.workspace.request import metadata_file
 
 SETTINGS = ("data.mean", "data.std", "model.architecture", "run.seed", "run.precision")  # whatever is trained depends on them
-NEWER = ("where", "column")  # keys of a request that earlier versions lacked: only where they are set, so that their hashes still hold
+NEWER = (
+    "where",
+    "column",
+    "copies",
+)  # keys of a request that earlier versions lacked: only where they are set, so that their hashes still hold
 MEASURING = ("run.evaluate_every", "run.evaluate_retain")  # and a method's epoch table on these
 
 

@@ -36,6 +36,10 @@ class Layout:
         """What DVC hashes in place of the images; `part`: train, held_out."""
         return self.data / f"{part}.json"
 
+    def copies(self, kind: str) -> Path:
+        """Copies among the images; `kind`: csv, which names them, or json, which counts them."""
+        return self.data / f"copies.{kind}"
+
     @property
     def fingerprint(self) -> Path:
         return self.data / "fingerprint.json"

@@ -12,7 +12,9 @@ def request(config: Config) -> DeletionRequest:
     ids = config.path(forget.ids) if forget.ids else None
     root = config.path(data.root) if data.root else None
     table = metadata_file(config)
-    return DeletionRequest(forget.fraction, forget.count, forget.classes, ids, forget.where, table, forget.column, root, data.limit)
+    return DeletionRequest(
+        forget.fraction, forget.count, forget.classes, ids, forget.where, table, forget.column, root, data.limit, forget.copies
+    )
 
 
 def metadata_file(config: Config) -> Path | None:

@@ -509,6 +509,8 @@ def test_a_policy_on_requests_is_not_part_of_a_request(tmp_path: Path) -> None:
     said["data"]["forget"] = dict(NOTHING) | {"ids": "x.csv", "column": "photo"}
     read = config.load(["--data.forget.ids", "y.csv"], params=written(said, tmp_path)).data.forget
     assert (read.ids, read.column) == (Path("y.csv"), None)
+    said["data"]["forget"]["copies"] = "include"
+    assert config.load(["--data.forget.ids", "y.csv"], params=written(said, tmp_path)).data.forget.copies == "include"
 
 
 def test_exactly_one_request_in_the_file(tmp_path: Path) -> None:
@@ -650,6 +652,7 @@ def test_help_names_every_key_with_what_it_takes() -> None:
 ADDED = {
     "card.smallest_class",
     "data.forget.column",
+    "data.forget.copies",
     "data.forget.where",
     "data.metadata",
     "run.measures",
