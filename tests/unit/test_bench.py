@@ -15,6 +15,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from torch.utils.data import DataLoader
 
+from lethe.data.splits import SPLITS
+
 BENCH = Path(__file__).parents[2] / "bench"
 
 
@@ -95,3 +97,27 @@ def test_fronts_and_rows_of_the_tables_in_one_picture(tmp_path: Path, monkeypatc
     assert float(ours["distance"]) == pytest.approx(sum(apart) / 3, abs=1e-4)
     assert float(again["distance"]) == pytest.approx(float(ours["distance"]), abs=1e-4)
     assert (published["over"], published["test"]) == ("retain+forget", "78.02")
+
+
+def test_the_coverage_bench_counts_intervals_that_hold_the_true_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coverage = bench("coverage")
+
+    def every_other(n: int, draw: np.random.Generator) -> dict[str, tuple[float, float, float]]:
+        """The case of seeds, whose true value is 99: every other draw's interval ends below it."""
+        calls.append(n)
+        return {"held": (99.0, 98.0, 100.0), "half": (98.0, 97.0, 98.5 + len(calls) % 2)}
+
+    calls: list[int] = []
+    monkeypatch.setattr(coverage, "cases", lambda: iter([("seeds", "two", every_other, (50, 100), 0.25)]))
+    table = coverage.measured("", False, tmp_path / "after.csv")
+    assert calls == [50] * 20 + [100] * 20
+    assert table.set_index(["measure", "images"]).coverage.to_dict() == {
+        ("held", 50): 1.0,
+        ("half", 50): 0.5,
+        ("held", 100): 1.0,
+        ("half", 100): 0.5,
+    }
+    (tmp_path / "before.csv").write_text((tmp_path / "after.csv").read_text())
+    assert "| `half` | 50 (50) → 50 (50) | 50 (50) → 50 (50) |" in coverage.page(tmp_path)
+    context = coverage.POPULATIONS["remembered"].context(20, np.random.default_rng(0), 2)
+    assert set(coverage.ends(context, "accuracy", "relearn")) == {"accuracy." + split for split in SPLITS} | {"relearn"}
