@@ -8,7 +8,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 ALONE = {
     "docs/test_contributing.py::test_a_new_method": 17,
     "docs/test_notebook.py::test_it_runs_from_nothing_and_leaves_nothing": 19,
-    "docs/test_readme.py::test_a_section_can_be_typed": 25,
+    "docs/test_readme.py::test_a_section_can_be_typed": 22,
     "integration/cli/test_bank.py::test_the_full_demo_from_bank_to_report": 17,
     "integration/cli/test_cli.py::test_equal_seeds_are_equal_bytes_in_another_interpreter": 12,
     "integration/cli/test_cli.py::test_the_chain": 10,
@@ -16,8 +16,8 @@ ALONE = {
     "integration/cli/test_seeds.py::test_at_once_they_are_what_they_are_one_by_one": 15,
     "integration/cli/test_shadow_models.py::test_shadows_learn_and_forget_their_own_halves": 16,
     "integration/dvc/test_dvc.py::test_a_killed_dvc_is_gone_on_with": 17,
-    "integration/dvc/test_dvc.py::test_an_edit_runs_what_it_touches_and_nothing_else": 23,
-    "integration/dvc/test_dvc.py::test_made_versioned_shared_and_experimented_with": 94,
+    "integration/dvc/test_dvc.py::test_an_edit_runs_what_it_touches_and_nothing_else": 18,
+    "integration/dvc/test_dvc.py::test_made_versioned_shared_and_experimented_with": 85,
 }
 FILES = {
     "contract/test_contract.py": 25,
@@ -25,17 +25,17 @@ FILES = {
     "integration/browser/test_browser.py": 32,
     "integration/cli/test_bank.py": 15,
     "integration/cli/test_cli.py": 70,
-    "integration/cli/test_resume.py": 75,
+    "integration/cli/test_resume.py": 60,
     "integration/cli/test_seeds.py": 25,
     "integration/cli/test_settings.py": 20,
     "integration/dvc/test_dvc.py": 16,
-    "integration/mlflow/test_launch.py": 40,
+    "integration/mlflow/test_launch.py": 20,
     "integration/mlflow/test_team.py": 33,
     "integration/mlflow/test_tracking.py": 30,
     "integration/ray/test_ray.py": 81,
     "integration/search/test_search.py": 45,
     "integration/search/test_survival.py": 80,
-    "integration/wheel/test_wheel.py": 58,
+    "integration/wheel/test_wheel.py": 50,
     "unit/engine/test_frozen_prefix.py": 12,
 }
 

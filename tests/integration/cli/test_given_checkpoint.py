@@ -1,15 +1,18 @@
 """Models that are given: what they cost and where they come from."""
 
 import hashlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lethe._util.files import read_json
 from lethe.models import architectures as model
-from lethe.models import checkpoint
-from support.project import Project
+from lethe.models import checkpoint, fitting, foreign
+from support.project import ROOT, Project
 
 Weights = dict[str, Tensor]
 
@@ -100,3 +103,38 @@ def test_what_a_file_was_made_from_is_remembered_by_its_bytes_and_normalisation(
             assert "made with data.mean 0.5,0.5,0.5 and data.std 0.5,0.5,0.5, not with data.mean 0.0,0.0,0.0" in refused.stderr
         project.ran(stage, f"--{stage}.checkpoint", "b/model.pth")
         assert equal(checkpoint.load(made)[0], torch.load(given["b"]))
+
+
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "checkpoints").is_dir() or not (SHARED / "cifar10-jpeg").is_dir(), reason="no ../shared/checkpoints")
+def test_the_provided_checkpoints_on_the_forget_images(tmp_path: Path) -> None:
+    """On CIFAR-10 (JPEG), the seed-42 draw: what they were trained on, and not."""
+    from lethe.data import splits
+    from lethe.data.images import Images
+    from lethe.data.request import DeletionRequest
+    from lethe.evaluation import metrics
+    from lethe.models import small_conv as quick
+
+    folder = SHARED / "cifar10-jpeg"
+    classes = sorted(path.name for path in (folder / "train").iterdir())
+    files = {
+        part: [(label, file) for label, name in enumerate(classes) for file in sorted((folder / part / name).iterdir())]
+        for part in ("train", "test")
+    }
+    ids = tuple(str(file.relative_to(folder)) for part in files.values() for _, file in part)
+    labels = np.array([label for part in files.values() for label, _ in part])
+    unread = Images(np.empty((len(ids), 0), np.uint8), labels, ids, tuple(classes), len(files["test"]))
+    forget = splits.draw(unread, DeletionRequest(fraction=0.1), seed=42)["forget"]
+    assert forget[:3].tolist() == [11492, 29443, 25305]
+    images = torch.from_numpy(np.stack([np.asarray(Image.open(folder / ids[i])) for i in forget])).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
+    for file, accuracy in (("weights_resnet18_cifar10.pth", 98.60), ("retrain_weights_resnet18_cifar10.pth", 84.72)):
+        network = quick.quicken(model.build("resnet18", 10, 0)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        tensors, _ = foreign.read(str(SHARED / "checkpoints" / file), tmp_path, tmp_path)
+        fitting.fit(network, tensors, file)
+        with torch.no_grad():
+            logits = torch.cat([network((part.float() / 255 - mean) / std) for part in images.split(500)])
+        assert metrics.accuracy(logits, torch.from_numpy(labels[forget])) == pytest.approx(accuracy, abs=0.05)

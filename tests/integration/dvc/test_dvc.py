@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.workspace import numerics
+from support import yaml_once
 from support.dvc_checkout import RUN, Checkout, stages
 from support.project import ROOT, Project, Warm, until
 
@@ -30,6 +31,7 @@ def test_an_edit_runs_what_it_touches_and_nothing_else(small: Checkout, monkeypa
     for name, value in small.environment(STAGES="sketched").items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(small.root)
+    monkeypatch.setattr(YAML, "load", yaml_once.load)
 
     def repro() -> set[str]:
         """In this process: starting DVC takes longer than most of these."""
