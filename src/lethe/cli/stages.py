@@ -88,6 +88,18 @@ def _card(words: list[str]) -> Command:
     return Command("lethe.reporting.card:list_cards", words, arguments={"id_": ids[0]})
 
 
+def _erase(words: list[str]) -> Command:
+    words, switches = split_flags(words, "--yes", "--check", "--source")
+    if {"--yes", "--check"} <= switches:
+        raise UserError("--yes and --check are both given; erase takes one of them, or neither to print its plan")
+    if "--check" in switches:
+        if "--source" in switches:
+            raise UserError("--source is given with --check, which searches the source anyway and erases nothing")
+        return Command("lethe.erasure.erase:check", words)
+    function = "erase" if "--yes" in switches else "plan"
+    return Command(f"lethe.erasure.erase:{function}", words, arguments={"source": "--source" in switches})
+
+
 def _demo(words: list[str]) -> Command:
     words, switches = split_switches(words, "--full")
     if switches:
@@ -159,6 +171,18 @@ STAGES = {
         ("", *(line.replace("{program}", "{program} card") for line in CARD_USAGE)),
     ),
     "card": Stage("write the unlearning card of --method", _card, ("", *CARD_USAGE)),
+    "erase": Stage(
+        "erase the images of an unlearned request wherever they are kept; without --yes, print the plan and change nothing",
+        _erase,
+        (
+            "",
+            "  --yes     erase; the result of --method becomes the original. A killed command is finished by the same command",
+            "  --source  also delete the images' files under data.root",
+            "  --check   search everything again for what was erased so far",
+            "",
+            "Exit codes: 0 nothing is left (or the plan was printed), 1 something is, and is named, 2 bad input.",
+        ),
+    ),
     "demo": Stage(
         "run the main job on the bundled digits: original, retrained and hybrid_4 side by side",
         _demo,
@@ -196,6 +220,27 @@ def nearest(verb: str) -> str:
 def split_switches(words: list[str], *switches: str) -> tuple[list[str], set[str]]:
     """Split switches, which take no value, from the other words."""
     return [word for word in words if word not in switches], {word for word in words if word in switches}
+
+
+def split_flags(words: list[str], *flags: str) -> tuple[list[str], set[str]]:
+    """Split switches from the other words, also as MLflow passes them: `--yes true`.
+
+    Args:
+        words: A command line after its verb.
+        flags: As typed, with their dashes.
+
+    Returns:
+        The other words, and the switches that are on.
+    """
+    rest, on = list[str](), set[str]()
+    for n, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name in flags:
+            following = words[n + 1] if n + 1 < len(words) else ""
+            on |= {name} if (value or following).lower() != "false" else set()
+        elif not (word.lower() in ("true", "false") and n and words[n - 1] in flags):
+            rest.append(word)
+    return rest, on
 
 
 def split_option(words: list[str], option: str) -> tuple[list[str], list[str]]:

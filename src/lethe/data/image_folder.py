@@ -170,27 +170,39 @@ def _scan(root: Path, limit: int | None) -> tuple[list[_File], list[_File], tupl
 def _decode(path: str, image_size: int) -> npt.NDArray[np.uint8]:
     """Decode one image file to uint8 [H, W, 3], without EXIF rotation, stretched to image_size."""
     try:
-        with Image.open(path) as opened:
-            image: Image.Image = opened
-            if image.mode.startswith("I"):  # 16 bits a pixel: PIL's own conversion turns all above 255 white
-                values = np.asarray(image)
-                if values.min() < 0 or values.max() > 65535:
-                    raise ValueError("more than 16 bits a pixel")
-                image = Image.fromarray((values >> 8).astype(np.uint8))
-            elif image.mode == "F":
-                raise ValueError("floating-point pixels of unknown range")
-            elif image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")  # PIL warns otherwise
-            if image.mode != "RGB":
-                image = image.convert("RGB")
-            if image.size != (image_size, image_size):
-                image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-            return np.asarray(image)
+        with Image.open(path) as image:
+            return to_pixels(image, image_size)
     except MemoryError:
         raise
     except Exception as error:  # PIL's readers raise nearly anything: OSError, SyntaxError, struct.error, ...
         reason = "no format that PIL knows" if isinstance(error, UnidentifiedImageError) else one_line(error)
         raise UserError(f"{path} can't be read as an image ({reason}); repair or remove it") from None
+
+
+def to_pixels(image: Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
+    """Return an opened image as uint8 [H, W, 3], without EXIF rotation, stretched to image_size.
+
+    Args:
+        image: opened, of any mode.
+        image_size: height and width in pixels.
+
+    Raises:
+        ValueError: its pixels have more than 16 bits, or are floating-point numbers. PIL raises other errors for damaged files.
+    """
+    if image.mode.startswith("I"):  # 16 bits a pixel: PIL's own conversion turns all above 255 white
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("more than 16 bits a pixel")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels of unknown range")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # PIL warns otherwise
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(image)
 
 
 Part: TypeAlias = npt.NDArray[np.uint8] | UserError  # [N, 3, H, W], or the error of the first bad file of a chunk

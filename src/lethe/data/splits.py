@@ -144,6 +144,19 @@ def read(folder: Path, images: Images) -> Splits:
     return splits
 
 
+def count(folder: Path, split: str) -> int:
+    """Return the number of ids in a split's file.
+
+    Args:
+        folder: of the four files.
+        split: its name.
+
+    Raises:
+        UserError: the file is missing or not a list of ids.
+    """
+    return len(_column(folder / f"{split}.csv"))
+
+
 def _column(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

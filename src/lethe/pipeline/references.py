@@ -58,7 +58,7 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
                 f"{path} does not belong to these settings ({differs}); give those that it was made with, or "
                 f"{repair_command(STAGE[kind], prepared.config)} makes it again"
             )
-    if wanted["provenance"] == "unknown":
+    if wanted["provenance"] != "trained":
         return _take_checkpoint(prepared, kind, wanted)
     log(f"{kind}: training on {DATA[kind]}")
     with start(prepared, planned, launched=launched) as run:

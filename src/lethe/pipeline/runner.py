@@ -185,9 +185,10 @@ def metadata(prepared: Prepared, planned: PlannedRun, start: str = "") -> dict[s
         known["retain"] = prepared.hashes["retain"]
     spec: str | None = getattr(config, STAGE[kind]).checkpoint
     if spec:
+        own = config.path(Path(spec)).parent == prepared.layout.accepted("").parent
         sha256 = foreign.identity(spec, config.path(Path()), prepared.layout.downloads)
         name = {"checkpoint": spec.rsplit("/", 1)[-1]} if sha256 is None else {"sha256": sha256}
-        return known | {"provenance": "unknown"} | name
+        return known | {"provenance": "unlearned" if own else "unknown"} | name
     return known | {"provenance": "trained", "seed": str(planned.seed), "recipe": repr(planned.recipe)}
 
 

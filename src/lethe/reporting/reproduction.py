@@ -18,6 +18,7 @@ from lethe.workspace.settings import recorded, repair_command
 
 # Values that may name a person, and what a card has in place of them
 PRIVATE = {"data.root": "<images>", "data.forget.ids": "<list of ids>", "data.forget.classes": "<classes>"}
+PRIVATE |= {"data.forget.where": "<column=value>", "data.metadata": "<metadata>"}
 TAGS = {"mlflow.source.git.commit": "commit", "git_dirty": "edited", "device": "device", "precision": "precision"}
 
 

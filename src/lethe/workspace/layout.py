@@ -118,6 +118,11 @@ class Layout:
         found = {RunId.parse(path.stem): path for path in self.bank(key).glob("*.safetensors")}
         return {run.seed: found[run] for run in sorted(found, key=str) if run.seed is not None and run.method == kind}
 
+    @property
+    def others(self) -> Path:
+        """Models on other deletion requests, which can be made again."""
+        return self.root / "others"
+
     def shadow(self, kind: str, number: int, *, swap: bool) -> Path:
         """Return the file of a model on another deletion request.
 
@@ -126,7 +131,7 @@ class Layout:
             number: of a shadow model its number, of SWAP's model its seed.
             swap: whether it is a model of SWAP; otherwise a shadow model of U-LiRA.
         """
-        return self.root / "others" / _shadows(swap) / kind / f"{number}.safetensors"
+        return self.others / _shadows(swap) / kind / f"{number}.safetensors"
 
     # --- results ------------------------------------------------------------------------------------------------------
 
@@ -149,6 +154,14 @@ class Layout:
 
     def search(self, method: str) -> Path:
         return self.root / "search" / method
+
+    def accepted(self, request: str) -> Path:
+        """Return the weights that a request ended in, which take the original's place.
+
+        Args:
+            request: short pseudonym of the deletion request.
+        """
+        return self.root / "accepted" / f"{request}.safetensors"
 
     @property
     def settings(self) -> Path:
@@ -201,7 +214,15 @@ class Layout:
             key: of the bank.
             machine: precision and device.
         """
-        return self.state / "bank" / f"{key}-{machine}"
+        return self.bank_states / f"{key}-{machine}"
+
+    @property
+    def bank_states(self) -> Path:
+        return self.state / "bank"
+
+    @property
+    def other_states(self) -> Path:
+        return self.state / "others"
 
     def shadow_state(self, kind: str, *, swap: bool) -> Path:
         """Return the folder of the resume states of models on another deletion request.
@@ -210,12 +231,17 @@ class Layout:
             kind: the method, `original` or `original.learned`.
             swap: whether they are models of SWAP; otherwise shadow models of U-LiRA.
         """
-        return self.state / "others" / f"{_shadows(swap)}-{kind}"
+        return self.other_states / f"{_shadows(swap)}-{kind}"
 
     @property
     def secret(self) -> Path:
         """The secret under which ids are hashed, readable by its owner alone."""
         return self.state / "secret"
+
+    @property
+    def erased(self) -> Path:
+        """Which images were erased, as pseudonyms: the journal of `erase`."""
+        return self.state / "erased.json"
 
     @property
     def given(self) -> Path:

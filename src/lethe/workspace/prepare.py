@@ -9,7 +9,8 @@ from lethe._util.files import digest, read_json, write_json, write_text
 from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.data import sources, splits
-from lethe.data.images import load_images, save_images
+from lethe.data.images import Images, load_images, save_images
+from lethe.workspace import erased
 from lethe.workspace.layout import Layout
 from lethe.workspace.request import request
 from lethe.workspace.settings import as_words, record, record_data, recorded, repair_command
@@ -30,6 +31,7 @@ def prepare(config: Config, replace: bool = False) -> Prepared:
     """
     asked = config.data
     where: Any = {"root": config.path(asked.root) if asked.root else None, "image_size": asked.image_size, "limit": asked.limit}
+    erased.require_finished(config)
     layout = Layout(config.workspace)
     folder = layout.data
     shared = Layout(config.path(config.run.workspace))  # one for all copies that DVC makes of a checkout
@@ -42,10 +44,13 @@ def prepare(config: Config, replace: bool = False) -> Prepared:
     if images is None or listed != listing:
         log(f"reading {asked.source} images")
         images, listed = sources.read(asked.source, **where, cache=shared.data), ""
+    images = erased.without(images, config)
+    if not replace and layout.splits.exists():
+        erased.require_request(config, splits.count(layout.splits, "forget"))
     prepared = Prepared(config, images, splits.draw(images, request(config), asked.seed))
-    about = {layout.about(part): content for part, content in _about(prepared).items()}
+    summaries = {layout.about(part): content for part, content in about(images).items()}
     if not replace:
-        if any(file.exists() and read_json(file) != content for file, content in about.items()):
+        if any(file.exists() and read_json(file) != content for file, content in summaries.items()):
             raise UserError(other_images)
         stored = splits.read(layout.splits, images) if layout.splits.exists() else None
         if stored and splits.split_hash(stored, images) != prepared.hashes["split"]:
@@ -54,7 +59,7 @@ def prepare(config: Config, replace: bool = False) -> Prepared:
             )
     if listed != listing:
         save_images(images, path, listing)
-    for file, content in about.items():
+    for file, content in summaries.items():
         if replace or not file.exists():
             write_json(file, content)
     if replace or not layout.splits.exists():
@@ -70,8 +75,11 @@ def load_existing(config: Config) -> Prepared:
     layout = Layout(config.workspace)
     if not layout.images.exists():
         return prepare(config)
+    erased.require_finished(config)
     images, _ = load_images(layout.images)
-    return Prepared(config, images, splits.read(layout.splits, images))
+    existing = Prepared(config, images, splits.read(layout.splits, images))
+    erased.require_request(config, len(existing.splits["forget"]))
+    return existing
 
 
 def remember(prepared: Prepared, *prefixes: str) -> None:
@@ -79,13 +87,12 @@ def remember(prepared: Prepared, *prefixes: str) -> None:
     record(prepared.config, prepared.hashes["data"], *prefixes)
 
 
-def _about(prepared: Prepared) -> dict[str, Any]:
-    """Return what DVC hashes in place of the images, whose copy holds file times. An original depends on `train` alone."""
-    images = prepared.images
+def about(images: Images) -> dict[str, Any]:
+    """Return what DVC hashes in place of the images, whose copy holds file times: `train`, on which an original depends, and `held_out`."""
     n = images.train
     held_out = digest([images.labels[n:].astype("<i8").tobytes(), images.pixels[n:].tobytes()])
     return {
-        "train": {"hash": prepared.hashes["data"], "images": n, "classes": list(images.classes)},
+        "train": {"hash": images.train_hash(), "images": n, "classes": list(images.classes)},
         "held_out": {"hash": held_out, "images": images.held_out},
     }
 

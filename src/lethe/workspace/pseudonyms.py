@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from filelock import FileLock
 
 from lethe._util.errors import UserError
@@ -42,12 +44,16 @@ class Pseudonyms:
         """Return the pseudonym of a hash over ids, which whoever knows all ids but one could try out: 64 hex digits."""
         return self._keyed("hash", hash_)
 
+    def of_pixels(self, pixels: npt.NDArray[np.uint8]) -> str:
+        """Return the pseudonym of an image's pixels, uint8 [3, H, W]: 64 hex digits."""
+        return self._keyed("pixels", repr(pixels.shape), pixels.tobytes())
+
     @property
     def key_id(self) -> str:
         """Identify the secret without disclosing it: 12 hex digits."""
         return short(self._keyed("key"))
 
-    def _keyed(self, *parts: str) -> str:
+    def _keyed(self, *parts: str | bytes) -> str:
         return hmac.new(self.secret, bytes.fromhex(digest(parts)), "sha256").hexdigest()
 
 

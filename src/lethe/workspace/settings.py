@@ -101,6 +101,18 @@ def record_data(config: Config, data: str, replaced: bool) -> None:
     _store(config, data, given | ({} if dvc_stage.active() else laid))
 
 
+def record_erasure(config: Config, data: str, checkpoint: str) -> None:
+    """Record that the images of the request are gone: it is no longer asked for, and the accepted weights are the original.
+
+    Args:
+        config: names the workspace.
+        data: the hash of the train images that are left.
+        checkpoint: what `pretrain.checkpoint` takes.
+    """
+    kept = {key: text for key, text in _stored(config).items() if not key.startswith(FORGET)}
+    _store(config, data, kept | {"pretrain.checkpoint": checkpoint})
+
+
 def check(config: Config, stage: str) -> None:
     """Check that no given key contradicts the settings of files that exist, unless the stage replaces them.
 

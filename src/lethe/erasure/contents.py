@@ -1,0 +1,149 @@
+"""What a file holds of erased images: their ids, their pixels, or a model that learned them, whatever the file is called."""
+
+import base64
+import binascii
+import io
+import json
+import re
+import sqlite3
+import zipfile
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lethe._util.errors import UserError
+from lethe.data.images import load_images
+from lethe.erasure.sought import Sought
+from lethe.models import checkpoint
+
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_BASE64 = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/=\s\\n]{40,}")  # PNG, JPEG, GIF, WebP
+LARGEST_MEMBER = 2**28  # bytes of a member of an archive that is read into memory
+
+
+@dataclass(frozen=True)
+class Found:
+    """How much of what is sought a file holds: numbers of ids, images and models."""
+
+    ids: int = 0
+    pixels: int = 0
+    models: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.ids or self.pixels or self.models)
+
+    def __add__(self, other: "Found") -> "Found":
+        return Found(self.ids + other.ids, self.pixels + other.pixels, self.models + other.models)
+
+    def __str__(self) -> str:
+        """Say it in words.
+
+        >>> str(Found(ids=2, models=1))
+        '2 ids, 1 model'
+        """
+        parts = ((self.ids, "id"), (self.pixels, "image"), (self.models, "model"))
+        return ", ".join(f"{number:,} {word}{'s' if number > 1 else ''}" for number, word in parts if number)
+
+
+def examine(path: Path, sought: Sought) -> Found:
+    """Look into a file.
+
+    Args:
+        path: any file; its name does not matter.
+        sought: what is looked for.
+
+    Returns:
+        What it holds. Archives are looked into; encrypted and otherwise compressed files are not.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[8:9] == b"{":
+        try:
+            return _safetensors(path, sought)
+        except UserError:
+            pass  # a text, or another format: its bytes are searched
+    if head.startswith(b"SQLite format 3\0"):
+        return _database(path, sought) + Found(ids=len(sought.ids_in(path.read_bytes())))
+    return _content(path.read_bytes(), sought)
+
+
+def _content(content: bytes, sought: Sought) -> Found:
+    if content.startswith(b"PK\3\4"):
+        return _archive(content, sought)
+    if content.startswith(_PICTURES):
+        return Found(pixels=int(_shows(content, sought)))
+    pictures = {match[0] for match in _BASE64.finditer(content)}
+    shown = sum(_shows(_decoded(picture), sought) for picture in pictures)
+    return Found(ids=len(sought.ids_in(content)), pixels=shown, models=int(sought.has_tensor(content)))
+
+
+def _safetensors(path: Path, sought: Sought) -> Found:
+    about = checkpoint.metadata(path)
+    if "images" in about:
+        images, _ = load_images(path)
+        pixels = sum(sought.has_pixels(one) for one in images.pixels)
+        return Found(ids=sum(map(sought.has_id, images.ids)), pixels=pixels)
+    if "ids" in about:
+        return Found(ids=sum(map(sought.has_id, json.loads(about["ids"]))))
+    tensors, _ = checkpoint.load(path)
+    learned = sought.learned(checkpoint.weights_hash(tensors), about)
+    if not learned and "kind" not in about:  # the same weights under other names
+        learned = any(sought.has_tensor(value.contiguous().reshape(-1).numpy().tobytes()) for value in tensors.values())
+    texts = "\n".join([*about.values(), *about]).encode()
+    return Found(ids=len(sought.ids_in(texts)), models=int(learned))
+
+
+def _archive(content: bytes, sought: Sought) -> Found:
+    """A ZIP: what torch.save and torch.export write, NumPy's .npz, office documents."""
+    found = Found()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.infolist():
+                if member.file_size <= LARGEST_MEMBER and not member.flag_bits & 1:
+                    found += _content(archive.read(member), sought)
+    except (zipfile.BadZipFile, NotImplementedError, OSError):
+        return Found(ids=len(sought.ids_in(content)))
+    return Found(found.ids, found.pixels, min(found.models, 1))
+
+
+def _database(path: Path, sought: Sought) -> Found:
+    """The texts of a SQLite database, cell by cell: in the file's bytes two cells follow each other without a separator."""
+    ids: set[str] = set()
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+            for table in tables:
+                quoted = table.replace('"', '""')
+                for row in database.execute(f'select * from "{quoted}"'):
+                    for cell in row:
+                        if isinstance(cell, str | bytes):
+                            ids |= sought.ids_in(cell.encode() if isinstance(cell, str) else cell)
+    except sqlite3.Error:
+        pass  # its bytes are searched as well
+    return Found(ids=len(ids))
+
+
+def _decoded(text: bytes) -> bytes:
+    text = re.sub(rb"\\n|\s", b"", text)
+    try:
+        return base64.b64decode(text[: len(text) // 4 * 4])
+    except binascii.Error:
+        return b""
+
+
+def _shows(content: bytes, sought: Sought) -> bool:
+    """Whether a picture has the pixels of an erased image, as the workspace's source would read it."""
+    from PIL import Image
+
+    from lethe.data.image_folder import to_pixels
+
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            return sought.has_pixels(np.ascontiguousarray(to_pixels(opened, sought.size).transpose(2, 0, 1)))
+    except Exception:  # PIL's readers raise nearly anything for a file that is no image
+        return False

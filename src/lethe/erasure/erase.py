@@ -1,0 +1,241 @@
+"""`erase`: the plan, its execution, and the check. A killed execution is finished by the same command.
+
+Order: the journal first (workspace/erased.py), then a copy of the accepted weights, then every place in any order, each of them whole or
+not at all, and last the original, which is replaced by the accepted weights."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from lethe._util.checkout import root
+from lethe._util.errors import RunFailed, UserError
+from lethe._util.files import read_json, short
+from lethe._util.log import log
+from lethe.config.loader import Config
+from lethe.erasure.sought import Sought
+from lethe.erasure.source_files import SourceFiles
+from lethe.erasure.stores import REPLACE, YOURS, Place, Store
+from lethe.erasure.workspace_files import WorkspaceFiles, all_models, relist
+from lethe.models import checkpoint
+from lethe.workspace import erased
+from lethe.workspace.erased import Erasure
+from lethe.workspace.layout import Layout
+from lethe.workspace.plan import planned_results
+from lethe.workspace.prepare import load_existing
+from lethe.workspace.provenance import matches
+from lethe.workspace.pseudonyms import existing, pseudonyms
+from lethe.workspace.settings import record_erasure, repair_command
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ALWAYS = "clones, backups, printed pages, and exports that were handed on"
+
+
+def plan(config: Config, source: bool = False) -> int:
+    """Print every place that holds images of the request, their ids, or a model that learned them. Nothing is changed.
+
+    Args:
+        config: names the workspace and, as its method, the result that is accepted.
+        source: whether the files of the images' source are to be erased, too.
+
+    Raises:
+        UserError: the result does not exist, or was not evaluated.
+    """
+    erasure = erased.pending(config) or _planned(config, source)
+    stores = _stores(config, erasure)
+    places = [place for store in stores for place in store.find()]
+    _print(places)
+    _print_unreachable(stores)
+    log(f"{len(places)} places, {sum(place.size for place in places):,} bytes; nothing was changed; {_again(config, erasure)} erases")
+    return 0
+
+
+def erase(config: Config, source: bool = False) -> int:
+    """Erase the images of the request everywhere, or finish an erasure that was interrupted.
+
+    Args:
+        config: names the workspace and, as its method, the result that is accepted and becomes the original.
+        source: whether the files of the images' source are erased, too.
+
+    Returns:
+        0 if nothing is left, 1 if something is, which is printed.
+
+    Raises:
+        UserError: the result does not exist, or was not evaluated.
+        RunFailed: a place could not be erased, records for MLflow are not sent, or another process erases.
+    """
+    layout = Layout(config.workspace)
+    lock = layout.lock("erase")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            return _erase(config, layout, source)
+    except Timeout:
+        raise RunFailed(f"another process erases in {layout.root}") from None
+
+
+def check(config: Config) -> int:
+    """Search all stores again for what was erased from this workspace, and print what is left.
+
+    Returns:
+        0 if nothing is left, 1 otherwise.
+
+    Raises:
+        UserError: nothing was erased yet.
+    """
+    erasures = erased.read(config)
+    if not erasures:
+        raise UserError(f"nothing was erased in {config.workspace} yet, so there is nothing to check")
+    left = _check(config, erasures)
+    if one := erased.pending(config):
+        log(f"the erasure is not finished; {_again(config, one)} finishes it")
+        return 1
+    return 1 if left else 0
+
+
+def _erase(config: Config, layout: Layout, source: bool) -> int:
+    erasure = erased.pending(config)
+    if erasure is None:
+        _require_sent(layout)
+        erasure = _planned(config, source)
+        erased.write(config, [*erased.read(config), erasure])
+    _accept(layout, erasure)
+    stores = _stores(config, erasure)
+    replaced: list[tuple[Store, Place]] = []
+    for store in stores:
+        for place in list(store.find()):
+            if place.step == REPLACE:
+                replaced.append((store, place))
+            elif place.step != YOURS:
+                log(f"{place.step}: {place.name}")
+                store.erase(place)
+    for store, place in replaced:  # last: from here on nothing here remembers
+        log(f"{place.step}: {place.name}")
+        store.erase(place)
+    if erasure.source:
+        relist(config)
+    record_erasure(config, _data_hash(layout), _relative(layout.accepted(short(erasure.request))))
+    erasures = [one if one.state == erased.DONE else one.done() for one in erased.read(config)]
+    left = _check(config, erasures)
+    erased.write(config, erasures)
+    _print_unreachable(stores)
+    return 1 if left else 0
+
+
+def _check(config: Config, erasures: Sequence[Erasure]) -> list[Place]:
+    hashed = existing(config)
+    if hashed is None:
+        raise UserError(f"{config.workspace} has lost its secret, by which erased images are found; restore it from a backup")
+    sought = Sought(erasures, hashed, config.data.image_size)
+    left = [place for store in _all_stores(config, sought, None, erases=False) for place in store.check()]
+    _print(left)
+    images = sum(one.images for one in erasures)
+    result = f"{len(left)} places still hold something" if left else "nothing is left in what was searched"
+    log(f"{images:,} erased images: {result}")
+    return left
+
+
+# --- what is planned --------------------------------------------------------------------------------------------------
+
+
+def _planned(config: Config, source: bool) -> Erasure:
+    """Describe the erasure that the configuration asks for; the accepted result must exist, fit the request and have scores."""
+    prepared = load_existing(config)
+    layout, results = prepared.layout, planned_results(config)
+    if len(results) > 1:
+        raise UserError(f"method is {config.method}, a chain of {len(results)} runs; erase takes the method of one result")
+    name = str(results[0])
+    again = {stage: repair_command(stage, config, method=name) for stage in ("unlearn", "evaluate")}
+    path = layout.weights(name)
+    if not path.exists():
+        raise UserError(f"{path} does not exist; {again['unlearn']} makes the result that takes the original's place")
+    if not matches({key: prepared.hashes[key] for key in ("data", "split")}, checkpoint.metadata(path)):
+        raise UserError(f"{path} was made for another request than {layout.splits} holds; {again['unlearn']} makes it again")
+    if not layout.scores(name).exists():
+        raise UserError(f"{layout.scores(name)} does not exist; {again['evaluate']} measures the result before it is accepted")
+    accepted, tensors = checkpoint.model_hash(path), checkpoint.load(path)[0]
+    models: dict[str, str] = {}
+    for other in all_models(layout):
+        about, hash_ = checkpoint.metadata(other), checkpoint.model_hash(other)
+        clean = about.get("kind", "").startswith("retrained") and about.get("retain") == prepared.hashes["retain"]
+        if hash_ != accepted and not clean:
+            models[hash_] = _telling(checkpoint.load(other)[0], tensors)
+    hashed = pseudonyms(config)
+    known = {"method": name, "accepted": accepted, "source": source}
+    return erased.new(prepared, hashed, models=models, tensors=[one for one in models.values() if one], **known)  # type: ignore[arg-type]
+
+
+def _telling(model: "Mapping[str, Tensor]", accepted: "Mapping[str, Tensor]") -> str:
+    """SHA-256 of the largest tensor of a model that the accepted one does not share; "" if they share all."""
+    own = [value for name, value in model.items() if name not in accepted or not value.equal(accepted[name])]
+    largest = max(own, key=lambda value: value.numel(), default=None)
+    return "" if largest is None else hashlib.sha256(largest.contiguous().reshape(-1).numpy().tobytes()).hexdigest()
+
+
+def _require_sent(layout: Layout) -> None:
+    if any(layout.outbox.glob("*/")):
+        raise RunFailed(
+            f"{layout.outbox} holds records that MLflow does not have yet, with models in them; `python src/send.py` sends them"
+        )
+
+
+def _accept(layout: Layout, erasure: Erasure) -> None:
+    """Keep a copy of the accepted weights that no later run of the method replaces."""
+    path = layout.accepted(short(erasure.request))
+    if path.exists():
+        return
+    tensors, metadata = checkpoint.load(layout.weights(erasure.method))
+    kept = {key: metadata[key] for key in ("architecture", "recipe", "seed") if key in metadata}
+    checkpoint.save_model(tensors, path, {"kind": "accepted", "request": erasure.request} | kept)
+
+
+def _data_hash(layout: Layout) -> str:
+    return str(read_json(layout.about("train"))["hash"])
+
+
+def _relative(path: Path) -> str:
+    """The path as a key takes it: relative to where keys resolve, if it is below."""
+    absolute, base = path.resolve(), root().resolve()
+    return str(absolute.relative_to(base) if absolute.is_relative_to(base) else absolute)
+
+
+# --- stores -------------------------------------------------------------------------------------------------------------
+
+
+def _stores(config: Config, erasure: Erasure) -> list[Store]:
+    finished = [one for one in erased.read(config) if one.state == erased.DONE]
+    sought = Sought([*finished, erasure], pseudonyms(config), config.data.image_size)
+    return _all_stores(config, sought, erasure, erases=erasure.source)
+
+
+def _all_stores(config: Config, sought: Sought, erasure: Erasure | None, *, erases: bool) -> list[Store]:
+    return [SourceFiles(config, sought, erases), WorkspaceFiles(config, sought, erasure)]
+
+
+# --- output -------------------------------------------------------------------------------------------------------------
+
+
+def _print(places: Sequence[Place]) -> None:
+    for place in places:
+        advice = f" ({place.advice})" if place.advice else ""
+        print(f"{place.store:<10} {place.step:<20} {place.size:>12,}  {place.name}: {place.holds}{advice}")
+
+
+def _print_unreachable(stores: Sequence[Store]) -> None:
+    for line in _unreachable(stores):
+        log(f"not reached from here: {line}")
+
+
+def _unreachable(stores: Sequence[Store]) -> Iterator[str]:
+    for store in stores:
+        yield from store.unreachable()
+    yield ALWAYS
+
+
+def _again(config: Config, erasure: Erasure) -> str:
+    more = " --source" if erasure.source else ""
+    return repair_command("erase", config, method=erasure.method).rstrip("`") + f"{more} --yes`"

@@ -1,0 +1,90 @@
+"""What is looked for: erased images by pseudonyms of their ids and pixels, and models that learned them by hashes."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from lethe.workspace.erased import Erasure
+from lethe.workspace.pseudonyms import Pseudonyms
+
+_WORD = re.compile(rb"[\w/.\-]+(?: [\w/.\-]+)*")
+_END = re.compile(rb"[\w\-]|\.\w")  # what continues an id: train/1 is not found in train/12
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What erasures removed, or are to remove.
+
+    Args:
+        erasures: one or more.
+        hashed: the workspace's pseudonyms.
+        size: height and width of the workspace's images, in pixels.
+    """
+
+    erasures: Sequence[Erasure]
+    hashed: Pseudonyms
+    size: int
+
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        return frozenset(id_ for one in self.erasures for id_ in one.ids)
+
+    @cached_property
+    def _pixels(self) -> frozenset[str]:
+        return frozenset(hash_ for one in self.erasures for hash_ in one.pixels)
+
+    @cached_property
+    def _models(self) -> frozenset[str]:
+        return frozenset(hash_ for one in self.erasures for hash_ in one.models)
+
+    @cached_property
+    def _tensors(self) -> frozenset[str]:
+        return frozenset(hash_ for one in self.erasures for hash_ in one.tensors)
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """Hashes of the weights that were accepted: these have unlearned the images."""
+        return frozenset(one.accepted for one in self.erasures)
+
+    def has_id(self, id_: str) -> bool:
+        return self.hashed.of_id(id_) in self._ids
+
+    def has_pixels(self, pixels: npt.NDArray[np.uint8]) -> bool:
+        """Whether an image, uint8 [3, H, W], is one of them, byte for byte."""
+        return self.hashed.of_pixels(pixels) in self._pixels
+
+    def has_tensor(self, content: bytes) -> bool:
+        """Whether these are the bytes of a tensor of a model that learned them."""
+        return hashlib.sha256(content).hexdigest() in self._tensors
+
+    def learned(self, weights: str, about: Mapping[str, str]) -> bool:
+        """Whether a model learned them: by the hash of its weights, or by the images that its file says it was trained on."""
+        if weights in self.accepted:
+            return False
+        clean = about.get("kind", "").startswith("retrained") and about.get("retain") in {one.retain for one in self.erasures}
+        return weights in self._models or (about.get("data") in {one.data for one in self.erasures} and not clean)
+
+    def ids_in(self, text: bytes) -> set[str]:
+        """Return the pseudonyms of the ids that occur in a text."""
+        found = set()
+        for one in self.erasures:
+            for start in self._starts(text, one):
+                for length in one.lengths:
+                    end = start + length
+                    if end <= len(text) and not _END.match(text, end):
+                        found.add(self.hashed.of_id(text[start:end].decode("utf-8", "replace")))
+        return found & self._ids
+
+    @staticmethod
+    def _starts(text: bytes, one: Erasure) -> Iterator[int]:
+        if one.prefix:
+            yield from (match.start() for match in re.finditer(re.escape(one.prefix.encode()), text))
+            return
+        for match in _WORD.finditer(text):
+            yield match.start()
+            yield from (match.start() + at.end() for at in re.finditer(rb"[ /]", match[0]))

@@ -1,0 +1,207 @@
+"""The files of a workspace: images, splits, logits tables, models, cards, caches, resume states."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lethe._util.errors import UserError
+from lethe._util.files import read_json, write_json, write_text
+from lethe.config.loader import Config
+from lethe.data import sources
+from lethe.data.images import Images, load_images, save_images
+from lethe.erasure.contents import Found, examine
+from lethe.erasure.sought import Sought
+from lethe.erasure.stores import DELETE, REPLACE, REWRITE, YOURS, Place, files_in, size_of
+from lethe.evaluation import logits_table
+from lethe.models import checkpoint
+from lethe.reporting import card_page
+from lethe.workspace import erased
+from lethe.workspace.erased import Erasure
+from lethe.workspace.layout import Layout
+from lethe.workspace.prepare import about
+
+STORE = "workspace"
+
+
+class WorkspaceFiles:
+    """The files of a workspace.
+
+    Args:
+        config: names the workspace.
+        sought: what is looked for.
+        erasure: the one that is planned or under way; None: only a check.
+    """
+
+    name = STORE
+
+    def __init__(self, config: Config, sought: Sought, erasure: Erasure | None) -> None:
+        self.config, self.sought, self.erasure = config, sought, erasure
+        self.layout = Layout(config.workspace)
+
+    def find(self) -> Iterator[Place]:
+        """Files that hold something, and folders that only serve to resume or repeat what the request ended; the original last."""
+        original = self.layout.weights("original")
+        for folder in self._caches():
+            if folder.exists():
+                files = [folder] if folder.is_file() else list(files_in(folder))
+                yield self._place(folder, f"resume states and caches, {len(files)} files", size_of(files), DELETE)
+        for path, found in self._examined():
+            if path == original or any(path.is_relative_to(folder) for folder in self._caches()):
+                continue
+            yield self._place(path, str(found), path.stat().st_size, self._step(path, found))
+        if self.erasure:
+            yield from self._superseded(self.erasure)
+            if original.exists() and checkpoint.model_hash(original) != self.erasure.accepted:
+                yield self._place(original, "1 model", original.stat().st_size, REPLACE)
+
+    def erase(self, place: Place) -> None:
+        path = Path(place.name)
+        if place.step == REPLACE:
+            self._replace_original(path)
+        elif place.step == DELETE:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        elif place.step == REWRITE and path.exists():
+            self._rewrite(path)
+
+    def check(self) -> Iterator[Place]:
+        for path, found in self._examined():
+            yield self._place(path, str(found), path.stat().st_size, YOURS, "delete it, or what it holds")
+
+    def unreachable(self) -> Iterator[str]:
+        for key, what in (("data.forget.ids", "the list of ids"), ("pretrain.checkpoint", "the original that was given")):
+            spec = self.config.settings.get(key) or self.config.given.get(key)
+            if spec and spec != "null" and not self.config.path(Path(spec)).is_relative_to(self.layout.root.resolve()):
+                yield f"{spec} ({key}), {what}"
+
+    def _place(self, path: Path, holds: str, size: int, step: str, advice: str = "") -> Place:
+        return Place(STORE, str(path), holds, size, step, advice)
+
+    def _caches(self) -> list[Path]:
+        """What can be made again, and was made with the images or from the original."""
+        layout = self.layout
+        return [layout.resume, layout.others, layout.downloads, layout.other_states, layout.bank_states]
+
+    def _examined(self) -> Iterator[tuple[Path, Found]]:
+        kept = {self.layout.secret, self.layout.erased}
+        for path in files_in(self.layout.root):
+            if path in kept or not self._owns(path):
+                continue
+            found = examine(path, self.sought)
+            if path.suffix == ".json" and path.is_relative_to(self.layout.cards):
+                found += Found(pixels=self._thumbnails(path))
+            if found:
+                yield path, found
+
+    def _owns(self, path: Path) -> bool:
+        """Whether this store is responsible: a workspace that is a checkout also holds the stores of DVC and MLflow, and code."""
+        top = path.relative_to(self.layout.root).parts[0]
+        return top not in (".git", ".dvc", ".venv", "mlruns", "mlflow.db", "mlflow.db-wal", "mlflow.db-shm")
+
+    def _thumbnails(self, path: Path) -> int:
+        """Thumbnails of the request on a card, which may be smaller than the images."""
+        content = read_json(path)
+        request = content.get("request", {}) if isinstance(content, dict) else {}
+        mine = request.get("hash") in {one.request for one in self.sought.erasures} or "key" not in request
+        return len(request.get("thumbnails", ())) if mine else 0
+
+    def _step(self, path: Path, found: Found) -> str:
+        layout, suffix = self.layout, path.suffix
+        if found.models and path.is_relative_to(layout.models):
+            return DELETE
+        if path.is_relative_to(layout.cards) or path in (layout.images, layout.settings, layout.given):
+            return REWRITE
+        if path.is_relative_to(layout.splits) and suffix == ".csv":
+            return REWRITE
+        tables = (layout.all_logits, layout.banks)
+        return REWRITE if suffix == ".safetensors" and any(path.is_relative_to(folder) for folder in tables) else YOURS
+
+    def _superseded(self, erasure: Erasure) -> Iterator[Place]:
+        """The accepted result under its method's name, once it is the original."""
+        for path in (self.layout.weights(erasure.method), self.layout.logits(erasure.method)):
+            if path.exists():
+                yield self._place(path, "the accepted result, which is the original now", path.stat().st_size, DELETE)
+
+    # --- rewriting ------------------------------------------------------------------------------------------------------
+
+    def _rewrite(self, path: Path) -> None:
+        if path == self.layout.images:
+            self._rewrite_images(path)
+        elif path.is_relative_to(self.layout.splits):
+            _drop_rows(path, self.sought)
+        elif path.is_relative_to(self.layout.cards):
+            _drop_thumbnails(path)
+        elif path.suffix == ".safetensors":
+            table = logits_table.read(path)
+            kept = np.array([not self.sought.has_id(id_) for id_ in table.ids], bool)
+            columns = {name: column[kept] for name, column in table.columns.items()}
+            ids = tuple(id_ for id_, keep in zip(table.ids, kept, strict=True) if keep)
+            arrays = {"labels": table.labels[kept], "split": table.split[kept], "logits": table.logits[kept]}
+            logits_table.write(replace(table, ids=ids, columns=columns, **arrays), path)
+
+    def _rewrite_images(self, path: Path) -> None:
+        images, listing = load_images(path)
+        kept = self._kept(images)
+        save_images(kept, path, listing)
+        for part, content in about(kept).items():
+            write_json(self.layout.about(part), content)
+
+    def _kept(self, images: Images) -> Images:
+        return erased.select(images, [i for i, id_ in enumerate(images.ids) if not self.sought.has_id(id_)])
+
+    def _replace_original(self, path: Path) -> None:
+        """Put the accepted weights in the original's place: it no longer exists after this rename."""
+        assert self.erasure
+        images, _ = load_images(self.layout.images)
+        accepted = self.layout.accepted(self.erasure.request[:12])
+        tensors, metadata = checkpoint.load(accepted)
+        known = {"kind": "original", "architecture": metadata["architecture"], "data": self._kept(images).train_hash()}
+        known |= {"provenance": "unlearned", "checkpoint": accepted.name, "sha256": checkpoint.digest_file(accepted)}
+        before = checkpoint.metadata(path)
+        checkpoint.save_model(tensors, path, known | {key: before[key] for key in ("normalisation",) if key in before})
+
+
+def relist(config: Config) -> None:
+    """Note the present state of the source in the images' file: its files were erased, which is no reason to read it again."""
+    data, layout = config.data, Layout(config.path(config.run.workspace))
+    images, listing = load_images(layout.images)
+    where: dict[str, Any] = {"root": config.path(data.root) if data.root else None, "image_size": data.image_size, "limit": data.limit}
+    now = sources.listing(data.source, **where)
+    if now != listing:
+        save_images(images, layout.images, now)
+
+
+def _drop_rows(path: Path, sought: Sought) -> None:
+    """Leave the erased images out of a split's file, whatever its other columns are."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file) if row]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(row for n, row in enumerate(rows) if n == 0 or not sought.has_id(row[0]))
+    write_text(path, text.getvalue())
+
+
+def _drop_thumbnails(path: Path) -> None:
+    """Leave the thumbnails out of a card and render its pages again, from any of its three files."""
+    json_path = path.with_suffix(".json")
+    content = read_json(json_path)
+    content["request"]["thumbnails"] = []
+    try:
+        pages = {".md": card_page.markdown(content), ".html": card_page.html(content)}
+    except Exception as error:  # a card of an earlier version lacks what the page shows now
+        raise UserError(f"{json_path} can't be rendered without its thumbnails ({error}); delete the card's three files") from None
+    for suffix, page in pages.items():
+        write_text(json_path.with_suffix(suffix), page)
+    write_text(json_path, json.dumps(content, indent=1) + "\n")
+
+
+def all_models(layout: Layout) -> Iterator[Path]:
+    """Iterate over the weights of every run and resume state in a workspace."""
+    for path in files_in(layout.models):
+        if path.suffix == ".safetensors":
+            yield path

@@ -1,0 +1,210 @@
+"""Which images were erased from a workspace, as pseudonyms: no later read of their source brings them back, and a check can look for them.
+
+The list is also the journal of an erasure: an entry is written before anything is removed, and is `pending` until the last step."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lethe._util.errors import UserError
+from lethe._util.files import atomic_write, read_json
+from lethe.config.loader import Config
+from lethe.data.images import Images
+from lethe.workspace.layout import Layout
+from lethe.workspace.pseudonyms import Pseudonyms, existing
+from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import Prepared
+
+PENDING, DONE = "pending", "done"
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """One deletion request whose images are erased.
+
+    Attributes:
+        request: pseudonym of the ids.
+        method: the accepted result's run.
+        accepted: hash of its weights.
+        state: PENDING or DONE.
+        images: number of images.
+        ids: their pseudonyms.
+        pixels: pseudonyms of their pixels.
+        lengths: lengths of the ids in bytes, by which they are looked for in text.
+        prefix: what all the ids begin with, up to a slash ("train/"); "" where they share nothing.
+        data: hash of the train images before the erasure: whatever was trained on them learned the erased ones,
+        retain: unless it is a retrained model of these ids. A hash.
+        models: hashes of the weights that learned the images, other than the accepted result's.
+        tensors: SHA-256 of the bytes of a tensor of each, by which they are found in files of other kinds.
+        source: whether the files of the source are erased, too.
+    """
+
+    request: str
+    method: str
+    accepted: str
+    state: str
+    images: int
+    ids: tuple[str, ...]
+    pixels: tuple[str, ...]
+    lengths: tuple[int, ...]
+    prefix: str
+    data: str
+    retain: str
+    models: tuple[str, ...]
+    tensors: tuple[str, ...]
+    source: bool
+
+    def done(self) -> "Erasure":
+        return replace(self, state=DONE)
+
+
+def read(config: Config) -> tuple[Erasure, ...]:
+    """Return the erasures of a workspace, oldest first.
+
+    Args:
+        config: names the workspace.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = _path(config)
+    if not path.exists():
+        return ()
+    try:
+        return tuple(Erasure(**{key: _frozen(value) for key, value in one.items()}) for one in read_json(path)["erasures"])
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is no list of erasures; restore it from a backup") from None
+
+
+def write(config: Config, erasures: Sequence[Erasure]) -> None:
+    """Write the erasures of a workspace, readable by their owner alone.
+
+    Args:
+        config: names the workspace.
+        erasures: all of them.
+
+    Raises:
+        RunFailed: the file could not be written.
+    """
+    import json
+
+    with atomic_write(_path(config), private=True) as temporary:
+        temporary.write_text(json.dumps({"erasures": [asdict(one) for one in erasures]}, indent=1) + "\n", encoding="utf-8")
+
+
+def pending(config: Config) -> Erasure | None:
+    """Return the erasure that was begun and not finished; None if there is none."""
+    return next((one for one in read(config) if one.state == PENDING), None)
+
+
+def require_finished(config: Config) -> None:
+    """Check that no erasure was interrupted: until it is finished, files of the workspace do not belong together.
+
+    Raises:
+        UserError: one was; names the command that finishes it.
+    """
+    if one := pending(config):
+        again = repair_command("erase", config, method=one.method)
+        raise UserError(f"an erasure in {config.workspace} was interrupted; {again.rstrip('`')} --yes` finishes it")
+
+
+def require_request(config: Config, forget: int) -> None:
+    """Check that there is something to forget.
+
+    Args:
+        config: names the workspace.
+        forget: number of images in the split forget.
+
+    Raises:
+        UserError: the images of the last request were erased, and there is no next one; names the command that takes it.
+    """
+    if forget == 0 and read(config):
+        again = repair_command("prepare", config, **{"data.forget.ids": "<list>"})
+        raise UserError(f"{config.workspace} has no deletion request: the images of the last one were erased; {again} takes the next")
+
+
+def without(images: Images, config: Config) -> Images:
+    """Leave erased images out.
+
+    Args:
+        images: as read from a source, or from a file that may be older than the erasure.
+        config: names the workspace.
+
+    Returns:
+        The same value if none of them was erased.
+    """
+    erasures, hashed = read(config), existing(config)
+    if not erasures:
+        return images
+    if hashed is None:
+        raise UserError(f"{_path(config)} lists erased images, and the secret by which they are known is missing; restore it from a backup")
+    gone = {id_ for one in erasures for id_ in one.ids}
+    kept = [i for i, id_ in enumerate(images.ids) if hashed.of_id(id_) not in gone]
+    return images if len(kept) == len(images.ids) else select(images, kept)
+
+
+def select(images: Images, kept: Sequence[int]) -> Images:
+    """Return some of the images, copied: nothing of the others is referenced.
+
+    Args:
+        images: all of them.
+        kept: indices of those to keep, ascending.
+    """
+    index = np.array(kept, np.int64)
+    held_out = int((index >= images.train).sum())
+    ids = tuple(images.ids[i] for i in kept)
+    return replace(images, pixels=images.pixels[index], labels=images.labels[index], ids=ids, held_out=held_out)
+
+
+def new(
+    prepared: Prepared, hashed: Pseudonyms, *, method: str, accepted: str, models: Iterable[str], tensors: Iterable[str], source: bool
+) -> Erasure:
+    """Describe the erasure of the images of the present request.
+
+    Args:
+        prepared: the images and splits.
+        hashed: the workspace's pseudonyms.
+        method: the accepted result's run.
+        accepted: hash of its weights.
+        models: hashes of the weights that learned the images.
+        tensors: hashes of a tensor of each.
+        source: whether the files of the source are erased, too.
+    """
+    images, chosen = prepared.images, [int(i) for i in prepared.splits["forget"]]
+    ids = [images.ids[i] for i in chosen]
+    spellings = sorted({text for id_ in ids for text in spelt(id_)})
+    heads = {id_.partition("/")[0] for id_ in ids if "/" in id_}
+    return Erasure(
+        request=hashed.of_request(ids),
+        method=method,
+        accepted=accepted,
+        state=PENDING,
+        images=len(ids),
+        ids=tuple(sorted(map(hashed.of_id, spellings))),
+        pixels=tuple(sorted(hashed.of_pixels(images.pixels[i]) for i in chosen)),
+        lengths=tuple(sorted({len(text.encode()) for text in spellings})),
+        prefix=f"{heads.pop()}/" if len(heads) == 1 and all("/" in id_ for id_ in ids) else "",
+        data=prepared.hashes["data"],
+        retain=prepared.hashes["retain"],
+        models=tuple(sorted(set(models) - {accepted})),
+        tensors=tuple(sorted(tensors)),
+        source=source,
+    )
+
+
+def spelt(id_: str) -> set[str]:
+    """Return how an id is spelled in a text and in JSON."""
+    import json
+
+    return {id_, json.dumps(id_)[1:-1], json.dumps(id_, ensure_ascii=False)[1:-1]}
+
+
+def _path(config: Config) -> Path:
+    return Layout(config.path(config.run.workspace)).erased
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,117 @@
+"""From a request that was unlearned to a workspace in which nothing of it is left, and on to the next request."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from lethe.data.images import load_images
+from lethe.models import checkpoint
+from support.project import Project
+
+WS = ("--run.workspace", "ws", "--method", "model_1")
+
+
+@pytest.fixture
+def unlearned(project: Project) -> Project:
+    """A workspace of its own with a result that has scores and a card with thumbnails."""
+    for name in ("data", "models", "epochs", "logits", "scores"):
+        shutil.copytree(project.root / name, project.root / "ws" / name)
+    project.ran("unlearn", *WS)
+    project.ran("report", "card", *WS, "--card.thumbnails", "24")
+    return project
+
+
+def ids(project: Project, split: str = "forget") -> list[str]:
+    with (project.root / "ws" / "data" / "splits" / f"{split}.csv").open(newline="") as file:
+        return [row[0] for row in csv.reader(file)][1:]
+
+
+def test_erased_and_the_next_request(unlearned: Project) -> None:
+    ws, gone = unlearned.root / "ws", ids(unlearned)
+    images, _ = load_images(ws / "data" / "images.safetensors")
+    picture = images.pixels[images.ids.index(gone[0])]
+    result = checkpoint.model_hash(ws / "models" / "model_1.safetensors")
+    before = unlearned.files()
+    planned = unlearned.ran("erase", *WS)
+    new = {name for name in unlearned.files() if name not in before}
+    assert {name: content for name, content in unlearned.files().items() if name not in new} == before
+    assert new <= {"ws/.lethe/secret", "ws/.lethe/locks/secret.lock"}
+    for name, step in (
+        ("data/images.safetensors", "rewrite"),
+        ("data/splits/forget.csv", "rewrite"),
+        ("logits/retrained.safetensors", "rewrite"),
+        ("models/original.safetensors", "replace"),
+        ("models/model_1.safetensors", "delete"),
+        ("cards/", "rewrite"),
+    ):
+        assert any(f"/ws/{name}" in line and f" {step} " in line for line in planned.stdout.splitlines()), name
+    assert "nothing was changed; `python src/erase.py --run.workspace ws --method model_1 --yes` erases" in planned.stderr
+    assert "not reached from here: the images of data.source digits" in planned.stderr
+
+    refused = unlearned.run("erase", "--run.workspace", "ws", "--check")
+    assert (refused.returncode, "nothing was erased" in refused.stderr) == (2, True)
+    done = unlearned.ran("erase", *WS, "--yes")
+    assert (done.stdout, "nothing is left in what was searched" in done.stderr) == ("", True)
+    assert unlearned.ran("erase", "--run.workspace", "ws", "--check").stdout == ""
+
+    # Nothing of the images is left; what needs no image is
+    kept, _ = load_images(ws / "data" / "images.safetensors")
+    assert set(images.ids) - set(kept.ids) == set(gone)
+    for table in (ws / "logits").rglob("*.safetensors"):
+        with safe_open(table, "np") as file:
+            assert not set(json.loads(file.metadata()["ids"])) & set(gone)
+            assert len(json.loads(file.metadata()["ids"])) == len(load_file(table)["logits"]) == len(kept.ids)
+    for name, content in unlearned.files().items():
+        assert not name.startswith("ws/") or picture.tobytes() not in content, name
+    assert checkpoint.model_hash(ws / "models" / "original.safetensors") == result
+    assert not (ws / "models" / "model_1.safetensors").exists()
+    assert before["ws/scores/model_1.json"] == (ws / "scores" / "model_1.json").read_bytes()
+    assert before["ws/epochs/original.csv"] == (ws / "epochs" / "original.csv").read_bytes()
+
+    # Between two requests
+    (card,) = (ws / "cards").glob("*.json")
+    assert json.loads(card.read_text())["request"]["thumbnails"] == []
+    assert str(card.with_suffix(".html")) in unlearned.ran("report", "card", "--run.workspace", "ws", "--list", gone[0]).stdout
+    for stage in ("unlearn", "evaluate", "erase"):
+        refused = unlearned.run(stage, *WS)
+        assert refused.returncode == 2
+        assert "prepare.py --run.workspace ws --data.forget.ids '<list>'` takes the next" in refused.stderr
+
+    # The next request starts from the accepted result; the erased images do not come back
+    again = unlearned.run("prepare", "--run.workspace", "ws", "--data.forget.ids", "gone.csv")
+    assert again.returncode == 2
+    (unlearned.root / "gone.csv").write_text("id\n" + gone[0] + "\n")
+    assert (
+        f"1 of 1 ids unknown, first {gone[0]}" in unlearned.run("prepare", "--run.workspace", "ws", "--data.forget.ids", "gone.csv").stderr
+    )
+    (unlearned.root / "next.csv").write_text("id\n" + "\n".join(ids(unlearned, "retain")[:5]) + "\n")
+    unlearned.ran("prepare", "--run.workspace", "ws", "--data.forget.ids", "next.csv")
+    assert not set(load_images(ws / "data" / "images.safetensors")[0].ids) & set(gone)
+    unlearned.ran("retrain", "--run.workspace", "ws")
+    unlearned.ran("unlearn", *WS)
+    about = checkpoint.metadata(ws / "models" / "model_1.safetensors")
+    assert about["original"] == result
+    assert checkpoint.metadata(ws / "models" / "original.safetensors")["provenance"] == "unlearned"
+    unlearned.ran("evaluate", *WS)
+    assert unlearned.ran("erase", "--run.workspace", "ws", "--check").stdout == ""
+    # ... nor with the source read anew
+    (ws / "data" / "images.safetensors").unlink()
+    unlearned.ran("evaluate", *WS)
+    assert not set(load_images(ws / "data" / "images.safetensors")[0].ids) & set(gone)
+
+    # A copy under another name, and a model that came back, are found
+    Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))).save(ws / "holiday.bmp")
+    (ws / "notes.txt").write_text(f"asked for {gone[1]}, done")
+    (ws / "old.bin").write_bytes(before["ws/models/original.safetensors"])
+    left = unlearned.run("erase", "--run.workspace", "ws", "--check")
+    assert left.returncode == 1
+    assert [line.split()[-1] for line in left.stdout.splitlines()] != []
+    for name, holds in (("holiday.bmp", "1 image"), ("notes.txt", "1 id"), ("old.bin", "1 model")):
+        assert f"/ws/{name}: {holds}" in left.stdout
+    assert left.stdout.count("\n") == 3

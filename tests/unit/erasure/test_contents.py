@@ -1,0 +1,158 @@
+"""What is found in files: by content, whatever they are called, and nothing that is not there."""
+
+import base64
+import io
+import json
+import sqlite3
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lethe.data.images import Images, save_images
+from lethe.erasure.contents import Found, examine
+from lethe.erasure.erase import _telling
+from lethe.erasure.sought import Sought
+from lethe.evaluation import logits_table
+from lethe.models import checkpoint
+from lethe.workspace.erased import DONE, Erasure, spelt
+from lethe.workspace.pseudonyms import Pseudonyms
+
+HASHED = Pseudonyms(bytes(range(32)))
+IDS = ("train/cat/0003.png", "train/cat/a b.png", "train/dög/1.png")
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), np.uint8)
+MODEL = {"body": torch.arange(20.0), "head": torch.ones(2, 3)}
+ACCEPTED = {"body": torch.arange(20.0), "head": torch.zeros(2, 3)}
+
+
+def erasure(ids=IDS, prefix="train/"):
+    spellings = sorted({text for id_ in ids for text in spelt(id_)})
+    return Erasure(
+        request=HASHED.of_request(ids),
+        method="model_1",
+        accepted=checkpoint.weights_hash(ACCEPTED),
+        state=DONE,
+        images=len(ids),
+        ids=tuple(map(HASHED.of_id, spellings)),
+        pixels=tuple(map(HASHED.of_pixels, PIXELS)),
+        lengths=tuple(sorted({len(text.encode()) for text in spellings})),
+        prefix=prefix,
+        data="the images before",
+        retain="those that are left",
+        models=(checkpoint.weights_hash(MODEL),),
+        tensors=(_telling(MODEL, ACCEPTED),),
+        source=False,
+    )
+
+
+SOUGHT = Sought([erasure()], HASHED, 8)
+
+
+def found(tmp_path, content, name="file"):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return examine(path, SOUGHT)
+
+
+def picture(pixels, kind="PNG"):
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(out, kind)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("id\ntrain/cat/0003.png\ntrain/cat/0004.png\n", 1),
+        ("/home/x/photos/train/cat/0003.png: deleted", 1),
+        ('{"a": "train/cat/a b.png", "b": "train/d\\u00f6g/1.png"}', 2),
+        ("<li>train/dög/1.png</li>", 1),
+        ("train/cat/0003.pngs train/cat/0003.png.bak train/cat/0003.png-1 train/cat/00031.png", 0),
+        ("asked for train/cat/0003.png.", 1),
+        ("", 0),
+        ("train/", 0),
+    ],
+)
+def test_ids_in_texts(tmp_path, text, number):
+    assert found(tmp_path, text).ids == number
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(IDS))
+def test_an_id_is_found_in_any_text(before, after, id_):
+    assert HASHED.of_id(id_) in SOUGHT.ids_in(f"{before} {id_}\n{after}".encode())
+
+
+@given(st.integers(0, 99), st.integers(0, 99))
+def test_a_numbered_id_is_not_found_in_a_longer_one(erased_number, other):
+    for prefix in ("train/", ""):
+        sought = Sought([erasure([f"train/{erased_number}"], prefix)], HASHED, 8)
+        assert bool(sought.ids_in(f"(train/{other})".encode())) == (erased_number == other)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF"])
+def test_pictures_under_any_name(tmp_path, kind):
+    grey = np.repeat(PIXELS[0][:1], 3, axis=0)
+    pixels = grey if kind == "GIF" else PIXELS[0]  # a GIF has 256 colours
+    sought = Sought([erasure()], HASHED, 8)
+    path = tmp_path / "notes"
+    path.write_bytes(picture(pixels, kind))
+    assert examine(path, sought).pixels == (0 if kind == "GIF" else 1)
+    assert found(tmp_path, picture(255 - PIXELS[0], kind)).pixels == 0
+
+
+def test_pictures_in_pages_and_notebooks(tmp_path):
+    text = base64.b64encode(picture(PIXELS[1])).decode()
+    assert found(tmp_path, f'<img src="data:image/png;base64,{text}">').pixels == 1
+    lines = "".join(f"{text[n : n + 76]}\\n" for n in range(0, len(text), 76))
+    assert found(tmp_path, json.dumps({"image/png": lines.replace("\\n", "\n")})).pixels == 1
+    assert found(tmp_path, picture(PIXELS[1])[:60]).pixels == 0  # cut short
+
+
+def test_images_and_tables(tmp_path):
+    other = np.zeros((2, 3, 8, 8), np.uint8)
+    images = Images(np.concatenate([PIXELS, other]), np.zeros(5, np.int64), (*IDS, "train/x", "test/y"), ("a", "b"), 2)
+    save_images(images, tmp_path / "images", "")
+    assert examine(tmp_path / "images", SOUGHT) == Found(ids=3, pixels=3)
+    table = logits_table.LogitsTable("t", ("train/x", IDS[0]), np.zeros(2, np.int64), np.zeros(2, np.uint8), np.zeros((2, 2), np.float32))
+    logits_table.write(table, tmp_path / "table")
+    assert examine(tmp_path / "table", SOUGHT) == Found(ids=1)
+
+
+def test_models_in_any_container(tmp_path):
+    checkpoint.save(MODEL, tmp_path / "a", {"kind": "original"})
+    checkpoint.save({f"module.{name}": value for name, value in MODEL.items()}, tmp_path / "b", {})
+    torch.save({"state_dict": MODEL}, tmp_path / "c")
+    np.savez(tmp_path / "d.npz", **{name: value.numpy() for name, value in MODEL.items()})
+    checkpoint.save({"w": torch.zeros(1)}, tmp_path / "e", {"kind": "model_2", "data": "the images before"})
+    for name in "abce":
+        assert examine(tmp_path / name, SOUGHT) == Found(models=1), name
+    checkpoint.save(ACCEPTED, tmp_path / "f", {"kind": "model_1", "data": "the images before"})
+    checkpoint.save(
+        {"w": torch.zeros(1)}, tmp_path / "g", {"kind": "retrained", "data": "the images before", "retain": "those that are left"}
+    )
+    torch.save(ACCEPTED, tmp_path / "h")
+    for name in "fgh":
+        assert examine(tmp_path / name, SOUGHT) == Found(), name
+
+
+def test_databases_and_archives(tmp_path):
+    path = tmp_path / "runs.db"
+    with sqlite3.connect(path) as database:
+        database.execute("create table tags (key text, value text, more text)")
+        database.executemany("insert into tags values (?, ?, ?)", [("a", "x", "y"), ("b", IDS[0], "9"), ("c", IDS[1], None)])
+    database.close()
+    assert examine(path, SOUGHT).ids >= 2
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("list.csv", f"id\n{IDS[2]}\n")
+        archive.writestr("picture", picture(PIXELS[2]))
+    assert examine(tmp_path / "all.zip", SOUGHT) == Found(ids=1, pixels=1)
+    assert found(tmp_path, b"PK\3\4 no archive train/cat/0003.png").ids == 1
+    assert found(tmp_path, b"\x20\0\0\0\0\0\0\0{no safetensors train/cat/0003.png").ids == 1
+
+
+def test_found_in_words():
+    assert str(Found(1, 2, 0)) == "1 id, 2 images" and not Found() and Found(models=1)
