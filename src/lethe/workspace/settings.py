@@ -109,7 +109,7 @@ def record_erasure(config: Config, data: str, checkpoint: str) -> None:
         data: the hash of the train images that are left.
         checkpoint: what `pretrain.checkpoint` takes.
     """
-    kept = {key: text for key, text in _stored(config).items() if not key.startswith(FORGET)}
+    kept = {key: text for key, text in _stored(config).items() if key not in REQUEST}
     _store(config, data, kept | {"pretrain.checkpoint": checkpoint})
 
 
