@@ -126,7 +126,7 @@ def test_models_in_any_container(tmp_path):
     checkpoint.save(MODEL, tmp_path / "a", {"kind": "original"})
     checkpoint.save({f"module.{name}": value for name, value in MODEL.items()}, tmp_path / "b", {})
     torch.save({"state_dict": MODEL}, tmp_path / "c")
-    np.savez(tmp_path / "d.npz", **{name: value.numpy() for name, value in MODEL.items()})
+    np.savez(tmp_path / "d.npz", body=MODEL["body"].numpy(), head=MODEL["head"].numpy())
     checkpoint.save({"w": torch.zeros(1)}, tmp_path / "e", {"kind": "model_2", "data": "the images before"})
     for name in "abce":
         assert examine(tmp_path / name, SOUGHT) == Found(models=1), name
