@@ -38,7 +38,6 @@ from lethe.recipes.blocks import resolve
 from lethe.recipes.held_out import shapes
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.registry import find_method, is_method, method_names
-from lethe.recipes.trainable import Layers
 from lethe.reporting import console_tables
 
 log = logging.getLogger("lethe")
@@ -305,10 +304,9 @@ def _defaults() -> loader.Config:
 
 
 def _has_modules(model: Module, names: Sequence[str]) -> bool:
-    try:
-        return bool(Layers(tuple(names))(model, 0.0))
-    except UserError:
-        return False
+    """Whether the network has a module or parameter of each of the names, whatever they stand for in others."""
+    known = {name for name, _ in (*model.named_modules(), *model.named_parameters())} | {"all"}
+    return known.issuperset(names)
 
 
 def _own(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:

@@ -91,7 +91,7 @@ class DataSection(Section):
 
 class ModelSection(Section):
     architecture: str = Field(
-        description="network: resnet18, resnet18_cifar, convnet, any of torchvision's classifiers, or package.module:function"
+        description="network: resnet18, resnet18_cifar, convnet, any of torchvision's classifiers, timm:<name>, or package.module:function"
     )
 
 

@@ -1,8 +1,11 @@
-"""Architectures by name: the built-in ones, torchvision's, and `package.module:function`."""
+"""Architectures by name: the built-in ones, torchvision's, timm's, and `package.module:function`."""
 
+import copy
 import difflib
 import importlib
+import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,8 +58,8 @@ def build(architecture: str, classes: int, seed: int) -> nn.Module:
     """Build a randomly initialised network in eval mode, float32.
 
     Args:
-        architecture: `convnet`, `resnet18_cifar`, any of torchvision's classifiers, or `package.module:function`, which is called with
-            `num_classes`.
+        architecture: `convnet`, `resnet18_cifar`, any of torchvision's classifiers, `timm:<name>`, or `package.module:function`, which is
+            called with `num_classes` if it has such a parameter, and may be in the current folder.
         classes: number of outputs.
         seed: of the weights; the global generator is not changed.
 
@@ -68,7 +71,41 @@ def build(architecture: str, classes: int, seed: int) -> nn.Module:
         return _build(architecture, classes).eval()
 
 
+def check(network: nn.Module, architecture: str, image_size: int, classes: int | None) -> None:
+    """Try a network on two images of zeros, in eval mode and as it is trained; it does not change.
+
+    Args:
+        network: takes float32 [B, 3, H, W], returns logits [B, classes].
+        architecture: its name, for messages.
+        image_size: height and width in pixels.
+        classes: number of outputs; None: any.
+
+    Raises:
+        UserError: it fails on images of this size, or its outputs are no logits of so many classes.
+    """
+    name = f"model.architecture is {architecture}"
+    tried = copy.deepcopy(network)
+    place = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    for mode in (False, True):
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                logits = tried.train(mode)(torch.zeros(2, 3, image_size, image_size, device=place))
+        except Exception as error:  # whatever the network's own code raises on images of another size
+            what = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"{name}: it fails on images of {image_size}x{image_size} ({what}); give a data.image_size that it takes, such as 224"
+            ) from error
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+            shape = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise UserError(f"{name}: it gives {shape} for two images{' in training' if mode else ''}; it must give logits [2, classes]")
+        if classes is not None and logits.shape[1] != classes:
+            raise UserError(f"{name}: it has {logits.shape[1]} outputs, and the data has {classes} classes")
+
+
 def _build(architecture: str, classes: int) -> nn.Module:
+    if architecture.startswith("timm:"):
+        return _timm(architecture, classes)
     if ":" in architecture:
         return _users(architecture, classes)
     if architecture in OWN:
@@ -81,7 +118,7 @@ def _build(architecture: str, classes: int) -> nn.Module:
         near = difflib.get_close_matches(architecture, known, 3) or ["resnet18", *OWN]
         raise UserError(
             f"model.architecture is {architecture!r}; it takes {', '.join(near)}, any other of torchvision's classifiers, "
-            "or package.module:function"
+            "timm:<name>, or package.module:function"
         )
     # inception_v3 and googlenet return a tuple in train mode unless their auxiliary heads are off
     options = {"aux_logits": False} if architecture in ("googlenet", "inception_v3") else {}
@@ -89,13 +126,40 @@ def _build(architecture: str, classes: int) -> nn.Module:
     return model
 
 
+def _timm(architecture: str, classes: int) -> nn.Module:
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError:
+        raise UserError(f"model.architecture is {architecture}, and timm is not installed; `pip install timm` adds it") from None
+    name = architecture.removeprefix("timm:")
+    try:
+        model: nn.Module = timm.create_model(name, num_classes=classes, pretrained=False)
+    except Exception as error:  # timm raises RuntimeError for a name it does not know, and others within a network's own code
+        near = difflib.get_close_matches(name, timm.list_models(), 3)
+        raise UserError(
+            f"model.architecture is {architecture}: {' '.join(str(error).split())}{'; nearest: ' + ', '.join(near) if near else ''}"
+        ) from error
+    return model
+
+
+def _takes_classes(make: Callable[..., object]) -> bool:
+    """Whether a function can be called with num_classes."""
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # of some functions written in C
+        return True
+    return any(parameter.name == "num_classes" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
 def _users(architecture: str, classes: int) -> nn.Module:
     module, _, function = architecture.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        model = getattr(importlib.import_module(module), function)(num_classes=classes)
+        make = getattr(importlib.import_module(module), function)
+        named = {"num_classes": classes} if _takes_classes(make) else {}
+        model = make(**named)
     except Exception as error:  # the user's own code may raise anything; the message names the key
-        raise UserError(f"model.architecture is {architecture!r}: {type(error).__name__}: {error}") from error
+        raise UserError(f"model.architecture is {architecture!r}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     finally:
         sys.path.pop(0)
     if not isinstance(model, nn.Module):

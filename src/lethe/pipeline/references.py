@@ -74,8 +74,8 @@ def judge(prepared: Prepared) -> None:
         log(line)
 
 
-def check_given(config: Config, *kinds: str, replace: bool = False) -> None:
-    """Read the checkpoints that are given and not in the workspace yet, before any image is read or file written.
+def check_models(config: Config, *kinds: str, replace: bool = False) -> None:
+    """Try the network, and read the checkpoints that are given and not in the workspace yet, before any image is read or file written.
 
     Args:
         config: the configuration.
@@ -83,21 +83,24 @@ def check_given(config: Config, *kinds: str, replace: bool = False) -> None:
         replace: read them where the workspace has one, too.
 
     Raises:
-        UserError: a file is missing, holds no weights, or weights of another network.
+        UserError: the network does not take the images or classes; a file is missing, holds no weights, or weights of another network.
     """
     layout, data = Layout(config.workspace), config.data
+    root = config.path(data.root) if data.root else None
+    counted, classes = sources.find(data.source).counts, 2  # without `counts` the images must be read to know the classes
+    if counted:
+        counts = sources.class_counts(data.source, root=root, image_size=data.image_size, limit=data.limit, cache=layout.data)
+        classes = len(counts)
+    network = architectures.build(config.model.architecture, classes, 0)
+    architectures.check(network, config.model.architecture, data.image_size, classes if counted else None)
     for kind in kinds:
         stage = STAGE[kind]
         spec = getattr(config, stage).checkpoint
         if spec is None or (layout.weights(kind).exists() and not replace):
             continue
-        root = config.path(data.root) if data.root else None
         with _naming(f"{stage}.checkpoint"):
             tensors, _ = foreign.read(spec, config.path(Path()), layout.downloads)
-        if sources.find(data.source).counts:  # otherwise the images must be read to know the classes
-            counts = sources.class_counts(data.source, root=root, image_size=data.image_size, limit=data.limit, cache=layout.data)
-            network = architectures.build(config.model.architecture, len(counts), 0)
-            with _naming(f"{stage}.checkpoint"):
+            if counted:
                 _fit(config, network, tensors, spec, quiet=True)
 
 

@@ -35,7 +35,7 @@ def retrain(config: Config) -> None:
 
 
 def _reference(config: Config, kind: str) -> None:
-    references.check_given(config, kind, replace=True)
+    references.check_models(config, kind, replace=True)
     prepared = preparation.prepare(config)
     references.weights(prepared, kind, replace=True, launched=True)
     if kind == "retrained":

@@ -14,8 +14,9 @@ from lethe.pipeline import references, run_logging
 from lethe.pipeline.chain import one_after_another
 from lethe.pipeline.multi_seed import unlearn_seeds
 from lethe.pipeline.runner import start
+from lethe.recipes.blocks import resolve
 from lethe.recipes.recipe import Phase, Recipe
-from lethe.recipes.trainable import UnknownLayer
+from lethe.recipes.trainable import Layers, Stages, UnknownLayer
 from lethe.reporting import console_tables
 from lethe.workspace import copies, scores
 from lethe.workspace.plan import PlannedRun, plan, planned_results
@@ -54,7 +55,8 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
     recipes = tuple(dict.fromkeys(planned.recipe for planned in runs))
     for recipe in recipes:
         _check_layers(config, recipe, network)  # before any data is downloaded or written
-    references.check_given(config, "original", *(["retrained"] if config.run.evaluate else []))
+    _log_layers(config, recipes, network)
+    references.check_models(config, "original", *(["retrained"] if config.run.evaluate else []))
     prepared = prepare(config)
     copies.counts(prepared)
     for recipe in recipes:
@@ -89,6 +91,16 @@ def check(prepared: Prepared, recipe: Recipe) -> None:
         if isinstance(phase, Phase) and phase.batch_size > retain:
             raise UserError(f"methods.{config.method}.batch_size is {phase.batch_size}; it takes at most the {retain} retain images")
     _check_layers(config, recipe, prepared.network(0))
+
+
+def _log_layers(config: Config, recipes: tuple[Recipe, ...], network: Module) -> None:
+    """Log which modules the names of roles stand for in this network, and ResNet's names in another one."""
+    selects = [phase.trains for recipe in recipes for phase in recipe if isinstance(phase, Phase)]
+    layers = [each for select in selects for each in ([one for _, one in select.stages] if isinstance(select, Stages) else [select])]
+    names = dict.fromkeys(name for each in layers if isinstance(each, Layers) for name in each.names)
+    parts = [f"{name} is {' '.join(found)}" for name in names if (found := resolve(network, name)) != (name,)]
+    if parts:
+        log(f"methods.{config.method}, in {config.model.architecture}: {'; '.join(parts)}")
 
 
 def _check_layers(config: Config, recipe: Recipe, network: Module) -> None:

@@ -2,12 +2,16 @@
 
 Modules are taken in the order in which the network defines them."""
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 SYMBOLS = ("all", "head", "last_block", "early")
+# ResNet's names, which the methods' defaults are -> the same part of a network that has no modules of these names
+RESNET = {"layer1": "early", "layer2": "early", "layer3": "middle", "layer4": "last_block", "fc": "head"}
+SHARE = re.compile(r"0?\.\d*[1-9]\d*")  # the last share of the blocks, and the head
 # A block that holds a larger share of the weights before the head is divided into its own blocks
 MOST = {"last_block": 0.9, "early": 0.5}
 
@@ -15,25 +19,37 @@ MOST = {"last_block": 0.9, "early": 0.5}
 def resolve(model: "Module", name: str) -> tuple[str, ...]:
     """Resolve a name to modules of the model.
 
-    `head` is the last linear layer, `last_block` the last block before it, `early` the first half of the blocks before it. A block is a
-    child module that has weights, with the normalisation that follows it; one that holds most of the weights is divided further.
+    `head` is the last linear layer, `last_block` the last block before it, `early` the first half of the blocks before it. A share such
+    as `0.25` is that share of the blocks, the last ones, and the head. A block is a child module that has weights, with the normalisation
+    that follows it; one that holds most of the weights is divided further. ResNet's names stand for the same parts of another network:
+    layer1 and layer2 for `early`, layer3 for the blocks between, layer4 for `last_block`, fc for `head`.
 
     Args:
         model: the network.
-        name: a module's or parameter's name, which always wins, or a symbol.
+        name: a module's or parameter's name, which always wins, a symbol, or a share of depth.
 
     Returns:
         Names of modules (or the one parameter); the name itself if it is not a symbol, or if the model has a module of that name.
     """
-    if name not in SYMBOLS or name == "all" or any(name == module for module, _ in model.named_modules()):
+    modules = {module for module, _ in model.named_modules()}
+    if name in RESNET and name not in modules and (name == "fc" or modules.isdisjoint(RESNET.keys() - {"fc"})):
+        name = RESNET[name]
+    elif (name not in SYMBOLS and not SHARE.fullmatch(name)) or name == "all" or name in modules:
         return (name,)
     last = head(model)
     if name == "head":
         return (last,)
-    before = blocks(model, last, MOST[name])
+    before = blocks(model, last, MOST.get(name, MOST["early"]))
     if name == "last_block":
         return before[-1] if before else ()
-    return tuple(module for block in before[: max(1, len(before) // 2)] for module in block)
+    half = max(1, len(before) // 2)
+    if name == "early":
+        chosen = before[:half]
+    elif name == "middle":
+        chosen = before[half:-1] or before[-1:]
+    else:
+        chosen = [*before[-max(1, round(float(name) * len(before))) :], (last,)]
+    return tuple(module for block in chosen for module in block)
 
 
 def head(model: "Module") -> str:

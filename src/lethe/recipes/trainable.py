@@ -34,7 +34,9 @@ class UnknownLayer(UserError):
     """A name that matches no module or parameter of the network: `layer`."""
 
     def __init__(self, layer: str, blocks: Iterable[str]) -> None:
-        super().__init__(f"no layer is called {layer!r}; this architecture has {', '.join(blocks)} (or: {', '.join(SYMBOLS)})")
+        super().__init__(
+            f"no layer is called {layer!r}; this architecture has {', '.join(blocks)} (or: {', '.join(SYMBOLS)}, a share of depth such as 0.25)"
+        )
         self.layer = layer
         self.blocks = tuple(blocks)
 
@@ -46,7 +48,8 @@ class UnknownLayer(UserError):
 class Layers:
     """The parameters of modules by name ("layer4", "layer4.1.conv2").
 
-    Names that depend on the architecture are resolved by `blocks.resolve`: "all", "head", "last_block", "early"."""
+    Names that depend on the architecture are resolved by `blocks.resolve`: "all", "head", "last_block", "early", a share of depth ("0.25"),
+    and ResNet's names in other networks."""
 
     names: tuple[str, ...]
 

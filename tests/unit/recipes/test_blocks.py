@@ -58,6 +58,33 @@ def test_of_a_plain_network() -> None:
     assert Layers(("head", "last_block"))(mlp(), 0.0) == {f"{layer}.{kind}" for layer in (2, 3, 5) for kind in ("weight", "bias")}
 
 
+def test_a_share_of_depth_is_the_last_blocks_and_the_head() -> None:
+    network = architectures.build("convnet", 10, 0)
+    assert resolve(network, "0.25") == ("layer4", "fc")
+    assert resolve(network, ".5") == ("layer3", "layer4", "fc")
+    assert resolve(network, "0.75") == ("layer2", "layer3", "layer4", "fc")
+    assert resolve(network, "0.01") == ("layer4", "fc")
+    for name in ("0.0", "1.5", "25"):
+        with pytest.raises(UserError, match=r"a share of depth such as 0\.25"):
+            Layers((name,))(network, 0.0)
+
+
+def test_resnets_names_stand_for_the_same_parts_of_other_networks() -> None:
+    with torch.device("meta"):
+        vgg, shuffle = models.get_model("vgg11", num_classes=10), models.get_model("shufflenet_v2_x0_5", num_classes=10)
+    for name, role in (("layer1", "early"), ("layer2", "early"), ("layer4", "last_block"), ("fc", "head")):
+        assert resolve(vgg, name) == resolve(vgg, role)
+        assert resolve(mlp(), name) == resolve(mlp(), role)
+    assert resolve(shuffle, "fc") == ("fc",), "it has one"
+    assert resolve(shuffle, "layer4") == resolve(shuffle, "last_block")
+    everything = {name for name in resolve(shuffle, "early") + resolve(shuffle, "layer3") + resolve(shuffle, "layer4")}
+    assert {"conv1", "stage2", "stage3", "stage4", "conv5"} <= {name.split(".")[0] for name in everything}
+    with pytest.raises(UserError, match="no layer is called 'layer5'"):
+        Layers(("layer5",))(vgg, 0.0)
+    resnet = architectures.build("convnet", 10, 0)
+    assert all(resolve(resnet, name) == (name,) for name in ("layer1", "layer3", "fc"))
+
+
 def test_a_module_of_that_name_wins() -> None:
     assert resolve(Wrapped(), "head") == ("head",)
     assert len(Layers(("head",))(Wrapped(), 0.0)) == 4

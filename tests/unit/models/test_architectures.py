@@ -1,0 +1,105 @@
+"""Networks by name, of torchvision and of one's own: built, tried on the images before anything is read, refused in one line."""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lethe._util.errors import UserError
+from lethe.models import architectures
+
+OWN = """
+import torch
+from torch import nn
+
+def plain(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
+
+def fixed():
+    return plain(7)
+
+def features(**options):
+    return nn.Flatten(0)
+
+class Pair(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.net = plain(num_classes)
+    def forward(self, images):
+        logits = self.net(images)
+        return (logits, logits) if self.training else logits
+
+def fails(num_classes):
+    raise RuntimeError("no\\nsuch file")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.delitem(sys.modules, "own_networks", raising=False)
+
+
+def tried(architecture: str, size: int = 8, classes: int = 5) -> None:
+    architectures.check(architectures.build(architecture, classes, 0), architecture, size, classes)
+
+
+def refusal(architecture: str, size: int = 8, classes: int = 5) -> str:
+    with pytest.raises(UserError) as caught:
+        tried(architecture, size, classes)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"model.architecture is {architecture}")
+    return str(caught.value)
+
+
+def test_a_function_in_the_current_folder() -> None:
+    tried("own_networks:plain")
+    tried("own_networks:fixed", classes=7)
+    assert "it has 7 outputs, and the data has 5 classes" in refusal("own_networks:fixed")
+    assert "it gives a tensor [384] for two images; it must give logits [2, classes]" in refusal("own_networks:features")
+    assert "it gives a tuple for two images in training" in refusal("own_networks:Pair")
+    assert "it fails on images of 9x9 (" in refusal("own_networks:plain", 9)
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("alexnet", 32), ("vgg11", 16)])
+def test_images_that_are_too_small(architecture: str, size: int) -> None:
+    with torch.device("meta"):
+        network = architectures._build(architecture, 5)
+    with pytest.raises(
+        UserError, match=rf"model\.architecture is {architecture}: it fails on images of {size}x{size} \(.*data\.image_size"
+    ):
+        architectures.check(network, architecture, size, 5)
+
+
+def test_checking_changes_nothing() -> None:
+    network = architectures.build("convnet", 5, 0)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    architectures.check(network, "convnet", 32, 5)
+    assert not network.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_timm_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match="model.architecture is timm:resnet10t, and timm is not installed; `pip install timm` adds it"):
+        architectures.build("timm:resnet10t", 5, 0)
+
+    def create_model(name: str, *, num_classes: int, pretrained: bool) -> nn.Module:
+        assert not pretrained
+        if name != "resnet10t":
+            raise RuntimeError(f"Unknown model ({name})")
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
+
+    stand_in = types.ModuleType("timm")
+    stand_in.create_model, stand_in.list_models = create_model, lambda: ["resnet10t"]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "timm", stand_in)
+    tried("timm:resnet10t")
+    with pytest.raises(UserError, match=r"timm:resnet10: Unknown model \(resnet10\); nearest: resnet10t"):
+        architectures.build("timm:resnet10", 5, 0)
