@@ -34,9 +34,8 @@ class UnknownLayer(UserError):
     """A name that matches no module or parameter of the network: `layer`."""
 
     def __init__(self, layer: str, blocks: Iterable[str]) -> None:
-        super().__init__(
-            f"no layer is called {layer!r}; this architecture has {', '.join(blocks)} (or: {', '.join(SYMBOLS)}, a share of depth such as 0.25)"
-        )
+        symbols = f"{', '.join(SYMBOLS)}, a share of depth such as 0.25"
+        super().__init__(f"no layer is called {layer!r}; this architecture has {', '.join(blocks)} (or: {symbols})")
         self.layer = layer
         self.blocks = tuple(blocks)
 

@@ -208,10 +208,8 @@ def test_a_name_that_matches_nothing_lists_the_blocks(network: Module, name: str
     for select in (Layers(("fc", name)), Stages(((0.0, Layers((name,))),)), Stages(((0.0, ALL), (0.5, Layers((name,)))))):
         with pytest.raises(UserError) as raised:
             select(network, 0.7)
-        assert (
-            str(raised.value)
-            == f"no layer is called {name!r}; this architecture has {BLOCKS} (or: all, head, last_block, early, a share of depth such as 0.25)"
-        )
+        roles = "all, head, last_block, early, a share of depth such as 0.25"
+        assert str(raised.value) == f"no layer is called {name!r}; this architecture has {BLOCKS} (or: {roles})"
 
 
 def test_stages_change_when_their_time_has_come(network: Module) -> None:
