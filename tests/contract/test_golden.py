@@ -156,11 +156,17 @@ def of_search() -> Numbers:
     points = [(0.3, 80.0), (0.1, 70.0), (0.2, 85.0), (0.4, 90.0)]
     measured = {"retain.accuracy": 95.0, "forget.accuracy": 70.0, "validation.accuracy": 81.0, "forget.auc": 0.6, "utility": 80.0}
     retrained = {"retain.accuracy": 99.0, "forget.accuracy": 84.0, "validation.accuracy": 84.0, "utility": 84.0}
+    near = retrained | {"forget.accuracy": 82.0, "forget.auc": 0.53, "forget.auc.low": 0.49, "forget.auc.high": 0.57}
+    images = {"retain": 400, "forget": 100, "validation": 100}
     return {
         "front": front(points),
         "hypervolume": hypervolume(points, (0.5, 0.0)),
         "stopped": PruningRule(85.0, 20.0, 20.0).reason([("final", 3, 0.2, 60.0)], 0.5, []),
         **{name: list(objective.point(measured, retrained)) for name, objective in OBJECTIVES.items()},
+        "unseen": {
+            name: [objective.unseen(each, retrained, images) for each in (measured, near, near | {"forget.auc.low": 0.51})]
+            for name, objective in OBJECTIVES.items()
+        },
     }
 
 

@@ -28,15 +28,15 @@ class Mark(NamedTuple):
     marker: str
 
 
-def front(title: str, names: tuple[str, str], points: Sequence[Point], marks: Iterable[Mark], min_utility: float | None) -> bytes:
+def front(title: str, names: tuple[str, str], points: Sequence[Point], passed: Sequence[bool], marks: Iterable[Mark]) -> bytes:
     """Draw the trials and their front.
 
     Args:
         title: The figure's title.
         names: Names of the two objectives.
         points: Complete trials as (unlearning, utility).
+        passed: Which of them can't be told from a model that never saw the forget images; the winner is one of these if there are any.
         marks: Points to label.
-        min_utility: The lowest utility of a winner, drawn as a line; None: no line.
 
     Returns:
         The figure as PNG.
@@ -45,12 +45,15 @@ def front(title: str, names: tuple[str, str], points: Sequence[Point], marks: It
     axes = figure.subplots()
     best = [points[n] for n in front_of(points)]
     axes.plot(*zip(*points, strict=True), "o", color="#999999", markersize=5, label=f"{len(points)} complete trials")
-    axes.plot(*zip(*best, strict=True), "o-", color="#0072B2", drawstyle="steps-post", label=f"{len(best)} of them: the front")
+    unseen = [point for point, each in zip(points, passed, strict=True) if each]
+    label = f"{len(unseen)} of them: can't be told\nfrom unseen within the interval"
+    axes.plot([x for x, _ in unseen], [y for _, y in unseen], "o", color="none", markeredgecolor="#222222", markersize=9, label=label)
+    axes.plot(
+        *zip(*best, strict=True), "o-", color="#0072B2", markersize=5, drawstyle="steps-post", label=f"{len(best)} of them: the front"
+    )
     for mark in marks:
         size = 13 if mark.marker == "*" else 7
         axes.plot(*mark.point, color=mark.colour, marker=mark.marker, markersize=size, linestyle="none", label=mark.label)
-    if min_utility is not None:
-        axes.axhline(min_utility, color="#999999", linestyle=":", linewidth=1, label="minimum for a winner")
     _label(axes, names)
     axes.set_title(title, loc="left")
     axes.grid(alpha=0.3)

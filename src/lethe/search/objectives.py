@@ -12,12 +12,16 @@ from torch.nn import Module, functional
 from lethe.data.device_data import Data
 from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import Evaluate
-from lethe.evaluation import inference, metrics
+from lethe.evaluation import inference, metrics, uncertainty
 from lethe.evaluation.logits_table import class_weights
+from lethe.evaluation.roc import Roc
 from lethe.search.pareto import Point
 from lethe.workspace.workspace import Prepared
 
 Measurements = Mapping[str, float]
+Sizes = Mapping[str, int]  # split -> number of images
+AUC_ENDS = ("forget.auc.low", "forget.auc.high")  # 95 % interval of forget.auc, bootstrapped over images; measured at a trial's end
+CHANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -26,23 +30,40 @@ class Objective:
 
     Attributes:
         names: What the two are called on figures and in Optuna.
+        labels: Short names, for numbers in messages.
         splits: The splits that are measured for it.
         oracle: Whether it needs the retrained model.
         worst: The first objective at the hypervolume's reference point; None: that of the original model.
         point: Computes (unlearning, utility) from the measurements of a model and of the retrained model.
         note: A sentence for the description of an MLflow run.
+        unseen: Tests whether a model can't be told from one that never saw the forget images: from its measurements, those of the
+            retrained model, and the numbers of images.
+        within: What `unseen` tests, for messages.
+        distance: How far a model is from that, 0 at best, where `unseen` holds for no trial.
     """
 
     names: tuple[str, str]
+    labels: tuple[str, str]
     splits: tuple[str, ...]
     oracle: bool
     worst: float | None
     point: Callable[[Measurements, Measurements], Point]
     note: str
+    unseen: Callable[[Measurements, Measurements, Sizes], bool]
+    within: str
+    distance: Callable[[Measurements, Measurements], float]
+
+    def describe(self, point: Sequence[float]) -> str:
+        """Format (unlearning, utility) with their labels.
+
+        >>> OBJECTIVES["report"].describe((93.25, 98.0))
+        'forget accuracy 93.25, retain accuracy 98'
+        """
+        return ", ".join(f"{label} {value:.4g}" for label, value in zip(self.labels, point, strict=True))
 
 
 def _oracle_free(measured: Measurements, retrained: Measurements) -> Point:
-    return abs(measured["forget.auc"] - 0.5), measured["utility"]
+    return abs(measured["forget.auc"] - CHANCE), measured["utility"]
 
 
 def _oracle(measured: Measurements, retrained: Measurements) -> Point:
@@ -54,35 +75,74 @@ def _report(measured: Measurements, retrained: Measurements) -> Point:
     return measured["forget.accuracy"], measured["retain.accuracy"]
 
 
+def _at_chance(measured: Measurements, retrained: Measurements, images: Sizes) -> bool:
+    """Whether the interval of the AUC contains chance. Trials of earlier versions have none: then by the variance that the AUC has at
+    chance (Mann and Whitney 1947)."""
+    if AUC_ENDS[0] in measured:
+        return measured[AUC_ENDS[0]] <= CHANCE <= measured[AUC_ENDS[1]]
+    forget, validation = images["forget"], images["validation"]
+    return abs(measured["forget.auc"] - CHANCE) <= 1.96 * math.sqrt((forget + validation + 1) / (12 * forget * validation))
+
+
+def _as_retrained(measured: Measurements, retrained: Measurements, images: Sizes) -> bool:
+    """Whether each distance is within the interval of a difference of two accuracies of so many images. The interval is that of two
+    independent samples: the images are the same, which narrows it, but another seed alone moves accuracies, too."""
+    pairs = {split: [(each[f"{split}.accuracy"], images[split]) for each in (measured, retrained)] for split in MEASURED}
+    return all(abs(ours[0] - theirs[0]) <= uncertainty.margin_of_error(ours, theirs) for ours, theirs in pairs.values())
+
+
+def _from_chance(measured: Measurements, retrained: Measurements) -> float:
+    return _oracle_free(measured, retrained)[0]
+
+
+def _from_retrained(measured: Measurements, retrained: Measurements) -> float:
+    return _oracle(measured, retrained)[0]
+
+
+_CHANCE_WITHIN = "the 95 % interval of the AUC contains 0.5"
+
+
 OBJECTIVES = {
     "oracle_free": Objective(
         ("|AUC - 0.5| of forget's loss against validation's", "validation accuracy"),
+        ("|AUC - 0.5|", "validation accuracy"),
         ("forget", "validation"),
         False,
         0.5,
         _oracle_free,
         "No retrained model is needed: the losses on forget should be distributed like those on validation.",
+        _at_chance,
+        _CHANCE_WITHIN,
+        _from_chance,
     ),
     "oracle": Objective(
         ("mean |distance to retrained|", "validation accuracy"),
+        ("mean distance", "validation accuracy"),
         MEASURED,
         True,
         None,
         _oracle,
         "Tuned on the retrained model's accuracies on retain, forget and validation.",
+        _as_retrained,
+        "each of the three distances to the retrained model is within the 95 % interval of a difference",
+        _from_retrained,
     ),
     "report": Objective(
+        ("forget accuracy", "retain accuracy"),
         ("forget accuracy", "retain accuracy"),
         MEASURED,
         False,
         None,
         _report,
         "The report's own objectives. **Over-forgets by construction**: a retrained model classifies most of forget correctly.",
+        _at_chance,
+        _CHANCE_WITHIN,
+        _from_chance,
     ),
 }
 
 
-def evaluator(data: Data, splits: Sequence[str], autocast: Any) -> Evaluate:
+def evaluator(data: Data, splits: Sequence[str], autocast: Any, intervals: bool = False) -> Evaluate:
     """Make the function that measures a model during a search.
 
     It returns `<split>.accuracy` (percent) and `<split>.loss` (nats) of each split; `gap` (retain minus forget accuracy) where both
@@ -95,6 +155,7 @@ def evaluator(data: Data, splits: Sequence[str], autocast: Any) -> Evaluate:
         data: Images and splits on the device.
         splits: The splits to measure; forget and validation are among them.
         autocast: Makes the context of the forward pass, as `Compute.autocast`.
+        intervals: Whether to bootstrap the interval of `forget.auc`, too (AUC_ENDS).
 
     Returns:
         `(model, data) -> measurements`, as the engine takes it.
@@ -119,7 +180,12 @@ def evaluator(data: Data, splits: Sequence[str], autocast: Any) -> Evaluate:
             measured["gap"] = measured["retain.accuracy"] - measured["forget.accuracy"]
         if all(map(math.isfinite, measured.values())):  # otherwise the engine raises Diverged
             loss = [functional.cross_entropy(tables[n].double(), labels[n], reduction="none") for n in ("forget", "validation")]
-            measured["forget.auc"] = float(roc_auc_score(member, -torch.cat(loss).cpu().numpy(), sample_weight=weight))
+            score = -torch.cat(loss).cpu().numpy()
+            measured["forget.auc"] = float(roc_auc_score(member, score, sample_weight=weight))
+            if intervals:
+                same = np.flatnonzero((member == 0) & (weight > 0))
+                roc = Roc(score[member == 1], score[same], weight[same])
+                measured |= dict(zip(AUC_ENDS, roc.estimates(uncertainty.bootstrap)["auc"].ends(), strict=True))
             kept = tables["validation"][useful_N], labels["validation"][useful_N]
             measured["utility"] = metrics.accuracy(*kept) if len(kept[1]) else measured["validation.accuracy"]
         return measured

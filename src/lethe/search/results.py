@@ -12,11 +12,9 @@ from lethe._util.files import atomic_write, write_json, write_text
 from lethe.config.loader import Config
 from lethe.evaluation.uncertainty import over_seeds
 from lethe.search import figures
-from lethe.search.objectives import OBJECTIVES, Measurements
+from lethe.search.objectives import OBJECTIVES, Measurements, Sizes
 from lethe.search.pareto import Point, front, hypervolume
 from lethe.search.spaces import argument_values
-
-MAX_LOSS = 1.0  # points of validation accuracy that a winner may lose: SearchResults.min_utility
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ class SearchResults:
         retrained: Measurements of the retrained model; empty if there is none.
         finished: The trials that count, in the order in which they ended.
         fresh: Records of winners run again with other seeds, by (trial, seed).
+        images: Number of images by split, as far as trials see them.
     """
 
     config: Config
@@ -65,6 +64,7 @@ class SearchResults:
     retrained: Measurements
     finished: Sequence[Trial]
     fresh: Mapping[tuple[int, int], Mapping[str, Any]]
+    images: Sizes
 
     @cached_property
     def complete(self) -> list[Trial]:
@@ -97,33 +97,45 @@ class SearchResults:
         available = all(f"{split}.accuracy" in measured for split in OBJECTIVES[objective].splits)
         return OBJECTIVES[objective].point(measured, self.retrained) if available else None
 
-    def min_utility(self, objective: str) -> float:
-        """Compute the lowest validation accuracy of a winner: a point below the original's.
-
-        With the retrained model known, it is a point below the lower of the two, so that a trial that equals it can win.
-        """
-        baselines = [self.original["utility"], *([self.retrained["utility"]] if OBJECTIVES[objective].oracle else [])]
-        return min(baselines) - MAX_LOSS
-
-    def describe_min_utility(self) -> str:
-        """Describe the winner's condition by the search's own objective."""
-        objective = self.config.search.objective
-        lower = OBJECTIVES[objective].oracle and self.retrained["utility"] < self.original["utility"]
-        baseline = "retrained model" if lower else "original"
-        return f"a validation accuracy of at least {self.min_utility(objective):.2f} (a point below the {baseline}'s)"
+    def unseen(self, trial: Trial, objective: str) -> bool:
+        """Test whether the model of a complete trial can't be told from one that never saw the forget images (`Objective.unseen`)."""
+        return OBJECTIVES[objective].unseen(trial.attributes["measured"], self.retrained, self.images)
 
     def winner(self, objective: str | None = None) -> Trial | None:
-        """Find the trial with the lowest `unlearning` among those with the required validation accuracy.
+        """Find the most useful trial among those that can't be told from a model which never saw the forget images.
+
+        Forgetting comes first, within its interval: a smaller distance than chance allows is luck. Among the trials that pass, the
+        highest validation accuracy wins; where none does, the least distance. So the numbers of a retrained model can win, and those
+        of the original can't where its memory can be measured (`undecidable`).
 
         Args:
             objective: The objective to score by; None: the search's own.
+
+        Returns:
+            The winner; None without a complete trial.
         """
         objective = objective or self.config.search.objective
-        scored = [(self.point(trial, objective), trial) for trial in self.complete]
-        minimum = self.min_utility(objective)
-        eligible = [(point, trial) for point, trial in scored if point and trial.attributes["measured"]["utility"] >= minimum]
-        best = min(eligible, key=lambda pair: (pair[0][0], -pair[0][1], pair[1].number), default=None)
-        return best and best[1]
+        scored = [(trial, point) for trial in self.complete if (point := self.point(trial, objective))]
+
+        def rank(pair: tuple[Trial, Point]) -> tuple[bool, float, float, float]:
+            trial, _ = pair
+            measured = trial.attributes["measured"]
+            distance, passed = OBJECTIVES[objective].distance(measured, self.retrained), self.unseen(trial, objective)
+            first, second = (-measured["utility"], distance) if passed else (distance, -measured["utility"])
+            return not passed, first, second, trial.number
+
+        return min(scored, key=rank)[0] if scored else None
+
+    def undecidable(self, objective: str) -> str:
+        """Explain that an objective can't tell forgetting on these images, where not even the original fails it; else ""."""
+        measured = self.original
+        if not OBJECTIVES[objective].unseen(measured, self.retrained, self.images):
+            return ""
+        return (
+            f"by {objective}, the original itself can't be told from a model that never saw the forget images "
+            f"({OBJECTIVES[objective].within}): its winner is the most useful trial, and may have forgotten nothing; more forget images "
+            "would tell"
+        )
 
     def winners(self) -> dict[str, Trial]:
         """The winner by each objective that has one."""
@@ -140,7 +152,7 @@ class SearchResults:
         for objective, trial in self.winners().items():
             point = self.point(trial, objective)
             assert point
-            row = {"trial": trial.number, "unlearning": point[0], "utility": point[1]}
+            row = {"trial": trial.number, "unlearning": point[0], "utility": point[1], "unseen": self.unseen(trial, objective)}
             reruns = [self.fresh.get((trial.number, seed), {}).get("measured") for seed in self.fresh_seeds()]
             points = [OBJECTIVES[objective].point(measured, self.retrained) for measured in reruns if measured]
             if points:
@@ -178,18 +190,26 @@ class SearchResults:
         return [key for key in self.original if key != "utility"]
 
     def table(self, trials: Iterable[Trial]) -> str:
-        """Format trials as CSV: both objectives, the first by every other objective, measurements, epochs, arguments."""
+        """Format trials as CSV: both objectives, the first by every other objective, measurements, epochs, arguments.
+
+        `unseen`: whether the model can't be told from one that never saw the forget images; `winner`: the objectives by which it won."""
         written = io.StringIO()
         lines = csv.writer(written, lineterminator="\n")
         others = self.objectives()[1:]
-        lines.writerow(["trial", "state", "unlearning", "utility", *others, *self._measured(), "ran", *self.searched, "reason"])
+        lines.writerow(
+            ["trial", "state", "unlearning", "utility", *others, *self._measured(), "ran", *self.searched, "reason", "unseen", "winner"]
+        )
+        winners = self.winners()
         for trial in trials:
             measured = trial.attributes.get("measured", {})
             points = [self.point(trial, objective) if measured else None for objective in others]
             cells = [*(trial.values or ("", "")), *(point[0] if point else "" for point in points)]
             cells += [*(measured.get(key, "") for key in self._measured()), trial.attributes.get("ran", "")]
             cells += [trial.arguments.get(name, "") for name in self.searched]
-            lines.writerow([trial.number, trial.state, *map(_cell, cells), "" if trial.state == "complete" else trial.reason])
+            complete = trial.state == "complete"
+            won = " ".join(objective for objective, winner in winners.items() if winner.number == trial.number)
+            last = ["", self.unseen(trial, self.config.search.objective), won] if complete else [trial.reason, "", ""]
+            lines.writerow([trial.number, trial.state, *map(_cell, cells), *last])
         return written.getvalue()
 
     def fresh_table(self) -> str:
@@ -226,10 +246,14 @@ class SearchResults:
         marks = [figures.Mark("original", objective.point(self.original, self.retrained), "#D55E00", "s")]
         own = [trial for trial in self.complete if trial.arguments == argument_values(self.config)]
         marks += [figures.Mark("own values", trial.point, "#222222", "D") for trial in own[:1]]
-        marks += [figures.Mark(f"best: {winner.number}", winner.point, "#009E73", "*")] if winner else []
-        minimum = self.min_utility(self.config.search.objective) if objective.names[1] == "validation accuracy" else None
+        marks += [figures.Mark(self._mark(winner), winner.point, "#009E73", "*")] if winner else []
         title = f"{self.config.method}, {self.config.search.objective}"
-        return figures.front(title, objective.names, [trial.point for trial in self.complete], marks, minimum)
+        passed = [self.unseen(trial, self.config.search.objective) for trial in self.complete]
+        return figures.front(title, objective.names, [trial.point for trial in self.complete], passed, marks)
+
+    def _mark(self, winner: Trial) -> str:
+        numbers = OBJECTIVES[self.config.search.objective].describe(winner.point).replace(", ", "\n")
+        return f"winner: trial {winner.number}\n{numbers}"
 
     def write(self, folder: Path) -> None:
         """Write all tables and figures into a folder; the search's MLflow run has the same."""
@@ -265,17 +289,17 @@ def describe_winner(objective: str, row: Mapping[str, Any]) -> str:
         objective: The objective it won by.
         row: Its row of `SearchResults.chosen`.
     """
-    line = f"best by {objective}: trial {row['trial']}, {format_point((row['unlearning'], row['utility']))} in the search"
+    scored = OBJECTIVES[objective]
+    line = f"best by {objective}: trial {row['trial']}, {scored.describe((row['unlearning'], row['utility']))} in the search"
+    if row["unseen"]:
+        line += f"; {scored.within}, and of the trials of which that is true it has the highest validation accuracy"
+    else:
+        line += f"; it is the nearest, for of no trial is it true that {scored.within}"
     if "fresh.seeds" not in row:
         return line
-    biases = (f"{key} {_signed(row, f'bias.{key}')}" for key in ("unlearning", "utility"))
-    fresh = format_point((row["fresh.unlearning"], row["fresh.utility"]))
+    biases = (f"{label} {_signed(row, f'bias.{key}')}" for label, key in zip(scored.labels, ("unlearning", "utility"), strict=True))
+    fresh = scored.describe((row["fresh.unlearning"], row["fresh.utility"]))
     return f"{line}; {fresh} with {row['fresh.seeds']} fresh seeds; selection bias (search minus fresh): {', '.join(biases)}"
-
-
-def format_point(values: Sequence[float] | None) -> str:
-    """Format both objectives for a line on stderr; "" for None."""
-    return ", ".join(f"{value:.4g}" for value in values or ())
 
 
 def _signed(row: Mapping[str, Any], key: str) -> str:

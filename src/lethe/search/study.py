@@ -27,8 +27,8 @@ from lethe.pipeline.runner import held
 from lethe.pipeline.unlearn import check
 from lethe.search import figures
 from lethe.search.adopt import for_search, search_key
-from lethe.search.objectives import OBJECTIVES, Measurements, evaluator, without_test
-from lethe.search.results import SearchResults, Trial, describe_winner, format_point
+from lethe.search.objectives import AUC_ENDS, OBJECTIVES, Measurements, evaluator, without_test
+from lethe.search.results import SearchResults, Trial, describe_winner
 from lethe.search.spaces import argument_values, widened_space
 from lethe.search.storage import MAX_ATTEMPTS, finished_trials, requeue, shared_layout, trials_of, unqueued, with_storage
 from lethe.search.trial import SearchSpec, TrialRunner, TrialTask, run_trial, share
@@ -64,9 +64,10 @@ def search(config: Config) -> None:
     reference = _reference(prepared, objective.oracle)
     data = without_test(prepared)
     del prepared
-    evaluate = evaluator(data.data.for_selection(config.recipe()), MEASURED, data.compute.autocast)
+    evaluate = evaluator(data.data.for_selection(config.recipe()), MEASURED, data.compute.autocast, intervals=True)
     original, retrained = (_measurements(data, evaluate, tensors) for tensors in (start, reference))
-    name = study_name(data, space, [checkpoint.weights_hash(start), retrained if objective.oracle else {}])
+    identifying = {key: value for key, value in retrained.items() if key not in AUC_ENDS} if objective.oracle else {}
+    name = study_name(data, space, [checkpoint.weights_hash(start), identifying])
     with held(shared_layout(config).lock(f"search.{name}"), f"the search {name}"):
         create = partial(optuna.create_study, study_name=name, directions=["minimize", "maximize"], load_if_exists=True)
         runner = TrialRunner(SearchSpec(config, name, space, original, retrained), data, start, with_storage(config, create))
@@ -131,7 +132,8 @@ class Search:
                 _, number, seed = key.split(".")
                 fresh[int(number), int(seed)] = record
         finished = [_trial(trial) for trial in finished_trials(self.study)]
-        return SearchResults(self.config, list(self.spec.space), self.spec.original, self.spec.retrained, finished, fresh)
+        spec = self.spec
+        return SearchResults(self.config, list(spec.space), spec.original, spec.retrained, finished, fresh, self.runner.images)
 
     def start(self, first: Mapping[str, Any]) -> None:
         """Queue the first trial, or resume the search of an earlier run.
@@ -219,9 +221,10 @@ class Search:
         finished, wanted, counts, winner = len(results.finished), self.config.search.trials, results.counts(), results.winner()
         left = (time.monotonic() - self.began) / max(1, finished - self.resumed) * (wanted - finished)
         running = len(trials_of(self.study, TrialState.RUNNING))
-        parts = [f"trial {trial.number} {trial.state}: {format_point(trial.values) or trial.reason}" for trial in new]
+        numbers = self.objective.describe
+        parts = [f"trial {trial.number} {trial.state}: {numbers(trial.values) if trial.values else trial.reason}" for trial in new]
         parts += [f"{finished} of {wanted} done, {running} running, {counts['pruned']} pruned, {counts['failed']} failed"]
-        parts += [f"best {winner.number}: {format_point(winner.values)}" if winner else f"none yet has {results.describe_min_utility()}"]
+        parts += [f"best {winner.number}: {numbers(winner.point)}"] if winner else []
         return " | ".join([*parts, f"{time.strftime('%H:%M:%S', time.gmtime(max(left, 0)))} left"])
 
     def report(self, run: RunLog) -> None:
@@ -233,6 +236,8 @@ class Search:
         results.write(Layout(self.config.workspace).search(self.config.method))
         print(results.table(results.front()), end="", flush=True)
         chosen = results.chosen()
+        for text in filter(None, map(results.undecidable, chosen)):
+            log(text)
         for objective, row in chosen.items():
             metrics = {f"search.{objective}.{key}": value for key, value in row.items() if key != "trial"}
             run.metrics(metrics, step=len(results.finished))
@@ -241,8 +246,7 @@ class Search:
         run.text("fresh.csv", results.fresh_table())
         run.text("best.json", json.dumps({"chosen": chosen}, indent=2) + "\n")
         winner = results.winner()
-        if winner is None:
-            return log(f"no trial has {results.describe_min_utility()}: choose one from the front")
+        assert winner
         run.tag("winner", winner.number)
         identifying = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
         keys = "".join(f" --{key} {redact.clean(self.config.given[key])}" for key in identifying if key in self.config.given)

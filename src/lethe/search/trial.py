@@ -163,7 +163,8 @@ class TrialRunner:
         self.config, self.objective = spec.config, OBJECTIVES[spec.config.search.objective]
         selection = data.data.for_selection(self.config.recipe())
         self.evaluate = evaluator(selection, self.objective.splits, data.compute.autocast)
-        self.evaluate_all = evaluator(selection, MEASURED, data.compute.autocast)
+        self.evaluate_all = evaluator(selection, MEASURED, data.compute.autocast, intervals=True)
+        self.images = {split: len(selection.splits[split]) for split in MEASURED}
         self.frozen_features = Prefix(self.config.run.cache, data.compute.autocast)
         self.locks, self.home = shared_layout(self.config).locks, workspace_hash(self.config.workspace)
 

@@ -15,8 +15,8 @@ SPLITS = 1
 MEASURES = 4
 # From scores to the report's tables, figures and words
 REPORT = 3
-# Objectives, pruning, spaces of a search
-SEARCH = 2
+# Objectives, pruning, spaces and winners of a search
+SEARCH = 3
 
 _FIRST = {
     "compute": "54263b6eddc72d2105ea3a33d69dc4871e043e8718673cf405d77603484aa480",
