@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 # The values of `demo` in params.yaml, and still less of everything: 60 images to retain and 60 to forget
 LESS: dict[str, dict[str, Any]] = {
     "data": {"limit": 12},
-    "pretrain": {"epochs": 2, "final_epochs": 1, "flip": True},
+    "pretrain": {"epochs": 2, "final_epochs": 1, "min_steps": 0, "flip": True},
     "run": {"workspace": ".", "log_model": "none"},
     "search": {"fresh_seeds": 0},
 }

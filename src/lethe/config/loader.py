@@ -27,11 +27,12 @@ from lethe.config.schema import (
 from lethe.config.source_map import FORGET, REQUEST, Layer, SourceMap, read_yaml
 from lethe.data import sources as data_sources
 from lethe.data.request import KINDS
-from lethe.recipes.from_scratch import from_scratch
+from lethe.recipes.from_scratch import enough_steps, from_scratch
 from lethe.recipes.recipe import Recipe
 from lethe.recipes.registry import find_method, is_method
 
 STAGE = {"original": "pretrain", "retrained": "retrain"}  # reference -> its section of params.yaml, and its stage
+RECIPE = ("epochs", "final_epochs", "lr", "final_lr", "momentum", "weight_decay", "batch_size", "crop", "flip")  # keys of pretrain
 OVERLAYS = ("demo",)  # sections of params.yaml that override others in the stage of that name
 REPEATABLE = (f"{FORGET}where",)  # keys that a command line may have several times
 UPON = {"full": ("demo",)}  # overlay -> those below it: python src/demo.py --full
@@ -106,12 +107,23 @@ class Config:
         recipe: Recipe = find_method(self.like[self.method]).build(dict(self.methods[self.method]))
         return recipe
 
-    def reference_recipe(self, kind: str) -> Recipe:
-        """The recipe of a reference; `kind`: original or retrained."""
-        numbers = self.pretrain.model_dump(exclude={"checkpoint", "seeds"})
+    def reference_recipe(self, kind: str, images: int | None = None) -> Recipe:
+        """The recipe of a reference.
+
+        Args:
+            kind: original or retrained.
+            images: number of the original's training images, for pretrain.min_steps; None: the numbers as they are set.
+        """
+        numbers = self.pretrain.model_dump(include={*RECIPE})
+        if images is not None and not (self.names(*RECIPE) and not self.names("min_steps")):
+            numbers = enough_steps(numbers, images, self.pretrain.min_steps)
         if kind == "retrained":
             numbers |= self.retrain.model_dump(include={"epochs", "final_epochs"}, exclude_none=True)
         return from_scratch("train" if kind == "original" else "retain", **numbers)
+
+    def names(self, *keys: str) -> bool:
+        """Whether this command or the workspace's settings name one of these keys of pretrain: then it is meant as it is."""
+        return any(f"pretrain.{key}" in layer for key in keys for layer in (self.given, self.settings))
 
     def chain_recipes(self) -> dict[str, Recipe]:
         """The recipes of a chain, by name."""

@@ -107,6 +107,12 @@ class Pretrain(Section):
     momentum: float = Field(ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(ge=0, description="weight decay of SGD")
     batch_size: int = Field(ge=2, description="images per batch")
+    min_steps: int = Field(
+        default=1200,
+        ge=0,
+        description="least number of optimizer steps: on few images the batch size and with it the learning rates are halved, down to 16 "
+        "images, then epochs are raised, to reach it. Does not apply where one of these keys is given on the command line; 0: never",
+    )
     crop: int = Field(ge=0, description="zero padding in pixels for the random crop")
     flip: bool = Field(description="whether to flip images horizontally at random")
     seeds: int = Field(

@@ -8,7 +8,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +21,7 @@ from lethe._util.errors import Diverged
 from lethe.data.device_data import Batch, Data
 from lethe.engine.options import Evaluate, RunOptions
 from lethe.engine.run_state import State
+from lethe.engine.work import Work, counted
 from lethe.recipes.losses import Loss
 from lethe.recipes.recipe import Phase, Recipe, Stream
 
@@ -49,7 +50,8 @@ class Epoch:
         steps: optimizer steps.
         images: examples seen by those steps, repeats included.
         trains: number of weights that could change.
-        seconds: duration of the steps.
+        flops: floating-point operations of the steps, or of the edit (`work.counted`); None where they are not counted.
+        seconds: duration of the steps, or of the edit.
         evaluate_seconds: duration of the evaluation.
     """
 
@@ -64,6 +66,7 @@ class Epoch:
     steps: int = 0
     images: int = 0
     trains: int = 0
+    flops: int | None = None
     seconds: float = 0.0
     evaluate_seconds: float = 0.0
 
@@ -96,10 +99,15 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
         if isinstance(step, Phase):
             yield from _phase(step, model, data, refs, state, options)
         elif state.epoch == 0:
-            step(model, data, refs)
+            began = time.perf_counter()
+            with _counted(options, model, refs) as work:
+                step(model, data, refs)
+            _wait(data.device)
+            took = time.perf_counter() - began
             metrics, seconds = _timed(options.evaluate, model, model, data)
             state.global_epoch, state.epoch = state.global_epoch + 1, 1
-            yield Epoch(state.global_epoch, step.name, 0, 0.0, metrics=metrics, evaluate_seconds=seconds)
+            name, flops = step.name, work.flops if options.count_work else None
+            yield Epoch(state.global_epoch, name, 0, 0.0, metrics=metrics, flops=flops, seconds=took, evaluate_seconds=seconds)
         state.step, state.epoch, state.best, state.best_value = state.step + 1, 0, None, -math.inf
 
 
@@ -118,7 +126,11 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
         trains = phase.trains(model, epoch / phase.epochs)
         _wait(data.device)
         began = time.perf_counter()
-        with _training(model, trains, phase.batchnorm), _seeded(options.seed, state.global_epoch, data.device):
+        with (
+            _training(model, trains, phase.batchnorm),
+            _seeded(options.seed, state.global_epoch, data.device),
+            _counted(options, model, refs) as work,
+        ):
             module, source = options.step_inputs(phase, model, data, trains)
             trained = _Trained(phase.lr(epoch / phase.epochs), steps=len(order))
             optimizer.zero_grad(set_to_none=True)
@@ -155,6 +167,7 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
             steps=trained.steps,
             images=trained.images,
             trains=sum(p.numel() for name, p in model.named_parameters() if name in trains),
+            flops=work.flops if options.count_work else None,
             seconds=seconds,
             evaluate_seconds=evaluate_seconds,
         )
@@ -276,6 +289,10 @@ def _training(model: Module, trains: frozenset[str], batchnorm: str) -> Iterator
         finally:
             for parameter, flag in flags.items():
                 parameter.requires_grad_(flag)
+
+
+def _counted(options: RunOptions, model: Module, refs: FrozenReferences) -> AbstractContextManager[Work]:
+    return counted(model, refs.original, refs.random_init) if options.count_work else nullcontext(Work())
 
 
 @contextmanager

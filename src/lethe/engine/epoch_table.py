@@ -6,7 +6,7 @@ from typing import Any
 
 from lethe.engine.engine import Epoch
 
-TIMES = ("epoch_seconds", "images_per_second", "evaluate_seconds", "at")
+TIMES = ("epoch_seconds", "epoch_flops", "images_per_second", "evaluate_seconds", "at")
 MEASURED = ("retain", "forget", "validation")
 
 
@@ -23,14 +23,13 @@ def epoch_row(epoch: Epoch) -> dict[str, Any]:
 
 
 def durations(epoch: Epoch) -> dict[str, float]:
-    """Seconds and throughput of an epoch. They depend on the machine, so they go to MLflow and to no file that DVC hashes."""
-    if not epoch.steps:
-        return {"evaluate_seconds": epoch.evaluate_seconds}
-    return {
-        "epoch_seconds": epoch.seconds,
-        "images_per_second": epoch.images / epoch.seconds if epoch.seconds else 0.0,
-        "evaluate_seconds": epoch.evaluate_seconds,
-    }
+    """Seconds, throughput and counted work of an epoch. They go to MLflow and to no file that DVC hashes: seconds depend on the machine."""
+    measured = {"evaluate_seconds": epoch.evaluate_seconds}
+    if epoch.seconds:
+        measured["epoch_seconds"] = epoch.seconds
+    if epoch.steps:
+        measured["images_per_second"] = epoch.images / epoch.seconds if epoch.seconds else 0.0
+    return measured | ({} if epoch.flops is None else {"epoch_flops": float(epoch.flops)})
 
 
 def row_metrics(row: Mapping[str, Any]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from torch.nn.modules import activation, batchnorm, conv, flatten, linear, norma
 
 from lethe.data.device_data import Data, RawInputs
 from lethe.engine.engine import modes_kept
+from lethe.engine.work import counted
 from lethe.recipes.recipe import Phase
 
 WORTH = 0.2  # share of a forward pass's multiplications that a cut must save
@@ -198,22 +199,7 @@ def _tried(model: Module, cut: Cut, images_BCHW: Tensor) -> Cut | str:
 
 
 def _counted(model: Module, part: Module, inputs: Tensor) -> tuple[Tensor, int]:
-    """Return a part's output, and the multiplications of the model's convolutions and linear layers that it took.
-
-    By hooks, not by torch's FlopCounterMode: it goes through torch._dynamo, which sets the frame evaluation of the whole interpreter, and
-    a run crashed in it while the thread that sends to MLflow was at work (torch 2.15.0, Python 3.11.2)."""
-    count = 0
-
-    def add(layer: Module, _: object, output: Tensor) -> None:
-        nonlocal count
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        count += output.numel() * weight[0].numel()
-
-    hooks = [layer.register_forward_hook(add) for layer in model.modules() if isinstance(layer, linear.Linear | conv._ConvNd)]
-    try:
+    """Return a part's output, and the operations of the model's convolutions and linear layers that it took."""
+    with counted(model) as work:
         output: Tensor = part(inputs)
-        return output, count
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return output, work.flops

@@ -54,6 +54,7 @@ class RunOptions:
         autocast: context in which forward passes and losses are computed.
         step_inputs: chooses, for each epoch, the module that is stepped and the data it reads, from (phase, model, data, names of the
             parameters that train). It must lead to the same update: `Prefix` caches frozen layers, `Stack` steps several models at once.
+        count_work: whether epochs count their floating-point operations (`work.counted`).
         random_init: a randomly initialised model, for losses and edits that refer to one; None: the model as `run` receives it.
     """
 
@@ -64,3 +65,4 @@ class RunOptions:
     autocast: Autocast = nullcontext
     step_inputs: StepInputs = whole_model
     random_init: Module | None = None
+    count_work: bool = False

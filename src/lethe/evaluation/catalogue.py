@@ -17,7 +17,7 @@ BUILT_IN = (measures, membership, across_models)
 ORDER = (
     *("accuracy", "accuracy_of", "distance", "mia.loss", "mia.svc", "mia.over", "avg_gap.svc", "avg_gap.rmia", "tow"),
     *("kl_to_reference", "js_to_reference", "rmia.gamma_1", "rmia.gamma_2", "probe.excess", "residual", "cka", "iam", "relearn"),
-    *("seconds", "share_of_retrain", "peak_memory", "klom", "epsilon", "neurips", "ulira", "swap.advantage"),
+    *("seconds", "flops", "share_of_retrain", "peak_memory", "klom", "epsilon", "neurips", "ulira", "swap.advantage"),
 )
 
 

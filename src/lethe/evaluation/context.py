@@ -20,18 +20,20 @@ class Cost:
 
     Attributes:
         seconds: wall-clock time of unlearning alone.
-        retrain_seconds: wall-clock time of retraining on the same machine in the same precision; None if it is not known.
+        flops: floating-point operations of unlearning alone; None if they were not counted.
+        retrain_flops: floating-point operations of retraining; None if they are not known.
         peak_bytes: peak memory allocated by tensors on the device; None if the device does not report it.
     """
 
     seconds: float
-    retrain_seconds: float | None = None
+    flops: float | None = None
+    retrain_flops: float | None = None
     peak_bytes: int | None = None
 
     @property
     def share_of_retrain(self) -> float | None:
-        """Unlearning time divided by retraining time."""
-        return self.seconds / self.retrain_seconds if self.retrain_seconds else None
+        """Work of unlearning divided by the work of retraining. By the clock it would depend on the machine and on what else runs there."""
+        return self.flops / self.retrain_flops if self.flops is not None and self.retrain_flops else None
 
 
 @dataclass(frozen=True, eq=False)

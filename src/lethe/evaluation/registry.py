@@ -48,8 +48,12 @@ NEEDS: dict[str, tuple[str, Callable[[EvaluationContext], bool]]] = {
     "swapped": ("a second original and the model that forgot other images from it (evaluate.swap)", _model_has_column(SWAPPED)),
     "shadows": ("models unlearned on other requests (evaluate.shadows)", _model_has_column(SHADOWS[0])),
     "cost": ("the wall-clock time of unlearning", lambda context: context.cost is not None),
+    "work": (
+        "the counted work of unlearning",
+        lambda context: context.cost is not None and context.cost.flops is not None,
+    ),
     "retrain_cost": (
-        "the wall-clock time of retraining",
+        "the counted work of unlearning and of retraining",
         lambda context: context.cost is not None and context.cost.share_of_retrain is not None,
     ),
     "memory": (
@@ -105,7 +109,7 @@ class Measure:
     @property
     def depends_on_machine(self) -> bool:
         """Whether equal runs may differ in it; then it is logged to MLflow only, so that score files stay reproducible to the byte."""
-        return bool({"cost", "retrain_cost", "memory"} & {*self.needs})
+        return bool({"cost", "work", "retrain_cost", "memory"} & {*self.needs})
 
     def part_id(self, part: str) -> str:
         """The id of one part; the measure's own id for the part ""."""

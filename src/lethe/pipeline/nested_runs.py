@@ -9,7 +9,7 @@ from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.score import accuracy_and_loss
 from lethe.models import checkpoint
-from lethe.pipeline.run_logging import describe, log_epochs, log_inputs, log_scores, log_time, parent_tag, tags
+from lethe.pipeline.run_logging import describe, log_cost, log_epochs, log_inputs, log_scores, parent_tag, tags
 from lethe.tracking.mlflow_store import ROW
 from lethe.tracking.run_log import RunLog
 from lethe.workspace.plan import PlannedRun
@@ -96,18 +96,20 @@ def log_seeds(prepared: Prepared, name: str, parent: Mapping[str, Any], weights:
             )
         result = seed_aggregation.result("", seed_aggregation.noted(weights))
         run_log.tags({"result": result, "start": short(checkpoint.metadata(prepared.layout.weights(name))["original"])})
-        _log_mean_time(run_log, prepared, name, result, weights, last)
+        _log_mean_cost(run_log, prepared, name, result, weights, last)
         if config.run.evaluate:
             log_scores(run_log, prepared, name, last)
 
 
-def _log_mean_time(run_log: RunLog, prepared: Prepared, name: str, result: str, weights: Mapping[int, str], step: int) -> None:
-    """Log the mean over the seeds whose time is known: those that this machine ran."""
+def _log_mean_cost(run_log: RunLog, prepared: Prepared, name: str, result: str, weights: Mapping[int, str], step: int) -> None:
+    """Log the mean cost over the seeds whose time is known: those that this machine ran."""
     paths = {seed: prepared.layout.clock(RunId(name, seed)) for seed in weights}
     known = [read_json(path) for path in paths.values() if path.exists()]
-    took: Sequence[float] = [one["seconds"] for one in known if one["result"] in {short(hash_) for hash_ in weights.values()}]
+    took = [one for one in known if one["result"] in {short(hash_) for hash_ in weights.values()}]
     if took:
-        log_time(run_log, prepared, name, result, sum(took) / len(took), step)
+        seconds = sum(one["seconds"] for one in took) / len(took)
+        flops = sum(one["flops"] for one in took) / len(took) if all("flops" in one for one in took) else None
+        log_cost(run_log, prepared, name, result, (seconds, flops), step)
 
 
 def open_bank(prepared: Prepared, key: str, previous: Mapping[str, Any] | None) -> RunLog:

@@ -19,6 +19,7 @@ from lethe.engine.epoch_table import MEASURED, epoch_row, to_csv
 from lethe.evaluation import inference
 from lethe.models import architectures, checkpoint, fitting, foreign
 from lethe.pipeline.runner import KEYS, metadata, start
+from lethe.recipes.recipe import Phase
 from lethe.workspace import scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan_reference
@@ -43,7 +44,7 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
         UserError: its file is of other settings, and `replace` is False; or a given checkpoint does not fit.
         RunFailed: the training diverged, or another process does it.
     """
-    planned = plan_reference(prepared.config, kind)
+    planned = plan_reference(prepared.config, kind, prepared.reference_recipe(kind))
     wanted, path = metadata(prepared, planned), prepared.layout.weights(kind)
     if path.exists():
         tensors, found = checkpoint.load(path)
@@ -60,12 +61,26 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
             )
     if wanted["provenance"] != "trained":
         return _take_checkpoint(prepared, kind, wanted)
-    log(f"{kind}: training on {DATA[kind]}")
+    log(f"{kind}: training on {DATA[kind]}{_steps(prepared, kind)}")
     with start(prepared, planned, launched=launched) as run:
         for epoch in engine.run(planned.recipe, run.network, run.data, run.options, state=run.state):
             run.record(epoch)
         run.finish()
     return run.network.state_dict()
+
+
+def _steps(prepared: Prepared, kind: str) -> str:
+    """Describe how pretrain.min_steps changes the recipe; "" where it does not."""
+    recipe = prepared.reference_recipe(kind)
+    if recipe == prepared.config.reference_recipe(kind):
+        return ""
+    phases = [phase for phase in recipe if isinstance(phase, Phase)]
+    epochs, batch = " + ".join(str(phase.epochs) for phase in phases), phases[0].batch_size
+    rates = ", ".join(f"{getattr(phase.lr, name):g}" for phase, name in zip(phases, ("peak", "start"), strict=True))
+    return (
+        f" in {epochs} epochs, batch size {batch}, learning rates {rates}: pretrain.* as set would take fewer than pretrain.min_steps "
+        f"{prepared.config.pretrain.min_steps:,} optimizer steps on {prepared.images.train:,} images"
+    )
 
 
 def judge(prepared: Prepared) -> None:

@@ -13,6 +13,7 @@ from torch.nn import Module
 from lethe._util import dvc_stage
 from lethe._util.checkout import CHECKOUT
 from lethe._util.files import short
+from lethe._util.log import log
 from lethe.config.loader import STAGE, Config
 from lethe.data.splits import SPLITS
 from lethe.engine.epoch_table import MEASURED, read_csv, row_metrics
@@ -184,25 +185,28 @@ def log_scores(run_log: RunLog, prepared: Prepared, name: str, step: int) -> Non
     run_log.text("scores.json", json.dumps(measured.to_json(), indent=2) + "\n")
 
 
-def log_time(run_log: RunLog, prepared: Prepared, name: str, result: str, seconds: float, step: int) -> None:
-    """Log the time and memory that a run took; where the retraining's time is known also the share of it, with a flag if it is large.
+def log_cost(run_log: RunLog, prepared: Prepared, name: str, result: str, took: tuple[float, float | None], step: int) -> None:
+    """Log the time, work and memory of a run; where the work of retraining is known also the share of it, with a flag if it is large.
 
     Args:
         run_log: the MLflow run.
         prepared: the images and splits.
         name: of the result.
         result: short hash of its weights.
-        seconds: of its optimizer steps.
+        took: seconds, and floating-point operations or None, of its optimizer steps and edits.
         step: number of its last epoch.
     """
     path, retrained = prepared.layout.weights("retrained"), None
     if name not in STAGE and path.exists():
         retrained = short(checkpoint.model_hash(path))
-    took = timing.record_cost(prepared.layout, prepared.compute, name, result, seconds, retrained)
-    share = took.share_of_retrain
-    run_log.metrics({"seconds": took.seconds, "share_of_retrain": share, "peak_memory": took.peak_bytes}, step=step)
+    cost = timing.record_cost(prepared.layout, prepared.compute, name, result, *took, retrained)
+    share = cost.share_of_retrain
+    run_log.metrics({"seconds": cost.seconds, "flops": cost.flops, "share_of_retrain": share, "peak_memory": cost.peak_bytes}, step=step)
     if share is not None and share > LARGEST_SHARE:
-        run_log.tag("slow", f"{share:.2f} of the retraining's time, over {LARGEST_SHARE}")
+        run_log.tag("slow", f"{share:.2f} of the retraining's work, over {LARGEST_SHARE}")
+    if cost.flops is not None:
+        beside = f", {share:.2f} of the work of retraining" if share is not None else ""
+        log(f"{name}: {cost.flops:.3g} floating-point operations{beside}, in {cost.seconds:.1f} seconds")
 
 
 def parent_tag(parent: Mapping[str, Any] | None) -> dict[str, str]:

@@ -86,6 +86,7 @@ class ActiveRun:
             autocast=autocast,
             step_inputs=Prefix(run.cache, autocast, log),
             random_init=self.prepared.network(self.planned.seed),
+            count_work=True,
         )
 
     def record(self, epoch: Epoch) -> None:
@@ -110,8 +111,11 @@ class ActiveRun:
         write_text(layout.epochs(self.planned.run), to_csv(self.resume.history))
         result = short(checkpoint.save_model(tensors, path, metadata(self.prepared, self.planned, self.start)))
         self.run_log.tag("result", result)
-        seconds = sum(past.get("epoch_seconds", 0.0) for past in self.resume.history)
-        run_logging.log_time(self.run_log, self.prepared, self.name, result, seconds, self.state.global_epoch)
+        trained = [past for past in self.resume.history if "epoch_seconds" in past]
+        seconds = sum(past["epoch_seconds"] for past in trained)
+        counted = all("epoch_flops" in past for past in trained)  # not so where an earlier version began the run
+        flops = sum(past.get("epoch_flops", 0.0) for past in trained) if counted else None
+        run_logging.log_cost(self.run_log, self.prepared, self.name, result, (seconds, flops), self.state.global_epoch)
         remember(self.prepared, *KEYS.get(self.name, (f"methods.{config.method}.",)))
         if reference or config.run.evaluate:
             run_logging.log_scores(self.run_log, self.scoring, self.name, self.state.global_epoch)

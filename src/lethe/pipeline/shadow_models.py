@@ -174,7 +174,9 @@ class ShadowModel:
     def learned(self) -> "ShadowModel":
         """The model that it starts from, which learned the other request's images: of SWAP one for all seeds."""
         config = self.prepared.config
-        return replace(self, kind=LEARNED, recipe=config.reference_recipe("original"), number=config.run.seed if self.swap else self.number)
+        return replace(
+            self, kind=LEARNED, recipe=self.prepared.reference_recipe("original"), number=config.run.seed if self.swap else self.number
+        )
 
     @property
     def metadata(self) -> dict[str, str]:

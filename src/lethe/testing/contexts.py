@@ -18,7 +18,7 @@ def context(leak: float, models: int = 6, table: LogitsTable | None = None, **mo
     known = {
         "original": drawn(50, LEAK, "original"),
         "unlearned": [model, *bank(models - 1, leak, 300, "unlearned")],
-        "cost": Cost(2.0, 20.0, 1000),
+        "cost": Cost(2.0, 3e9, 3e10, 1000),
     }
     theirs = [with_columns(each, 0.0, number) for number, each in enumerate(bank(models))]
     own = with_columns(model, leak, models)

@@ -20,7 +20,7 @@ from lethe.workspace.workspace import Prepared
 def key(prepared: Prepared) -> str:
     """Return the name of the bank for these settings: a hash of images, splits, architecture, both recipes and precision."""
     config = prepared.config
-    recipes = (repr(config.reference_recipe(kind)) for kind in STAGE)
+    recipes = (repr(prepared.reference_recipe(kind)) for kind in STAGE)
     how = f"{config.data.mean} {config.data.std} {config.run.precision}"
     return short(digest([prepared.hashes["data"], prepared.hashes["split"], config.model.architecture, *recipes, how]))
 
@@ -53,7 +53,7 @@ def metadata(prepared: Prepared, kind: str, seed: int) -> dict[str, str]:
         Texts by key: kind, seed, architecture, the hashes of images and splits (data, split, retain), recipe.
     """
     known = {"kind": kind, "seed": str(seed), "architecture": prepared.config.model.architecture}
-    return known | prepared.hashes | {"recipe": repr(prepared.config.reference_recipe(kind))}
+    return known | prepared.hashes | {"recipe": repr(prepared.reference_recipe(kind))}
 
 
 def tables(prepared: Prepared, kind: str) -> list[LogitsTable]:

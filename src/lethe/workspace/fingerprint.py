@@ -10,7 +10,7 @@ from pathlib import Path
 from lethe._util.errors import UserError
 from lethe._util.files import digest, write_json, write_text
 from lethe.config.loader import STAGE, Config
-from lethe.config.schema import flatten
+from lethe.config.schema import Pretrain, flatten
 from lethe.data import sources
 from lethe.recipes.recipe import Recipe
 from lethe.workspace import numerics
@@ -84,6 +84,8 @@ def recipe(config: Config, name: str) -> str:
         if runs[0].run.seed is not None:
             lines += f"run.seeds {len(runs)}\n"
         return lines + "".join(f"{method}\n{_lines(own)}" for method, own in {each.run.method: each.recipe for each in runs}.items())
+    if config.pretrain.min_steps != Pretrain.model_fields["min_steps"].default:  # what earlier versions trained stays valid by default
+        lines += f"pretrain.min_steps {config.pretrain.min_steps}\n"
     spec: str | None = getattr(config, STAGE[name]).checkpoint
     if spec is None:
         return lines + _lines(config.reference_recipe(name))

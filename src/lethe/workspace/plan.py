@@ -44,14 +44,15 @@ def plan(config: Config) -> tuple[PlannedRun, ...]:
     return tuple(PlannedRun(one.with_seed(each), recipe, each, ORIGINAL) for each in range(seed, seed + config.run.seeds))
 
 
-def plan_reference(config: Config, kind: str) -> PlannedRun:
+def plan_reference(config: Config, kind: str, recipe: Recipe) -> PlannedRun:
     """Return the run that trains a reference: by run.seed, from random initial weights.
 
     Args:
         config: the configuration.
         kind: original or retrained.
+        recipe: its recipe, which may depend on the number of images.
     """
-    return PlannedRun(RunId(kind), config.reference_recipe(kind), config.run.seed, None)
+    return PlannedRun(RunId(kind), recipe, config.run.seed, None)
 
 
 def planned_results(config: Config) -> tuple[RunId, ...]:

@@ -220,7 +220,7 @@ def _remedy(prepared: Prepared, several: bool) -> str:
     if given:
         how = "set pretrain.* and retrain.epochs to how the original was trained, or give retrain.checkpoint"
     else:
-        how = "raise retrain.epochs"
+        how = "raise pretrain.min_steps or retrain.epochs"
     return f"{how}; {retrain} then makes it again"
 
 

@@ -12,8 +12,10 @@ from lethe.data import splits
 from lethe.data.device_data import Data
 from lethe.data.images import Images
 from lethe.data.splits import Splits
-from lethe.models import architectures, device
+from lethe.models import architectures, checkpoint, device
 from lethe.models.device import Compute
+from lethe.recipes import recipe
+from lethe.recipes.recipe import Recipe
 from lethe.workspace.layout import Layout
 
 PREFETCH = 3  # batches that are prepared while the device is busy, if it can't hold the images
@@ -68,6 +70,26 @@ class Prepared:
         for name in ("hashes", "compute", "data"):
             object.__setattr__(other, name, getattr(self, name))
         return other
+
+    def reference_recipe(self, kind: str) -> Recipe:
+        """Return the recipe of a reference on these images (see pretrain.min_steps).
+
+        Args:
+            kind: original or retrained.
+        """
+        return self.config.reference_recipe(kind, None if self._trained_as_set else self.images.train)
+
+    @cached_property
+    def _trained_as_set(self) -> bool:
+        """Whether the references that exist were trained by the numbers as they are set, whatever number of steps that took, as earlier
+        versions did: they stay valid, and whatever is compared with them is trained alike."""
+        if self.config.names("min_steps"):
+            return False
+        for kind in ("original", "retrained"):
+            path = self.layout.weights(kind)
+            if path.exists() and (found := checkpoint.metadata(path).get("recipe")):
+                return recipe.same(found, repr(self.config.reference_recipe(kind)))
+        return False
 
     def network(self, seed: int) -> Module:
         """Return a network with random initial weights, on the device."""

@@ -54,7 +54,7 @@ MOVED: dict[str, dict[str, int]] = {
     "ulira": {"balanced_accuracy": 1, "auc": 1},
     "swap.advantage": {"": 1},
 }
-OTHERWISE = {"accuracy_of", "seconds", "share_of_retrain", "peak_memory"}  # tests of their own
+OTHERWISE = {"accuracy_of", "seconds", "flops", "share_of_retrain", "peak_memory"}  # tests of their own
 
 
 def test_every_measure_has_a_planted_fault() -> None:
@@ -177,13 +177,14 @@ def test_relearning_counts_steps_until_within_a_point_of_the_original() -> None:
         measures.relearn_steps([80.0, 90.0, 96.9], 98.0)
 
 
-def test_the_clock() -> None:
-    cost = [BY_ID[id_] for id_ in ("seconds", "share_of_retrain", "peak_memory")]
+def test_cost() -> None:
+    cost = [BY_ID[id_] for id_ in ("seconds", "flops", "share_of_retrain", "peak_memory")]
     found = measure_model(context(0.0), cost)
-    assert [value(found, each.id) for each in cost] == [2.0, 0.1, 1000]
+    assert [value(found, each.id) for each in cost] == [2.0, 3e9, 0.1, 1000]
     found = measure_model(context(0.0, cost=Cost(2.0)), cost)
     assert value(found, "seconds") == 2.0
-    assert found["share_of_retrain"] == "needs the wall-clock time of retraining"
+    assert found["flops"] == "needs the counted work of unlearning"
+    assert found["share_of_retrain"] == "needs the counted work of unlearning and of retraining"
     assert isinstance(found["peak_memory"], str)
 
 

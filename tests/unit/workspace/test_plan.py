@@ -39,7 +39,9 @@ def test_each_link_of_a_chain_starts_from_the_one_before() -> None:
 def test_a_reference_starts_from_random_weights() -> None:
     config = configured("--run.seed", "3")
     for kind in ("original", "retrained"):
-        assert plan_reference(config, kind) == PlannedRun(RunId(kind), config.reference_recipe(kind), 3, None)
+        assert plan_reference(config, kind, config.reference_recipe(kind)) == PlannedRun(
+            RunId(kind), config.reference_recipe(kind), 3, None
+        )
 
 
 def test_only_the_plan_asks_whether_there_are_several() -> None:

@@ -1,0 +1,96 @@
+"""The work of a run, counted while it happens, against the formula by hand."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from lethe.engine import engine
+from lethe.engine.frozen_prefix import Prefix
+from lethe.engine.options import RunOptions
+from lethe.engine.work import counted
+from lethe.recipes.optimizers import SGD
+from lethe.recipes.recipe import Phase, Term
+from lethe.recipes.trainable import Layers
+from lethe.testing.small_runs import images, network, small
+
+torch.set_num_threads(1)
+
+
+def forward(model: nn.Module) -> tuple[int, int]:
+    """Operations of a forward pass of one image: of all layers, and of the first convolution."""
+    with torch.no_grad(), counted(model) as work:
+        model.eval()(images().normalised(torch.arange(1)))
+    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    with torch.no_grad(), counted(first) as alone:
+        model(images().normalised(torch.arange(1)))
+    return work.flops, alone.flops
+
+
+def test_a_layer_counts_three_forward_passes_where_it_and_an_earlier_one_train() -> None:
+    net = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    inputs = torch.ones(7, 3)
+    cases = {(True, True): 2 * 15 + 3 * 10, (False, True): 15 + 2 * 10, (True, False): 2 * 15 + 2 * 10}
+    for trains, expected in cases.items():
+        for layer, flag in zip((net[0], net[2]), trains, strict=True):
+            layer.requires_grad_(flag)
+        with counted(net) as work:
+            net(inputs)
+        assert work.flops == 2 * 7 * expected
+    with torch.no_grad(), counted(net, net) as work:
+        net(inputs)
+    assert work.flops == 2 * 7 * 25
+    net(inputs)
+    assert work.flops == 2 * 7 * 25  # no hook is left
+
+
+def test_convolutions_by_their_formula() -> None:
+    image = torch.ones(2, 4, 8, 8)
+    for layer, expected in (
+        (nn.Conv2d(4, 6, 3, padding=1), 2 * 6 * 64 * 4 * 9),
+        (nn.Conv2d(4, 8, 3, padding=1, groups=4), 2 * 8 * 64 * 9),  # each output sees one input channel
+        (nn.ConvTranspose2d(4, 6, 2, stride=2), 2 * 4 * 64 * 6 * 4),  # each input is spread over 6 x 4 outputs
+    ):
+        with torch.no_grad(), counted(layer) as work:
+            layer(image)
+        assert work.flops == 2 * expected
+
+
+def test_an_epoch_counts_its_images() -> None:
+    model, phase = network(), Phase("train", 1, (Term("retain"),), 8, optimizer=SGD(0.9, 0.0))
+    whole, first = forward(model)
+    _, epoch = engine.run((phase,), model, images(), RunOptions(count_work=True))
+    assert epoch.flops == epoch.images * (3 * whole - first) and epoch.images >= len(images().splits["retain"])
+    _, epoch = engine.run((phase,), model, images(), RunOptions())
+    assert epoch.flops is None
+
+
+def test_frozen_layers_count_once_and_cached_ones_almost_nothing() -> None:
+    model, phase = (
+        network(),
+        Phase("head", 3, (Term("retain"),), 8, optimizer=SGD(0.9, 0.0), trains=Layers(("fc",)), batchnorm="eval_frozen"),
+    )
+    whole, _ = forward(model)
+    with torch.no_grad(), counted(model.get_submodule("fc")) as work:
+        model.eval()(images().normalised(torch.arange(1)))
+    head = work.flops
+    options = RunOptions(count_work=True)
+    plain, cached = (
+        [epoch.flops for epoch in engine.run((phase,), network(), images(), each) if epoch.steps]
+        for each in (options, replace(options, step_inputs=Prefix(64)))
+    )
+    seen = len(images().splits["retain"])
+    assert plain == [seen * (whole + head)] * 3
+    assert cached[1:] == [seen * 2 * head] * 2  # of a head whose inputs take no gradient
+    assert cached[0] is not None and seen * 2 * head < cached[0] < len(images().labels_N) * 2 * whole  # the features, once
+
+
+def test_counting_changes_no_weight() -> None:
+    for method in ("hybrid_4", "model_3"):
+        weights = []
+        for count_work in (False, True):
+            model = network()
+            for _ in engine.run(small(method), model, images(), replace(RunOptions(seed=3), count_work=count_work)):
+                pass
+            weights.append(model.state_dict())
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
