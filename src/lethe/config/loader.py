@@ -311,6 +311,8 @@ def _check(config: Config, sources: SourceMap) -> None:
     if len(asked) != 1:
         what = "none of them is set" if not asked else f"{' and '.join(asked)} are set"
         raise UserError(f"data.forget: {what}; it takes exactly one of {', '.join(KINDS)}")
+    if config.pretrain.classes and not (config.pretrain.checkpoint or config.retrain.checkpoint):
+        raise sources.refusal("pretrain.classes", "it takes a pretrain.checkpoint, whose classes have that order")
     if config.chain and config.run.seeds > 1:
         raise sources.refusal("run.seeds", f"{config.method} is a chain of runs and takes 1")
     if ":" not in config.data.source and config.data.source not in data_sources.names():

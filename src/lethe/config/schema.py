@@ -100,6 +100,11 @@ class Pretrain(Section):
         description="use this .pth or .safetensors file, or <URL>#sha256=<sum>, instead of training; "
         "with #key=<name>, the state dict under that key of the file"
     )
+    classes: Names | None = Field(
+        default=None,
+        description="class names in the order of the outputs of the given checkpoints, where that is not the order of the data: they are "
+        "reordered when they are taken over, and results are in the order of the data",
+    )
     epochs: Epochs = Field(description="epochs of the first phase: one-cycle learning rate, random crop and flip")
     final_epochs: Epochs = Field(description="epochs of the second phase: cosine learning rate, flip only")
     lr: float = Field(gt=0, description="peak of the one-cycle learning rate")

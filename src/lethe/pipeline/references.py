@@ -18,6 +18,8 @@ from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, epoch_row, to_csv
 from lethe.evaluation import inference
 from lethe.models import architectures, checkpoint, fitting, foreign
+from lethe.models.class_order import positions, reorder
+from lethe.pipeline import given_original
 from lethe.pipeline.runner import KEYS, metadata, start
 from lethe.recipes.recipe import Phase
 from lethe.workspace import scores
@@ -142,6 +144,11 @@ def _take_checkpoint(prepared: Prepared, kind: str, wanted: dict[str, str]) -> d
         tensors, sha256 = foreign.read(spec, config.path(Path()), layout.downloads)
         _fit(config, network, tensors, spec)
     log(f"{kind}: {spec}, SHA-256 {sha256}, provenance unknown")
+    data, classes = prepared.data, prepared.images.classes
+    if wanted["classes"] and (own := config.pretrain.classes):
+        reorder(network, positions(own, classes), data.normalised(data.splits["retain"][:8]))
+    if kind == "original" and (line := given_original.check(network, data, classes, spec)):
+        log(line)
     first = Epoch(0, "start", 0, 0.0, metrics=inference.evaluator(prepared.data, MEASURED)(network))
     write_text(layout.epochs(kind), to_csv([epoch_row(first)]))
     about = {**wanted, "checkpoint": spec.rsplit("/", 1)[-1], "sha256": sha256}
@@ -155,6 +162,8 @@ def _difference(key: str, wanted: Mapping[str, str], found: Mapping[str, str], s
     was, now = found.get(key, ""), wanted[key]
     if key == "normalisation":
         return f"it was made with {was}, not with {now}"
+    if key == "classes":
+        return f"it was taken with pretrain.classes {was or 'null'}, not {now or 'null'}"
     if key == "sha256":
         return f"it was made from another file than {stage}.checkpoint names now: SHA-256 {short(was)}, not {short(now)}"
     numbers = _differing_numbers(was, now) if key == "recipe" else ""

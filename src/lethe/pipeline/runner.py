@@ -192,7 +192,8 @@ def metadata(prepared: Prepared, planned: PlannedRun, start: str = "") -> dict[s
         own = config.path(Path(spec)).parent == prepared.layout.accepted("").parent
         sha256 = foreign.identity(spec, config.path(Path()), prepared.layout.downloads)
         name = {"checkpoint": spec.rsplit("/", 1)[-1]} if sha256 is None else {"sha256": sha256}
-        return known | {"provenance": "unlearned" if own else "unknown"} | name
+        classes = "" if own else ",".join(config.pretrain.classes or ())  # its outputs are in the order of the data already
+        return known | {"provenance": "unlearned" if own else "unknown", "classes": classes} | name
     return known | {"provenance": "trained", "seed": str(planned.seed), "recipe": repr(planned.recipe)}
 
 

@@ -90,6 +90,8 @@ def recipe(config: Config, name: str) -> str:
     if spec is None:
         return lines + _lines(config.reference_recipe(name))
     path = config.path(Path(spec))  # a URL has its hash in it; the stage that needs a missing file reports it
+    if config.pretrain.classes:
+        lines += f"pretrain.classes {','.join(config.pretrain.classes)}\n"
     return f"{lines}checkpoint {_sha256(path) if path.is_file() else spec}\n"
 
 

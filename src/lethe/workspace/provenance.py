@@ -6,6 +6,7 @@ from lethe.recipes import recipe
 
 # What files of earlier versions do not say of themselves: there it is unknown, and no mismatch
 LATER = ("normalisation", "sha256")
+DEFAULTS = {"classes": ""}  # by key, what a file means that does not have it
 
 
 def mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
@@ -21,7 +22,7 @@ def mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     return [
         key
         for key, value in wanted.items()
-        if found.get(key) != value
+        if found.get(key, DEFAULTS.get(key)) != value
         and not (key == "recipe" and recipe.same(value, found.get(key, "")))
         and not (key in LATER and key not in found)
     ]

@@ -138,3 +138,23 @@ def test_the_provided_checkpoints_on_the_forget_images(tmp_path: Path) -> None:
         with torch.no_grad():
             logits = torch.cat([network((part.float() / 255 - mean) / std) for part in images.split(500)])
         assert metrics.accuracy(logits, torch.from_numpy(labels[forget])) == pytest.approx(accuracy, abs=0.05)
+
+
+def test_a_given_model_of_another_class_order(project: Project) -> None:
+    """Refused with the order that mends it, before anything is trained; with that key its rows are those of the data's classes."""
+    made = project.root / "models" / "original.safetensors"
+    weights, classes = checkpoint.load(made)[0], [str(n) for n in range(10)]
+    own = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    torch.save(weights | {name: weights[name][own] for name in ("fc.weight", "fc.bias")}, project.root / "own.pth")
+    made.unlink()
+    (project.root / "models" / "retrained.safetensors").unlink()
+    given = ["--pretrain.checkpoint", "own.pth"]
+    refused = project.run("unlearn", "--method", "model_1", *given)
+    assert refused.returncode == 2 and "of its own training images right as it is read here" in refused.stderr
+    assert not made.exists() and not (project.root / "models" / "retrained.safetensors").exists()
+    named = ",".join(classes[n] for n in own)
+    project.ran("pretrain", *given, "--pretrain.classes", named)
+    found, known = checkpoint.load(made)
+    assert equal(found, weights) and known["classes"] == named
+    other = project.run("unlearn", "--method", "model_1", *given)
+    assert other.returncode == 2 and f"it was taken with pretrain.classes {named}, not null" in other.stderr

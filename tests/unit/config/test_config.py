@@ -655,6 +655,7 @@ ADDED = {
     "data.forget.copies",
     "data.forget.where",
     "data.metadata",
+    "pretrain.classes",
     "pretrain.min_steps",
     "run.measures",
     *(f"methods.*.{field.name}" for field in fields(Training) if field.default is not MISSING),

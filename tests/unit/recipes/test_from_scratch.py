@@ -46,5 +46,5 @@ def test_what_the_user_names_is_meant_as_it_is() -> None:
     assert batch("--retrain.epochs", "5") == 16
     config = loader.load([])
     assert config.reference_recipe("original", 50_000) == config.reference_recipe("original")
-    numbers = config.pretrain.model_dump(exclude={"checkpoint", "seeds", "min_steps"})
+    numbers = config.pretrain.model_dump(exclude={"checkpoint", "classes", "seeds", "min_steps"})
     assert config.reference_recipe("original") == from_scratch("train", **numbers)
