@@ -156,5 +156,7 @@ def test_a_given_model_of_another_class_order(project: Project) -> None:
     project.ran("pretrain", *given, "--pretrain.classes", named)
     found, known = checkpoint.load(made)
     assert equal(found, weights) and known["classes"] == named
+    rows = [classes.index(name) for name in named.split(",")]  # the way back, as the guide has it
+    assert torch.equal(found["fc.weight"][rows], torch.load(project.root / "own.pth")["fc.weight"])
     other = project.run("unlearn", "--method", "model_1", *given)
     assert other.returncode == 2 and f"it was taken with pretrain.classes {named}, not null" in other.stderr
