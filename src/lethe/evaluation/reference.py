@@ -1,10 +1,10 @@
-"""Whether a retrained model can be the reference that every other model is compared with, and an original the model to start from.
+"""Whether a retrained model can be the reference that every other model is compared with.
 
 A retrained model is a reference because it is what the original would be without the forget images. One that did not learn its own training
 images is something else: the distance of a method from it shows how badly it was trained, and not whether anything was forgotten."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,22 @@ def shortfall(original: TrainedModel, retrained: TrainedModel) -> str:
     if lost > max(VALIDATION_LIMIT, chance):
         return f"{retrained.unseen:.1f} % of validation right, where the original gets {original.unseen:.1f} %"
     return ""
+
+
+def retain_shortfall(original: Mapping[str, float], retrained: Mapping[str, float], sizes: Mapping[str, int]) -> str:
+    """Judge a retrained model by what it knows of its training images alone, where there are no logits tables.
+
+    Args:
+        original: accuracies of the original in percent, by split (retain, forget).
+        retrained: accuracies of the retrained model in percent, by split (retain).
+        sizes: numbers of images by split.
+
+    Returns:
+        As `shortfall`.
+    """
+    retain, forget = sizes["retain"], sizes["forget"]
+    own = (retain * original["retain"] + forget * original["forget"]) / (retain + forget)
+    return shortfall(TrainedModel(own, retain + forget), TrainedModel(retrained["retain"], retain))
 
 
 def unfit(original: LogitsTable, references: Sequence[LogitsTable]) -> str:

@@ -20,6 +20,7 @@ from lethe.config.loader import Config
 from lethe.config.schema import Space
 from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import Evaluate
+from lethe.evaluation.reference import retain_shortfall
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
 from lethe.pipeline import references
@@ -37,6 +38,7 @@ from lethe.tracking.sender import send
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import prepare
 from lethe.workspace.run_names import RunId
+from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
 MIN_TRIALS_FOR_FIGURES = 4  # complete ones, for Optuna's plots of the arguments
@@ -66,6 +68,7 @@ def search(config: Config) -> None:
     del prepared
     evaluate = evaluator(data.data.for_selection(config.recipe()), MEASURED, data.compute.autocast, intervals=True)
     original, retrained = (_measurements(data, evaluate, tensors) for tensors in (start, reference))
+    retrained = _fit(data, original, retrained, objective.oracle)
     identifying = {key: value for key, value in retrained.items() if key not in AUC_ENDS} if objective.oracle else {}
     name = study_name(data, space, [checkpoint.weights_hash(start), identifying])
     with held(shared_layout(config).lock(f"search.{name}"), f"the search {name}"):
@@ -98,6 +101,22 @@ def _measurements(data: Prepared, evaluate: Evaluate, tensors: Mapping[str, Tens
     network = data.network(0)
     network.load_state_dict(dict(tensors))
     return evaluate(network, data.data)
+
+
+def _fit(data: Prepared, original: Measurements, retrained: Measurements, needed: bool) -> Measurements:
+    """Return the retrained model's measurements; {} where it is no reference, which is an error if the objective needs one."""
+    if not retrained:
+        return {}
+    ours, theirs = ({split: each[f"{split}.accuracy"] for split in ("retain", "forget")} for each in (original, retrained))
+    line = retain_shortfall(ours, theirs, {split: len(index) for split, index in data.splits.items()})
+    if line and needed:
+        raise UserError(
+            f"search.objective is oracle, and the retrained model is no reference: it gets {line}; raise pretrain.min_steps or "
+            f"retrain.epochs, then {repair_command('retrain', data.config)}; or give --search.objective oracle_free"
+        )
+    if line:
+        log(f"the retrained model is no reference: it gets {line}, so no trial is compared with it")
+    return {} if line else retrained
 
 
 def study_name(data: Prepared, space: Mapping[str, Space], models: Sequence[Any]) -> str:

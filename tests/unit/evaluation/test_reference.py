@@ -7,7 +7,7 @@ import pytest
 
 from lethe.data.splits import SPLITS
 from lethe.evaluation.logits_table import LogitsTable
-from lethe.evaluation.reference import TrainedModel, shortfall, trained, unfit
+from lethe.evaluation.reference import TrainedModel, retain_shortfall, shortfall, trained, unfit
 from lethe.testing.tables import drawn
 
 ORIGINAL = TrainedModel(100.0, 600, 84.0, 500)
@@ -62,3 +62,13 @@ def test_accuracies_are_those_of_the_training_images_and_of_the_classes_that_are
     assert trained("retrained", right, wrong).own == 50.0
     assert unfit(original, [right]) == unfit(original, []) == ""
     assert unfit(original, [right, wrong]) == "50.0 % of retain right, where the original gets 100.0 % of its training images"
+
+
+def test_a_search_judges_by_accuracies_alone() -> None:
+    sizes = {"retain": 300, "forget": 100}
+    original = {"retain": 100.0, "forget": 96.0}  # 99 % of its training images
+    assert retain_shortfall(original, {"retain": 95.0}, sizes) == ""
+    assert (
+        retain_shortfall(original, {"retain": 93.0}, sizes)
+        == "93.0 % of retain right, where the original gets 99.0 % of its training images"
+    )
