@@ -189,7 +189,7 @@ def test_the_full_demo_from_bank_to_report(project: Project) -> None:
     short = [word for name in PAPER_METHODS for word in (f"--methods.{name}.epochs", "1")]
     short += ["--evaluate.shadows", "2", "--evaluate.relearn", "4"]  # their numbers are what other tests are about
     done = project.ran(
-        "demo", "--full", "--pretrain.epochs", "1", "--pretrain.seeds", "1", "--retrain.seeds", "2", "--run.seeds", "1", *short
+        "demo", "--full", "--pretrain.epochs", "8", "--pretrain.seeds", "1", "--retrain.seeds", "2", "--run.seeds", "1", *short
     )
     home = project.root / "demo-full"
     assert {path.stem for path in home.glob("bank/*/*")} == {"original.seed1", "retrained.seed1", "retrained.seed2"}
