@@ -317,6 +317,9 @@ def _check(config: Config, sources: SourceMap) -> None:
         raise sources.refusal("run.seeds", f"{config.method} is a chain of runs and takes 1")
     if ":" not in config.data.source and config.data.source not in data_sources.names():
         raise sources.refusal("data.source", f"it takes {data_sources.accepted()}")
+    share = config.data.held_out.fraction
+    if share is not None and config.data.source in ("cifar10", "digits"):
+        raise sources.refusal("data.held_out.fraction", f"data.source {config.data.source} has held-out images and takes null")
     if config.data.source == "image_folder" and config.data.root is None:
         raise UserError("data.root is null; with data.source image_folder it takes a folder with train/<class>/* and test/<class>/*")
 

@@ -74,9 +74,23 @@ class Forget(Section):
     )
 
 
+class HeldOut(Section):
+    fraction: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of each class that is held out, drawn with data.seed (half of it is validation); null: the data say which are",
+    )
+
+
 class DataSection(Section):
-    source: Text = Field(description="data source: cifar10, image_folder, digits, a registered one, or package.module:function")
-    root: Path | None = Field(description="image_folder: contains train/<class>/* and test/<class>/*; cifar10: folder of the archive")
+    source: Text = Field(
+        description="data source: cifar10, image_folder, csv, npz, idx, digits, a registered one, or package.module:function"
+    )
+    root: Path | None = Field(
+        description="image_folder: contains train/<class>/* and test/<class>/*; csv, npz: the file; idx: folder of the four files; "
+        "cifar10: folder of the archive"
+    )
     image_size: int = Field(ge=8, le=1024, description="height and width of every image in pixels")
     seed: int = Field(ge=0, description="seed of the random split into retain, forget, validation and test")
     limit: int | None = Field(ge=1, description="maximum number of train images per class; null: all")
@@ -84,6 +98,12 @@ class DataSection(Section):
         default=None,
         description="CSV with a column id and others (user, camera, ...), for data.forget.where; null: metadata.csv in data.root, if any",
     )
+    held_out: HeldOut = HeldOut()
+    resize: Literal["squash", "crop", "pad"] = Field(
+        default="squash",
+        description="how images of other sizes are made to fit: squash stretches, crop keeps the middle, pad adds black",
+    )
+    skip_unreadable: bool = Field(default=False, description="whether files that can't be read as images are left out; otherwise an error")
     mean: Three = Field(description="mean of each channel, for normalisation; pixels are scaled to [0, 1]")
     std: ThreePositive = Field(description="standard deviation of each channel, for normalisation; pixels are scaled to [0, 1]")
     forget: Forget

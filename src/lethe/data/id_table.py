@@ -13,6 +13,7 @@ from lethe._util.log import log
 
 TAKES_IDS = "it takes a CSV with a column id, or a text file with one id per line"
 ID = "id"
+PATHS = ("path", "file_name", "filename", "file", "image", "image_path", "filepath")
 ROW_NUMBERS = ("row", "rows", "row_number", "index", "idx")  # columns of positions among the train images, from 0
 BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
 Row: TypeAlias = tuple[dict[str, str], int]  # column -> value, and its line
@@ -47,7 +48,7 @@ def read(path: Path, key: str, column: str | None = None, *, accepts: str = TAKE
     """Read a list or table.
 
     A file whose first line has the column is a CSV, separated by commas, semicolons or tabs. Without a column, one called id is looked for,
-    then one of row numbers; a file with neither is a list of one id per line.
+    then one of paths, then one of row numbers; a file with none of them is a list of one id per line.
 
     Args:
         path: the file, in UTF-8, UTF-16 with a byte-order mark, or Windows-1252.
@@ -82,7 +83,7 @@ def _column(names: list[str], column: str | None) -> int | None:
         lower = [name.lower() for name in names]
         return names.index(column) if column in names else lower.index(column.lower()) if column.lower() in lower else None
     lower = [name.lower() for name in names]
-    return next((lower.index(name) for name in (ID, *ROW_NUMBERS) if name in lower), None)
+    return next((lower.index(name) for name in (ID, *PATHS, *ROW_NUMBERS) if name in lower), None)
 
 
 def _rows(text: str, names: list[str], delimiter: str, key: str, accepts: str) -> Iterator[Row]:

@@ -19,9 +19,35 @@ BUILT_IN = {
     "cifar10": "lethe.data.cifar10:read_cifar10",
     "image_folder": "lethe.data.image_folder:read_folder",
     "digits": "lethe.data.digits:read_digits",
+    "csv": "lethe.data.csv_table:read_csv",
+    "npz": "lethe.data.arrays:read_npz",
+    "idx": "lethe.data.arrays:read_idx",
 }
 GROUP = "lethe.data_sources"  # of entry points: name -> function
 EDITION = "1"  # part of every listing: raise it when the same files would be read into other pixels
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files become images and held-out images, where that is left to the source.
+
+    Args:
+        resize: data.resize: `squash`, `crop` or `pad`.
+        skip_unreadable: data.skip_unreadable: leave out files that can't be read.
+        held_out: data.held_out.fraction: share of the train images that is held out; None: the source has held-out images.
+        seed: data.seed, of the held-out images.
+    """
+
+    resize: str = "squash"
+    skip_unreadable: bool = False
+    held_out: float | None = None
+    seed: int = 0
+
+    def differences(self) -> list[str]:
+        """What differs from the defaults, as texts; the seed where it matters."""
+        found = [f"resize {self.resize}"] if self.resize != "squash" else []
+        found += ["skip_unreadable"] if self.skip_unreadable else []
+        return found + ([f"held_out {self.held_out} {self.seed}"] if self.held_out is not None else [])
 
 
 @dataclass(frozen=True)
@@ -33,12 +59,14 @@ class SourceOptions:
         image_size: height and width in pixels.
         limit: maximum number of train images per class; None: all.
         cache: folder for downloads.
+        reading: how files become images.
     """
 
     root: Path | None = None
     image_size: int = 32
     limit: int | None = None
     cache: Path = Path()
+    reading: Reading = Reading()
 
 
 Read = Callable[[SourceOptions], Any]
@@ -145,7 +173,7 @@ def find(source: str) -> DataSource:
     return replace(held, name=source)
 
 
-def read(source: str, *, root: Path | None, image_size: int, limit: int | None, cache: Path) -> "Images":
+def read(source: str, *, root: Path | None, image_size: int, limit: int | None, cache: Path, reading: Reading = Reading()) -> "Images":
     """Read all images of a source.
 
     Args:
@@ -154,6 +182,7 @@ def read(source: str, *, root: Path | None, image_size: int, limit: int | None, 
         image_size: height and width in pixels.
         limit: keep the first so many train images of each class, and all held-out ones; None keeps all.
         cache: folder for downloads.
+        reading: how files become images.
 
     Returns:
         The images, train first.
@@ -162,11 +191,11 @@ def read(source: str, *, root: Path | None, image_size: int, limit: int | None, 
         UserError: a key or a file is not accepted; the message names it.
         RunFailed: files can't be written, or a process that reads them ended.
     """
-    options = SourceOptions(root, image_size, limit, cache)
+    options = SourceOptions(root, image_size, limit, cache, reading)
     return _limited(_read(_asked(source, options), options), limit)
 
 
-def listing(source: str, *, root: Path | None, image_size: int, limit: int | None) -> str:
+def listing(source: str, *, root: Path | None, image_size: int, limit: int | None, reading: Reading = Reading()) -> str:
     """Return a hash that changes when `read` would return other images.
 
     Of a source without a listing of its own it is over names, sizes and times of the files under `root`; without `root`, over the images.
@@ -176,6 +205,7 @@ def listing(source: str, *, root: Path | None, image_size: int, limit: int | Non
         root: folder of the source's files.
         image_size: height and width in pixels.
         limit: maximum number of train images per class; None: all.
+        reading: how files become images.
 
     Returns:
         SHA-256 in hex.
@@ -184,13 +214,15 @@ def listing(source: str, *, root: Path | None, image_size: int, limit: int | Non
         UserError: as `read`, except for unreadable images where they are not read.
         RunFailed: as `read`, where images are read.
     """
-    options = SourceOptions(root, image_size, limit)
+    options = SourceOptions(root, image_size, limit, reading=reading)
     found = _asked(source, options)
     parts = found.listing(options) if found.listing else _stated(found, options)
-    return digest([EDITION, source, str(limit), *parts])
+    return digest([EDITION, source, str(limit), *parts, *reading.differences()])
 
 
-def class_counts(source: str, *, root: Path | None, image_size: int, limit: int | None, cache: Path) -> dict[str, int]:
+def class_counts(
+    source: str, *, root: Path | None, image_size: int, limit: int | None, cache: Path, reading: Reading = Reading()
+) -> dict[str, int]:
     """Count the train images of each class; they are read only if the source has no `counts`.
 
     Args:
@@ -199,6 +231,7 @@ def class_counts(source: str, *, root: Path | None, image_size: int, limit: int 
         image_size: height and width in pixels.
         limit: maximum number of train images per class; None: all.
         cache: folder for downloads.
+        reading: how files become images.
 
     Returns:
         Class -> number of train images that `read` would return, in the order of classes.
@@ -207,7 +240,7 @@ def class_counts(source: str, *, root: Path | None, image_size: int, limit: int 
         UserError: as `read`.
         RunFailed: as `read`, where images are read.
     """
-    options = SourceOptions(root, image_size, limit, cache)
+    options = SourceOptions(root, image_size, limit, cache, reading)
     found = _asked(source, options)
     if found.counts is None:
         images = _limited(_read(found, options), limit)

@@ -140,7 +140,7 @@ def _shows(content: bytes, sought: Sought) -> bool:
     """Whether a picture has the pixels of an erased image, as the workspace's source would read it."""
     from PIL import Image
 
-    from lethe.data.image_folder import to_pixels
+    from lethe.data.decoding import to_pixels
 
     try:
         with Image.open(io.BytesIO(content)) as opened:

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from lethe.workspace import erased
 from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import about
+from lethe.workspace.request import source_keys
 
 STORE = "workspace"
 
@@ -171,8 +171,7 @@ def relist(config: Config) -> None:
     """Note the present state of the source in the images' file: its files were erased, which is no reason to read it again."""
     data, layout = config.data, Layout(config.path(config.run.workspace))
     images, listing = load_images(layout.images)
-    where: dict[str, Any] = {"root": config.path(data.root) if data.root else None, "image_size": data.image_size, "limit": data.limit}
-    now = sources.listing(data.source, **where)
+    now = sources.listing(data.source, **source_keys(config))
     if now != listing:
         save_images(images, layout.images, now)
 

@@ -17,7 +17,7 @@ from lethe.recipes.ordering import First, shorten
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan
-from lethe.workspace.request import request
+from lethe.workspace.request import request, source_keys
 
 
 def explain(config: Config, measure: bool = False) -> str:
@@ -114,9 +114,8 @@ def _lengths(phase: Phase, retain: int, forget: int) -> dict[str, int]:
 def _sizes(config: Config) -> tuple[int, int, int]:
     """Return the numbers of retain images, forget images and classes; from the listing of the images where that suffices."""
     asked = config.data
-    root = config.path(asked.root) if asked.root else None
     cache = Layout(config.workspace).data
-    per_class = sources.class_counts(asked.source, root=root, image_size=asked.image_size, limit=asked.limit, cache=cache)
+    per_class = sources.class_counts(asked.source, **source_keys(config), cache=cache)
     classes, train = len(per_class), sum(per_class.values())
     forget = asked.forget
     if forget.fraction is not None:

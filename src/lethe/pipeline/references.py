@@ -27,6 +27,7 @@ from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan_reference
 from lethe.workspace.prepare import remember
 from lethe.workspace.provenance import mismatch, unknown
+from lethe.workspace.request import source_keys
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
@@ -103,10 +104,9 @@ def check_models(config: Config, *kinds: str, replace: bool = False) -> None:
         UserError: the network does not take the images or classes; a file is missing, holds no weights, or weights of another network.
     """
     layout, data = Layout(config.workspace), config.data
-    root = config.path(data.root) if data.root else None
     counted, classes = sources.find(data.source).counts, 2  # without `counts` the images must be read to know the classes
     if counted:
-        counts = sources.class_counts(data.source, root=root, image_size=data.image_size, limit=data.limit, cache=layout.data)
+        counts = sources.class_counts(data.source, **source_keys(config), cache=layout.data)
         classes = len(counts)
     network = architectures.build(config.model.architecture, classes, 0)
     architectures.check(network, config.model.architecture, data.image_size, classes if counted else None)

@@ -16,7 +16,7 @@ from lethe.recipes.recipe import Recipe
 from lethe.workspace import numerics
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan
-from lethe.workspace.request import metadata_file
+from lethe.workspace.request import metadata_file, source_keys
 
 SETTINGS = ("data.mean", "data.std", "model.architecture", "run.seed", "run.precision")  # whatever is trained depends on them
 NEWER = (
@@ -30,8 +30,7 @@ MEASURING = ("run.evaluate_every", "run.evaluate_retain")  # and a method's epoc
 def fingerprint(config: Config) -> None:
     """data/fingerprint.json, and recipes/<name>.txt of every method, the two references, the bank and the engine; under the workspace."""
     data = config.data
-    root = config.path(data.root) if data.root else None
-    images = sources.listing(data.source, root=root, image_size=data.image_size, limit=data.limit)
+    images = sources.listing(data.source, **source_keys(config))
     found = {"images": images, "seed": data.seed, "request": request(config)}
     if numerics.SPLITS > 1:
         found["splits"] = numerics.SPLITS

@@ -12,7 +12,7 @@ from lethe.data import sources, splits
 from lethe.data.images import Images, load_images, save_images
 from lethe.workspace import erased
 from lethe.workspace.layout import Layout
-from lethe.workspace.request import request
+from lethe.workspace.request import request, source_keys
 from lethe.workspace.settings import as_words, record, record_data, recorded, repair_command
 from lethe.workspace.workspace import Prepared
 
@@ -30,7 +30,7 @@ def prepare(config: Config, replace: bool = False) -> Prepared:
         UserError: the files hold other images or splits, and `replace` is False; the message names the command that replaces them.
     """
     asked = config.data
-    where: Any = {"root": config.path(asked.root) if asked.root else None, "image_size": asked.image_size, "limit": asked.limit}
+    where = source_keys(config)
     erased.require_finished(config)
     layout = Layout(config.workspace)
     folder = layout.data

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from lethe._util.errors import RunFailed, UserError
-from lethe.data import image_folder, sources
+from lethe.data import decoding, sources
 from lethe.data.images import Images
 from support.project import NET, until
 
@@ -51,8 +51,8 @@ def test_ctrl_c_while_reading_is_quiet_and_leaves_no_process(tmp_path: Path) -> 
             for i in range(1, count):
                 (tmp_path / part / name / f"{i}.jpg").hardlink_to(tmp_path / part / name / "0.jpg")
     code = (
-        "import sys; from pathlib import Path; from lethe.data import image_folder, sources\n"
-        "image_folder._workers = lambda files: 2\n"
+        "import sys; from pathlib import Path; from lethe.data import decoding, sources\n"
+        "decoding._workers = lambda files: 2\n"
         "print('reading', flush=True)\n"
         "try: sources.read('image_folder', root=Path(sys.argv[1]), image_size=32, limit=None, cache=Path('never'))\n"
         "except KeyboardInterrupt: print('stopped')"
@@ -124,29 +124,34 @@ def refuses(call: Callable[[], object], *words: object) -> str:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_of_many_unreadable_images_the_first_is_named(
+def test_of_many_unreadable_images_all_are_counted(
     root: Path, workers: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(image_folder, "_workers", lambda files: workers)
+    monkeypatch.setattr(decoding, "_workers", lambda files: workers)
     for i in range(1200):
         (root / f"train/cat/x{i:04d}.jpg").write_bytes(b"not an image")
-    refuses(lambda: folder(root), root / "train/cat/x0000.jpg", "no format that PIL knows")
+    refuses(
+        lambda: folder(root),
+        root / "train/cat/x0000.jpg",
+        "none of the formats AVIF, BMP",
+        "nor can 1,199 more files: train/cat/x0001.jpg, ",
+    )
     assert capfd.readouterr().err == ""
 
 
 def test_processes_read_what_one_reads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = folder(root, image_size=500)  # one image a chunk
-    monkeypatch.setattr(image_folder, "_workers", lambda files: 3)
+    monkeypatch.setattr(decoding, "_workers", lambda files: 3)
     together = folder(root, image_size=500)
     assert (together.pixels == alone.pixels).all()
     assert together.ids == alone.ids
 
 
 def test_a_process_that_dies_fails_the_run_and_does_not_hang_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_folder, "_workers", lambda files: 2)
+    monkeypatch.setattr(decoding, "_workers", lambda files: 2)
     (package := root / "broken/lethe").mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit(9)")
-    monkeypatch.setattr(image_folder, "__file__", str(package / "data" / "image_folder.py"))  # what the processes import
+    monkeypatch.setattr(decoding, "__file__", str(package / "data" / "decoding.py"))  # what the processes import
     with pytest.raises(RunFailed, match=r"a process that reads images ended, near .*train/cat/0\.png"):
         folder(root)
 

@@ -652,6 +652,9 @@ def test_help_names_every_key_with_what_it_takes() -> None:
 ADDED = {
     "card.smallest_class",
     "data.forget.column",
+    "data.held_out.fraction",
+    "data.resize",
+    "data.skip_unreadable",
     "data.forget.copies",
     "data.forget.where",
     "data.metadata",

@@ -1,0 +1,121 @@
+"""Arrays in files as data sources: NumPy's .npz, and the idx files of MNIST and its relatives."""
+
+import gzip
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from lethe._util.errors import UserError
+from lethe.data.decoding import to_pixels
+from lethe.data.image_folder import divide_ids
+from lethe.data.images import Images, one_line
+from lethe.data.sources import SourceOptions, register_data_source
+
+Array = npt.NDArray[np.generic]
+Part = tuple[Array, Array]  # images, labels
+
+NPZ = "it takes a .npz file with train_images, train_labels, test_images, test_labels (or x_train, y_train, ...), images uint8"
+IDX = "it takes a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-..., each with or without .gz"
+# Names of images and labels of a part -> part
+ARRAYS = {
+    "train": (("train_images", "train_labels"), ("x_train", "y_train"), ("images", "labels")),
+    "val": (("val_images", "val_labels"), ("x_val", "y_val")),
+    "test": (("test_images", "test_labels"), ("x_test", "y_test")),
+}
+
+
+@register_data_source("npz")
+def read_npz(options: SourceOptions) -> Images:
+    """Arrays of a .npz file (data.root): train_images, train_labels, test_images, test_labels; val_ ones are held out, too."""
+    path = _file(options, NPZ)
+    key = f"data.root is {path}"
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files} if isinstance(held, np.lib.npyio.NpzFile) else {}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{key} ({one_line(error)}); {NPZ}") from None
+    parts = {part: _named(arrays, names) for part, names in ARRAYS.items()}
+    if parts["train"] is None:
+        raise UserError(f"{key} (it has {', '.join(arrays) or 'no arrays'}); {NPZ}")
+    return _images({part: found for part, found in parts.items() if found is not None}, options, key, NPZ)
+
+
+@register_data_source("idx", near_copies=False)
+def read_idx(options: SourceOptions) -> Images:
+    """The four idx files of MNIST, Fashion-MNIST and others in a folder (data.root), packed by gzip or not."""
+    root = options.root
+    if root is None or not root.is_dir():
+        raise UserError(f"data.root is {root} (no such folder); {IDX}")
+    parts = {
+        part: (_idx(root, f"{name}-images", 3), _idx(root, f"{name}-labels", 1)) for part, name in (("train", "train"), ("test", "t10k"))
+    }
+    return _images(parts, options, f"data.root is {root}", IDX)
+
+
+def _named(arrays: Mapping[str, Array], names: Iterable[tuple[str, str]]) -> Part | None:
+    return next(((arrays[images], arrays[labels]) for images, labels in names if images in arrays and labels in arrays), None)
+
+
+def _file(options: SourceOptions, accepts: str) -> Path:
+    if options.root is None:
+        raise UserError(f"data.root is not set; {accepts}")
+    if not options.root.is_file():
+        raise UserError(f"data.root is {options.root} (no such file); {accepts}")
+    return options.root
+
+
+def _idx(root: Path, name: str, dimensions: int) -> Array:
+    """The array of an idx file (yann.lecun.org/exdb/mnist): two zeros, type, number of dimensions, sizes, values."""
+    names = [f"{name}{dot}idx{dimensions}-ubyte{ending}" for dot in "-." for ending in ("", ".gz")]
+    path = next((root / each for each in names if (root / each).is_file()), None)
+    if path is None:
+        raise UserError(f"data.root is {root} (it has no file {names[0]}); {IDX}")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} can't be read ({one_line(error)}); {IDX}") from None
+    sizes = [int.from_bytes(content[i : i + 4]) for i in range(4, 4 + 4 * dimensions, 4)]
+    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) != 4 + 4 * dimensions + int(np.prod(sizes, dtype=np.uint64)):
+        raise UserError(f"{path} is not an idx file of bytes in {dimensions} dimensions, or is cut short; {IDX}")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(sizes)
+
+
+def _images(parts: Mapping[str, Part], options: SourceOptions, key: str, accepts: str) -> Images:
+    """Images of image_size with ids train/0, ..., test/0, ... and classes named by their index."""
+    pixels: list[npt.NDArray[np.uint8]] = []
+    ids: list[str] = []
+    labels: list[int] = []
+    for part, (images, own) in parts.items():
+        own = own.reshape(-1) if own.ndim == 2 and own.shape[1] == 1 else own
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+            raise UserError(f"{key} ({part} images are {images.dtype} {list(images.shape)}); {accepts} [N, H, W] or [N, H, W, 3]")
+        if own.dtype.kind not in "iu" or own.shape != (len(images),):
+            raise UserError(f"{key} ({part} labels are {own.dtype} {list(own.shape)} for {len(images)} images); {accepts}")
+        pixels += _sized(images, options)
+        labels += [int(label) for label in own]
+        ids += [f"{part}/{i}" for i in range(len(images))]
+    if min(labels, default=0) < 0:
+        raise UserError(f"{key} (a label is {min(labels)}); {accepts}, labels from 0")
+    train = [i for i, id_ in enumerate(ids) if id_.startswith("train/")]
+    held_out = [i for i, id_ in enumerate(ids) if not id_.startswith("train/")]
+    if options.reading.held_out is not None:
+        if held_out:
+            raise UserError(f"data.held_out.fraction is {options.reading.held_out}, and {key} with held-out images; it takes one of them")
+        chosen = divide_ids({i: (ids[i], labels[i]) for i in train}, options.reading.held_out, options.reading.seed)
+        train, held_out = [i for i in train if i not in chosen], [i for i in train if i in chosen]
+    elif not held_out:
+        raise UserError(f"{key} (no test images); {accepts}, or data.held_out.fraction for a share of them")
+    order = [*train, *held_out]
+    classes = tuple(str(label) for label in range(max(labels) + 1))
+    chosen_labels = np.array([labels[i] for i in order], np.int64)
+    return Images(np.stack([pixels[i] for i in order]), chosen_labels, tuple(ids[i] for i in order), classes, len(held_out))
+
+
+def _sized(images: Array, options: SourceOptions) -> Iterator[npt.NDArray[np.uint8]]:
+    for image in images:
+        picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image))
+        yield np.ascontiguousarray(to_pixels(picture, options.image_size, options.reading.resize).transpose(2, 0, 1))
