@@ -4,6 +4,7 @@ import importlib.metadata
 import inspect
 import json
 import os
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lethe._util import dvc_stage
 from lethe._util.checkout import CHECKOUT
 from lethe._util.files import short
 from lethe._util.log import log
+from lethe._util.redact import clean
 from lethe.config.loader import STAGE, Config
 from lethe.data.splits import SPLITS
 from lethe.engine.epoch_table import MEASURED, read_csv, row_metrics
@@ -23,6 +25,7 @@ from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.models import architectures, checkpoint
 from lethe.recipes.registry import find_method
+from lethe.tracking.outbox import default_store, destination
 from lethe.tracking.run_log import RunLog
 from lethe.workspace import artifacts, scores, timing
 from lethe.workspace.plan import PlannedRun
@@ -131,10 +134,15 @@ def tags(prepared: Prepared, name: str) -> dict[str, str]:
 
 
 def where_to_look() -> str:
-    """Return the command that opens the UI, and the address of the runs' table with the columns that matter."""
+    """Return the command that opens the UI of the store in use, and the address of the runs' table with the columns that matter."""
     experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or ("" if os.environ.get("MLFLOW_EXPERIMENT_NAME") else "0")
     page = f"experiments/{experiment}/runs?viewStateShareKey=lethe" if experiment else "experiments"
-    return f"`{'make' if CHECKOUT else 'lethe'} ui`, then http://127.0.0.1:5000/#/{page}"
+    store = destination()["uri"] or default_store()
+    if store.startswith(("http://", "https://")):
+        return f"{store.rstrip('/')}/#/{page}"
+    own = f"{'make' if CHECKOUT else 'lethe'} ui"
+    command = own if store == clean(default_store()) else f"mlflow ui --backend-store-uri {shlex.quote(store)}"
+    return f"`{command}`, then http://127.0.0.1:5000/#/{page}"
 
 
 def describe(config: Config, name: str, several: bool = False) -> str:

@@ -12,8 +12,8 @@ from lethe.config.schema import Space
 def widened_space(config: Config) -> tuple[dict[str, Space], dict[str, Any]]:
     """Resolve the method's search space and the first trial, which is the configuration's own values.
 
-    A space that excludes a configured value is widened, with a message. Where that is impossible (`log`, `step`), there is no
-    first trial.
+    A space that excludes a configured value is widened, with a message. Where that is impossible (`log`, `step`), or the command gives
+    the space, which then is what was asked for, there is no first trial.
 
     Returns:
         The space of each argument, and the values of the first trial; `{}` if it can't be expressed in the space.
@@ -21,7 +21,11 @@ def widened_space(config: Config) -> tuple[dict[str, Space], dict[str, Any]]:
     configured, wide, excluded = argument_values(config), dict(config.space), False
     for name, space in config.space.items():
         value = configured[name]
-        if space.choices is not None:
+        if any(key.startswith(f"search.spaces.{config.method}.{name}.") for key in config.given) and not _includes(space, value):
+            key = f"search.spaces.{config.method}.{name}"
+            log(f"{key} is given and excludes the configured value {value}; the configured values are not tried")
+            excluded = True
+        elif space.choices is not None:
             if value not in space.choices:
                 wide[name] = space.model_copy(update={"choices": (*space.choices, value)})
         elif space.low is not None and space.high is not None:
@@ -34,6 +38,12 @@ def widened_space(config: Config) -> tuple[dict[str, Space], dict[str, Any]]:
         if wide[name] != space:
             log(f"search.spaces.{config.method}.{name} is widened to include the configured value {value}")
     return wide, {} if excluded else {name: configured[name] for name in wide if is_active(wide[name], configured)}
+
+
+def _includes(space: Space, value: Any) -> bool:
+    if space.choices is not None:
+        return value in space.choices
+    return space.low is None or space.high is None or space.low <= value <= space.high
 
 
 def argument_values(config: Config) -> dict[str, Any]:

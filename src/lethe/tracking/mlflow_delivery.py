@@ -269,7 +269,9 @@ class Delivery:
         header, state = self.outbox.header, self.outbox.state
         run_id = state["run_id"] or header["run_id"]
         if run_id and (run := get_run(self.client, run_id, deleted=True)):
-            return run
+            if state["run_id"] or (previous and previous.info.run_id == run_id) or not _is_over(run):
+                return run
+            log.warning("MLFLOW_RUN_ID names the run %r, which has ended: %s is a run of its own", run.info.run_name, header["name"])
         if state["run_id"]:  # the store was created again
             self.outbox.mark_unsent()
         if header["resumes"] and previous:
@@ -306,3 +308,8 @@ class Delivery:
 
     def _identifying_tags(self) -> dict[str, str]:
         return {ROW: self.outbox.header["row"], HOME: workspace_hash(self.outbox.home)}
+
+
+def _is_over(run: "Run") -> bool:
+    """Whether a run that the environment names can't be a launcher's for this program: a shell kept the name of one that has ended."""
+    return run.info.status == "FINISHED" or (run.info.status in ("FAILED", "KILLED") and ROW not in run.data.tags)

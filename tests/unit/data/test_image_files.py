@@ -230,7 +230,7 @@ def test_an_npz_file_that_does_not_fit(tmp_path: Path) -> None:
     assert "allow_pickle=False" in refusal(lambda: read(path, "npz"))
 
 
-def idx(values: Any) -> bytes:
+def idx(values: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return bytes((0, 0, 8, values.ndim)) + b"".join(size.to_bytes(4, "big") for size in values.shape) + values.tobytes()
 
 

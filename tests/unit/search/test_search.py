@@ -131,6 +131,17 @@ def test_a_space_is_widened_to_the_configurations_own_value(capsys: pytest.Captu
     assert "lr can't include the configured value 0.001" in capsys.readouterr().err
 
 
+def test_bounds_of_the_command_line_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    said = config.load([f"--{SPACE}.epochs.high", "9", f"--{SPACE}.shape.choices", "power,cosine"])
+    assert said.methods["hybrid_4"].model_dump()["epochs"] == 50
+    wide, first = widened_space(said)
+    assert (wide["epochs"].high, wide["shape"].choices, first) == (9, ("power", "cosine"), {})
+    assert capsys.readouterr().err.splitlines() == [
+        f"{SPACE}.epochs is given and excludes the configured value 50; the configured values are not tried"
+    ]
+    assert widened_space(config.load([f"--{SPACE}.epochs.high", "55"]))[1]["epochs"] == 50
+
+
 # --- fronts -----------------------------------------------------------------------------------------------------------
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
