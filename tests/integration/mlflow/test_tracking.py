@@ -94,7 +94,7 @@ def test_a_run_that_a_shell_still_names_is_left_alone(status, home, monkeypatch,
     monkeypatch.setenv("MLFLOW_RUN_ID", old.info.run_id)
     with RunLog.open(home, name="model_4 on digits", tags={"method": "model_4"}) as row:
         row.metrics(EPOCH, 0)
-    assert 'MLFLOW_RUN_ID names the run "last week\'s", which has ended: model_4 on digits is a run of its own' in capfd.readouterr().err
+    assert 'MLFLOW_RUN_ID names the run "last week\'s", which has ended: model_4 on digits is a run of its own' in caplog.text
     kept, own = (client().get_run(run_id) for run_id in (old.info.run_id, row.run_id))
     assert (kept.info.status, kept.data.metrics, "method" in kept.data.tags) == (status, {}, False)
     assert (own.info.status, own.data.tags["method"]) == ("FINISHED", "model_4")
