@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lethe.evaluation import catalogue, representations, verdict
+from lethe.evaluation import catalogue, representations
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, Array, LogitsTable
 from lethe.evaluation.uncertainty import Estimate
+from lethe.evaluation.verdict import accuracies as verdict
 from lethe.testing.tables import of_phi
 
 SIZES = (50, 100, 500, 5000)

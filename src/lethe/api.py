@@ -186,6 +186,7 @@ def evaluate(
     validation: Examples | None = None,
     references: Sequence[Module] = (),
     original: Module | None = None,
+    at_random: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     device: torch.device | str | None = None,
@@ -200,6 +201,8 @@ def evaluate(
         validation: more of them.
         references: models retrained without forget, from one on; from 8 on there are intervals over models.
         original: the model before unlearning.
+        at_random: whether forget was drawn at random from the training examples of its classes; with few references, the verdict then
+            notices more models that remember.
         mean: as for `unlearn`.
         std: as for `unlearn`.
         device: where to compute; by default where the model's weights are.
@@ -220,10 +223,12 @@ def evaluate(
     unfit = f"the retrained model is no reference: it gets {short_of}, so nothing is compared with it" if short_of else ""
     compared = [] if unfit else theirs
     if start is not None:
-        measured["original"] = replace(score.score_model(start, compared, start), unfit=unfit)
+        measured["original"] = replace(score.score_model(start, compared, start, at_random=at_random), unfit=unfit)
     if theirs:
         measured["retrained"] = replace(score.score_model(theirs[0], compared[1:], start), accuracy=_mean_accuracy(theirs))
-    measured["unlearned"] = replace(score.score_model(_table("unlearned", model, data, place), compared, start), unfit=unfit)
+    measured["unlearned"] = replace(
+        score.score_model(_table("unlearned", model, data, place), compared, start, at_random=at_random), unfit=unfit
+    )
     return Score(measured, {name: len(index) for name, index in data.splits.items()})
 
 

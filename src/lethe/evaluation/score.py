@@ -232,6 +232,7 @@ def score_model(
     references: Sequence[LogitsTable] = (),
     original: LogitsTable | None = None,
     unlearned: Sequence[LogitsTable] = (),
+    at_random: bool = False,
 ) -> Score:
     """Compute all measures of a model.
 
@@ -240,6 +241,7 @@ def score_model(
         references: tables of retrained models, without this one.
         original: table of the model that unlearning started from.
         unlearned: tables of the same method's models, one per seed, including this one.
+        at_random: whether the forget images were drawn at random from those of their classes (`judge`).
 
     Raises:
         UserError: the tables are of different images, labels, classes or splits.
@@ -253,7 +255,7 @@ def score_model(
         measure_results(context, [each for each in catalogue.all_measures() if not each.depends_on_machine]),
         registry.highest_tier(len(references), len(unlearned) or 1),
         len(references),
-        judged=judge([model], references, original) if references else None,
+        judged=judge([model], references, original, at_random) if references else None,
     )
 
 

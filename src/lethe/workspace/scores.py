@@ -46,7 +46,7 @@ def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
     stored = read(path) if path.exists() else None
     if not recompute and stored and stored.tables == tables:
         return stored
-    score = score_model(compared.model, compared.references, compared.original, compared.unlearned)
+    score = score_model(compared.model, compared.references, compared.original, compared.unlearned, _at_random(prepared))
     score = replace(score, tables=tables, unfit=compared.unfit)
     if score != stored:  # else the file keeps its modification time
         write_json(path, score.to_json())
@@ -80,11 +80,17 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
     ids = {measure.id for measure in of_several}  # a single seed has no value for these
     measures = {id_: result for id_, result in mean.measures.items() if id_ not in ids} | measure_results(context, of_several)
     tier = registry.highest_tier(len(context.references), len(context.unlearned))
-    judged = judge(compared.unlearned, compared.references, compared.original) if compared.references else None
+    judged = judge(compared.unlearned, compared.references, compared.original, _at_random(prepared)) if compared.references else None
     score = replace(mean, measures=measures, tier=tier, tables=tables, unfit=compared.unfit, judged=judged)
     if score != stored:
         write_json(path, score.to_json())
     return score
+
+
+def _at_random(prepared: Prepared) -> bool:
+    """Whether the forget images of the workspace were drawn at random, rather than named or of a whole class."""
+    forget = prepared.config.data.forget
+    return forget.fraction is not None or forget.count is not None
 
 
 def paired_reference(prepared: Prepared, seed: int) -> dict[str, float] | None:

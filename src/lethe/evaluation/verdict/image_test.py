@@ -6,7 +6,6 @@ estimate of how much retrained models differ. It takes forget images to be drawn
 
 N forget and held-out images together, K values per image, B permutations."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,13 +70,13 @@ class Strata:
 
 
 def adjusted(values_NK: Floats, covariate_N: Floats, strata: Strata) -> Floats:
-    """Remove from values what the references predict of them: residuals of a regression on a covariate, with one intercept per class.
+    """Compute residuals of a regression on a covariate, with one intercept per class.
 
     The regression pools forget and held-out images, so that a permutation within classes leaves it as it is.
 
     Args:
-        values_NK: values of the model.
-        covariate_N: the mean over the references of a value of the same images.
+        values_NK: values per image.
+        covariate_N: another value of the same images.
         strata: the images.
 
     Returns:
@@ -108,24 +107,21 @@ def difference(values_NK: Floats, strata: Strata) -> tuple[Floats, Floats]:
     return np.asarray(means), covariance
 
 
-def permutation_test(values_NK: Floats, strata: Strata, one_sided: Sequence[bool] = (), seed: int = 0) -> tuple[Floats, Floats]:
-    """Test each value, and correct for testing several: Westfall and Young's single-step maximum of studentized differences.
+def permutation_test(values_NK: Floats, strata: Strata, seed: int = 0) -> tuple[Floats, Floats]:
+    """Test each value, and correct for testing several: Westfall and Young's single-step maximum of absolute studentized differences.
 
     Args:
         values_NK: values per image, centred within classes.
         strata: the images; at least two of each kind.
-        one_sided: for each value, whether only larger ones on forget count.
         seed: of the permutations.
 
     Returns:
         Studentized differences [K], forget minus held-out, and their adjusted p [K].
     """
-    upper = np.array([*one_sided] or [False] * values_NK.shape[1])
     observed = _studentized(*_observed_sums(values_NK, strata), strata)
     drawn = _permuted(values_NK, strata, np.random.default_rng(seed))
-    largest = np.where(upper, drawn, np.abs(drawn)).max(axis=1)
-    size = np.where(upper, observed, np.abs(observed))
-    exceeded = (largest[:, None] >= size - 1e-9 * np.abs(size)).sum(axis=0)
+    largest, size = np.abs(drawn).max(axis=1), np.abs(observed)
+    exceeded = (largest[:, None] >= size - 1e-9 * size).sum(axis=0)
     return observed, (exceeded + 1) / (len(largest) + 1)
 
 

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lethe.evaluation import uncertainty
 from lethe.evaluation.logits_table import Floats, LogitsTable, require_same_images
 from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict import memory, model_test, usefulness, words
 from lethe.evaluation.verdict.image_test import Strata, adjusted, difference, permutation_test
 from lethe.evaluation.verdict.words import Part, Verdict
 
-FALSE_ALARMS = 1 / 32  # of a verdict, for a truly retrained model: below 5 % with a margin, and reached by 31 references
+# False alarms of a verdict, for a truly retrained model: 5 % with a margin. Smaller over models, whose tests find everything: all verdicts
+# of a workspace share one bank
+FALSE_ALARMS, FALSE_ALARMS_OVER_MODELS = 0.03, 0.02
+# Shares of it with few models. Memory is what a request is about; a method that costs accuracy costs much more than chance does
+SHARES = {"memory": 0.8, "accuracy.retain": 0.1, "accuracy.test": 0.1}
 MARGIN = 10.0  # limit of phi: beyond, a model is certain, and how certain depends on its scale
 FEWEST = 2  # forget and test images of a class that both have; a test needs a spread
 RELABELLED = 8  # fewest references for a test over models
@@ -27,7 +30,6 @@ ROUND = 6  # digits
 PARTS: Mapping[str, str] = {
     "memory": "log odds of the true class on forget against test images of the same class: what membership attacks use",
     "memory.features": "a newly fitted linear head, forget against test: memory that only the last layer hides",
-    "spread": "how far predictions are from the references', forget against test: some images remembered, others over-forgotten",
     "accuracy.retain": "the model still knows what it should",
     "accuracy.test": "the model is as useful as a retrained one",
     "distance.forget": "Hellinger distance of the predictions on forget; with many models only",
@@ -36,13 +38,20 @@ PARTS: Mapping[str, str] = {
 SIGNED = ("memory", "memory.features")  # whose sign says remembers or over-forgets
 
 
-def judge(models: Sequence[LogitsTable], references: Sequence[LogitsTable], original: LogitsTable | None = None) -> Verdict:
+def judge(
+    models: Sequence[LogitsTable],
+    references: Sequence[LogitsTable],
+    original: LogitsTable | None = None,
+    at_random: bool = False,
+) -> Verdict:
     """Judge a model, or the models of several seeds of a method.
 
     Args:
         models: logits tables of the model, or of all seeds.
         references: tables of retrained models, without these.
         original: table of the model before unlearning, for the memory left.
+        at_random: whether the forget images were drawn at random from those of their classes, so that they are as hard as test images.
+            With one reference more models that remember are then noticed.
 
     Returns:
         The verdict.
@@ -55,11 +64,14 @@ def judge(models: Sequence[LogitsTable], references: Sequence[LogitsTable], orig
         return Verdict(words.CANNOT_TELL, "there is no retrained model to compare with", advice=_TRAIN_ONE, models=len(models))
     require_same_images(*models, *references, *([original] if original else []))
     first = models[0]
+    same = next((one.name for one in references if any(np.array_equal(one.logits, model.logits) for model in models)), None)
+    if same is not None:
+        return Verdict(words.CANNOT_TELL, f"its predictions are those of {same}: no model is its own reference", None, (), _OTHER, *counts)
     strata = Strata.of(first.rows("forget"), first.rows("test"), first.labels)
     testable = min(strata.sizes) >= FEWEST
     left = _memory_left(models, references, original, strata) if testable and original else None
-    many = len(references) >= RELABELLED and model_test.smallest_p(len(models), len(references)) <= FALSE_ALARMS
-    parts = _over_models(models, references, strata) if many else _over_images(models, references, strata)
+    many = len(references) >= RELABELLED and model_test.smallest_p(len(models), len(references)) <= FALSE_ALARMS_OVER_MODELS
+    parts = _over_models(models, references, strata) if many else _over_images(models, references, strata, at_random)
     return _decide(parts, left, testable, strata, original is not None, counts)
 
 
@@ -84,6 +96,7 @@ def _decide(
     return Verdict(word, _because(apart, left), left and _rounded(left), parts, advice, *counts)
 
 
+_OTHER = "Compare with a model that was retrained with another seed."
 _TRAIN_ONE = "A model has to be retrained without the forget images first."
 _NO_ORIGINAL = "Without the logits of the original it is not known how much memory there was."
 
@@ -117,6 +130,13 @@ def _probe(table: LogitsTable) -> Floats:
     return np.asarray(table.columns["probe"], np.float64)
 
 
+def _standardized(table: LogitsTable, strata: Strata) -> Floats:
+    """The margin in units of its deviation over test images of a class: how certain a model is in general does not count."""
+    margin = _margin(table)[strata.rows]
+    unseen = strata.centred(margin[:, None])[~strata.forget, 0]
+    return np.asarray(margin / max(float(np.sqrt(np.mean(unseen**2))), 1e-6))
+
+
 def _mean(tables: Sequence[LogitsTable], value: str, strata: Strata) -> Floats:
     of = _margin if value == "memory" else _probe
     return np.asarray(np.mean([of(table)[strata.rows] for table in tables], axis=0))
@@ -125,44 +145,45 @@ def _mean(tables: Sequence[LogitsTable], value: str, strata: Strata) -> Floats:
 def _memory_left(
     models: Sequence[LogitsTable], references: Sequence[LogitsTable], original: LogitsTable, strata: Strata
 ) -> Estimate | None:
-    both = np.stack([_mean(models, "memory", strata), _mean([original], "memory", strata)], axis=1)
-    values = adjusted(both, _mean(references, "memory", strata), strata)
+    ours, theirs, began = (
+        np.mean([_standardized(table, strata) for table in tables], axis=0) for tables in (models, references, [original])
+    )
+    values = strata.centred(np.stack([ours - theirs, began - theirs], axis=1))
     return memory.memory_left(values[:, 0], values[:, 1], strata)
 
 
 # --- few models: images are the sample --------------------------------------------------------------------------------
 
 
-def _over_images(models: Sequence[LogitsTable], references: Sequence[LogitsTable], strata: Strata) -> tuple[Part, ...]:
-    """Parts with p adjusted by Holm's method: the maximum over the memory parts, and both accuracies."""
-    sizes: dict[str, float] = {}
-    p_values: dict[str, float] = {}
+def _over_images(models: Sequence[LogitsTable], references: Sequence[LogitsTable], strata: Strata, at_random: bool) -> tuple[Part, ...]:
+    """Memory by a permutation test, both accuracies by a paired one; each p divided by its share of the false alarms (Bonferroni)."""
+    parts: list[Part] = []
     if min(strata.sizes) >= FEWEST:
         names = ["memory", *(["memory.features"] if _has_probe([*models, *references]) else [])]
-        columns = [adjusted(_mean(models, name, strata)[:, None], _mean(references, name, strata), strata)[:, 0] for name in names]
-        columns.append(strata.centred(np.abs(columns[0])[:, None])[:, 0])
-        observed, adjusted_p = permutation_test(
-            np.stack(columns, axis=1), strata, one_sided=[name not in SIGNED for name in (*names, "spread")]
-        )
-        sizes |= dict(zip((*names, "spread"), map(float, observed), strict=True))
-        p_values |= dict(zip((*names, "spread"), map(float, adjusted_p), strict=True))
+        columns = [_difference(models, references, name, strata, at_random) for name in names]
+        sizes, p_values = permutation_test(np.stack(columns, axis=1), strata)
+        parts += [_part(name, size, p / SHARES["memory"]) for name, size, p in zip(names, sizes, p_values, strict=True)]
     for split in ("retain", "test"):
-        rows = models[0].rows(split)
+        rows, name = models[0].rows(split), f"accuracy.{split}"
         if len(rows):
-            groups = [np.stack([table.correct[rows] for table in group]) for group in (models, references)]
-            sizes[f"accuracy.{split}"], p_values[f"accuracy.{split}"] = usefulness.paired(*groups)
-    families = {"memory": min((p_values[name] for name in p_values if not name.startswith("accuracy.")), default=1.0)}
-    families |= {name: p for name, p in p_values.items() if name.startswith("accuracy.")}
-    holm = uncertainty.holm(families)
-    factor = holm["memory"] / families["memory"] if families["memory"] < 1 else 1.0
-    return tuple(
-        _part(name, size, holm[name] if name in holm and name != "memory" else min(1.0, p_values[name] * factor))
-        for name, size in sizes.items()
-    )
+            size, p = usefulness.paired(*(np.stack([table.correct[rows] for table in group]) for group in (models, references)))
+            parts.append(_part(name, size, p / SHARES[name]))
+    return tuple(parts)
 
 
-def _part(name: str, size: float, p: float) -> Part:
-    return Part(name, round(size, ROUND), round(p, ROUND), p <= FALSE_ALARMS + 1e-12)
+def _difference(models: Sequence[LogitsTable], references: Sequence[LogitsTable], name: str, strata: Strata, at_random: bool) -> Floats:
+    """Mean over the models minus mean over the references [N], less what the mean over all of them predicts of it.
+
+    If all models are retrained ones, nothing can be predicted: whichever images they find hard, they are interchangeable. So forget
+    images that are harder than test images are no false alarm. The references alone predict more, but what they leave depends on how hard
+    an image is (regression to the mean): they are taken where images were drawn at random."""
+    ours, theirs = _mean(models, name, strata), _mean(references, name, strata)
+    level = theirs if at_random else (len(models) * ours + len(references) * theirs) / (len(models) + len(references))
+    return adjusted((ours - theirs)[:, None], level, strata)[:, 0]
+
+
+def _part(name: str, size: float, p: float, limit: float = FALSE_ALARMS) -> Part:
+    return Part(name, round(float(size), ROUND), round(min(float(p), 1.0), ROUND), bool(p <= limit + 1e-12))
 
 
 # --- many models: they are the sample -----------------------------------------------------------------------------------
@@ -189,8 +210,11 @@ def _over_models(models: Sequence[LogitsTable], references: Sequence[LogitsTable
         rows = tables[0].rows(split)
         if len(rows):
             distances[f"distance.{split}"] = hellinger(np.stack([table.log_softmax(rows) for table in tables]))
-    observed, p = model_test.permutation_test(np.stack([*columns.values()], axis=1), np.array(floors), [*distances.values()], len(models))
-    return tuple(_part(name, float(size), float(one)) for name, size, one in zip((*columns, *distances), observed, p, strict=True))
+    values = np.stack([*columns.values()], axis=1) if columns else np.zeros((len(tables), 0))
+    observed, p = model_test.permutation_test(values, np.array(floors), [*distances.values()], len(models))
+    return tuple(
+        _part(name, size, one, FALSE_ALARMS_OVER_MODELS) for name, size, one in zip((*columns, *distances), observed, p, strict=True)
+    )
 
 
 def hellinger(log_p_MNC: Floats) -> Floats:

@@ -19,7 +19,7 @@ def memory_left(model_N: Floats, original_N: Floats, strata: Strata) -> Estimate
     """Estimate the memory left, with Fieller's interval of a ratio (doi:10.1111/j.2517-6161.1954.tb00159.x).
 
     Args:
-        model_N: values of the model, adjusted for the references and centred within classes.
+        model_N: values of the model minus those of the references, centred within classes.
         original_N: the same of the original.
         strata: the images.
 
