@@ -2,8 +2,9 @@
 
 Exact copies have the same pixels as they are given to the model. Near copies (compressed again, resized, brightened) have perceptual hashes
 (`imagehash.phash`: the signs of the 64 lowest frequencies of the cosine transform) that differ in few bits. Of a million pairs of different
-CIFAR-10 images none differs in six bits or fewer, and 95 % or more of copies that were compressed, resized or brightened do; crops and mirror
-images are not found (docs/log.md). Hashes of images below 32 pixels do not tell different images apart, so near copies of those are not looked for."""
+CIFAR-10 images none differs in six bits or fewer, and of copies that were compressed, resized or brightened 95 % or more do; crops and
+mirror images are not found (docs/log.md). Hashes of images below 32 pixels do not tell different images apart, so near copies of those are
+not looked for."""
 
 import hashlib
 from collections import defaultdict
