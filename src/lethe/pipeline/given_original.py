@@ -20,6 +20,7 @@ Values: TypeAlias = Tensor | Sequence[float]
 KNOWN = 90.0  # percent of its training images: from here on a model is read as it was trained
 HARDLY = 50.0  # percent: below, it is logged that there is little to forget
 GAIN = 10.0  # points by which another reading must be better
+SURE = 80.0  # percent that it must reach to be what was meant: an untrained model of a few classes can gain by chance
 SIMPLER = 2.0  # points that a reading may be worse which changes less
 SAMPLE = 2000  # training images
 AS_SET = "as set"
@@ -102,11 +103,12 @@ def check(network: Module, data: Data, classes: Sequence[str], spec: str) -> str
         spec: the given checkpoint, for messages.
 
     Returns:
-        A line for the log where it knows less than half of them and no other reading is better; else "".
+        A line for the log, with what was tried and the keys that would mend it, where another reading is better by more than GAIN points
+        and more than chance, or where the model knows less than half of the images; else "".
 
     Raises:
-        UserError: another normalisation or class order is better by more than GAIN points and more than chance; or its logits are not
-            finite. The message names what was tried and the keys that would mend it.
+        UserError: by another class order it knows at least SURE percent, better by more than GAIN points and more than chance: its labels
+            are those of other classes, and whatever is made of it is meaningless. Or its logits are not finite.
     """
     index, labels = _sample(data)
     predicted = _predictions(network, data, index, data.mean, data.std, spec)
@@ -120,8 +122,11 @@ def check(network: Module, data: Data, classes: Sequence[str], spec: str) -> str
     )
     text = "; ".join(f"{_tried(reading)} {reading.accuracy:.1f} %" for reading in tried)
     knows = f"{spec} gets {as_set:.1f} % of its own training images right as it is read here"
-    if best.accuracy - as_set > max(GAIN, margin_of_error((as_set, len(labels)), (best.accuracy, len(labels) // 2 or 1))):
+    better = best.accuracy - as_set > max(GAIN, margin_of_error((as_set, len(labels)), (best.accuracy, len(labels) // 2 or 1)))
+    if better and best.accuracy >= SURE and best.order is not None:
         raise UserError(f"pretrain.checkpoint: {knows}, and {best.accuracy:.1f} % with {best.keys}: set that. Tried: {text}")
+    if better:
+        return f"{knows}, and {best.accuracy:.1f} % with {best.keys}: set that if it was trained so. Tried: {text}"
     return f"{knows}, so there is little that it could forget, and no other reading is better. Tried: {text}" if as_set < HARDLY else ""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import Module
 
+from lethe._util import dvc_stage
 from lethe._util.errors import UserError
 from lethe._util.files import short, write_text
 from lethe._util.log import log
@@ -31,6 +32,8 @@ from lethe.workspace.request import source_keys
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
+# Keys of the metadata that files of earlier versions lack, in words
+UNRECORDED = {"normalisation": "data.mean and data.std", "sha256": "the content of the given checkpoint"}
 DATA = {"original": "all train images", "retrained": "retain alone"}
 
 
@@ -54,7 +57,8 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
         wrong = mismatch(wanted, found)
         if not wrong:
             if missing := unknown(wanted, found):
-                log(f"{kind}: {path.name} is of an earlier version, which did not record {' and '.join(missing)}; taken as it is")
+                what = " and ".join(UNRECORDED[key] for key in missing)
+                log(f"{kind}: {path} is used as it is: an earlier version made it and did not record {what}")
             return tensors
         if not replace:
             differs = " and ".join(_difference(key, wanted, found, STAGE[kind]) for key in wrong)
@@ -88,6 +92,8 @@ def _steps(prepared: Prepared, kind: str) -> str:
 
 def judge(prepared: Prepared) -> None:
     """Log, before anything is compared with the retrained model, why it is no reference; nothing where it is one."""
+    if dvc_stage.active():  # a DVC stage writes no other stage's outputs, here logits tables; `evaluate` logs it
+        return
     if line := scores.unfit_reference(prepared):
         log(line)
 
