@@ -5,12 +5,13 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from lethe.evaluation import registry, seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.plots import histograms
+from lethe.reporting.templates import environment, number
 from lethe.workspace import copies
 
 Card = Mapping[str, Any]
@@ -47,19 +48,13 @@ def markdown(card: Card) -> str:
 
 @cache
 def _environment(escaped: bool) -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lethe.reporting", "."), autoescape=escaped, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    return environment(
+        escaped,
+        bars=bars,
+        says=conclusion,
+        seeds=seed_aggregation.seed_range,
+        target=lambda target: TARGETS.get(target, target),
     )
-    environment.filters |= {
-        "number": number,
-        "interval": interval,
-        "bars": bars,
-        "words": plain_text,
-        "says": conclusion,
-        "seeds": seed_aggregation.seed_range,
-        "target": lambda target: TARGETS.get(target, target),
-    }
-    return environment
 
 
 def _variables(card: Card) -> dict[str, Any]:
@@ -94,22 +89,6 @@ def _series(card: Card) -> list[tuple[str, str, str, Sequence[float]]]:
     return [(*CURVES[what], got["percent"]) for what, got in card["loss"]["of"].items()]
 
 
-def number(value: float | int) -> str:
-    """Format a number with four significant digits; from 1000 on as a whole number.
-
-    >>> number(91.0), number(0.40848), number(12345.6), number(-2.4)
-    ('91', '0.4085', '12,346', '-2.4')
-    """
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def interval(entry: Mapping[str, float] | None) -> str:
-    """Format a value with its interval, if it has one; a dash if there is no value."""
-    if entry is None:
-        return "–"
-    return number(entry["value"]) + (f" ({number(entry['low'])} to {number(entry['high'])})" if "low" in entry else "")
-
-
 def bars(percent: Sequence[float], highest: float) -> str:
     """Draw a histogram in one line of text, in eighths of the highest bin of all histograms.
 
@@ -121,11 +100,6 @@ def bars(percent: Sequence[float], highest: float) -> str:
         One character per bin; a bin that is not empty gets at least one eighth.
     """
     return "".join(BARS[max(round(8 * value / highest), 1 if value > 0 else 0)] for value in percent)
-
-
-def plain_text(text: str) -> str:
-    """A measure's description without Markdown."""
-    return text.replace("`", "").replace("*", "")
 
 
 def conclusion(line: Mapping[str, Any]) -> str:

@@ -56,13 +56,15 @@ def findings(results: ResultSet) -> list[str]:
 
 def _verdicts(results: ResultSet) -> list[str]:
     """One item for each word of a verdict, with the runs that got it."""
-    lines = []
-    for word, (heading, meaning) in WORDS.items():
-        same = [name for name in results.methods if name in results.verdicts and results.verdicts[name].word == word]
-        if same:
-            lines.append(f"**{heading}**: {', '.join(_memory(results, name) for name in same)}. {meaning}")
+    lines = [f"**{WORDS[word][0]}**: {', '.join(runs)}. {WORDS[word][1]}" for word, runs in by_verdict(results).items()]
     unknown = [label(name) for name in results.methods if name not in results.verdicts]
     return lines + ([f"**No verdict**, from scores of an earlier version: {', '.join(unknown)}."] if unknown else [])
+
+
+def by_verdict(results: ResultSet) -> dict[str, list[str]]:
+    """Word of a verdict -> the runs that got it, each with the memory that it has left; in the order of WORDS."""
+    named = {word: [name for name in results.methods if getattr(results.verdicts.get(name), "word", "") == word] for word in WORDS}
+    return {word: [_memory(results, name) for name in names] for word, names in named.items() if names}
 
 
 def _memory(results: ResultSet, name: str) -> str:

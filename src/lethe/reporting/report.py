@@ -1,24 +1,26 @@
 """The report of a workspace: Tables 7 and 8 with published and own results, four figures, and the findings in words.
 
 All numbers come from scores/, epochs/ and data/, and from published.py. The report contains no time and no path, so that equal
-results give equal bytes (DVC hashes it)."""
+results give equal bytes (DVC hashes it); report.html alone has the addresses of MLflow runs, where they are on a server."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lethe._util.files import atomic_write, read_json
 from lethe.config.loader import Config
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.verdict.accuracies import ResultSet, compare_neighbours, discriminates, label
-from lethe.reporting import narrative, published, tables
+from lethe.reporting import narrative, published, report_page, tables
 from lethe.reporting.figure_records import figures
 from lethe.reporting.report_data import ReportData, read
 from lethe.workspace import copies
 from lethe.workspace.layout import Layout
+from lethe.workspace.run_names import RunId
 
 TITLE = "Machine unlearning: ten methods compared with a model that never saw the forgotten images"
 TABLES = {"table_7": ("Table 7: the six models", published.TABLE_7), "table_8": ("Table 8: the four hybrids", published.TABLE_8)}
 # Files that not every report has
 OPTIONAL = ("measures", *(f"figure_{n}" for n in (1, 2, 3, 4)), "table_others", *(f"table_{of}_neighbours" for of in ("7", "8", "others")))
+PAGE = "As a page, with the verdicts first: [report.html](report.html)"
 HOW_TO_READ = (
     "Compare every row with *retrained*, the same training without the forget set: the number in brackets is the signed distance from "
     "it in points, and perfect unlearning is 0 everywhere. Low forget accuracy is not a success in itself: the retrained model still "
@@ -29,10 +31,13 @@ HOW_TO_READ = (
 
 
 def report(config: Config) -> None:
-    """Write report/report.md, measures.csv, table_*.csv, figure_*.csv and figure_*.png; nothing is written before all are complete."""
+    """Write report/report.html, report.md, measures.csv, table_*.csv, figure_*.csv and figure_*.png; nothing is written before all are
+    complete."""
     layout, data = Layout(config.workspace), read(config)
     measures = tables.measures_record(layout)
-    files = ({"measures.csv": tables.to_csv(measures)} if measures else {}) | render(data)
+    chain = (str(RunId(name, chain="as_run")) for name in data.results["as_run"].methods)
+    links = report_page.run_links([*data.results["independent"].accuracies, *chain])
+    files = ({"measures.csv": tables.to_csv(measures)} if measures else {}) | render(data, links)
     for name, content in files.items():
         with atomic_write(layout.report / name) as temporary:
             temporary.write_bytes(content)
@@ -40,14 +45,26 @@ def report(config: Config) -> None:
         if name not in files:  # left by an earlier report, and out of date
             (layout.report / name).unlink(missing_ok=True)
     print(layout.report / "report.md")
+    print(layout.report / "report.html")
     print(tables.console_table(data))
 
 
-def render(data: ReportData) -> dict[str, bytes]:
-    """The files of the report: name -> content; report.md is the last."""
+def render(data: ReportData, links: Mapping[str, str]) -> dict[str, bytes]:
+    """The files of the report: name -> content; report.md is the last.
+
+    Args:
+        data: the contents of the report.
+        links: run -> address of its MLflow run, for report.html.
+    """
     files: dict[str, bytes] = {}
     unfit = data.results["independent"].unfit
-    parts = [f"# {TITLE}", _preface(data), *([f"**No verdict**: {unfit}."] if unfit else []), *_copies(data)]
+    parts = [
+        f"# {TITLE}",
+        "As a page, with the verdicts first: [report.html](report.html)",
+        _preface(data),
+        *([f"**No verdict**: {unfit}."] if unfit else []),
+        *_copies(data),
+    ]
     sections: list[tuple[str, str, Sequence[str], Sequence[str]]]
     sections = [(name, title, list(rows), list(data.results)) for name, (title, rows) in TABLES.items()]
     if data.others:
@@ -72,6 +89,7 @@ def render(data: ReportData) -> dict[str, bytes]:
             continue
         files |= {f"{name}.csv": tables.to_csv(figure.record), f"{name}.png": figure.draw(figure.record, title=figure.title, note=note)}
         parts += [f"![{figure.title}]({name}.png)", f"{figure.caption} Data: [{name}.csv]({name}.csv)"]
+    files["report.html"] = report_page.html(data, links).encode()
     return files | {"report.md": ("\n\n".join(parts) + "\n").encode()}
 
 

@@ -1,6 +1,6 @@
 """The contents of a report: accuracies, epoch tables and alarms of a workspace, next to the published numbers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lethe._util.checkout import command
@@ -9,13 +9,14 @@ from lethe.config.loader import Config
 from lethe.data.images import Images
 from lethe.data.splits import SPLITS
 from lethe.engine.epoch_table import read_csv
+from lethe.evaluation.score import accuracy_and_loss
 from lethe.evaluation.verdict.accuracies import REFERENCES, Record, ResultSet
 from lethe.evaluation.verdict.words import Verdict
 from lethe.models import checkpoint
 from lethe.plots.report_figures import CHAIN
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import published
-from lethe.workspace import scores
+from lethe.workspace import bank, scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import load_existing
 from lethe.workspace.provenance import matches
@@ -33,6 +34,7 @@ class ReportData:
         images: description of the data and the architecture.
         comparable: whether our numbers can be compared with the published ones: CIFAR-10, same split sizes and architecture.
         layout: the files of the workspace.
+        retrained: accuracies by split of every retrained model: models/retrained and those of the reference bank.
     """
 
     results: Mapping[str, ResultSet]
@@ -40,6 +42,7 @@ class ReportData:
     images: str
     comparable: bool
     layout: Layout
+    retrained: Sequence[Mapping[str, float]] = ()
 
     @property
     def with_methods(self) -> list[ResultSet]:
@@ -109,7 +112,9 @@ def read(config: Config) -> ReportData:
     counts = ", ".join(f"{name} {number:,}" for name, number in sizes.items())
     comparable = source == "cifar10" and sizes == published.SIZES and architecture == published.ARCHITECTURE
     measured_on = f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}"
-    return ReportData(results, source, measured_on, comparable, layout)
+    retrained = [runs["retrained"]] if "retrained" in runs else []
+    retrained += [accuracy_and_loss(table)[0] for table in bank.tables(prepared, "retrained")]
+    return ReportData(results, source, measured_on, comparable, layout, retrained)
 
 
 def _names(layout: Layout, chain: str | None = None) -> list[str]:

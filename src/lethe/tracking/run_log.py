@@ -344,7 +344,7 @@ def find_runs(tags: Mapping[str, str], experiment: str | None = None) -> list[di
         experiment: Its name; None: the caller's.
 
     Returns:
-        For each run, newest first: run_id, name, status, tags, params, metrics.
+        For each run, newest first: run_id, experiment_id, name, status, tags, params, metrics.
 
     Raises:
         RunFailed: The store can't be read.
@@ -354,6 +354,9 @@ def find_runs(tags: Mapping[str, str], experiment: str | None = None) -> list[di
         runs = mlflow_store.find_runs(where, tags)
     except Exception as error:
         raise RunFailed(f"the MLflow store can't be read: {summarize_error(error)}") from None
-    about = ({"run_id": run.info.run_id, "name": run.info.run_name, "status": run.info.status} for run in runs)
+    about = (
+        {"run_id": run.info.run_id, "experiment_id": run.info.experiment_id, "name": run.info.run_name, "status": run.info.status}
+        for run in runs
+    )
     data = ({"tags": run.data.tags, "params": run.data.params, "metrics": run.data.metrics} for run in runs)
     return [one | other for one, other in zip(about, data, strict=True)]

@@ -113,7 +113,7 @@ def test_another_score_makes_another_page(home, undrawn):
     after = written(home)
     assert line(after["report.md"], "Hybrid-4")[6] == "65.40 (-22.80)"
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"report.md", "table_8.csv", "figure_1.csv", "figure_4.csv"}
+    assert changed == {"report.md", "report.html", "table_8.csv", "figure_1.csv", "figure_4.csv"}
 
 
 def test_a_method_without_a_run_says_so(home, undrawn):
@@ -133,7 +133,7 @@ def test_what_no_longer_is_true_goes(home, undrawn):
     shutil.rmtree(home / "epochs")
     shutil.rmtree(home / "scores" / "as_run")
     made = written(home)
-    assert set(made) == {"notes.txt", "report.md"} | {f"{n}.csv" for n in ("table_7", "table_8")} | {
+    assert set(made) == {"notes.txt", "report.md", "report.html"} | {f"{n}.csv" for n in ("table_7", "table_8")} | {
         f"figure_{n}.{kind}" for n in (1, 4) for kind in ("csv", "png")
     }
     assert "Not run: nothing to draw." in made["report.md"].decode()
@@ -246,8 +246,8 @@ def test_drawn_twice_the_same_and_without_a_place_or_a_time(home):
 
 def test_stdout_has_the_path_and_the_table(home, undrawn, capsys):
     written(home)
-    first, *table = capsys.readouterr().out.splitlines()
-    assert first == str(home / "report" / "report.md")
+    first, second, *table = capsys.readouterr().out.splitlines()
+    assert [first, second] == [str(home / "report" / name) for name in ("report.md", "report.html")]
     assert [text.split() for text in table if text.startswith("Hybrid-4")] == [
         ["Hybrid-4", "98.42", "98.20", "not", "run", "66.64", "66.20", "78.88", "78.40", "78.02", "78.60"]
     ]
@@ -386,7 +386,7 @@ def test_nothing_in_the_report_compares_with_an_unfit_reference(home, undrawn):
 def test_only_cifar10_proper_is_compared(home, undrawn, monkeypatch):
     assert "**The published numbers are for CIFAR-10" in written(home)["report.md"].decode()
     measured = report_data.read(config.load(["--run.workspace", str(home)]))
-    page = report.render(replace(measured, comparable=True, source="cifar10"))["report.md"].decode()
+    page = report.render(replace(measured, comparable=True, source="cifar10"), {})["report.md"].decode()
     assert "This is CIFAR-10 with the published architecture" in page
     assert "**Difference from the published accuracies**" in page
     assert "**The published numbers are for CIFAR-10" not in page
