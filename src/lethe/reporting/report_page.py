@@ -18,7 +18,8 @@ from lethe.plots.svg_scatter import Plane
 from lethe.reporting import narrative
 from lethe.reporting.report_data import ReportData
 from lethe.reporting.templates import environment, plain_text
-from lethe.tracking.run_log import destination, find_runs
+from lethe.tracking.outbox import destination
+from lethe.tracking.run_log import find_runs
 from lethe.workspace import scores
 from lethe.workspace.run_names import RunId
 

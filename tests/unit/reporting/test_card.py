@@ -20,6 +20,7 @@ from lethe.models import checkpoint
 from lethe.plots import histograms
 from lethe.reporting import card, card_content, reproduction
 from lethe.reporting import card_page as cardpage
+from lethe.reporting.templates import number
 from lethe.testing.tables import SIZES, drawn
 from lethe.workspace import pseudonyms
 from support.cards import CLASSES, asked, changed, logged, put, workspace, written
@@ -83,7 +84,7 @@ def test_another_number_in_the_json_makes_another_page(home, undrawn):
 
 def test_no_number_of_the_tables_is_the_pages_own(home, undrawn):
     made, markdown, _ = written(home)
-    known = {cardpage.number(value) for _, value in leaves(made) if isinstance(value, int | float)}
+    known = {number(value) for _, value in leaves(made) if isinstance(value, int | float)}
     rows = [line for line in markdown.splitlines() if line.startswith("| `")]
     assert len(rows) == len(made["measures"]) > 15
     for row in rows:

@@ -17,6 +17,8 @@ from lethe.evaluation.verdict.words import OVER_FORGETS, REMEMBERS, WORDS
 from lethe.plots.svg_scatter import FONT, HEIGHT, LETTER, WIDTH, Plane
 from lethe.reporting import report_data, report_page
 from lethe.testing.tables import bank
+from lethe.workspace.layout import Layout
+from lethe.workspace.run_names import RunId
 from support.cards import workspace
 
 
@@ -65,8 +67,7 @@ def test_names_are_text(data: report_data.ReportData) -> None:
     accuracies = {(name if name != "model_1" else bad): row for name, row in own.accuracies.items()}
     verdicts = {(name if name != "model_1" else bad): verdict for name, verdict in own.verdicts.items()}
     changed = replace(own, accuracies=accuracies, verdicts=verdicts)
-    there = data.layout.scores("model_1")
-    odd = replace(data, results=data.results | {"independent": changed}, images=bad, source=bad, layout=_Layout(there))
+    odd = replace(data, results={**data.results, "independent": changed}, images=bad, source=bad, layout=_Layout(data.layout.root))
     page = report_page.html(odd, {bad: f"https://host/{bad}"})
     parsed = Texts(page)
     assert [tag for tag, _ in parsed.tags].count("script") == 1
@@ -75,14 +76,11 @@ def test_names_are_text(data: report_data.ReportData) -> None:
     assert {"href": f"https://host/{bad}"} in [attributes for tag, attributes in parsed.tags if tag == "a"]
 
 
-class _Layout:
+class _Layout(Layout):
     """One score file for every run."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def scores(self, name: str) -> Path:
-        return self.path
+    def scores(self, run: RunId | str) -> Path:
+        return super().scores("model_1")
 
 
 def test_the_cloud_has_every_retrained_model(data: report_data.ReportData) -> None:
@@ -103,7 +101,7 @@ def test_runs_are_linked_where_their_address_is_known(data: report_data.ReportDa
 
 def test_an_unfit_reference_gives_no_verdict_and_no_target(data: report_data.ReportData) -> None:
     own = replace(data.results["independent"], unfit="the retrained model is no reference: <why>", verdicts={}, alarms={})
-    page = report_page.html(replace(data, results=data.results | {"independent": own}), {})
+    page = report_page.html(replace(data, results={**data.results, "independent": own}), {})
     assert "No verdict: the retrained model is no reference: &lt;why&gt;." in page
     assert 'class="target"' not in page
     assert 'class="cloud"' not in page
