@@ -4,7 +4,7 @@
     python bench/coverage.py --table results/coverage        (of before.csv and after.csv)
 
 An image of a population is a difficulty, and by it the answers of a model, of eight retrained models and of the original; a case draws 50,
-100, 500 or 5,000 of them for each split, again and again, and asks for the interval. True is what the same measure gives on 40,000 images.
+100, 500 or 5,000 of them for each split, again and again, and asks for the interval. True is what the same measure gives on 150,000 images.
 Where a measure depends on the number of images by itself (attacks that are trained on them, U-LiRA's fits), true is its mean over all
 draws. Three populations: a model that has forgotten, one that remembers, and one that like its references is right on 99.9 % of all images.
 """
@@ -24,12 +24,12 @@ from lethe.evaluation import catalogue, representations
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, Array, LogitsTable
 from lethe.evaluation.uncertainty import Estimate
-from lethe.evaluation.verdict import accuracies as verdict
+from lethe.evaluation.verdict.accuracies import ResultSet, compare_neighbours
 from lethe.testing.tables import of_phi
 
 SIZES = (50, 100, 500, 5000)
 DRAWS = {50: 80, 100: 80, 500: 40, 5000: 6}  # for each population
-LARGE = 40_000
+LARGE, REPEATED = 25_000, 6  # ids of up to 100,000 images sort by number
 STEPS = 30
 MODELS = 16
 Ends = dict[str, tuple[float, float, float]]  # id -> value, low, high
@@ -82,8 +82,9 @@ POPULATIONS = {
 TRAINED = ("mia.loss", "mia.svc", "avg_gap", "rmia", "ulira")
 OF_IMAGES = (
     *("accuracy", "distance", "mia.loss", "mia.over", "avg_gap.rmia", "tow", "kl_to_reference", "js_to_reference", "rmia.gamma_1"),
-    *("rmia.gamma_2", "probe.excess", "residual", "iam", "relearn", "swap.advantage"),
+    "rmia.gamma_2",
 )
+OF_COLUMNS = ("probe.excess", "residual", "iam", "relearn", "swap.advantage")
 
 
 def ends(context: EvaluationContext, *ids: str) -> Ends:
@@ -95,6 +96,10 @@ def ends(context: EvaluationContext, *ids: str) -> Ends:
 
 def of_images(population: Population) -> Case:
     return lambda n, draw: ends(population.context(n, draw, 8), *OF_IMAGES)
+
+
+def of_columns(population: Population) -> Case:
+    return lambda n, draw: ends(population.context(n, draw, 8), *OF_COLUMNS)
 
 
 def of_svc(population: Population) -> Case:
@@ -156,8 +161,8 @@ def of_share(percent: float, n: int) -> tuple[float, float]:
     return ends(EvaluationContext(table), "accuracy")["accuracy.forget"][1:]
 
 
-def false_differences(seeds: int, n: int, tables: int, draw: np.random.Generator) -> float:
-    """Share of tables of ten equal methods in which some difference of neighbours counts as more than noise."""
+def false_differences(seeds: int, n: int, tables: int, draw: np.random.Generator) -> int:
+    """Number of tables of ten equal methods in which some difference of neighbours counts as more than noise."""
     names = [f"method {k}" for k in range(10)]
     wrong = 0
     for _ in range(tables):
@@ -166,9 +171,9 @@ def false_differences(seeds: int, n: int, tables: int, draw: np.random.Generator
             for name in names
         }
         firsts = {name: each[0] for name, each in accuracies.items()}
-        results = verdict.ResultSet("", "", "", {"forget": n, "test": n}, firsts, by_seed=accuracies)
-        wrong += any(one.more_than_noise for one in verdict.compare_neighbours(results, names))
-    return wrong / tables
+        results = ResultSet("", "", "", {"forget": n, "test": n}, firsts, by_seed=accuracies)
+        wrong += any(one.more_than_noise for one in compare_neighbours(results, names))
+    return wrong
 
 
 def cases() -> Iterator[tuple[str, str, Case, tuple[int, ...], float]]:
@@ -178,26 +183,37 @@ def cases() -> Iterator[tuple[str, str, Case, tuple[int, ...], float]]:
     yield "features", "any", of_features(), SIZES[:3], 2.0
     for name, population in POPULATIONS.items():
         yield "images", name, of_images(population), SIZES, 1.0
+        yield "columns", name, of_columns(population), SIZES, 1.0
         yield "models", name, of_models(population), SIZES[:3], 0.5
         yield "shadows", name, of_shadows(population), SIZES[:3], 0.5
         yield "svc", name, of_svc(population), SIZES[:3], 0.5  # 5,000 images: ten seconds for each attack that is trained
 
 
-def measured(only: str, quick: bool, path: Path | None) -> pd.DataFrame:
+def true_values(case: str, population: str, quick: bool) -> dict[str, float]:
+    """Id -> the measure's value on many images; empty where it is the mean over the draws."""
+    asked = {"images": OF_IMAGES, "columns": OF_COLUMNS, "models": ("klom", "epsilon", "neurips")}.get(case)
+    if asked is None:
+        return {}
+    models = (MODELS, MODELS) if case == "models" else (8, 0)
+    size = (5000 if case == "models" else LARGE) // (10 if quick else 1)
+    found: dict[str, list[float]] = defaultdict(list)
+    for repeat in range(1 if quick or case == "models" else REPEATED):
+        context = POPULATIONS[population].context(size, np.random.default_rng([1, repeat]), *models)
+        for id_, (value, _, _) in ends(replace(context, resample=False), *asked).items():
+            found[id_].append(value)
+    return {id_: float(np.mean(values)) for id_, values in found.items()}
+
+
+def measured(only: str, of: str, quick: bool, path: Path | None) -> pd.DataFrame:
     """Coverage by measure, population and number of images; written case by case."""
     columns = ["measure", "population", "images", "coverage", "draws", "true", "mean", "width", "lowest", "highest"]
     table = pd.DataFrame(columns=columns)
     rows = []
     for case, population, draw_ends, sizes, share in cases():
-        if only and case != only:
+        if (only and case != only) or (of and population != of):
             continue
         began = time.process_time()
-        truth: dict[str, float] = {}
-        if case in ("images", "models"):
-            size = (LARGE if case == "images" else 5000) // (10 if quick else 1)
-            context = POPULATIONS[population].context(size, np.random.default_rng(1), *((8,) if case == "images" else (MODELS, MODELS)))
-            asked = OF_IMAGES if case == "images" else ("klom", "epsilon", "neurips")
-            truth = {id_: value for id_, (value, _, _) in ends(replace(context, resample=False), *asked).items()}
+        truth = true_values(case, population, quick)
         for n in sizes[:2] if quick else sizes:
             draws = max(10, round(DRAWS[n] * share) // (10 if quick else 1))
             found = defaultdict(list)
@@ -219,44 +235,47 @@ def measured(only: str, quick: bool, path: Path | None) -> pd.DataFrame:
 
 
 def page(folder: Path) -> str:
-    """The table: coverage in percent over all populations and, where it is below 93, the lowest of a population in brackets."""
+    """The table: coverage in percent over the populations that both files have, and the lowest of one in brackets where it is below 93."""
+    columns = ["measure", "population", "images"]
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in ("before", "after")}
-    for table in tables.values():
-        table["held"] = table.coverage * table.draws
+    both = tables["before"][columns].merge(tables["after"][columns])
+    for name, table in tables.items():
+        tables[name] = table.merge(both)
+        tables[name]["held"] = tables[name].coverage * tables[name].draws
     lines = ["| measure | " + " | ".join(f"{n:,}" for n in SIZES) + " |", "|---" * (1 + len(SIZES)) + "|"]
     for id_ in tables["after"].measure.drop_duplicates():
         cells = []
         for n in SIZES:
-            both = [table[(table.measure == id_) & (table.images == n)] for table in tables.values()]
-            cells.append(" → ".join(_cell(each) for each in both) if len(both[1]) else "")
+            each = [table[(table.measure == id_) & (table.images == n)] for table in tables.values()]
+            cells.append(" → ".join(map(_cell, each)) if len(each[1]) else "")
         lines.append(f"| `{id_}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _cell(rows: pd.DataFrame) -> str:
-    if not len(rows):
-        return "–"
     whole, lowest = 100 * rows.held.sum() / rows.draws.sum(), 100 * rows.coverage.min()
-    return f"{whole:.0f}" + (f" ({lowest:.0f})" if lowest < 93 else "")
+    return f"{whole:.0f}" + (f" ({lowest:.0f})" if lowest < 93 and len(rows) > 1 else "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="50 and 100 images, a tenth of the draws")
-    parser.add_argument("--only", default="", help="one kind of case: images, svc, models, shadows, features, seeds")
+    parser.add_argument("--only", default="", help="one kind of case: images, columns, svc, models, shadows, features, seeds")
+    parser.add_argument("--population", default="", help="one population: " + ", ".join(POPULATIONS))
     parser.add_argument("--write", type=Path, help="CSV file of the coverages")
     parser.add_argument("--table", type=Path, help="folder with before.csv and after.csv: print the table and stop")
     options = parser.parse_args()
     if options.table:
         print(page(options.table), end="")
         return
-    coverage = measured(options.only, options.quick, options.write)
+    coverage = measured(options.only, options.population, options.quick, options.write)
     with pd.option_context("display.max_rows", None, "display.width", 200):
         print(coverage.round(4).to_string(index=False))
-    for seeds in () if options.only else (2, 3, 5, 8):
-        false = false_differences(seeds, 360, 100 if options.quick else 1000, np.random.default_rng(0))
-        low, high = stats.binomtest(round(1000 * false), 1000).proportion_ci()
-        print(f"more than noise, {seeds} seeds: false in {100 * false:.1f} % of tables ({100 * low:.1f} to {100 * high:.1f})")
+    tables = 100 if options.quick else 1000
+    for seeds in () if options.only or options.population else (2, 3, 5, 8):
+        wrong = false_differences(seeds, 100, tables, np.random.default_rng(0))
+        low, high = stats.binomtest(wrong, tables).proportion_ci()
+        print(f"more than noise, {seeds} seeds: false in {100 * wrong / tables:.1f} % of tables ({100 * low:.1f} to {100 * high:.1f})")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def measures_page() -> str:
         "resamples, seeded, percentiles expanded for small samples), with one more image at each end of what an image can give, so that",
         "no interval of a perfect model is a point. None reaches beyond what is possible. They are for these weights and this request;",
         "attacks are not refitted to every resample. Where all seeds agree, their spread is unknown, and the interval is the one over",
-        "images. How often each holds the true value is in `results/coverage/README.md`.\n",
+        "images. How often each holds the true value is in [results/coverage](../results/coverage/README.md).\n",
         "**Scores**: `scores/<method>.json` holds under `measures`, by id, `value`, `low`, `high` and, where the target is the retrained",
         "model's value, that as `reference`; or `missing`. In MLflow a measure of a split is `<split>.<measure>`, otherwise its id.\n",
         "**Classes**: forget is compared with held-out images that are weighted to its class histogram, whatever the request. For a random",

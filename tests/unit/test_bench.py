@@ -109,7 +109,7 @@ def test_the_coverage_bench_counts_intervals_that_hold_the_true_value(tmp_path: 
 
     calls: list[int] = []
     monkeypatch.setattr(coverage, "cases", lambda: iter([("seeds", "two", every_other, (50, 100), 0.25)]))
-    table = coverage.measured("", False, tmp_path / "after.csv")
+    table = coverage.measured("", "", False, tmp_path / "after.csv")
     assert calls == [50] * 20 + [100] * 20
     assert table.set_index(["measure", "images"]).coverage.to_dict() == {
         ("held", 50): 1.0,
@@ -118,6 +118,6 @@ def test_the_coverage_bench_counts_intervals_that_hold_the_true_value(tmp_path: 
         ("half", 100): 0.5,
     }
     (tmp_path / "before.csv").write_text((tmp_path / "after.csv").read_text())
-    assert "| `half` | 50 (50) → 50 (50) | 50 (50) → 50 (50) |" in coverage.page(tmp_path)
+    assert "| `half` | 50 → 50 | 50 → 50 |" in coverage.page(tmp_path)
     context = coverage.POPULATIONS["remembered"].context(20, np.random.default_rng(0), 2)
     assert set(coverage.ends(context, "accuracy", "relearn")) == {"accuracy." + split for split in SPLITS} | {"relearn"}

@@ -189,9 +189,17 @@ def iam(context: EvaluationContext) -> Estimates:
     assert context.original
     references = np.stack([reference.log_p for reference in context.references])
     forget = context.rows("forget")
-    completeness = attacks.iam(context.model.log_p[forget], references[:, forget], context.original.log_p[forget])
+
+    def of(rows: Ints) -> Floats:
+        assert context.original
+        return attacks.iam(context.model.log_p[rows], references[:, rows], context.original.log_p[rows])
+
+    completeness = of(forget)
     below = (completeness < 0.5).astype(np.float64)
-    return {"mean": context.mean(completeness, FRACTION, edges=True), "below_half": context.mean(below, FRACTION)}
+    mean, share = context.mean(completeness, FRACTION, edges=True), context.mean(below, FRACTION)
+    if context.resample and len(forget) > 1:  # an image also moves the others, as the spread of the signal is taken over all images
+        mean = mean.containing(*uncertainty.jackknife_ends(lambda kept: float(of(forget[kept]).mean()), len(forget)))
+    return {"mean": mean, "below_half": share}
 
 
 @register_measure(

@@ -243,6 +243,27 @@ def paired_ends(only_first: Any, only_second: Any, number: int) -> tuple[Floats,
     return np.maximum(first - second - half, -1.0), np.minimum(first - second + half, 1.0)
 
 
+def jackknife_ends(statistic: Callable[[Any], float], number: int, groups: int = 20) -> tuple[float, float]:
+    """Ends of Student's t interval of a statistic that is no mean, by leaving out one group of examples at a time (Quenouille 1956).
+
+    Args:
+        statistic: takes the indices of the examples that are kept.
+        number: of examples, at least 2.
+        groups: of examples, of equal size but for one; at most one for each example.
+
+    Returns:
+        Lower and upper end, around the statistic of all examples.
+    """
+    from scipy import stats
+
+    groups = min(groups, number)
+    group = np.random.default_rng(0).permutation(np.arange(number) % groups)
+    without = np.array([statistic(np.flatnonzero(group != left)) for left in range(groups)])
+    error = math.sqrt((groups - 1) / groups * float(((without - without.mean()) ** 2).sum()))
+    value, half = statistic(np.arange(number)), float(stats.t.ppf((1 + CONFIDENCE) / 2, groups - 1)) * error
+    return value - half, value + half
+
+
 def quantile(values_N: Any, probability: float, bounds: Range = UNBOUNDED) -> Estimate:
     """A quantile with its interval by order statistics (Conover 1999, section 3.2), which assumes nothing of the distribution.
 
