@@ -4,8 +4,9 @@ All intervals are 95 % intervals; bench/coverage.py measures how often each hold
 computed again is identical."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 BATCH = 50  # resamples at a time: an array of 18 MB for 45,000 images
+KEPT = 1_000_000  # indices of all resamples, at most, that are drawn once and kept: 8 MB
 EXAMPLES, SEEDS = "bootstrap over examples", "Student-t over seeds"
 REFITTED = "Clopper-Pearson over examples, and refits of the attack"
 SHARE, RATE, RANKS = "Clopper-Pearson over examples", "Clopper-Pearson of rate and threshold over examples", "order statistics of examples"
@@ -23,6 +25,7 @@ Range = tuple[float, float]
 UNBOUNDED: Range = (-math.inf, math.inf)
 PERCENT, POINTS, FRACTION, POSITIVE = (0.0, 100.0), (-100.0, 100.0), (0.0, 1.0), (0.0, math.inf)  # ranges of measures
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Estimate:
 def bootstrap(
     statistic: Callable[..., Any], *sizes: int, resample: bool = True, seed: int = 0, bounds: Range = UNBOUNDED, edges: bool = False
 ) -> list[Estimate]:
-    """Percentile bootstrap intervals over 1,000 resamples (Efron 1979; scipy.stats.bootstrap), expanded for small samples.
+    """Percentile bootstrap intervals over 1,000 resamples (Efron 1979), expanded for small samples.
 
     A percentile interval is too narrow for few examples: as narrow as one with the normal quantile and the deviation divided by n. So
     percentiles further out are taken, by the size of the smallest sample (Hesterberg 2015, "What teachers should know about the
@@ -171,19 +174,26 @@ def of_gaps(
 
 
 def _resamples(statistic: Callable[..., Any], sizes: Sequence[int], seed: int, edges: bool) -> Floats:
-    """[K, RESAMPLES]: the statistic's numbers on resamples."""
-    from scipy import stats
+    """[K, RESAMPLES]: the statistic's numbers on resamples, which are those of scipy.stats.bootstrap with the same seed and batch."""
+    full = tuple(n + 2 * edges for n in sizes)
+    batches = _draws(full, seed) if RESAMPLES * sum(full) > KEPT else [_all_draws(full, seed)]
+    return np.concatenate([np.atleast_2d(np.asarray(statistic(*drawn), np.float64)) for drawn in batches], axis=-1)
 
-    result = stats.bootstrap(
-        [np.arange(n + 2 * edges) for n in sizes],
-        lambda *drawn, axis: statistic(*(index.astype(np.int64, copy=False) for index in drawn)),
-        n_resamples=RESAMPLES,
-        batch=BATCH,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return np.atleast_2d(np.asarray(result.bootstrap_distribution, np.float64))
+
+def _draws(sizes: tuple[int, ...], seed: int) -> Iterator[list[Ints]]:
+    """Indices [BATCH, n] of resamples of each sample, batch by batch."""
+    generator = np.random.default_rng(seed)
+    for _ in range(RESAMPLES // BATCH):
+        yield [generator.integers(0, n, (BATCH, n)) for n in sizes]
+
+
+@lru_cache(maxsize=8)
+def _all_draws(sizes: tuple[int, ...], seed: int) -> tuple[Ints, ...]:
+    """All of `_draws` together, [RESAMPLES, n] for each sample. Nearly every measure resamples the same few sizes."""
+    drawn = tuple(np.concatenate(parts) for parts in zip(*_draws(sizes, seed), strict=True))
+    for each in drawn:
+        each.flags.writeable = False  # shared by all who ask
+    return drawn
 
 
 def _expanded(size: int) -> float:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import gumbel_r, norm
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -96,6 +97,11 @@ def test_equally_many_of_both_are_drawn_and_weights_are_kept() -> None:
     assert [len(part) for part in attacks.equal_sized(50, np.ones(30))] == [30, 30]
     _, drawn = attacks.equal_sized(5000, np.repeat([0.5, 1.5], 2000))
     assert np.mean(drawn < 2000) == pytest.approx(0.25, abs=0.03)
+
+
+def test_the_kernel_is_scikit_learns_to_the_bit() -> None:
+    x, y = np.random.default_rng(0).random(40), np.random.default_rng(1).random(30)
+    assert (attacks._rbf(x, y) == rbf_kernel(x[:, None], y[:, None], gamma=1.0)).all()
 
 
 def test_by_svc_is_scikit_learns_own_decision() -> None:

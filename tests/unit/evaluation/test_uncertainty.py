@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lethe.evaluation.uncertainty import EXAMPLES, SEEDS, Estimate, bootstrap, discriminates, holm, over_seeds, paired
+from lethe.evaluation import uncertainty
+from lethe.evaluation.uncertainty import EXAMPLES, SEEDS, Estimate, Floats, Ints, bootstrap, discriminates, holm, over_seeds, paired
 
 
 def test_a_bootstrap_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
@@ -16,6 +17,29 @@ def test_a_bootstrap_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
     assert found.high == pytest.approx(found.value + half, abs=0.1 * half)
     assert bootstrap(lambda index: values[index].mean(-1)[None], 2000) == [found]
     assert bootstrap(lambda index: values[index].mean(-1)[None], 2000, seed=1) != [found]
+
+
+@pytest.mark.parametrize("sizes", [[60], [31, 60], [900, 700]])
+def test_resamples_are_those_of_scipy(sizes: list[int]) -> None:
+    """Drawn once and kept, or batch by batch where they are many."""
+    values = [np.random.default_rng(n).random(n) for n in sizes]
+
+    def means(*drawn: Ints) -> Floats:
+        return np.stack([each[index].mean(-1) for each, index in zip(values, drawn, strict=True)])
+
+    assert (uncertainty.RESAMPLES * sum(sizes) > uncertainty.KEPT) == (sum(sizes) > 1000)
+    theirs = stats.bootstrap(
+        [np.arange(n) for n in sizes],
+        lambda *drawn, axis: means(*drawn),
+        n_resamples=uncertainty.RESAMPLES,
+        batch=uncertainty.BATCH,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    tails = np.array([1 - uncertainty._expanded(min(sizes)), 1 + uncertainty._expanded(min(sizes))]) / 2
+    ends = np.quantile(theirs.bootstrap_distribution, tails, axis=1).T
+    assert [estimate.ends() for estimate in bootstrap(means, *sizes)] == [tuple(each) for each in ends.tolist()]
 
 
 def test_arrays_cut_by_one_index_stay_paired_and_samples_are_drawn_apart() -> None:
