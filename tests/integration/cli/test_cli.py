@@ -142,7 +142,7 @@ def test_equal_seeds_are_equal_bytes_in_another_interpreter(project: Project, ba
 
     assert made(bare).keys() == made(project).keys()
     assert [name for name, content in made(bare).items() if made(project)[name] != content] == []
-    assert sum(name.startswith(("data/", "models/", "epochs/", "logits/", "scores/")) for name in made(bare)) == 7 + 4 * 3
+    assert sum(name.startswith(("data/", "models/", "epochs/", "logits/", "scores/")) for name in made(bare)) == 9 + 4 * 3
     assert len(bare.rows(method="hybrid_4")) == 1
 
 
