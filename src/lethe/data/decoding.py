@@ -30,6 +30,7 @@ FORMATS = (
     *("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
 )
 DEPTHS = (8, 10, 12, 14, 16)  # bits of grey that files of 16 bits a pixel are filled with
+RESIZES = ("squash", "crop", "pad")
 NAMED = 20  # unreadable files that a message names
 
 

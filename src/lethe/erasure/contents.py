@@ -137,13 +137,15 @@ def _decoded(text: bytes) -> bytes:
 
 
 def _shows(content: bytes, sought: Sought) -> bool:
-    """Whether a picture has the pixels of an erased image, as the workspace's source would read it."""
+    """Whether a picture has the pixels of an erased image, in any way in which a workspace's source may read it."""
     from PIL import Image
 
-    from lethe.data.decoding import to_pixels
+    from lethe.data.decoding import DEPTHS, RESIZES, to_pixels
 
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            return sought.has_pixels(np.ascontiguousarray(to_pixels(opened, sought.size).transpose(2, 0, 1)))
+            fits = [(resize, bits) for resize in RESIZES for bits in (DEPTHS if opened.mode.startswith("I") else (16,))]
+            readings = (to_pixels(opened, sought.size, resize, bits) for resize, bits in fits)
+            return any(sought.has_pixels(np.ascontiguousarray(pixels.transpose(2, 0, 1))) for pixels in readings)
     except Exception:  # PIL's readers raise nearly anything for a file that is no image
         return False

@@ -113,7 +113,7 @@ class WorkspaceFiles:
 
     def _step(self, path: Path, found: Found) -> str:
         layout, suffix = self.layout, path.suffix
-        if found.models and path.is_relative_to(layout.models):
+        if (found.models and path.is_relative_to(layout.models)) or path == layout.copies("csv"):  # which is made again when it is needed
             return DELETE
         if path.is_relative_to(layout.cards) or path in (layout.images, layout.settings, layout.given):
             return REWRITE

@@ -23,7 +23,7 @@ def counts(prepared: Prepared) -> Counts:
         prepared: the images and splits.
     """
     path, known = prepared.layout.copies("json"), {key: prepared.hashes[key] for key in ("data", "split")}
-    if path.exists():
+    if path.exists() and prepared.layout.copies("csv").exists():
         found: Counts = read_json(path)
         if all(found.get(key) == value for key, value in known.items()):
             return found

@@ -33,6 +33,9 @@ def test_copies_are_found_once_and_named(tmp_path: Path, capsys: pytest.CaptureF
     ]
     assert copies.counts(Prepared(config, images, splits)) == found == read_json(tmp_path / "data/copies.json")
     assert capsys.readouterr().err == ""
+    (tmp_path / "data/copies.csv").unlink()  # as an erasure does
+    assert copies.counts(Prepared(config, images, splits)) == found
+    assert (tmp_path / "data/copies.csv").exists() and capsys.readouterr().err
     other = splits | {"retain": np.array([0, 2, 3]), "forget": np.array([1])}
     assert copies.counts(Prepared(config, images, other))["split"] != found["split"]
     assert ",train/a,b/1.png" not in capsys.readouterr().err
