@@ -54,7 +54,9 @@ def _plain(function: str, words: list[str]) -> Command:
 
 
 def _unlearn(words: list[str]) -> Command:
-    words, switches = split_switches(words, "--explain", "--time")
+    words, switches = split_switches(words, "--explain", "--time", "--list")
+    if "--list" in switches:
+        return Command("lethe.pipeline.method_list:print_methods", words)
     if "--explain" in switches:
         return Command("lethe.pipeline.dry_run:print_explanation", words, arguments={"measure": "--time" in switches})
     return Command("lethe.pipeline.unlearn:unlearn", words)
@@ -73,6 +75,13 @@ def _search(words: list[str]) -> Command:
     if not 1 <= len(trial) <= 2 or not trial[0].isdecimal():
         raise UserError(f"adopt {' '.join(trial)}: it takes the number of a trial and, if you like, a name: adopt 17 gentle")
     return Command("lethe.search.adopt:adopt", words[end:], arguments={"number": int(trial[0]), "name": "".join(trial[1:])})
+
+
+def _leaderboard(words: list[str]) -> Command:
+    words, methods = split_option(words, "--method")
+    words, shares = split_option(words, "--share")
+    named = {"names": [name for text in methods for name in text.split(",")], "shares": [one for text in shares for one in text.split(",")]}
+    return Command("lethe.pipeline.leaderboard:leaderboard", None, arguments={"words": words, **named})
 
 
 def _report(words: list[str]) -> Command:
@@ -148,6 +157,7 @@ STAGES = {
             "",
             "  --explain  print what would happen; reads no data, writes nothing",
             "  --time     with --explain: also time three optimizer steps on random tensors",
+            "  --list     print every method: what it does, its source, its cost as a share of retraining, its arguments",
         ),
     ),
     "evaluate": Stage(
@@ -163,6 +173,16 @@ STAGES = {
             "",
             "usage: {program} adopt <trial> [<name>] [--key value ...]",
             "  write a finished trial of the newest such search into params.yaml, as a variant of its method",
+        ),
+    ),
+    "leaderboard": Stage(
+        "run methods at stated shares of the cost of retraining, and put them in one table",
+        _leaderboard,
+        (
+            "",
+            "  --method  a method, several (lethe,ft), or all [all]",
+            "  --share   shares of the cost of retraining, as 0.1,0.2 [0.03,0.05,0.1,0.2,0.3]",
+            "  Finished rows are kept. Writes results/leaderboard/leaderboard.csv in the workspace.",
         ),
     ),
     "report": Stage(

@@ -30,7 +30,7 @@ def explain(config: Config, measure: bool = False) -> str:
     Raises:
         UserError: the deletion request names no image, or all of them.
     """
-    retain, forget, classes = _sizes(config)
+    retain, forget, classes = split_sizes(config)
     chosen = device.resolve(config.run)
     network = chosen.place(architectures.build(config.model.architecture, classes, 0))
     weights = sum(parameter.numel() for parameter in network.parameters())
@@ -111,7 +111,7 @@ def _lengths(phase: Phase, retain: int, forget: int) -> dict[str, int]:
     return {letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}
 
 
-def _sizes(config: Config) -> tuple[int, int, int]:
+def split_sizes(config: Config) -> tuple[int, int, int]:
     """Return the numbers of retain images, forget images and classes; from the listing of the images where that suffices."""
     asked = config.data
     cache = Layout(config.workspace).data

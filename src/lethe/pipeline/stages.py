@@ -12,7 +12,9 @@ from lethe.reporting import console_tables
 from lethe.reporting.report import report
 from lethe.workspace import copies, scores
 from lethe.workspace import prepare as preparation
+from lethe.workspace.plan import planned_results
 
+OWN_METHOD = "lethe"
 BANK_SEEDS = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrained models; the other methods by run.seeds
 
 
@@ -44,8 +46,15 @@ def _reference(config: Config, kind: str) -> None:
 
 
 def demo(config: Config) -> None:
-    """Unlearn by the configured method; score it again where the attacks by models on other requests are asked for."""
-    unlearn(config)
+    """Unlearn by the configured method and by Lethe's own.
+
+    The first is scored again where the attacks by models on other requests are asked for."""
+    if config.method == OWN_METHOD:
+        unlearn(config)
+    else:
+        unlearn(config, show=False)
+        own = config.run.model_copy(update={"seeds": 1})
+        unlearn(replace(config, method=OWN_METHOD, run=own), beside=tuple(map(str, planned_results(config))))
     if config.evaluate.swap or config.evaluate.shadows:
         evaluate(config, ["original", config.method])
 

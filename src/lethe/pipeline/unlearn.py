@@ -24,8 +24,13 @@ from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.workspace import Prepared
 
 
-def unlearn(config: Config) -> None:
+def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> None:
     """Unlearn by the configured method: one run, one for each seed, or a chain. Prints the scores next to those of both references.
+
+    Args:
+        config: the configuration.
+        beside: names of other results of the workspace, printed before the method's.
+        show: whether scores are printed.
 
     Raises:
         UserError: the configuration does not fit the data or the network, or files in the workspace were made with other settings.
@@ -45,7 +50,8 @@ def unlearn(config: Config) -> None:
     if config.run.evaluate:
         run_logging.log_references(prepared)
         remember(prepared, "evaluate.")
-        _print_scores(prepared)
+        if show:
+            _print_scores(prepared, beside)
 
 
 def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
@@ -68,9 +74,9 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
     return prepared
 
 
-def _print_scores(prepared: Prepared) -> None:
+def _print_scores(prepared: Prepared, beside: tuple[str, ...]) -> None:
     """Print the table of results on stdout, the next command on stderr."""
-    names = ["original", "retrained", *map(str, planned_results(prepared.config))]
+    names = ["original", "retrained", *beside, *map(str, planned_results(prepared.config))]
     print(console_tables.accuracy_table([(name, scores.scores(prepared, name)) for name in names], scores.unfit_reference(prepared)))
     sys.stdout.flush()
     log(f"compare the runs: {run_logging.where_to_look()}")

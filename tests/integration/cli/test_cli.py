@@ -99,14 +99,14 @@ def test_the_demo(bare: Project, tmp_path: Path) -> None:
     home = {"CURVES": "drawn", "DVC_ROOT": "", "MLFLOW_TRACKING_URI": f"sqlite:///{bare.root}/mlflow.db"}
     done = bare.ran("demo", "--run.workspace", str(tmp_path / "demo"), **home)
     percent = table(done.stdout)
-    assert list(percent) == ["original", "retrained", "hybrid_4"]
+    assert list(percent) == ["original", "retrained", "hybrid_4", "lethe"]
     assert percent["original"]["test"] > 85
     assert percent["original"]["forget"] - percent["retrained"]["forget"] >= 5
     assert done.stderr.splitlines()[-1].startswith("compare the runs: `make ui`")
     assert percent == {name: round_(json.loads((tmp_path / "demo" / "scores" / f"{name}.json").read_text())) for name in percent}
     rows = {row["name"]: row for row in bare.rows()}
     assert rows.keys() == percent.keys()
-    assert len(bare.rows()) == 3
+    assert len(bare.rows()) == 4
     for key in ("data", "split"):
         assert len({row["tags"][key] for row in rows.values()}) == 1
     for name, row in rows.items():

@@ -11,8 +11,8 @@ import pytest
 
 from lethe.config import loader as config
 from lethe.models import checkpoint
+from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.recipes.recipe import Phase, Recipe
-from lethe.recipes.registry import registered_names
 from support.project import Project, Warm, at, at_file, at_step, copied
 
 BATCHES = 8  # of the project's 60 images each, in batches of 8
@@ -69,8 +69,9 @@ def methods(built: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", registered_names(chains=False))
+@pytest.mark.parametrize("method", [*PAPER_METHODS, "lethe"])
 def test_killed_in_every_phase_it_ends_the_same(method: str, methods: Project) -> None:
+    """As processes: the report's methods, and one whose losses look at whole splits. The contract tests stop all methods."""
     argv, left = command(method, keep="best"), states(methods)  # by another method whose test failed
     whole = uninterrupted(methods, method, argv)
     recipe = config.load(argv, params=methods.root / "params.yaml").recipe()

@@ -53,6 +53,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         ("search adopt 17 gentle", "", {"number": 17, "name": "gentle"}),
         ("demo --run.seed 1", "--run.seed 1", {}),
         ("demo --full", "", {}),
+        ("unlearn --list --run.seed 1", "--run.seed 1", {}),
     ],
 )
 def test_a_command_line_has_keys_and_other_words(line: str, words: str, arguments: dict[str, object]) -> None:
@@ -66,6 +67,7 @@ def test_other_words_lead_to_another_function() -> None:
     lines = [
         "unlearn",
         "unlearn --explain",
+        "unlearn --list",
         "report",
         "report card",
         "report card --list a",
@@ -99,8 +101,14 @@ def test_other_words_are_refused(line: str, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
+def test_a_leaderboard_has_methods_and_shares() -> None:
+    command = STAGES["leaderboard"].parse(["--method", "lethe,ft", "--share", "0.1", "--share=0.2,0.3", "--run.seed", "1"])
+    assert command.words is None
+    assert command.arguments == {"words": ["--run.seed", "1"], "names": ["lethe", "ft"], "shares": ["0.1", "0.2", "0.3"]}
+
+
 def test_every_function_exists() -> None:
-    lines = ["unlearn --explain", "report card", "report card --list a", "search adopt 1", "demo --full", *STAGES]
+    lines = ["unlearn --explain", "unlearn --list", "report card", "report card --list a", "search adopt 1", "demo --full", *STAGES]
     for line in lines:
         verb, *rest = line.split()
         module, _, name = STAGES[verb].parse(rest).function.partition(":")

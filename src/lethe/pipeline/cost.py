@@ -1,0 +1,61 @@
+"""The cost of a recipe as a share of retraining, before it is run."""
+
+from collections import Counter
+
+from torch.nn import Module
+
+from lethe.config.loader import Config
+from lethe.models import architectures
+from lethe.pipeline.dry_run import split_sizes
+from lethe.recipes.recipe import Phase, Recipe
+
+
+def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
+    """Sum over all optimizer steps of the number of examples in it times the number of weights that train.
+
+    Forward passes without a step, such as those of a teacher, are not counted: seconds are.
+
+    Args:
+        recipe: phases and edits.
+        network: of the architecture that is trained.
+        sizes: number of examples by stream.
+    """
+    weights = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    total = 0.0
+    for phase in (step for step in recipe if isinstance(step, Phase)):
+        lengths = {letter: batches(sizes[stream], phase.size(stream)) for letter, stream in phase.streams.items()}
+        for epoch in range(phase.epochs):
+            trains = sum(weights[name] for name in phase.trains(network, epoch / phase.epochs))
+            taken = Counter(letter for letters in phase.batch_order(lengths, epoch) for letter in letters)
+            for letter, stream in phase.streams.items():
+                passes, rest = divmod(taken[letter], lengths[letter])
+                total += trains * (passes * sizes[stream] + rest * phase.size(stream))
+    return total
+
+
+def batches(size: int, batch_size: int) -> int:
+    """Number of batches in a pass, as `Data.batches` cuts it: a last batch of one example joins the batch before it.
+
+    Args:
+        size: examples of the split.
+        batch_size: examples per batch.
+    """
+    full, rest = divmod(size, batch_size)
+    return full + (rest > 1 or not full)
+
+
+def share_of_retrain(config: Config) -> float:
+    """The work of the configured method relative to training the retrained model. Reads no image where the source has a listing.
+
+    Args:
+        config: the configuration.
+
+    Raises:
+        UserError: the deletion request names no image, or all of them.
+    """
+    retain, forget, classes = split_sizes(config)
+    network = architectures.build(config.model.architecture, classes, 0)
+    sizes = {"retain": retain, "forget": forget, "train": retain + forget}
+    recipes = config.chain_recipes().values() if config.chain else (config.recipe(),)
+    own = sum(work(recipe, network, sizes) for recipe in recipes)
+    return own / work(config.reference_recipe("retrained"), network, sizes)

@@ -1,0 +1,120 @@
+"""The cost of a recipe, the epochs that fit into a share of retraining, and the leaderboard's rows."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lethe._util.errors import UserError
+from lethe.config import loader
+from lethe.pipeline.cost import batches, share_of_retrain, work
+from lethe.pipeline.leaderboard import COLUMNS, Entry, at_share, leaderboard, table
+from lethe.pipeline.method_list import listing
+from lethe.plots.leaderboard_figures import gap_against_cost
+from lethe.recipes.recipe import Phase
+from lethe.recipes.registry import registered_names
+from lethe.testing.small_runs import configured, images, network, small
+
+DIGITS = ["--data.source", "digits", "--data.limit", "20", "--model.architecture", "convnet", "--run.workspace"]
+
+
+@pytest.mark.parametrize("method", ["lethe", "hybrid_4", "scrub", "eu_k"])
+def test_work_counts_every_image_of_every_step(method: str) -> None:
+    """Against the batches that a run is given: examples in them times weights that train, step by step."""
+    data, model, recipe = images(), network(), small(method)
+    expected = 0
+    for phase in recipe:
+        if not isinstance(phase, Phase):
+            continue
+        lengths = {letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}
+        for epoch in range(phase.epochs):
+            trains = sum(p.numel() for name, p in model.named_parameters() if name in phase.trains(model, epoch / phase.epochs))
+            taken = Counter("".join(phase.batch_order(lengths, epoch)))
+            for letter, stream in phase.streams.items():
+                passes = [len(b.labels_B) for k in range(9) for b in data.batches(stream, phase.size(stream), 0, k)]
+                expected += trains * sum(passes[: taken[letter]])
+    found = work(recipe, model, {"retain": 30, "forget": 19, "train": 49})
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(30, 8), (33, 8), (16, 8), (1, 8), (7, 8), (9, 1), (0, 8)])
+def test_passes_are_counted_as_they_are_cut(size: int, batch: int) -> None:
+    data = images(forget=max(size, 1))
+    assert batches(max(size, 1), batch) == data.length("forget", batch)
+
+
+def test_a_share_is_of_the_retraining_of_the_same_configuration() -> None:
+    """CIFAR-10: 32 epochs of 45,000 images; five epochs of fine-tuning are 5/32."""
+    assert share_of_retrain(configured("model_1")) == pytest.approx(5 / 32)
+    head = share_of_retrain(configured("cf_k"))
+    assert 0 < head < 0.001  # ten epochs, of a head of 5,130 of 11 million weights
+
+
+@pytest.mark.parametrize(("method", "share"), [("lethe", 0.05), ("lethe", 0.2), ("ft", 0.1), ("salun", 0.1), ("neggrad_plus", 0.3)])
+def test_as_many_epochs_are_run_as_fit_into_the_share(method: str, share: float, tmp_path: Path) -> None:
+    config = at_share(["--run.workspace", str(tmp_path)], Entry(method, share))
+    assert config is not None
+    assert config.method == f"{method}_at_{round(100 * share)}"
+    found = share_of_retrain(config)
+    assert 0.6 * share < found <= 1.06 * share
+    if method in ("lethe", "ft"):
+        assert found == pytest.approx(share, rel=0.02)
+
+
+def test_a_method_whose_shortest_run_costs_more_has_no_row(tmp_path: Path) -> None:
+    assert at_share(["--run.workspace", str(tmp_path)], Entry("model_3", 0.02)) is None
+
+
+def test_a_methods_own_arguments_reach_its_rows(tmp_path: Path) -> None:
+    config = at_share(["--run.workspace", str(tmp_path), "--methods.lethe.weight", "0.3"], Entry("lethe", 0.1))
+    assert config is not None
+    assert config.methods["lethe_at_10"].weight == 0.3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("share", ["0", "2", "x", "nan", "0.001"])
+def test_a_share_that_is_none_is_refused(share: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^share is .*; it takes shares of the cost of retraining"):
+        leaderboard([*DIGITS, str(tmp_path)], ["ft"], [share])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_method_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="method is nope; leaderboard takes model_1"):
+        leaderboard([*DIGITS, str(tmp_path)], ["nope"], ["0.1"])
+    assert not list(tmp_path.iterdir())
+
+
+ROW = {"method": "ft", "share": 0.1, "seed": 0, "retain": 99.0, "forget": 88.0, "validation": 83.0, "test": 83.5, "mia.svc": 15.0}
+ROW |= {"avg_gap.svc": 4.6, "mia.over": 50.0, "probe.excess": 1.0, "kl_to_reference.forget": 0.4}
+ROW |= {"floor": 0.33, "seconds": 900.0, "share_of_retrain": 0.1}
+
+
+def test_the_table_and_the_figure_show_rows_with_and_without_a_gap() -> None:
+    rows = [ROW, ROW | {"method": "lethe", "avg_gap.svc": None, "seconds": None, "mia.svc": None, "floor": None}]
+    assert {*ROW} == {*COLUMNS}
+    lines = table(rows).splitlines()
+    assert lines[1].split() == ["ft", "0.10", "0", "99.00", "88.00", "83.50", "15.00", "4.60", "900"]
+    assert lines[2].split() == ["lethe", "0.10", "0", "99.00", "88.00", "83.50"]
+    assert gap_against_cost(rows).startswith(b"\x89PNG")
+    assert gap_against_cost(rows) != gap_against_cost([ROW | {"avg_gap.svc": 1.0}])
+
+
+def test_every_method_is_listed_with_source_cost_and_arguments() -> None:
+    parts = listing(loader.load()).split("\n\n")
+    assert [part.partition(":")[0] for part in parts] == [*registered_names(chains=False), "as_run"]
+    for part in parts:
+        summary, source, cost, arguments = part.splitlines()
+        assert summary.endswith(".")
+        assert len(source.split()) > 1
+        assert cost.endswith("% of retraining")
+        assert "lr=" in arguments
+    assert "  cost       15.6 % of retraining" in parts[0].splitlines()
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "results").glob("leaderboard*/leaderboard.csv")), ids=str)
+def test_a_committed_leaderboard_has_all_columns(path: Path) -> None:
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    assert list(rows[0]) == list(COLUMNS)
