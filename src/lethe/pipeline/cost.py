@@ -1,4 +1,4 @@
-"""The cost of a recipe as a share of retraining, before it is run."""
+"""The cost of a recipe as a share of retraining, before it is run. What a run then took is the measure `share_of_retrain`."""
 
 from collections import Counter
 
@@ -44,7 +44,7 @@ def batches(size: int, batch_size: int) -> int:
     return full + (rest > 1 or not full)
 
 
-def share_of_retrain(config: Config) -> float:
+def planned_share(config: Config) -> float:
     """The work of the configured method relative to training the retrained model. Reads no image where the source has a listing.
 
     Args:
@@ -58,4 +58,4 @@ def share_of_retrain(config: Config) -> float:
     sizes = {"retain": retain, "forget": forget, "train": retain + forget}
     recipes = config.chain_recipes().values() if config.chain else (config.recipe(),)
     own = sum(work(recipe, network, sizes) for recipe in recipes)
-    return own / work(config.reference_recipe("retrained"), network, sizes)
+    return own / work(config.reference_recipe("retrained", retain + forget), network, sizes)

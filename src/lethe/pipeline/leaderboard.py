@@ -18,7 +18,7 @@ from lethe._util.log import log
 from lethe.config.loader import Config, load
 from lethe.config.method_schema import method_section
 from lethe.models import checkpoint
-from lethe.pipeline.cost import share_of_retrain
+from lethe.pipeline.cost import planned_share
 from lethe.pipeline.runner import metadata
 from lethe.pipeline.unlearn import unlearn
 from lethe.plots import leaderboard_figures
@@ -72,7 +72,7 @@ def leaderboard(words: list[str], names: list[str], shares: list[str]) -> None:
         if config is None:
             log(f"{entry.name}: one epoch costs more; no row")
         elif not is_finished(config):
-            log(f"{entry.name}: {share_of_retrain(config):.3f} of retraining")
+            log(f"{entry.name}: {planned_share(config):.3f} of retraining")
             unlearn(config, show=False)
             write(config)
     config = load(words, settings=settings.layer)
@@ -99,8 +99,8 @@ def at_share(words: Sequence[str], entry: Entry) -> Config | None:
         return load([*words, *like, *own, f"--methods.{entry.name}.{dial}", f"{value:g}"], settings=settings.layer)
 
     if dial == "retain_epochs":
-        return config(round(10 * entry.share / share_of_retrain(config(10)), 3))
-    one, two = share_of_retrain(config(1)), share_of_retrain(config(2))
+        return config(round(10 * entry.share / planned_share(config(10)), 3))
+    one, two = planned_share(config(1)), planned_share(config(2))
     if one > 1.05 * entry.share:
         return None
     return config(1 + int((1.05 * entry.share - one) / (two - one)) if two > one else 1)
@@ -175,21 +175,23 @@ def _row(layout: Layout, run: RunId) -> dict[str, Any] | None:
     clock = read_json(layout.clock(run)) if layout.clock(run).exists() else {}
     about: dict[str, Any] = {"method": found[1], "share": int(found[2]) / 100, "seed": int(_seed(layout, run))}
     about |= {"floor": reference.estimate.value if reference and reference.estimate else None, "seconds": clock.get("seconds")}
-    return {**about, **measured, "share_of_retrain": _recorded_share(layout, run)}
+    counted = score.measures.get("share_of_retrain")
+    share = counted.estimate.value if counted and counted.estimate else _planned_share(layout, run)
+    return {**about, **measured, "share_of_retrain": share}
 
 
 def _seed(layout: Layout, run: RunId) -> str:
     return str(run.seed) if run.seed is not None else checkpoint.metadata(layout.weights(run)).get("seed", "0")
 
 
-def _recorded_share(layout: Layout, run: RunId) -> float | None:
-    """The share by work that the run's own settings give; None where the workspace has no settings of it."""
+def _planned_share(layout: Layout, run: RunId) -> float | None:
+    """The share that the run's own settings give; None where the workspace has no settings of it."""
     name = run.method
     try:
         config = load(["--run.workspace", str(layout.root), "--method", name], settings=settings.layer)
     except UserError:
         return None
-    return share_of_retrain(replace(config, method=name))
+    return planned_share(replace(config, method=name))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from lethe.config.describe import show
 from lethe.config.loader import Config
-from lethe.pipeline.cost import share_of_retrain
+from lethe.pipeline.cost import planned_share
 from lethe.recipes.registry import find_method
 
 
@@ -28,6 +28,6 @@ def listing(config: Config) -> str:
         method = find_method(config.like[name])
         summary = method.summary if config.like[name] == name else f"{config.like[name]} with other numbers"
         arguments = " ".join(f"{word}={show(value)}" for word, value in dict(section).items() if value != method.defaults.get(word))
-        cost = f"{100 * share_of_retrain(replace(config, method=name)):.1f} % of retraining"
+        cost = f"{100 * planned_share(replace(config, method=name)):.1f} % of retraining"
         parts.append(f"{name}: {summary}\n  source     {method.source}\n  cost       {cost}\n  arguments  {arguments}")
     return "\n\n".join(parts)

@@ -8,7 +8,7 @@ import pytest
 
 from lethe._util.errors import UserError
 from lethe.config import loader
-from lethe.pipeline.cost import batches, share_of_retrain, work
+from lethe.pipeline.cost import batches, planned_share, work
 from lethe.pipeline.leaderboard import COLUMNS, Entry, at_share, leaderboard, table
 from lethe.pipeline.method_list import listing
 from lethe.plots.leaderboard_figures import gap_against_cost
@@ -46,8 +46,8 @@ def test_passes_are_counted_as_they_are_cut(size: int, batch: int) -> None:
 
 def test_a_share_is_of_the_retraining_of_the_same_configuration() -> None:
     """CIFAR-10: 32 epochs of 45,000 images; five epochs of fine-tuning are 5/32."""
-    assert share_of_retrain(configured("model_1")) == pytest.approx(5 / 32)
-    head = share_of_retrain(configured("cf_k"))
+    assert planned_share(configured("model_1")) == pytest.approx(5 / 32)
+    head = planned_share(configured("cf_k"))
     assert 0 < head < 0.001  # ten epochs, of a head of 5,130 of 11 million weights
 
 
@@ -56,7 +56,7 @@ def test_as_many_epochs_are_run_as_fit_into_the_share(method: str, share: float,
     config = at_share(["--run.workspace", str(tmp_path)], Entry(method, share))
     assert config is not None
     assert config.method == f"{method}_at_{round(100 * share)}"
-    found = share_of_retrain(config)
+    found = planned_share(config)
     assert 0.6 * share < found <= 1.06 * share
     if method in ("lethe", "ft"):
         assert found == pytest.approx(share, rel=0.02)
