@@ -40,8 +40,8 @@ def batches(size: int, batch_size: int) -> int:
         size: examples of the split.
         batch_size: examples per batch.
     """
-    full, rest = divmod(size, batch_size)
-    return full + (rest > 1 or not full)
+    number = -(-size // batch_size)
+    return number - (number > 1 and size - (number - 1) * batch_size == 1)
 
 
 def planned_share(config: Config) -> float:

@@ -1,6 +1,5 @@
 """The cost of a recipe, the epochs that fit into a share of retraining, and the leaderboard's rows."""
 
-import csv
 from collections import Counter
 from pathlib import Path
 
@@ -38,10 +37,9 @@ def test_work_counts_every_image_of_every_step(method: str) -> None:
     assert found == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("size", "batch"), [(30, 8), (33, 8), (16, 8), (1, 8), (7, 8), (9, 1), (0, 8)])
+@pytest.mark.parametrize(("size", "batch"), [(30, 8), (33, 8), (16, 8), (1, 8), (7, 8), (9, 1)])
 def test_passes_are_counted_as_they_are_cut(size: int, batch: int) -> None:
-    data = images(forget=max(size, 1))
-    assert batches(max(size, 1), batch) == data.length("forget", batch)
+    assert batches(size, batch) == images(forget=size).length("forget", batch)
 
 
 def test_a_share_is_of_the_retraining_of_the_same_configuration() -> None:
@@ -105,16 +103,8 @@ def test_every_method_is_listed_with_source_cost_and_arguments() -> None:
     assert [part.partition(":")[0] for part in parts] == [*registered_names(chains=False), "as_run"]
     for part in parts:
         summary, source, cost, arguments = part.splitlines()
-        assert summary.endswith(".")
+        assert len(summary.split()) > 3
         assert len(source.split()) > 1
         assert cost.endswith("% of retraining")
         assert "lr=" in arguments
     assert "  cost       15.6 % of retraining" in parts[0].splitlines()
-
-
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "results").glob("leaderboard*/leaderboard.csv")), ids=str)
-def test_a_committed_leaderboard_has_all_columns(path: Path) -> None:
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    assert rows
-    assert list(rows[0]) == list(COLUMNS)
