@@ -172,12 +172,11 @@ def _row(layout: Layout, run: RunId) -> dict[str, Any] | None:
         result = score.measures.get(id_)
         measured[id_] = result.estimate.value if result and result.estimate else None
     reference = scores.read(layout.scores("retrained")).measures.get("avg_gap.svc") if layout.scores("retrained").exists() else None
-    clock = read_json(layout.clock(run)) if layout.clock(run).exists() else {}
+    clock, retraining = (read_json(path) if (path := layout.clock(name)).exists() else {} for name in (run, "retrained"))
     about: dict[str, Any] = {"method": found[1], "share": int(found[2]) / 100, "seed": int(_seed(layout, run))}
     about |= {"floor": reference.estimate.value if reference and reference.estimate else None, "seconds": clock.get("seconds")}
-    counted = score.measures.get("share_of_retrain")
-    share = counted.estimate.value if counted and counted.estimate else _planned_share(layout, run)
-    return {**about, **measured, "share_of_retrain": share}
+    counted = clock["flops"] / retraining["flops"] if clock.get("flops") and retraining.get("flops") else None
+    return {**about, **measured, "share_of_retrain": counted or _planned_share(layout, run)}
 
 
 def _seed(layout: Layout, run: RunId) -> str:
