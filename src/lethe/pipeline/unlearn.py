@@ -64,9 +64,9 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
     _log_layers(config, recipes, network)
     references.check_models(config, "original", *(["retrained"] if config.run.evaluate else []))
     prepared = prepare(config)
-    copies.counts(prepared)
     for recipe in recipes:
         check(prepared, recipe)
+    copies.counts(prepared)
     references.weights(prepared, "original")
     if config.run.evaluate:  # otherwise nothing here needs the retrained model
         references.weights(prepared, "retrained")

@@ -415,7 +415,7 @@ BAD = {
     "run.threads": ("0", "run.threads is 0"),
     "method": ("hybrid_5", "method is hybrid_5"),
 }
-WANTS_DATA = ("methods.model_1.batch_size", "pretrain.checkpoint")  # can be refused only behind the data, which stay
+WANTS_DATA = ("methods.model_1.batch_size",)  # can be refused only behind the data, which stay
 
 
 @pytest.mark.parametrize("key", BAD)
