@@ -109,6 +109,12 @@ def _erase(words: list[str]) -> Command:
     return Command(f"lethe.erasure.erase:{function}", words, arguments={"source": "--source" in switches})
 
 
+def _ledger(words: list[str]) -> Command:
+    if words[:1] != ["verify"]:
+        raise UserError(f"{words[0] if words else 'no word'} is not understood; ledger takes verify: ledger verify --run.workspace photos")
+    return Command("lethe.reporting.ledger_lines:verify", words[1:])
+
+
 def _demo(words: list[str]) -> Command:
     words, switches = split_switches(words, "--full")
     if switches:
@@ -202,6 +208,11 @@ STAGES = {
             "",
             "Exit codes: 0 nothing is left (or the plan was printed), 1 something is, and is named, 2 bad input.",
         ),
+    ),
+    "ledger": Stage(
+        "verify: check that no line of the workspace's ledger was altered, removed or moved",
+        _ledger,
+        ("", "usage: {program} verify [--run.workspace <folder>]", "", "Exit codes: 0 the chain is whole, 1 it is not, 2 there is none."),
     ),
     "demo": Stage(
         "run the main job on the bundled digits: original, retrained and hybrid_4 side by side",

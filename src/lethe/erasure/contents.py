@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lethe._util.errors import UserError
+from lethe._util.files import read_json
 from lethe.data.images import load_images
 from lethe.erasure.sought import Sought
 from lethe.models import checkpoint
@@ -70,6 +71,19 @@ def examine(path: Path, sought: Sought) -> Found:
     if head.startswith(b"SQLite format 3\0"):
         return _database(path, sought) + Found(ids=len(sought.ids_in(path.read_bytes())))
     return _content(path.read_bytes(), sought)
+
+
+def card_thumbnails(path: Path, sought: Sought) -> int:
+    """Count the thumbnails of the requests on a card, which may be smaller than the images.
+
+    Args:
+        path: of the card's JSON.
+        sought: what is looked for. A card of an earlier version does not say which request it is of; its thumbnails count.
+    """
+    content = read_json(path)
+    request = content.get("request", {}) if isinstance(content, dict) else {}
+    mine = request.get("hash") in {one.request for one in sought.erasures} or "key" not in request
+    return len(request.get("thumbnails", ())) if mine else 0
 
 
 def _content(content: bytes, sought: Sought) -> Found:

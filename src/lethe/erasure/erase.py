@@ -15,12 +15,15 @@ from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import read_json, short
 from lethe._util.log import log
 from lethe.config.loader import Config
+from lethe.data.splits import count
+from lethe.erasure.dvc_objects import DvcObjects
+from lethe.erasure.mlflow_models import MlflowModels
 from lethe.erasure.sought import Sought
 from lethe.erasure.source_files import SourceFiles
 from lethe.erasure.stores import REPLACE, YOURS, Place, Store
 from lethe.erasure.workspace_files import WorkspaceFiles, all_models, relist
 from lethe.models import checkpoint
-from lethe.workspace import erased
+from lethe.workspace import erased, ledger
 from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import planned_results
@@ -45,7 +48,7 @@ def plan(config: Config, source: bool = False) -> int:
     Raises:
         UserError: the result does not exist, or was not evaluated.
     """
-    erasure = erased.pending(config) or _planned(config, source)
+    erasure = _unfinished(config) or _planned(config, source)
     stores = _stores(config, erasure)
     places = [place for store in stores for place in store.find()]
     _print(places)
@@ -94,15 +97,18 @@ def check(config: Config) -> int:
     if one := erased.pending(config):
         log(f"the erasure is not finished; {_again(config, one)} finishes it")
         return 1
+    for one in erasures:
+        ledger.append(config, "verified", one.request, left=len(left))
     return 1 if left else 0
 
 
 def _erase(config: Config, layout: Layout, source: bool) -> int:
-    erasure = erased.pending(config)
+    erasure = _unfinished(config)
     if erasure is None:
         _require_sent(layout)
         erasure = _planned(config, source)
         erased.write(config, [*erased.read(config), erasure])
+    ledger.append_once(config, "approved", erasure.request, method=erasure.method, weights=erasure.accepted)
     _accept(layout, erasure)
     stores = _stores(config, erasure)
     replaced: list[tuple[Store, Place]] = []
@@ -121,6 +127,7 @@ def _erase(config: Config, layout: Layout, source: bool) -> int:
     record_erasure(config, _data_hash(layout), _relative(layout.accepted(short(erasure.request))))
     erasures = [one if one.state == erased.DONE else one.done() for one in erased.read(config)]
     left = _check(config, erasures)
+    ledger.append_once(config, "erased", erasure.request, images=erasure.images, left=len(left), data=_data_hash(layout))
     erased.write(config, erasures)
     _print_unreachable(stores)
     return 1 if left else 0
@@ -137,6 +144,14 @@ def _check(config: Config, erasures: Sequence[Erasure]) -> list[Place]:
     result = f"{len(left)} places still hold something" if left else "nothing is left in what was searched"
     log(f"{images:,} erased images: {result}")
     return left
+
+
+def _unfinished(config: Config) -> Erasure | None:
+    """The erasure that was interrupted; else the last one as long as there is no next request: a store may have been away."""
+    last = erased.read(config)[-1:]
+    splits = Layout(config.workspace).splits
+    closed = last and splits.is_dir() and count(splits, "forget") == 0
+    return erased.pending(config) or (last[0] if closed else None)
 
 
 # --- what is planned --------------------------------------------------------------------------------------------------
@@ -213,7 +228,8 @@ def _stores(config: Config, erasure: Erasure) -> list[Store]:
 
 
 def _all_stores(config: Config, sought: Sought, erasure: Erasure | None, *, erases: bool) -> list[Store]:
-    return [SourceFiles(config, sought, erases), WorkspaceFiles(config, sought, erasure)]
+    others: list[Store] = [SourceFiles(config, sought, erases), MlflowModels(config, sought), DvcObjects(config, sought)]
+    return [*others, WorkspaceFiles(config, sought, erasure)]
 
 
 # --- output -------------------------------------------------------------------------------------------------------------

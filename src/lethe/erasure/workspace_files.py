@@ -15,7 +15,7 @@ from lethe._util.files import read_json, write_json, write_text
 from lethe.config.loader import Config
 from lethe.data import sources
 from lethe.data.images import Images, load_images, save_images
-from lethe.erasure.contents import Found, examine
+from lethe.erasure.contents import Found, card_thumbnails, examine
 from lethe.erasure.sought import Sought
 from lethe.erasure.stores import DELETE, REPLACE, REWRITE, YOURS, Place, files_in, size_of
 from lethe.evaluation import logits_table
@@ -95,7 +95,7 @@ class WorkspaceFiles:
                 continue
             found = examine(path, self.sought)
             if path.suffix == ".json" and path.is_relative_to(self.layout.cards):
-                found += Found(pixels=self._thumbnails(path))
+                found += Found(pixels=card_thumbnails(path, self.sought))
             if found:
                 yield path, found
 
@@ -103,13 +103,6 @@ class WorkspaceFiles:
         """Whether this store is responsible: a workspace that is a checkout also holds the stores of DVC and MLflow, and code."""
         top = path.relative_to(self.layout.root).parts[0]
         return top not in (".git", ".dvc", ".venv", "mlruns", "mlflow.db", "mlflow.db-wal", "mlflow.db-shm")
-
-    def _thumbnails(self, path: Path) -> int:
-        """Thumbnails of the request on a card, which may be smaller than the images."""
-        content = read_json(path)
-        request = content.get("request", {}) if isinstance(content, dict) else {}
-        mine = request.get("hash") in {one.request for one in self.sought.erasures} or "key" not in request
-        return len(request.get("thumbnails", ())) if mine else 0
 
     def _step(self, path: Path, found: Found) -> str:
         layout, suffix = self.layout, path.suffix

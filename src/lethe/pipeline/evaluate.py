@@ -7,7 +7,7 @@ from lethe._util.errors import RunFailed, UserError
 from lethe._util.log import log
 from lethe.config.loader import STAGE, Config
 from lethe.evaluation import seed_aggregation
-from lethe.pipeline import references, run_logging, shadow_models
+from lethe.pipeline import ledger_events, references, run_logging, shadow_models
 from lethe.reporting import console_tables
 from lethe.workspace import artifacts, scores
 from lethe.workspace.plan import planned_results
@@ -57,6 +57,7 @@ def evaluate(config: Config, names: Sequence[str] = (), again: bool = True) -> N
             run_logging.add_scores(prepared, each)
     run_logging.log_references(prepared, kinds, rescored=names)
     remember(prepared, "evaluate.")
+    ledger_events.record_evaluated(prepared, methods)
     table = [(name, scores.scores(prepared, name)) for name in (*kinds, *methods)]
     print(console_tables.accuracy_table(table, scores.unfit_reference(prepared)))
     if config.evaluate.swap or config.evaluate.shadows:

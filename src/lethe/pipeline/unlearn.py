@@ -10,7 +10,7 @@ from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.engine import engine
 from lethe.models import architectures, device
-from lethe.pipeline import references, run_logging
+from lethe.pipeline import ledger_events, references, run_logging
 from lethe.pipeline.chain import one_after_another
 from lethe.pipeline.multi_seed import unlearn_seeds
 from lethe.pipeline.runner import start
@@ -47,9 +47,11 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
                     run.finish()
     else:
         unlearn_seeds(prepared, runs)
+    ledger_events.record_unlearned(prepared)
     if config.run.evaluate:
         run_logging.log_references(prepared)
         remember(prepared, "evaluate.")
+        ledger_events.record_evaluated(prepared, map(str, planned_results(config)))
         if show:
             _print_scores(prepared, beside)
 

@@ -164,6 +164,11 @@ class Layout:
         return self.root / "accepted" / f"{request}.safetensors"
 
     @property
+    def ledger(self) -> Path:
+        """The chain of what happened to each deletion request."""
+        return self.root / "ledger.jsonl"
+
+    @property
     def settings(self) -> Path:
         """The workspace's own layer of the configuration."""
         return self.root / "settings.yaml"

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file
 
 from lethe.data.images import load_images
 from lethe.models import checkpoint
-from support.project import Project
+from support.project import Project, at, at_file
 
 WS = ("--run.workspace", "ws", "--method", "model_1")
 
@@ -115,3 +116,90 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     for name, holds in (("holiday.bmp", "1 image"), ("notes.txt", "1 id"), ("old.bin", "1 model")):
         assert f"/ws/{name}: {holds}" in left.stdout
     assert left.stdout.count("\n") == 3
+
+
+def test_killed_at_any_moment(unlearned: Project) -> None:
+    """Each kill is one more in the same workspace; no other command uses it meanwhile, and the same command finishes it."""
+    ws, gone = unlearned.root / "ws", ids(unlearned)
+    result = checkpoint.model_hash(ws / "models" / "model_1.safetensors")
+    moments = [
+        at_file("erased.json"),
+        at_file("images.safetensors"),
+        at("pathlib:Path.unlink", 3),
+        at_file("forget.csv"),
+        at_file("original.safetensors"),
+        at_file("settings.yaml"),
+        at_file("erased.json"),
+    ]
+    for n, moment in enumerate(moments):
+        killed = unlearned.run("erase", *WS, "--yes", **moment)
+        assert killed.returncode == -9, (n, killed.stderr)
+        if n in (1, 4):
+            refused = unlearned.run("evaluate", *WS)
+            assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+            assert "was interrupted; `python src/erase.py --run.workspace ws --method model_1 --yes` finishes it" in refused.stderr
+    assert unlearned.run("erase", "--run.workspace", "ws", "--check").returncode == 1  # not finished
+    unlearned.ran("erase", *WS, "--yes")
+    assert checkpoint.model_hash(ws / "models" / "original.safetensors") == result
+    assert unlearned.ran("erase", "--run.workspace", "ws", "--check").stdout == ""
+    assert not set(load_images(ws / "data" / "images.safetensors")[0].ids) & set(gone) and ids(unlearned) == []
+    assert not [path for path in ws.rglob("*") if path.name.startswith(".images")], "a half-written file is left"
+
+
+REGISTER = """
+import sys
+from lethe.tracking import mlflow_store
+from lethe.tracking.outbox import callers_store
+client = mlflow_store.connect(callers_store())
+(model,) = client.search_logged_models(["0"], "name = 'model'")
+client.create_registered_model("classifier")
+version = client.create_model_version("classifier", f"models:/{model.model_id}", model_id=model.model_id)
+client.set_registered_model_alias("classifier", "champion", version.version)
+print(model.artifact_location)
+"""
+SERVED = """
+from lethe.tracking import mlflow_store
+from lethe.tracking.outbox import callers_store
+client = mlflow_store.connect(callers_store())
+print(len(client.search_model_versions()), len(client.search_logged_models(["0"])), dict(client.get_registered_model("classifier").aliases))
+"""
+
+
+def test_mlflow_and_dvc(unlearned: Project) -> None:
+    """The model of another method, registered, and an older copy of the original in a cache and a remote."""
+    ws, root = unlearned.root / "ws", unlearned.root
+    other = ("--run.workspace", "ws", "--method", "model_2")
+    unlearned.ran("unlearn", *other, "--run.log_model", "safetensors")
+    folder = Path(unlearned.script(REGISTER).removeprefix("file://"))
+    assert (folder / "model.safetensors").exists()
+    cache, remote = root / ".dvc" / "cache" / "files" / "md5" / "ab", root.parent / "remote" / "files" / "md5" / "ab"
+    for place in (cache, remote):
+        place.mkdir(parents=True)
+        shutil.copy(ws / "models" / "original.safetensors", place / "original")
+        (place / "clean").write_text("nothing of them")
+    (root / ".dvc" / "config").write_text(
+        f"['remote \"folder\"']\n    url = {root.parent / 'remote'}\n['remote \"far\"']\n    url = s3://bucket/x\n"
+    )
+    runs = root / ".dvc" / "cache" / "runs" / "a"
+    runs.mkdir(parents=True)
+    (runs / "one").write_text("outs: [{md5: aboriginal}]")
+    (runs / "two").write_text("outs: [{md5: abclean}]")
+
+    planned = unlearned.ran("erase", *WS)
+    assert "registered as classifier version 1" in planned.stdout
+    assert planned.stdout.count("\ndvc ") == 3
+    assert "runs:/" in planned.stdout and ".html: 9 images" in planned.stdout  # the card with thumbnails
+    assert "not reached from here: the DVC remote far (s3://bucket/x)" in planned.stderr
+    away = root.parent / "remote.away"
+    (root.parent / "remote").rename(away)
+    left = unlearned.run("erase", *WS, "--yes")
+    assert (left.returncode, left.stdout.count("a remote that is not there now")) == (1, 1)
+    away.rename(root.parent / "remote")
+    again = unlearned.ran("erase", *WS, "--yes")
+    assert "nothing is left in what was searched" in again.stderr
+    assert not folder.exists() or not any(folder.iterdir())
+    assert unlearned.script(SERVED) == "0 0 {}"
+    for place in (cache, remote):
+        assert [path.name for path in place.iterdir()] == ["clean"]
+    assert [path.name for path in runs.iterdir()] == ["two"]
+    assert not list((root / "mlruns").rglob("card/*"))

@@ -112,7 +112,22 @@ def test_what_the_user_set_is_kept(clean):
 
 def test_the_entries_are_those_promised():
     project = yaml.safe_load((ROOT / "MLproject").read_text())
-    names = ["main", "hybrid", "unlearn", "prepare", "pretrain", "retrain", "bank", "evaluate", "demo", "search", "report", "card", "erase"]
+    names = [
+        "main",
+        "hybrid",
+        "unlearn",
+        "prepare",
+        "pretrain",
+        "retrain",
+        "bank",
+        "evaluate",
+        "demo",
+        "search",
+        "report",
+        "card",
+        "erase",
+        "ledger",
+    ]
     methods = [f"model_{i}" for i in range(1, 7)] + [f"hybrid_{i}" for i in range(1, 5)]
     assert sorted(project["entry_points"]) == sorted(names + methods)
     commands = {name: entry["command"] for name, entry in project["entry_points"].items()}

@@ -1,0 +1,92 @@
+"""MLflow: logged models, registered versions, and the artifacts of the workspace's runs."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from lethe._util.errors import RunFailed
+from lethe._util.files import short
+from lethe.config.loader import Config
+from lethe.erasure.contents import Found, card_thumbnails, examine
+from lethe.erasure.sought import Sought
+from lethe.erasure.stores import DELETE, YOURS, Place, files_in, size_of
+from lethe.tracking.mlflow_erasure import LoggedModel, MlflowStore, RunFiles
+from lethe.workspace.layout import Layout
+
+STORE = "mlflow"
+
+
+class MlflowModels:
+    """The models and artifacts that the workspace's runs logged.
+
+    Args:
+        config: names the workspace.
+        sought: what is looked for.
+    """
+
+    name = STORE
+
+    def __init__(self, config: Config, sought: Sought) -> None:
+        self.layout, self.sought = Layout(config.workspace), sought
+        self._models: dict[str, LoggedModel] = {}
+        self._files: dict[str, tuple[RunFiles, str]] = {}
+        self._failure = ""
+
+    @cached_property
+    def store(self) -> MlflowStore:
+        return MlflowStore(self.layout.root)
+
+    def find(self) -> Iterator[Place]:
+        try:
+            store = self.store
+        except RunFailed as error:
+            self._failure = str(error)
+            yield Place(STORE, self._failure, "models and artifacts of the workspace's runs", 0, YOURS, "the same command goes on later")
+            return
+        for model in store.models():
+            if self._learned(model):
+                self._models[model.id] = model
+                size = size_of(files_in(model.folder)) if model.folder else 0
+                registered = "".join(f", registered as {name} version {version}" for name, version in model.versions)
+                yield Place(STORE, f"models:/{model.id}", f"1 model{registered}", size, DELETE)
+        for run in store.runs():
+            yield from self._artifacts(run)
+        if store.database and (ids := examine(store.database, self.sought).ids):
+            size = store.database.stat().st_size
+            yield Place(
+                STORE, str(store.database), f"{ids} ids", size, YOURS, "delete the runs, tags or traces that have them, then `mlflow gc`"
+            )
+
+    def erase(self, place: Place) -> None:
+        model = self._models.get(place.name.removeprefix("models:/"))
+        if model:
+            self.store.delete_model(model)
+            self.store.compact()
+        elif place.name in self._files:
+            run, path = self._files[place.name]
+            self.store.replace_artifact(run, path, None)
+
+    def check(self) -> Iterator[Place]:
+        yield from self.find()
+
+    def unreachable(self) -> Iterator[str]:
+        if not self._failure and self.store.database is None:
+            yield f"rows that the MLflow server at {self.store.address} marks as deleted: `mlflow gc` on its machine removes them"
+
+    def _learned(self, model: LoggedModel) -> bool:
+        """Whether a logged model learned the images: by its run's tags, and where its files are here by its weights."""
+        tags = model.tags
+        if tags.get("data") in {short(one.data) for one in self.sought.erasures} and tags.get("method") != "retrained":
+            accepted = tags.get("result") in {short(hash_) for hash_ in self.sought.accepted}
+            return not accepted or model.name == "checkpoint"
+        return any(examine(path, self.sought).models for path in (files_in(model.folder) if model.folder else ()))
+
+    def _artifacts(self, run: RunFiles) -> Iterator[Place]:
+        for path in files_in(run.folder) if run.folder and run.folder.exists() else ():
+            found = examine(path, self.sought)
+            relative = path.relative_to(run.folder or path).as_posix()
+            if relative.startswith("card/") and (card := path.with_suffix(".json")).exists():
+                found += Found(pixels=card_thumbnails(card, self.sought))
+            if found:
+                name = f"runs:/{run.run_id}/{relative}"
+                self._files[name] = (run, relative)
+                yield Place(STORE, name, str(found), path.stat().st_size, DELETE)

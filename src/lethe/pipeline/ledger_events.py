@@ -1,0 +1,71 @@
+"""What the ledger records of a request that is unlearned and measured. Nothing is recorded twice."""
+
+import hashlib
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from lethe._util.files import digest
+from lethe.models import checkpoint
+from lethe.workspace import ledger, scores
+from lethe.workspace.plan import planned_results
+from lethe.workspace.pseudonyms import Pseudonyms, pseudonyms
+from lethe.workspace.workspace import Prepared
+
+ENVIRONMENT = ("torch", "torchvision", "numpy")
+
+
+def record_unlearned(prepared: Prepared) -> None:
+    """Record that the request was received, and each result of the configured method.
+
+    Args:
+        prepared: the images and splits.
+
+    Raises:
+        RunFailed: the ledger could not be written.
+    """
+    hashed, request = _request(prepared)
+    data = {"images": len(prepared.splits["forget"]), "data": prepared.hashes["data"]}
+    ledger.append_once(prepared.config, "received", request, **data)
+    for run in planned_results(prepared.config):
+        path = prepared.layout.weights(run)
+        about = checkpoint.metadata(path)
+        ledger.append_once(
+            prepared.config,
+            "unlearned",
+            request,
+            method=str(run),
+            weights=checkpoint.model_hash(path),
+            original=about.get("original", ""),
+            recipe=digest([about.get("recipe", "")]),
+            retain=hashed.of_hash(prepared.hashes["retain"]),
+            environment={"python": platform.python_version()} | {name: version(name) for name in ENVIRONMENT},
+        )
+
+
+def record_evaluated(prepared: Prepared, names: Iterable[str]) -> None:
+    """Record the scores of results.
+
+    Args:
+        prepared: the images and splits.
+        names: the runs; those without weights are left out.
+
+    Raises:
+        RunFailed: the ledger could not be written.
+    """
+    _, request = _request(prepared)
+    for name in names:
+        path, file = prepared.layout.weights(name), prepared.layout.scores(name)
+        if path.exists() and file.exists():
+            facts = {"method": name, "weights": checkpoint.model_hash(path), "scores": _sha256(file), "tier": scores.read(file).tier}
+            ledger.append_once(prepared.config, "evaluated", request, **facts)
+
+
+def _request(prepared: Prepared) -> tuple[Pseudonyms, str]:
+    hashed = pseudonyms(prepared.config)
+    return hashed, hashed.of_request([prepared.images.ids[i] for i in prepared.splits["forget"]])
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
