@@ -128,7 +128,17 @@ DELETION_REQUEST: dict[str, list[Step]] = {
         Step("python src/report.py card --method hybrid_4 --run.workspace photos", r"photos/cards/hybrid_4-\w+.html\n"),
         Step("python src/report.py card --list train/cat/0003.png --run.workspace photos", r"hybrid_4"),
     ],
-    "6. The next request": [
+    "6. Erase": [
+        Step(
+            "python src/erase.py --method hybrid_4 --source --run.workspace photos",
+            r"source +left to you .*delete.csv: 2 ids.*model.pth: 1 model.*cat/0003.png: 1 image.*nothing was changed",
+        ),
+        Step("rm ~/photos/delete.csv ~/photos/model.pth"),
+        Step("python src/erase.py --method hybrid_4 --source --yes --run.workspace photos", r"nothing is left in what was searched"),
+        Step("python src/erase.py --check --run.workspace photos", r"nothing is left in what was searched"),
+        Step("python src/ledger.py verify --run.workspace photos", r"received.*unlearned.*evaluated.*approved.*erased.*verified"),
+    ],
+    "7. The next request": [
         Step("python src/prepare.py --data.forget.ids ~/photos/next.csv --run.workspace photos", r"forget 1,"),
         Step("python src/retrain.py --run.workspace photos", r"retrain"),
         Step("python src/unlearn.py --method hybrid_4 --run.workspace photos", r"\nretrained .*\nhybrid_4 "),

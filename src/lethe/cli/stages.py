@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
@@ -89,6 +90,11 @@ def _report(words: list[str]) -> Command:
 
 
 def _card(words: list[str]) -> Command:
+    words, files = split_option(words, "--verify")
+    if files:
+        if words or len(files) > 1 or not files[0]:
+            raise UserError(f"verify is {' '.join([*files, *words]) or repr('')}; it takes the JSON file of one card and no key")
+        return Command("lethe.reporting.card_seal:verify", None, arguments={"file": Path(files[0])})
     words, ids = split_option(words, "--list")
     if not ids:
         return Command("lethe.reporting.card:write_cards", words)
@@ -110,9 +116,7 @@ def _erase(words: list[str]) -> Command:
 
 
 def _ledger(words: list[str]) -> Command:
-    if words[:1] != ["verify"]:
-        raise UserError(f"{words[0] if words else 'no word'} is not understood; ledger takes verify: ledger verify --run.workspace photos")
-    return Command("lethe.reporting.ledger_lines:verify", words[1:])
+    return Command("lethe.reporting.ledger_lines:verify", words[1:] if words[:1] == ["verify"] else words)  # there is no other verb yet
 
 
 def _demo(words: list[str]) -> Command:
@@ -138,6 +142,8 @@ def _ui(words: list[str]) -> Command:
 CARD_USAGE = (
     "usage: {program} [--method <method>] [--key value ...]",
     "  the unlearning card of the method's result: one HTML page, and the same as Markdown and JSON, in cards/ of the workspace",
+    "usage: {program} --verify <card.json>",
+    "  whether a card is as it was written, without its workspace; exit code 1 if it is not",
     "usage: {program} --list <id> [--key value ...]",
     "  every card in the workspace whose request names the image",
 )

@@ -38,6 +38,10 @@ class Found:
     def __add__(self, other: "Found") -> "Found":
         return Found(self.ids + other.ids, self.pixels + other.pixels, self.models + other.models)
 
+    def at_least(self, pixels: int) -> "Found":
+        """The same with at least so many images: thumbnails are found as such, and also as images where they have their size."""
+        return Found(self.ids, max(self.pixels, pixels), self.models)
+
     def __str__(self) -> str:
         """Say it in words.
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from lethe._util.errors import RunFailed
 from lethe._util.files import short
 from lethe.config.loader import Config
-from lethe.erasure.contents import Found, card_thumbnails, examine
+from lethe.erasure.contents import card_thumbnails, examine
 from lethe.erasure.sought import Sought
 from lethe.erasure.stores import DELETE, YOURS, Place, files_in, size_of
 from lethe.tracking.mlflow_erasure import LoggedModel, MlflowStore, RunFiles
@@ -85,7 +85,7 @@ class MlflowModels:
             found = examine(path, self.sought)
             relative = path.relative_to(run.folder or path).as_posix()
             if relative.startswith("card/") and (card := path.with_suffix(".json")).exists():
-                found += Found(pixels=card_thumbnails(card, self.sought))
+                found = found.at_least(card_thumbnails(card, self.sought))
             if found:
                 name = f"runs:/{run.run_id}/{relative}"
                 self._files[name] = (run, relative)

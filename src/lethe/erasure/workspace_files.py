@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from lethe.erasure.sought import Sought
 from lethe.erasure.stores import DELETE, REPLACE, REWRITE, YOURS, Place, files_in, size_of
 from lethe.evaluation import logits_table
 from lethe.models import checkpoint
-from lethe.reporting import card_page
+from lethe.reporting import card_page, card_seal
 from lethe.workspace import erased
 from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout
@@ -28,6 +29,7 @@ from lethe.workspace.prepare import about
 from lethe.workspace.request import source_keys
 
 STORE = "workspace"
+_LEFTOVER = re.compile(r"\..+\.\w{8}")  # a temporary file of a command that was killed
 
 
 class WorkspaceFiles:
@@ -58,6 +60,9 @@ class WorkspaceFiles:
             yield self._place(path, str(found), path.stat().st_size, self._step(path, found))
         if self.erasure:
             yield from self._superseded(self.erasure)
+            for path in files_in(self.layout.root):
+                if _LEFTOVER.fullmatch(path.name) and self._owns(path):
+                    yield self._place(path, "left half-written by a killed command", path.stat().st_size, DELETE)
             if original.exists() and checkpoint.model_hash(original) != self.erasure.accepted:
                 yield self._place(original, "1 model", original.stat().st_size, REPLACE)
 
@@ -95,7 +100,7 @@ class WorkspaceFiles:
                 continue
             found = examine(path, self.sought)
             if path.suffix == ".json" and path.is_relative_to(self.layout.cards):
-                found += Found(pixels=card_thumbnails(path, self.sought))
+                found = found.at_least(card_thumbnails(path, self.sought))
             if found:
                 yield path, found
 
@@ -106,7 +111,9 @@ class WorkspaceFiles:
 
     def _step(self, path: Path, found: Found) -> str:
         layout, suffix = self.layout, path.suffix
-        if (found.models and path.is_relative_to(layout.models)) or path == layout.copies("csv"):  # which is made again when it is needed
+        if _LEFTOVER.fullmatch(path.name) or path == layout.copies("csv"):  # which is made again when it is needed
+            return DELETE
+        if found.models and path.is_relative_to(layout.models):
             return DELETE
         if path.is_relative_to(layout.cards) or path in (layout.images, layout.settings, layout.given):
             return REWRITE
@@ -183,6 +190,8 @@ def _drop_thumbnails(path: Path) -> None:
     json_path = path.with_suffix(".json")
     content = read_json(json_path)
     content["request"]["thumbnails"] = []
+    if content.pop("seal", None):  # the signature, if there was one, was of the thumbnails, too
+        content = card_seal.sealed(content, None)
     try:
         pages = {".md": card_page.markdown(content), ".html": card_page.html(content)}
     except Exception as error:  # a card of an earlier version lacks what the page shows now

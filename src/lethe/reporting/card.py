@@ -12,7 +12,7 @@ from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.evaluation import seed_aggregation
 from lethe.models import checkpoint
-from lethe.reporting import card_page
+from lethe.reporting import card_page, card_seal
 from lethe.reporting.card_content import make_card
 from lethe.tracking.run_log import RunLog
 from lethe.workspace import pseudonyms
@@ -35,9 +35,9 @@ def write_cards(config: Config) -> None:
     names = [str(run) for run in planned_results(config)]
     for name in names:
         _require_files(config, name)
-    prepared = load_existing(config)
+    prepared, key = load_existing(config), config.card.signing_key
     for name in names:
-        content = make_card(prepared, name)
+        content = card_seal.sealed(make_card(prepared, name), config.path(key) if key else None)
         path = prepared.layout.card(name, short(content["request"]["hash"]))
         pages = {".json": json.dumps(content, indent=1) + "\n", ".md": card_page.markdown(content), ".html": card_page.html(content)}
         for suffix, text in pages.items():

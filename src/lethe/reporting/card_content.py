@@ -19,7 +19,7 @@ from lethe.evaluation.score import Score
 from lethe.evaluation.verdict.accuracies import KINDS, ResultSet, assess, discriminates
 from lethe.models import checkpoint
 from lethe.reporting.reproduction import find_run, reproduction, weights_hash
-from lethe.workspace import copies, scores
+from lethe.workspace import copies, ledger, scores
 from lethe.workspace.provenance import matches
 from lethe.workspace.pseudonyms import KIND, Pseudonyms, pseudonyms
 from lethe.workspace.run_names import RunId
@@ -89,6 +89,7 @@ def make_card(prepared: Prepared, name: str) -> Card:
         "verdict": score.verdict.word if score.verdict else None,
         "says": _says(score) or _verdict(_result_set(prepared, name, all_scores), name),
         "request": request,
+        "ledger": ledger.head(prepared.config),
         "copies": {key: found[key] for key in copies.RELATIONS} | {"near": NEAR_COPIES[bool(found["near"])]},
         "data": {"hash": prepared.hashes["data"], "split": hashed.of_hash(prepared.hashes["split"])}
         | {"images": {split: len(index) for split, index in prepared.splits.items() if split != "forget"}},

@@ -158,7 +158,7 @@ class MlflowStore:
             raise RunFailed(f"MLflow does not replace {path} of run {run.run_id}: {summarize_error(error)}") from None
 
     def compact(self) -> None:
-        """Write the database anew, so that deleted rows are not in the bytes of its file.
+        """Rewrite the database, so that deleted rows are not in the bytes of its file.
 
         Whether SQLite wipes them by itself depends on how it was built."""
         if self.database:
@@ -166,7 +166,7 @@ class MlflowStore:
 
 
 def compact(path: Path) -> None:
-    """Write a SQLite database anew, without what was deleted from it.
+    """Rewrite a SQLite database without what was deleted from it.
 
     Args:
         path: of the file.
@@ -181,7 +181,7 @@ def compact(path: Path) -> None:
             database.execute("vacuum")
             database.execute("pragma wal_checkpoint(truncate)")
     except sqlite3.Error as error:
-        raise RunFailed(f"{path} can't be written anew: {error}; the same command goes on once no other process uses it") from None
+        raise RunFailed(f"{path} can't be rewritten: {error}; the same command goes on once no other process uses it") from None
 
 
 def _everything() -> int:

@@ -79,10 +79,18 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     (card,) = (ws / "cards").glob("*.json")
     assert json.loads(card.read_text())["request"]["thumbnails"] == []
     assert str(card.with_suffix(".html")) in unlearned.ran("report", "card", "--run.workspace", "ws", "--list", gone[0]).stdout
-    for stage in ("unlearn", "evaluate", "erase"):
+    for stage in ("unlearn", "evaluate"):
         refused = unlearned.run(stage, *WS)
         assert refused.returncode == 2
         assert "prepare.py --run.workspace ws --data.forget.ids '<list>'` takes the next" in refused.stderr
+
+    assert unlearned.ran("erase", *WS).stdout == ""
+    assert [json.loads(line)["event"] for line in (ws / "ledger.jsonl").read_text().splitlines()] == [
+        *("received", "unlearned", "evaluated", "approved", "erased", "verified")
+    ]
+    verified = unlearned.ran("ledger", "verify", "--run.workspace", "ws")
+    assert "6 lines, each follows the one before" in verified.stderr
+    assert "as written, not signed" in unlearned.ran("report", "card", "--verify", str(card)).stdout
 
     # The next request starts from the accepted result; the erased images do not come back
     again = unlearned.run("prepare", "--run.workspace", "ws", "--data.forget.ids", "gone.csv")
@@ -188,7 +196,7 @@ def test_mlflow_and_dvc(unlearned: Project) -> None:
     planned = unlearned.ran("erase", *WS)
     assert "registered as classifier version 1" in planned.stdout
     assert planned.stdout.count("\ndvc ") == 3
-    assert "runs:/" in planned.stdout and ".html: 9 images" in planned.stdout  # the card with thumbnails
+    assert "runs:/" in planned.stdout and ".html: 24 images" in planned.stdout  # the card with thumbnails
     assert "not reached from here: the DVC remote far (s3://bucket/x)" in planned.stderr
     away = root.parent / "remote.away"
     (root.parent / "remote").rename(away)

@@ -108,7 +108,19 @@ def test_a_leaderboard_has_methods_and_shares() -> None:
 
 
 def test_every_function_exists() -> None:
-    lines = ["unlearn --explain", "unlearn --list", "report card", "report card --list a", "search adopt 1", "demo --full", *STAGES]
+    lines = [
+        "unlearn --explain",
+        "unlearn --list",
+        "report card",
+        "report card --list a",
+        "report card --verify a.json",
+        "ledger verify",
+        "erase --yes",
+        "erase --check",
+        "search adopt 1",
+        "demo --full",
+        *STAGES,
+    ]
     for line in lines:
         verb, *rest = line.split()
         module, _, name = STAGES[verb].parse(rest).function.partition(":")

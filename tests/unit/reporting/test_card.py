@@ -8,6 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
@@ -18,11 +20,11 @@ from lethe._util.redact import plain
 from lethe.config import loader as config
 from lethe.models import checkpoint
 from lethe.plots import histograms
-from lethe.reporting import card, card_content, reproduction
+from lethe.reporting import card, card_content, card_seal, reproduction
 from lethe.reporting import card_page as cardpage
 from lethe.reporting.templates import number
 from lethe.testing.tables import SIZES, drawn
-from lethe.workspace import pseudonyms
+from lethe.workspace import ledger, pseudonyms
 from support.cards import CLASSES, asked, changed, logged, put, workspace, written
 
 
@@ -309,6 +311,7 @@ def test_it_is_logged_with_the_run(home, undrawn):
     (stem,) = {path.removeprefix("card/").rpartition(".")[0] for path in home.told if path != "tags"}
     assert stem == f"model_1-{short(made['request']['hash'])}"
     assert home.told["tags"] == {"method": "model_1", "result": short(made["models"]["result"]["weights"])}
+    assert made["seal"].keys() == {"sha256"}
     assert (home.told[f"card/{stem}.md"], home.told[f"card/{stem}.html"]) == (markdown, html)
     assert json.loads(home.told[f"card/{stem}.json"]) == made
 
@@ -347,6 +350,47 @@ def test_what_became_of_a_request(home, undrawn, capsys):
     (home / "cards" / "torn.json").write_text("{}")
     with pytest.raises(UserError, match=r"torn\.json is not a card"):
         card.list_cards(asked(home), "image/00300")
+
+
+# --- its seal -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_an_altered_card_is_found_without_its_workspace(home, undrawn, tmp_path, capsys, signed):
+    key = tmp_path / "key.pem"
+    private = Ed25519PrivateKey.generate()
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    made, markdown, html = written(home, *(("--card.signing_key", str(key)) if signed else ()))
+    assert ("signature" in made["seal"]) == signed
+    assert made["seal"]["sha256"] in markdown and made["seal"]["sha256"] in html
+    file = tmp_path / "card.json"
+    file.write_text(json.dumps(made, indent=7))  # the same content, spelled otherwise
+    capsys.readouterr()
+    assert card_seal.verify(file) == 0
+    public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+    told = capsys.readouterr().out
+    assert ("not signed" in told) != signed and (public in told) == signed
+    for path, value in [*leaves(made)][::40]:
+        file.write_text(json.dumps(changed(made, path, f"{value}x")))
+        assert card_seal.verify(file) == 1, path
+    lying = changed(made, ("says", "head"), "Another verdict")
+    body = ledger.canonical({name: value for name, value in lying.items() if name != "seal"})
+    lying["seal"]["sha256"] = hashlib.sha256(body).hexdigest()
+    file.write_text(json.dumps(lying))
+    assert card_seal.verify(file) == int(signed)  # only a signature shows it
+    file.write_text(json.dumps(changed(made, ("seal",), None)))
+    with pytest.raises(UserError, match="has no seal"):
+        card_seal.verify(file)
+
+
+@pytest.mark.parametrize("text", [None, "", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+def test_what_is_no_key_is_refused(home, undrawn, tmp_path, text):
+    key = tmp_path / "key.pem"
+    if text is not None:
+        key.write_text(text)
+    with pytest.raises(UserError, match=r"card\.signing_key is .*key\.pem \(") as found:
+        written(home, "--card.signing_key", str(key))
+    assert "\n" not in str(found.value) and not (home / "cards").exists()
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,80 @@
+"""The seal of a card: a hash of its canonical JSON and, with a key, an Ed25519 signature (RFC 8032). It is checked without the workspace.
+
+A hash shows that a card was not altered by accident; only a signature shows that it was not altered on purpose, and who made it."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from lethe._util.errors import UserError
+from lethe._util.files import read_json
+from lethe.workspace.ledger import canonical
+
+
+def sealed(content: Mapping[str, Any], key: Path | None) -> dict[str, Any]:
+    """Return a card with its seal.
+
+    Args:
+        content: of the card.
+        key: PEM file of an Ed25519 private key without a password; None: the card is not signed.
+
+    Raises:
+        UserError: the file holds no such key.
+    """
+    body = canonical(content)
+    seal = {"sha256": sha256(body).hexdigest()}
+    if key:
+        private = _private(key)
+        public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        seal |= {"ed25519": public.hex(), "signature": private.sign(body).hex()}
+    return {**content, "seal": seal}
+
+
+def verify(file: Path) -> int:
+    """Check a card's seal, without its workspace, and print the result.
+
+    Args:
+        file: the card's JSON.
+
+    Returns:
+        0 if the card is as it was written, 1 otherwise.
+
+    Raises:
+        UserError: the file is no card, or has no seal.
+    """
+    content = read_json(file)
+    seal = content.pop("seal", None) if isinstance(content, dict) else None
+    if not isinstance(seal, dict) or not isinstance(seal.get("sha256"), str):
+        raise UserError(f"{file} has no seal; it takes the JSON file of a card, which has one")
+    body = canonical(content)
+    if sha256(body).hexdigest() != seal["sha256"]:
+        print(f"{file}: altered, its hash is not the one that it states")
+        return 1
+    if "signature" not in seal:
+        print(f"{file}: as written, not signed: whoever alters a card can also state another hash")
+        return 0
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(seal["ed25519"])).verify(bytes.fromhex(seal["signature"]), body)
+    except (InvalidSignature, ValueError, TypeError, KeyError):
+        print(f"{file}: altered, its signature is not of this content")
+        return 1
+    print(f"{file}: as written, signed with the Ed25519 key {seal['ed25519']}; compare the key with the one that you were given")
+    return 0
+
+
+def _private(key: Path) -> Ed25519PrivateKey:
+    takes = "it takes the PEM file of an Ed25519 private key without a password: `openssl genpkey -algorithm ed25519 -out key.pem`"
+    try:
+        found = load_pem_private_key(key.read_bytes(), None)
+    except OSError as error:
+        raise UserError(f"card.signing_key is {key} ({error.strerror}); {takes}") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise UserError(f"card.signing_key is {key} (no such key); {takes}") from None
+    if not isinstance(found, Ed25519PrivateKey):
+        raise UserError(f"card.signing_key is {key} (a key of another kind); {takes}")
+    return found
