@@ -30,7 +30,7 @@ from lethe.workspace.plan import planned_results
 from lethe.workspace.prepare import load_existing
 from lethe.workspace.provenance import matches
 from lethe.workspace.pseudonyms import existing, pseudonyms
-from lethe.workspace.settings import record_erasure, repair_command
+from lethe.workspace.settings import is_checkout, record_erasure, repair_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +124,10 @@ def _erase(config: Config, layout: Layout, source: bool) -> int:
         store.erase(place)
     if erasure.source:
         relist(config)
-    record_erasure(config, _data_hash(layout), _relative(layout.accepted(short(erasure.request))))
+    weights = _relative(layout.accepted(short(erasure.request)))
+    record_erasure(config, _data_hash(layout), weights)
+    if is_checkout(layout.root):
+        log(f"set pretrain.checkpoint: {weights} in params.yaml, and the next request in data.forget")
     erasures = [one if one.state == erased.DONE else one.done() for one in erased.read(config)]
     left = _check(config, erasures)
     ledger.append_once(config, "erased", erasure.request, images=erasure.images, left=len(left), data=_data_hash(layout))
