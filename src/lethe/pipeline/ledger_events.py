@@ -30,6 +30,8 @@ def record_unlearned(prepared: Prepared) -> None:
     ledger.append_once(prepared.config, "received", request, **data)
     for run in planned_results(prepared.config):
         path = prepared.layout.weights(run)
+        if not path.exists():
+            continue
         about = checkpoint.metadata(path)
         ledger.append_once(
             prepared.config,
