@@ -131,7 +131,7 @@ DELETION_REQUEST: dict[str, list[Step]] = {
     "6. Erase": [
         Step(
             "python src/erase.py --method hybrid_4 --source --run.workspace photos",
-            r"source +left to you .*delete.csv: 2 ids.*model.pth: 1 model.*cat/0003.png: 1 image.*nothing was changed",
+            r"nothing was changed.*source +left to you .*delete.csv: 2 ids.*model.pth: 1 model.*cat/0003.png: 1 image",
         ),
         Step("rm ~/photos/delete.csv ~/photos/model.pth"),
         Step("python src/erase.py --method hybrid_4 --source --yes --run.workspace photos", r"nothing is left in what was searched"),
