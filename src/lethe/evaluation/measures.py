@@ -96,7 +96,8 @@ def _gaps(context: EvaluationContext, *splits: str) -> tuple[Callable[..., list[
 
 @register_measure(
     id="avg_gap.svc",
-    about="mean absolute gap to the references in forget, retain and test accuracy and in `mia.svc`, in points (SalUn's average gap)",
+    about="mean absolute gap to the references in forget, retain and test accuracy and in `mia.svc`, in points (SalUn's "
+    "average gap); for several seeds the mean of their gaps. The retrained models' own is the floor: what each scores next to the others",
     target=0,
     min_references=1,
     source="arXiv:2310.12508",
@@ -116,7 +117,8 @@ def avg_gap_svc(context: EvaluationContext) -> Estimate:
 
 @register_measure(
     id="avg_gap.rmia",
-    about="the same with the AUC of `rmia.gamma_1` in percent instead of `mia.svc` (AMUN's average gap)",
+    about="the same with the AUC of `rmia.gamma_1` in percent instead of `mia.svc`: AMUN's formula with this offline attack instead of "
+    "AMUN's, so no number of that paper",
     target=0,
     min_references=8,
     source="arXiv:2503.00917",

@@ -84,7 +84,8 @@ def svc_refits(context: EvaluationContext, *tables: LogitsTable) -> Floats | Non
 
 @register_measure(
     id="mia.svc",
-    about="percent of forget that an RBF SVC on p_y, trained on retain against test, classifies as non-members (MIA-efficacy)",
+    about="percent of forget that an RBF SVC on p_y, trained on retain against test, classifies as non-members (MIA-efficacy); "
+    "it depends on the number of images that it trains on, so values of data sets of other sizes can't be compared",
     source="arXiv:2310.12508",
     interval=uncertainty.REFITTED,
     bounds=PERCENT,

@@ -1,6 +1,5 @@
 """Score of a model: the content of scores/<run>.json, and how it is computed from a logits table."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from lethe._util.errors import UserError
 from lethe.data.splits import SPLITS
 from lethe.evaluation import catalogue, registry
+from lethe.evaluation.chance import chance_range
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.registry import Measure
@@ -169,7 +169,7 @@ class Score:
         for id_, name, below in (("accuracy.forget", "forget accuracy", True), ("mia.over", "mia.over", False)):
             result = self.measures.get(id_)
             if result and result.estimate and result.reference and result.reference.low is not None:
-                low, high = _chance_range(result.estimate, result.reference)
+                low, high = chance_range(result.estimate, result.reference)
                 value = result.estimate.value
                 if value < low if below else value > high:
                     texts.append(f"{name} {value:.4g} is {f'below {low:.4g}' if below else f'above {high:.4g}'}")
@@ -299,16 +299,6 @@ def rounded(estimate: Estimate) -> Estimate:
     value, low, high = (None if number is None else round(number, DIGITS) for number in (estimate.value, estimate.low, estimate.high))
     assert value is not None
     return Estimate(value, low, high, estimate.interval, estimate.models)
-
-
-def _chance_range(estimate: Estimate, reference: Estimate) -> tuple[float, float]:
-    """Range in which a model, or the mean of m models, is expected by chance.
-
-    The reference's own interval. If that is the interval of the mean of n models, it is widened by sqrt(1 + n / m), as the mean of m
-    further models varies as well (Student's t prediction interval)."""
-    assert reference.low is not None and reference.high is not None
-    wider = math.sqrt(1 + reference.models / estimate.models) if reference.models > 1 else 1.0
-    return reference.value - wider * (reference.value - reference.low), reference.value + wider * (reference.high - reference.value)
 
 
 def _estimate_to_json(estimate: Estimate) -> dict[str, Any]:

@@ -380,18 +380,3 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
         adjusted[name] = largest
     return adjusted
-
-
-def discriminates(original: Estimate, held_out: Estimate) -> bool:
-    """Test whether a measure separates the original, which forgot nothing, from a held-out retrained model.
-
-    If it does not, it can't judge any method.
-
-    Args:
-        original: the measure of the original.
-        held_out: the measure of the retrained model.
-
-    Returns:
-        True if their intervals do not overlap.
-    """
-    return not original.overlaps(held_out)

@@ -12,10 +12,11 @@ import numpy as np
 
 from lethe._util.errors import UserError
 from lethe._util.files import short
-from lethe.evaluation import catalogue, logits_table, registry
+from lethe.evaluation import catalogue, chance, logits_table, registry
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.membership import CHANCE_LEVELS
 from lethe.evaluation.score import Score
+from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict.accuracies import KINDS, ResultSet, assess, discriminates
 from lethe.models import checkpoint
 from lethe.reporting.reproduction import find_run, reproduction, weights_hash
@@ -257,17 +258,18 @@ def measure_lines(all_scores: Mapping[str, Score], run: Mapping[str, Any] | None
         there is no interval, or None; `power`: whether the measure discriminates the original from the retrained model by more than
         chance; `apart`: whether the model differs from the retrained model by more than chance. The last two are None if unknown.
     """
-    model, original, retrained = (_entries(all_scores.get(which)) for which in ("model", "original", "retrained"))
+    model, original, retrained = (_estimates(all_scores.get(which)) for which in ("model", "original", "retrained"))
+    references = {id_: result.reference for id_, result in all_scores["model"].measures.items() if result.reference}
     lines: list[Card] = []
     for measure in catalogue.all_measures():
-        for id_, entry in model.items():
-            if "value" not in entry or not (id_ == measure.id or id_.startswith(f"{measure.id}.")):
+        for id_, estimate in model.items():
+            if not (id_ == measure.id or id_.startswith(f"{measure.id}.")):
                 continue
-            reference, began = _number(entry.get("reference") or retrained.get(id_)), _number(original.get(id_))
-            line = {"measure": measure.id, "id": id_, "about": measure.about, "aim": measure.target, "interval": entry.get("interval", "")}
-            line |= {"model": _number(entry), "reference": reference, "original": began}
+            reference, began = references.get(id_) or retrained.get(id_), original.get(id_)
+            line: Card = {"measure": measure.id, "id": id_, "about": measure.about, "aim": measure.target, "interval": estimate.interval}
+            line |= {"model": _number(estimate), "reference": _number(reference), "original": _number(began)}
             target = reference or _known_target(measure, id_)
-            lines.append(line | {"power": _differ(began, target), "apart": _differ(_number(entry), target)})
+            lines.append(line | {"power": chance.differs(id_, began, target), "apart": chance.differs(id_, estimate, target)})
         if measure.depends_on_machine and run and measure.id in run["metrics"]:
             value = {"value": run["metrics"][measure.id]}
             line = {"measure": measure.id, "id": measure.id, "about": measure.about, "aim": measure.target, "interval": ""}
@@ -275,9 +277,9 @@ def measure_lines(all_scores: Mapping[str, Score], run: Mapping[str, Any] | None
     return lines
 
 
-def _entries(score: Score | None) -> dict[str, dict[str, Any]]:
-    """The measures of a score as in its file."""
-    return {id_: result.to_json() for id_, result in score.measures.items()} if score else {}
+def _estimates(score: Score | None) -> dict[str, Estimate]:
+    """The measures of a score that have a value."""
+    return {id_: result.estimate for id_, result in score.measures.items() if result.estimate} if score else {}
 
 
 def count_measures(lines: Sequence[Card]) -> Card:
@@ -291,36 +293,18 @@ def count_measures(lines: Sequence[Card]) -> Card:
     }
 
 
-def _number(entry: Mapping[str, Any] | None) -> dict[str, float] | None:
-    return {key: entry[key] for key in ("value", "low", "high") if key in entry} if entry and "value" in entry else None
+def _number(estimate: Estimate | None) -> dict[str, float] | None:
+    if estimate is None:
+        return None
+    ends = {"low": estimate.low, "high": estimate.high} if estimate.low is not None and estimate.high is not None else {}
+    return {"value": estimate.value} | ends
 
 
-def _known_target(measure: registry.Measure, id_: str) -> dict[str, float] | None:
+def _known_target(measure: registry.Measure, id_: str) -> Estimate | None:
     """What a retrained model scores, if that is known without one."""
     if measure.id in TWO_SIDED and isinstance(measure.target, int | float):
-        return {"value": float(measure.target)}
-    return {"value": CHANCE_LEVELS[id_]} if id_ in CHANCE_LEVELS else None
-
-
-def _differ(a: Mapping[str, float] | None, b: Mapping[str, float] | None) -> bool | None:
-    return None if a is None or b is None else not within_chance(a, b)
-
-
-def within_chance(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
-    """Test whether two independent numbers differ by no more than chance, from their own intervals.
-
-    The interval of the difference is the root of the sum of squares (Zou and Donner, doi:10.1002/sim.3095).
-
-    Args:
-        a: `value` and, if it has an interval, its ends `low` and `high`.
-        b: the other number, in the same unit.
-
-    Returns:
-        True if they differ by no more than chance; without intervals, if they are equal.
-    """
-    low, high = sorted((a, b), key=lambda one: one["value"])
-    reach = math.hypot(low.get("high", low["value"]) - low["value"], high["value"] - high.get("low", high["value"]))
-    return high["value"] - low["value"] <= reach
+        return Estimate(float(measure.target))
+    return Estimate(CHANCE_LEVELS[id_]) if id_ in CHANCE_LEVELS else None
 
 
 def loss_distributions(tables: Mapping[str, LogitsTable]) -> Card:

@@ -90,9 +90,14 @@ def _end_points(data: ReportData, x: str, y: str) -> Record:
     for results in data.with_methods:
         for name, accuracies in _drawn(results).items():
             row: dict[str, Any] = {"panel": data.titled(results), **_point(name)} | {split: accuracies.get(split) for split in (x, y)}
-            margins = {split: margin_of_error((accuracies[split], results.sizes[split])) for split in (x, y) if split in accuracies}
+            margins = {split: _chance((accuracies[split], results.sizes[split])) for split in (x, y) if split in accuracies}
             rows.append(row | {f"{split}.chance": margins.get(split) for split in (x, y)})
     return rows
+
+
+def _chance(*accuracies: tuple[float, int]) -> float:
+    """How far another model may be from this one by chance, as in the text: the margin of the difference of two models like it."""
+    return margin_of_error(*accuracies, *accuracies)
 
 
 def _curves(data: ReportData, y: str, measure: str) -> Record:
@@ -113,7 +118,7 @@ def _curves(data: ReportData, y: str, measure: str) -> Record:
             before = 0
             for name, end in ends.items():
                 row = {"panel": panel, **_point(name), "epoch": 0 if name == "original" else None, y: end[0] - sum(end[1:])}
-                margin = margin_of_error(*((value, results.sizes[split]) for value, split in zip(end, splits, strict=True)))
+                margin = _chance(*((value, results.sizes[split]) for value, split in zip(end, splits, strict=True)))
                 rows.append(row | {f"{y}.chance": margin if name == "retrained" else None})
             for name in names:
                 seen = [epoch for epoch in results.epochs[name] if measure in epoch]

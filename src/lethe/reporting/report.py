@@ -81,7 +81,7 @@ def render(data: ReportData, links: Mapping[str, str]) -> dict[str, bytes]:
     for results in data.results.values():
         parts += [f"### {results.title.capitalize()}", f"{results.about}.", "\n".join(f"- {line}" for line in _findings(data, results))]
     runs = "means over seeds where there are several, with the curves of the first" if data.seeds else "one run each"
-    note = f"Ours: {data.images}; {runs}. M: Model, H: Hybrid. Grey: retrained, with the 95 % margin of chance for this number of images."
+    note = f"Ours: {data.images}; {runs}. M: Model, H: Hybrid. Grey: retrained, and how far others may differ by chance (95 %)."
     for name, figure in figures(data).items():
         parts.append(f"## {figure.title}")
         if figure.empty:

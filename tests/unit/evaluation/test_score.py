@@ -11,6 +11,7 @@ from lethe.data.splits import SPLITS
 from lethe.evaluation import registry
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation.catalogue import all_measures
+from lethe.evaluation.chance import chance_range
 from lethe.evaluation.score import Score, metric_name, score_model
 from lethe.evaluation.uncertainty import EXAMPLES, REFITTED, SHARE
 from lethe.reporting.console_tables import accuracy_table
@@ -78,8 +79,10 @@ def test_the_alarm_rings_for_over_forgetting_alone(measured: Score) -> None:
     references = [drawn(100, name="retrained")]
     over = score_model(drawn(1, -3.0, "wrecked"), references)
     said = over.over_forgetting
-    theirs = over.to_json()["measures"]["accuracy.forget"]["reference"]
-    assert f"forget accuracy {over.accuracy['forget']:.4g} is below {theirs['low']:.4g} and mia.over " in said
+    result = over.measures["accuracy.forget"]
+    assert result.estimate and result.reference
+    low = chance_range(result.estimate, result.reference)[0]
+    assert f"forget accuracy {over.accuracy['forget']:.4g} is below {low:.4g} and mia.over " in said
     assert "wrecked: over-forgets; distinguished by memory" in accuracy_table([("wrecked", over)])
     assert measured.over_forgetting == ""
     assert score_model(drawn(1, 0.0), references).over_forgetting == ""

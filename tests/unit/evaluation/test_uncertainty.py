@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from lethe.evaluation import uncertainty
-from lethe.evaluation.uncertainty import EXAMPLES, SEEDS, Estimate, Floats, Ints, bootstrap, discriminates, holm, over_seeds, paired
+from lethe.evaluation.chance import chance_range, differs
+from lethe.evaluation.uncertainty import EXAMPLES, SEEDS, Estimate, Floats, Ints, bootstrap, holm, over_seeds, paired
 
 
 def test_a_bootstrap_interval_of_a_mean_is_as_wide_as_theory_says() -> None:
@@ -86,8 +87,15 @@ def test_holms_correction_by_hand() -> None:
     assert holm({}) == {}
 
 
-def test_no_discrimination_where_original_and_retrained_overlap() -> None:
-    assert not discriminates(Estimate(98.0, 97.0, 99.0), Estimate(96.0, 95.0, 97.5))
-    assert discriminates(Estimate(98.0, 97.6, 99.0), Estimate(96.0, 95.0, 97.5))
-    assert not discriminates(Estimate(96.0), Estimate(96.0, 95.0, 97.5))
-    assert discriminates(Estimate(0.1), Estimate(0.2))
+def test_one_rule_of_chance() -> None:
+    """Beside one model both intervals count; beside several, where one more of them is expected."""
+    a = Estimate(10.0, 8.0, 13.0)
+    assert not differs("accuracy.test", a, Estimate(15.0, 11.0, 90.0))  # 5 <= hypot(3, 4)
+    assert differs("accuracy.test", a, Estimate(15.1, 11.1, 90.0))
+    assert differs("accuracy.test", Estimate(0.1), Estimate(0.2)) and not differs("accuracy.test", Estimate(0.2), Estimate(0.2))
+    bank = Estimate(90.0, 89.0, 91.0, SEEDS, 8)
+    assert chance_range(Estimate(92.9), bank) == (87.0, 93.0)  # sqrt(1 + 8) half-widths
+    assert chance_range(Estimate(92.9, models=8), bank) == pytest.approx((90 - 2**0.5, 90 + 2**0.5))
+    assert differs("kl_to_reference.forget", Estimate(95.0), bank) and not differs("kl_to_reference.forget", Estimate(80.0), bank)
+    assert differs("accuracy.test", Estimate(80.0), bank)
+    assert differs("epsilon.largest_shown", Estimate(80.0), bank) is None and differs("accuracy.test", None, bank) is None

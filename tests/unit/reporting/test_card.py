@@ -284,13 +284,6 @@ def test_unlearning_that_takes_a_fifth_of_retraining_is_flagged(share, said):
     assert cardpage.conclusion(line) == said
 
 
-def test_alike_is_by_the_facing_halves_of_the_intervals():
-    a = {"value": 10.0, "low": 0.0, "high": 13.0}
-    assert card_content.within_chance(a, {"value": 15.0, "low": 11.0, "high": 90.0})  # 5 <= hypot(3, 4)
-    assert not card_content.within_chance(a, {"value": 15.1, "low": 11.1, "high": 90.0})
-    assert card_content.within_chance({"value": 1.0}, {"value": 1.0}) and not card_content.within_chance({"value": 1.0}, {"value": 1.1})
-
-
 def test_the_command_is_of_the_rows_own_keys(home, undrawn, monkeypatch):
     usual = config.load(["--method", "model_1"])
     params = {key: plain(value) for key, value in (usual.resolved("original") | usual.resolved("model_1")).items()}

@@ -219,7 +219,7 @@ def test_the_records_of_the_figures(home, undrawn):
     assert (ours["label"], float(ours["forget"]), float(ours["retain"])) == ("H4", 66.2, 98.2)
     (ours,) = [r for r in fourth if (r["method"], r["panel"]) == ("retrained", "as run (digits)")]
     assert (float(ours["test"]), float(ours["forget"])) == (88.6, 88.2)
-    assert float(ours["test.chance"]) == pytest.approx(margin_of_error((88.6, 500)), abs=1e-6)
+    assert float(ours["test.chance"]) == pytest.approx(margin_of_error((88.6, 500), (88.6, 500)), abs=1e-6)
     second, third = rows(made["figure_2.csv"]), rows(made["figure_3.csv"])
     points = [
         (int(r["epoch"]), float(r["validation"])) for r in second if (r["method"], r["panel"]) == ("hybrid_4", "independent: four hybrids")
