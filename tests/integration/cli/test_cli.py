@@ -102,7 +102,9 @@ def test_the_demo(bare: Project, tmp_path: Path) -> None:
     assert list(percent) == ["original", "retrained", "hybrid_4", "lethe"]
     assert percent["original"]["test"] > 85
     assert percent["original"]["forget"] - percent["retrained"]["forget"] >= 5
-    assert done.stderr.splitlines()[-1].startswith("compare the runs: `make ui`")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"compare the runs: `mlflow ui --backend-store-uri {home['MLFLOW_TRACKING_URI']}`, then http://127.0.0.1:5000/"
+    )
     assert percent == {name: round_(json.loads((tmp_path / "demo" / "scores" / f"{name}.json").read_text())) for name in percent}
     rows = {row["name"]: row for row in bare.rows()}
     assert rows.keys() == percent.keys()
