@@ -85,6 +85,22 @@ def test_it_is_committed_as_it_ran() -> None:
     assert "execution" not in {key for cell in code for key in cell.metadata}
 
 
+def test_the_readme_shows_the_numbers_of_the_notebook() -> None:
+    """Both ran the settings of `make demo`; the README's table has more methods."""
+    notebook, readme = ({line for line in page.splitlines() if "(" in line or line.startswith("retrained ")} for page in _pages())
+    rows = [line for line in notebook if line.split()[0] in ("original", "retrained", "model_1", "hybrid_4") and line.count(".") == 5 + 4]
+    rows += [line for line in notebook if line.startswith("retrained ") and line.count(".") == 5]
+    assert {line.split()[0] for line in rows} == {"original", "retrained", "model_1", "hybrid_4"}
+    assert set(rows) <= readme
+    words = [line for line in notebook if line.startswith(("model_1: ", "hybrid_4: "))]
+    assert len(words) == 2
+    assert set(words) <= readme
+
+
+def _pages() -> tuple[str, str]:
+    return text(nbformat.read(NOTEBOOK, as_version=4)), (ROOT / "README.md").read_text()
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         notebook = executed(Path(folder))

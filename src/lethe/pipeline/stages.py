@@ -14,7 +14,8 @@ from lethe.workspace import copies, scores
 from lethe.workspace import prepare as preparation
 from lethe.workspace.plan import planned_results
 
-OWN_METHOD = "lethe"
+# What the demo shows next to the configured method: one that hardly forgets, one that goes too far, and the one to use
+DEMO_METHODS = ("model_1", "neggrad_plus", "lethe")
 BANK_SEEDS = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrained models; the other methods by run.seeds
 
 
@@ -46,15 +47,12 @@ def _reference(config: Config, kind: str) -> None:
 
 
 def demo(config: Config) -> None:
-    """Unlearn by the configured method and by Lethe's own.
-
-    The first is scored again where the attacks by models on other requests are asked for."""
-    if config.method == OWN_METHOD:
-        unlearn(config)
-    else:
-        unlearn(config, show=False)
-        own = config.run.model_copy(update={"seeds": 1})
-        unlearn(replace(config, method=OWN_METHOD, run=own), beside=tuple(map(str, planned_results(config))))
+    """Unlearn by the configured method and by DEMO_METHODS, and print one table with the verdicts; score the configured method again
+    where the attacks by models on other requests are asked for."""
+    planned = [replace(config, method=method) for method in dict.fromkeys((DEMO_METHODS[0], config.method, *DEMO_METHODS[1:]))]
+    for each in planned[:-1]:
+        unlearn(each, show=False)
+    unlearn(planned[-1], beside=tuple(str(run) for each in planned[:-1] for run in planned_results(each)))
     if config.evaluate.swap or config.evaluate.shadows:
         evaluate(config, ["original", config.method])
 

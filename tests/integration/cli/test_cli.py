@@ -11,6 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from lethe.evaluation.verdict.words import WORDS
 from lethe.models import checkpoint
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.recipes.registry import registered_names
@@ -99,16 +100,25 @@ def test_the_demo(bare: Project, tmp_path: Path) -> None:
     home = {"CURVES": "drawn", "DVC_ROOT": "", "MLFLOW_TRACKING_URI": f"sqlite:///{bare.root}/mlflow.db"}
     done = bare.ran("demo", "--run.workspace", str(tmp_path / "demo"), **home)
     percent = table(done.stdout)
-    assert list(percent) == ["original", "retrained", "hybrid_4", "lethe"]
+    assert list(percent) == ["original", "retrained", "model_1", "hybrid_4", "neggrad_plus", "lethe"]
     assert percent["original"]["test"] > 85
-    assert percent["original"]["forget"] - percent["retrained"]["forget"] >= 5
+    apart = {name: row["forget"] - percent["retrained"]["forget"] for name, row in percent.items()}
+    assert apart["original"] >= 15
+    assert apart["model_1"] >= 15
+    assert apart["neggrad_plus"] <= -10
+    assert abs(apart["lethe"]) < min(abs(apart["model_1"]), abs(apart["neggrad_plus"]))
+    verdicts = {name: json.loads((tmp_path / "demo" / "scores" / f"{name}.json").read_text())["verdict"] for name in [*percent][2:]}
+    assert verdicts["model_1"] == "remembers"
+    assert verdicts["neggrad_plus"] in ("over_forgets", "different")
+    assert verdicts["lethe"] in ("as_retrained", "cannot_tell")
+    assert all(f"\n{name}: {WORDS[word][0].lower()}" in done.stdout for name, word in verdicts.items())
     assert done.stderr.splitlines()[-1].startswith(
         f"compare the runs: `mlflow ui --backend-store-uri {home['MLFLOW_TRACKING_URI']}`, then http://127.0.0.1:5000/"
     )
     assert percent == {name: round_(json.loads((tmp_path / "demo" / "scores" / f"{name}.json").read_text())) for name in percent}
     rows = {row["name"]: row for row in bare.rows()}
     assert rows.keys() == percent.keys()
-    assert len(bare.rows()) == 4
+    assert len(bare.rows()) == 6
     for key in ("data", "split"):
         assert len({row["tags"][key] for row in rows.values()}) == 1
     for name, row in rows.items():
@@ -123,7 +133,7 @@ def test_the_demo(bare: Project, tmp_path: Path) -> None:
     refused = bare.run("demo", "--run.workspace", str(tmp_path / "demo"), "--data.limit", "19", **home)
     assert refused.returncode == 2, refused.stderr
     _, script, *words = shlex.split(refused.stderr.split("`")[1])
-    assert "10 classes; retain 95, forget 95," in bare.ran(Path(script).stem, *words, **home).stdout
+    assert "10 classes; retain 48, forget 142," in bare.ran(Path(script).stem, *words, **home).stdout
 
 
 def round_(scores: dict[str, object]) -> dict[str, float]:

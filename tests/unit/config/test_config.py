@@ -318,7 +318,13 @@ def test_params_yaml_is_right_with_and_without_its_overlay() -> None:
 
 def test_the_full_demo_is_laid_over_the_demo() -> None:
     demo, full = config.load(params=PARAMS, overlay="demo"), config.load(params=PARAMS, overlay="full")
-    assert (full.data, full.model, full.methods["hybrid_4"]) == (demo.data, demo.model, demo.methods["hybrid_4"])
+    assert (full.model, full.methods["model_1"], full.data.limit) == (demo.model, demo.methods["model_1"], demo.data.limit)
+    assert (full.data.forget.fraction, full.pretrain.crop, full.retrain.epochs, full.methods["hybrid_4"].model_dump()["peak"]) == (
+        0.5,
+        2,
+        None,
+        -1.2,
+    )
     assert (full.retrain.seeds, full.pretrain.seeds, full.run.workspace.name) == (64, 64, "demo-full")
 
 
