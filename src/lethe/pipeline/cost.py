@@ -8,6 +8,7 @@ from lethe.config.loader import Config
 from lethe.models import architectures
 from lethe.pipeline.dry_run import split_sizes
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.workspace.plan import plan
 
 
 def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
@@ -56,6 +57,6 @@ def planned_share(config: Config) -> float:
     retain, forget, classes = split_sizes(config)
     network = architectures.build(config.model.architecture, classes, 0)
     sizes = {"retain": retain, "forget": forget, "train": retain + forget}
-    recipes = config.chain_recipes().values() if config.chain else (config.recipe(),)
-    own = sum(work(recipe, network, sizes) for recipe in recipes)
+    recipes = {planned.run.method: planned.recipe for planned in plan(config)}  # equal for all seeds
+    own = sum(work(recipe, network, sizes) for recipe in recipes.values())
     return own / work(config.reference_recipe("retrained", retain + forget), network, sizes)

@@ -50,7 +50,19 @@ def argument_values(config: Config) -> dict[str, Any]:
     """Get the method's arguments by name; a list of names is one text, the form in which Optuna stores it."""
     section = config.methods[config.method]
     values = {name: getattr(section, name) for name in type(section).model_fields}
-    return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: _text(value) for name, value in values.items()}
+
+
+def _text(value: Any) -> Any:
+    return ",".join(value) if isinstance(value, tuple) else value
+
+
+def stated_values(config: Config) -> dict[str, Any]:
+    """Get the method's arguments by name, without those at their default: one added later does not tell searches apart until it is used."""
+    fields = type(config.methods[config.method]).model_fields
+    return {
+        name: value for name, value in argument_values(config).items() if fields[name].is_required() or value != _text(fields[name].default)
+    }
 
 
 def is_active(space: Space, values: Mapping[str, Any]) -> bool:

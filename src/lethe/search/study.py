@@ -30,12 +30,13 @@ from lethe.search import figures
 from lethe.search.adopt import for_search, search_key
 from lethe.search.objectives import AUC_ENDS, OBJECTIVES, Measurements, evaluator, without_test
 from lethe.search.results import SearchResults, Trial, describe_winner
-from lethe.search.spaces import argument_values, widened_space
+from lethe.search.spaces import stated_values, widened_space
 from lethe.search.storage import MAX_ATTEMPTS, finished_trials, requeue, shared_layout, trials_of, unqueued, with_storage
 from lethe.search.trial import SearchSpec, TrialRunner, TrialTask, run_trial, share
 from lethe.tracking.run_log import RunLog
 from lethe.tracking.sender import send
 from lethe.workspace.layout import Layout
+from lethe.workspace.numerics import SEARCH
 from lethe.workspace.prepare import prepare
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
@@ -128,9 +129,10 @@ def study_name(data: Prepared, space: Mapping[str, Space], models: Sequence[Any]
         models: What identifies the original and, if the objective needs it, the retrained model.
     """
     config, compute = data.config, data.compute
-    parts: list[Any] = [search_key(config), argument_values(config), {name: each.model_dump() for name, each in space.items()}, models]
+    parts: list[Any] = [search_key(config), stated_values(config), {name: each.model_dump() for name, each in space.items()}, models]
     parts += [data.hashes["split"], config.model.architecture, config.run.seed, config.run.evaluate_every, compute.precision]
     parts += [compute.device.type, config.search.prune and config.search.prune_margin]
+    parts += [SEARCH] if SEARCH > 1 else []  # values that mean something else are not compared
     return f"{config.method}.{config.search.objective}.{short(digest([json.dumps(parts, default=str)]))}"
 
 

@@ -60,9 +60,11 @@ def test_no_command_trains_or_reads_again(earlier: Checkout, warm: Warm) -> None
     bank = project.ran("bank")
     assert "1 original requested, 1 already trained" in bank.stderr
     assert "2 retrained requested, 2 already trained" in bank.stderr
-    search = project.ran("search", "--search.heartbeat", "60")
-    assert "resuming after 3 trials" in search.stderr
-    said = [bank.stderr, search.stderr]
+    search = project.ran("search", "--search.heartbeat", "60", "--search.trials", "1")
+    assert numerics.SEARCH > 1 and "resuming" not in search.stderr, (
+        "objectives have changed since: another search, and the earlier one stays"
+    )
+    said = [bank.stderr]
     said.append(project.ran("unlearn", "--method", "model_1", "--run.seeds", "2").stderr)
     said.append(project.ran("evaluate", "--method", "all").stderr)
     said.append(project.ran("evaluate", "--method", "original,retrained").stderr)
