@@ -28,7 +28,7 @@ lock: env ## the hashed locks from pyproject.toml (UPGRADE=--upgrade for newer v
 	$(LOCK) pyproject.toml -o requirements.txt
 	for group in dev ray postgres server; do $(LOCK) --group $$group -c requirements.txt -o requirements-$$group.txt || exit 1; done
 
-demo: env ## the main job on bundled digits: original, retrained and hybrid side by side (under 3 minutes)
+demo: env ## the main job on bundled digits: original, retrained model and four methods side by side, with verdicts (under 3 minutes)
 	python src/demo.py
 
 demo-full: env ## the demo with a reference bank of 64, ten methods with 8 or 64 seeds, every measure, the report (half an hour)

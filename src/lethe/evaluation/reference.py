@@ -12,9 +12,9 @@ import numpy as np
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.uncertainty import margin_of_error
 
-# Points that a retrained model may know its training images less well than the original knows its own. Two models of one recipe that
-# differ by their seed and by a few images differ by less than one point in every result of results/; the averages of gaps that methods
-# are ranked by are of one to ten points, so a reference that is off by five on retain alone decides them.
+# Points that a retrained model may know its training images less well than the original knows its own. The averages of gaps that methods
+# are ranked by are of one to ten points, so a reference that is off by five on retain alone decides them. This is an argument, not a
+# calibration: what differs by chance between two models of one recipe is far less where they were trained to the end.
 RETAIN_LIMIT = 5.0
 # The same for unseen images, after what training on fewer images costs
 VALIDATION_LIMIT = 10.0
