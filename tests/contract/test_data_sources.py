@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,48 @@ class TestImageFolder(DataSourceContract):
                     pixels = draw.integers(0, 256, (20, 30, 3), np.uint8)
                     Image.fromarray(pixels).save(tmp_path / "own" / part / name / f"{i}.png")
         return SourceOptions(root=tmp_path / "own", image_size=16)
+
+
+class TestCsv(DataSourceContract):
+    source = "csv"
+
+    @pytest.fixture
+    def options(self, tmp_path: Path) -> SourceOptions:
+        rows = []
+        for i in range(18):
+            name, split = f"{i}.png", "train" if i < 12 else "test"
+            Image.new("RGB", (20, 30), (10 * i, 0, 0)).save(tmp_path / name)
+            rows.append(f"{name},{('cat', 'dog', 'emu')[i % 3]},{split}\n")
+        (tmp_path / "own.csv").write_text("path,label,split\n" + "".join(rows))
+        return SourceOptions(root=tmp_path / "own.csv", image_size=16)
+
+
+def _arrays() -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
+    draw, labels = np.random.default_rng(0), np.arange(18, dtype=np.uint8) % 3
+    images = draw.integers(0, 256, (18, 8, 8), np.uint8)
+    return {"train_images": images[:12], "train_labels": labels[:12], "test_images": images[12:], "test_labels": labels[12:]}
+
+
+class TestNpz(DataSourceContract):
+    source = "npz"
+
+    @pytest.fixture
+    def options(self, tmp_path: Path) -> SourceOptions:
+        np.savez(tmp_path / "own.npz", **_arrays())
+        return SourceOptions(root=tmp_path / "own.npz", image_size=16)
+
+
+class TestIdx(DataSourceContract):
+    source = "idx"
+
+    @pytest.fixture
+    def options(self, tmp_path: Path) -> SourceOptions:
+        for name, values in _arrays().items():
+            part, kind = name.split("_")
+            file = f"{'train' if part == 'train' else 't10k'}-{kind}-idx{values.ndim}-ubyte"
+            header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+            (tmp_path / file).write_bytes(header + values.tobytes())
+        return SourceOptions(root=tmp_path, image_size=16)
 
 
 @pytest.mark.slow
@@ -61,4 +104,5 @@ class TestCifar10(DataSourceContract):
 
 
 def test_every_built_in_source_is_under_contract() -> None:
-    assert {contract.source for contract in (TestDigits, TestImageFolder, TestCifar10)} == set(BUILT_IN)
+    contracts = (TestDigits, TestImageFolder, TestCsv, TestNpz, TestIdx, TestCifar10)
+    assert {contract.source for contract in contracts} == set(BUILT_IN)

@@ -33,8 +33,9 @@ ROOT = Path(__file__).parents[2]
 
 # The values of `demo` in params.yaml, and still less of everything: 60 images to retain and 60 to forget
 LESS: dict[str, dict[str, Any]] = {
-    "data": {"limit": 12},
-    "pretrain": {"epochs": 2, "final_epochs": 1, "min_steps": 0, "flip": True},
+    "data": {"limit": 12, "forget": {"fraction": 0.5}},
+    "pretrain": {"epochs": 2, "final_epochs": 1, "min_steps": 0, "crop": 2, "flip": True},
+    "retrain": {"epochs": None},
     "run": {"workspace": ".", "log_model": "none"},
     "search": {"fresh_seeds": 0},
 }

@@ -227,7 +227,7 @@ def test_the_other_objectives_and_methods(searched: Project) -> None:
 def test_a_trial_that_diverges_is_a_failed_one_with_its_reason(project: Project) -> None:
     lr = "--search.spaces.model_1.lr"
     keys = ["--search.method", "model_1", "--methods.model_1.lr", "1e30", "--search.spaces.model_1.epochs", "null"]
-    keys += [f"{lr}.low", "null", f"{lr}.high", "null", f"{lr}.log", "false", f"{lr}.choices", "0.001,0.002,0.003,0.004"]
+    keys += [f"{lr}.low", "null", f"{lr}.high", "null", f"{lr}.log", "false", f"{lr}.choices", "0.001,0.002,0.003,1e30"]
     failed = project.run("search", *keys, "--search.trials", "1")
     assert failed.returncode == 1, failed.stderr
     assert "is complete; the last: diverged: phase retain, epoch 0" in failed.stderr

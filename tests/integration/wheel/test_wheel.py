@@ -98,6 +98,8 @@ def test_the_wheel_holds_the_program_and_its_defaults(guest: Guest, source: Path
         "lethe/cli/conda_home/etc/profile.d/conda.sh",
         "lethe/reporting/card.html.jinja",
         "lethe/reporting/card.md.jinja",
+        "lethe/reporting/parts.html.jinja",
+        "lethe/reporting/report.html.jinja",
     }
     assert sum(files.values()) < 2e6
     code = f"from setuptools.build_meta import build_sdist; print(build_sdist({str(tmp_path)!r}))"
@@ -147,7 +149,7 @@ def test_the_folder_of_the_project_is_where_everything_is_kept(guest: Guest, tmp
     assert {path.name for path in tmp_path.iterdir()} == {"demo", "mlflow.db", "mlruns"}
     assert (tmp_path / "demo" / "models" / "hybrid_4.safetensors").exists()
     assert {path for path in guest.bin.parent.rglob("*") if path.suffix != ".pyc" and path.name != "__pycache__"} == before
-    missing = guest.run("lethe", "evaluate", "--method", "model_1", "--run.workspace", "demo", "--data.source", "digits", folder=tmp_path)
+    missing = guest.run("lethe", "evaluate", "--method", "model_2", "--run.workspace", "demo", "--data.source", "digits", folder=tmp_path)
     assert missing.returncode == 2, missing.stderr
     assert "`lethe " in missing.stderr and "src/" not in missing.stderr
 
