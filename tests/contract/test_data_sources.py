@@ -58,7 +58,8 @@ class TestNpz(DataSourceContract):
 
     @pytest.fixture
     def options(self, tmp_path: Path) -> SourceOptions:
-        np.savez(tmp_path / "own.npz", **_arrays())
+        arrays: dict[str, Any] = _arrays()
+        np.savez(tmp_path / "own.npz", **arrays)
         return SourceOptions(root=tmp_path / "own.npz", image_size=16)
 
 
