@@ -215,6 +215,25 @@ def test_forget_images_that_are_harder_than_test_images_are_no_alarm() -> None:
     assert {*words_} <= {"as_retrained", "cannot_tell"}
 
 
+def test_wrong_labels_are_remembered_or_not() -> None:
+    """Retrained models get such images wrong and test images right, which alone tells forget from test; it must not explain memory away."""
+    sizes = (200, 24, 0, 60)
+
+    def labelled(seed: int, forget: float) -> LogitsTable:
+        draw = np.random.default_rng(seed)
+        return of_phi(draw.normal(np.repeat([6.0, forget, 0.0, 5.0], sizes), np.repeat([1.0, 1.0, 1.0, 2.0], sizes)), f"made {seed}", sizes)
+
+    original = labelled(1, 4.0)
+    found = judge([labelled(2, 4.0)], [labelled(3, -6.0)], original)
+    assert found.word == "remembers" and found.memory_left and found.memory_left.value == pytest.approx(100, abs=10)
+    assert judge([labelled(4, -1.0)], [labelled(3, -6.0)], original).word == "remembers"
+    assert judge([labelled(5, -9.5)], [labelled(3, -6.0)], original).word == "over_forgets"
+    retrained = [judge([labelled(10 + k, -6.0)], [labelled(100 + k, -6.0)], original).word for k in range(40)]
+    assert sum(word in ("remembers", "over_forgets") for word in retrained) <= 4
+    several = judge([labelled(200 + k, 4.0) for k in range(8)], [labelled(300 + k, -6.0) for k in range(8)], original)
+    assert several.word == "remembers"
+
+
 def test_many_models_are_relabelled_together() -> None:
     references = bank(50)
     fine = judge([drawn(900)], references, drawn(2, 2.0))

@@ -69,10 +69,26 @@ class Strata:
         return np.asarray(np.where(self.forget, 1 / total, -(ours / theirs / total)[self.classes]), np.float64)
 
 
+def separates(covariate_N: Floats, strata: Strata) -> bool:
+    """Whether a covariate is mostly the division into forget and held-out images itself: more than half of its variance within classes.
+
+    It is so where the references get most of the forget images wrong, as with wrong labels: such a covariate explains any difference away.
+
+    Args:
+        covariate_N: a value per image.
+        strata: the images.
+    """
+    within = strata.classes * 2 + strata.forget
+    sums = np.bincount(within, covariate_N, 2 * strata.number) / np.maximum(np.bincount(within, minlength=2 * strata.number), 1)
+    total = float(np.sum(strata.centred(covariate_N[:, None]) ** 2))
+    return total > 0 and float(np.sum((covariate_N - sums[within]) ** 2)) < total / 2
+
+
 def adjusted(values_NK: Floats, covariate_N: Floats, strata: Strata) -> Floats:
     """Compute residuals of a regression on a covariate, with one intercept per class.
 
-    The regression pools forget and held-out images, so that a permutation within classes leaves it as it is.
+    The regression pools forget and held-out images, so that a permutation within classes leaves it as it is. A covariate that separates
+    the two is left out: then the values are only centred.
 
     Args:
         values_NK: values per image.
@@ -84,7 +100,9 @@ def adjusted(values_NK: Floats, covariate_N: Floats, strata: Strata) -> Floats:
     """
     values, covariate = strata.centred(values_NK), strata.centred(covariate_N[:, None])[:, 0]
     spread = float(covariate @ covariate)
-    return values - np.outer(covariate, covariate @ values / spread) if spread > 0 else values
+    if spread == 0 or separates(covariate_N, strata):
+        return values
+    return values - np.outer(covariate, covariate @ values / spread)
 
 
 def difference(values_NK: Floats, strata: Strata) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ import numpy as np
 from lethe.evaluation.logits_table import Floats, LogitsTable, require_same_images
 from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict import memory, model_test, usefulness, words
-from lethe.evaluation.verdict.image_test import Strata, adjusted, difference, permutation_test
+from lethe.evaluation.verdict.image_test import Strata, adjusted, difference, permutation_test, separates
 from lethe.evaluation.verdict.words import Part, Verdict
 
 # False alarms of a verdict, for a truly retrained model: 5 % with a margin. Smaller over models, whose tests find everything: all verdicts
@@ -145,8 +145,10 @@ def _mean(tables: Sequence[LogitsTable], value: str, strata: Strata) -> Floats:
 def _memory_left(
     models: Sequence[LogitsTable], references: Sequence[LogitsTable], original: LogitsTable, strata: Strata
 ) -> Estimate | None:
+    apart = separates(_mean([*models, *references], "memory", strata), strata)  # then a deviation over test says nothing of forget
     ours, theirs, began = (
-        np.mean([_standardized(table, strata) for table in tables], axis=0) for tables in (models, references, [original])
+        np.mean([_margin(table)[strata.rows] if apart else _standardized(table, strata) for table in tables], axis=0)
+        for tables in (models, references, [original])
     )
     values = strata.centred(np.stack([ours - theirs, began - theirs], axis=1))
     return memory.memory_left(values[:, 0], values[:, 1], strata)
