@@ -159,7 +159,7 @@ MLOPS: dict[str, list[Step]] = {
     "DVC": [
         Step("dvc repro", r"unlearn@hybrid_3'.*unlearn@hybrid_4'.*'report'"),
         Step("dvc metrics diff", r"scores/hybrid_4.json +accuracy.forget", first=committed_and_edited),
-        Step("dvc params diff", r"params.yaml +methods.hybrid_4.peak +-1.2 +-0.9"),
+        Step("dvc params diff", r"params.yaml +methods.hybrid_4.peak +-0.8 +-0.9"),
         Step("dvc plots show", r"dvc_plots/index.html"),
         Step("git checkout HEAD~1 && dvc checkout", r"M\s+models/hybrid_4.safetensors", first=committed_again),
         Step("git checkout - && dvc checkout", r"M\s+models/hybrid_4.safetensors"),
