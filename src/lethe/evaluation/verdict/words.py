@@ -13,8 +13,8 @@ DIFFERENT, CANNOT_TELL, REFERENCE_UNFIT = "different", "cannot_tell", "reference
 WORDS = {
     REMEMBERS: (
         "Remembers",
-        "It knows the forget images better than a model that never saw them, measured against test images of the same classes. This does "
-        "not satisfy a deletion request.",
+        "It knows the forget images better than a model that never saw them, measured against test images of the same classes: it barely "
+        "forgets them, or not enough. This does not satisfy a deletion request.",
     ),
     OVER_FORGETS: (
         "Over-forgets",
