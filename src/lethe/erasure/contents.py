@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 import zipfile
+import zlib
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,7 @@ def _archive(content: bytes, sought: Sought) -> Found:
             for member in archive.infolist():
                 if member.file_size <= LARGEST_MEMBER and not member.flag_bits & 1:
                     found += _content(archive.read(member), sought)
-    except (zipfile.BadZipFile, NotImplementedError, OSError):
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError):  # a damaged one is searched as it is
         return Found(ids=len(sought.ids_in(content)))
     return Found(found.ids, found.pixels, min(found.models, 1))
 
