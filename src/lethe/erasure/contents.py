@@ -23,6 +23,7 @@ from lethe.models import checkpoint
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 _BASE64 = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/=\s\\n]{40,}")  # PNG, JPEG, GIF, WebP
 LARGEST_MEMBER = 2**28  # bytes of a member of an archive that is read into memory
+DEEPEST = 3  # archives in archives that are opened; a file may be made to go on for ever
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def examine(path: Path, sought: Sought) -> Found:
         sought: what is looked for.
 
     Returns:
-        What it holds. Archives are looked into; encrypted and otherwise compressed files are not.
+        What it holds. ZIP archives are looked into, DEEPEST in one another and members up to LARGEST_MEMBER; encrypted and otherwise
+        compressed files are not.
 
     Raises:
         OSError: it can't be read.
@@ -91,9 +93,9 @@ def card_thumbnails(path: Path, sought: Sought) -> int:
     return len(request.get("thumbnails", ())) if mine else 0
 
 
-def _content(content: bytes, sought: Sought) -> Found:
-    if content.startswith(b"PK\3\4"):
-        return _archive(content, sought)
+def _content(content: bytes, sought: Sought, depth: int = 0) -> Found:
+    if content.startswith(b"PK\3\4") and depth < DEEPEST:
+        return _archive(content, sought, depth + 1)
     if content.startswith(_PICTURES):
         return Found(pixels=int(_shows(content, sought)))
     pictures = {match[0] for match in _BASE64.finditer(content)}
@@ -117,14 +119,14 @@ def _safetensors(path: Path, sought: Sought) -> Found:
     return Found(ids=len(sought.ids_in(texts)), models=int(learned))
 
 
-def _archive(content: bytes, sought: Sought) -> Found:
+def _archive(content: bytes, sought: Sought, depth: int) -> Found:
     """A ZIP: what torch.save and torch.export write, NumPy's .npz, office documents."""
     found = Found()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for member in archive.infolist():
                 if member.file_size <= LARGEST_MEMBER and not member.flag_bits & 1:
-                    found += _content(archive.read(member), sought)
+                    found += _content(archive.read(member), sought, depth)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError):  # a damaged one is searched as it is
         return Found(ids=len(sought.ids_in(content)))
     return Found(found.ids, found.pixels, min(found.models, 1))

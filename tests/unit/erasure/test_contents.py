@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lethe.data.images import Images, save_images
-from lethe.erasure.contents import Found, examine
+from lethe.erasure.contents import DEEPEST, Found, examine
 from lethe.erasure.erase import _telling
 from lethe.erasure.sought import Sought
 from lethe.evaluation import logits_table
@@ -152,6 +152,22 @@ def test_databases_and_archives(tmp_path):
     assert examine(tmp_path / "all.zip", SOUGHT) == Found(ids=1, pixels=1)
     assert found(tmp_path, b"PK\3\4 no archive train/cat/0003.png").ids == 1
     assert found(tmp_path, b"\x20\0\0\0\0\0\0\0{no safetensors train/cat/0003.png").ids == 1
+
+
+def test_archives_in_archives_are_opened_to_a_limit(tmp_path):
+    out = io.BytesIO()
+    Image.fromarray(PIXELS[0].transpose(1, 2, 0)).save(out, "PNG")
+    content, seen = out.getvalue(), []
+    for _ in range(DEEPEST + 1):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("member", content)
+        content = packed.getvalue()
+        seen.append(found(tmp_path, content).pixels)
+    assert seen == [1] * DEEPEST + [0]
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 255
+    assert found(tmp_path, bytes(damaged)) == Found()
 
 
 def test_found_in_words():
