@@ -99,6 +99,21 @@ def model_hash(path: Path) -> str:
     return _hashes[key]
 
 
+def save_copy(path: Path, to: Path, metadata: Mapping[str, str]) -> None:
+    """Save the same tensors with other metadata.
+
+    Args:
+        path: of a safetensors file.
+        to: of the copy.
+        metadata: what the copy says of itself.
+
+    Raises:
+        UserError: the file is missing, truncated or not safetensors.
+        RunFailed: the copy could not be written.
+    """
+    save(load(path)[0], to, metadata)
+
+
 def metadata(path: Path) -> dict[str, str]:
     """Read the metadata of a safetensors file, without its tensors; {} where it has none.
 

@@ -29,6 +29,7 @@ from lethe.tracking.outbox import default_store, destination
 from lethe.tracking.run_log import RunLog
 from lethe.workspace import artifacts, scores, timing
 from lethe.workspace.plan import PlannedRun
+from lethe.workspace.pseudonyms import pseudonyms
 from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared
 
@@ -110,8 +111,8 @@ def tags(prepared: Prepared, name: str) -> dict[str, str]:
         name: the run.
 
     Returns:
-        Tag -> text: the method, short hashes of images and splits, architecture, device, precision, versions of libraries; where there
-        is one, the seed, the reference's colour, and DVC's stage and experiment.
+        Tag -> text: the method, a short hash of the images, one of the splits under the workspace's secret, architecture, device,
+        precision, versions of libraries; where there is one, the seed, the reference's colour, and DVC's stage and experiment.
 
     Raises:
         UserError: the name is not one of a run, or this machine does not have run.device.
@@ -121,7 +122,7 @@ def tags(prepared: Prepared, name: str) -> dict[str, str]:
         {
             "method": str(run.all_seeds),
             "data": short(prepared.hashes["data"]),
-            "split": short(prepared.hashes["split"]),
+            "split": short(_split(prepared)),
             "architecture": prepared.config.model.architecture,
             "device": str(compute.device),
             "precision": compute.precision,
@@ -131,6 +132,11 @@ def tags(prepared: Prepared, name: str) -> dict[str, str]:
         | {f"version.{package}": importlib.metadata.version(package) for package in ("torch", "torchvision", "mlflow")}
         | dvc_stage.tags()
     )
+
+
+def _split(prepared: Prepared) -> str:
+    """The hash of the splits as it leaves the workspace: of ids alone, it would show by trying which ones are to be forgotten."""
+    return pseudonyms(prepared.config).of_hash(prepared.hashes["split"])
 
 
 def where_to_look() -> str:
@@ -293,7 +299,8 @@ def log_model(run_log: RunLog, prepared: Prepared, network: Module, path: Path) 
         fresh.load_state_dict(network.state_dict())
         return fresh
 
-    run_log.model(path, prepared.config.run.log_model, shape=shape, info=info, module=plain)
+    replaced = {"split": _split(prepared)}
+    run_log.model(path, prepared.config.run.log_model, shape=shape, info=info, module=plain, replaced=replaced)
 
 
 def about_model(prepared: Prepared) -> tuple[tuple[int, ...], dict[str, Any]]:

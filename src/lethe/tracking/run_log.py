@@ -246,6 +246,7 @@ class RunLog:
         name: str = "model",
         step: int = 0,
         final: bool = True,
+        replaced: Mapping[str, str] | None = None,
     ) -> None:
         """Log a model.
 
@@ -259,6 +260,7 @@ class RunLog:
             name: Of the logged model.
             step: The global epoch.
             final: Whether metrics are linked to it.
+            replaced: What logged safetensors say of themselves under these keys, if the file says anything under them.
         """
         if kind == "none" or self.outbox.idle:
             return
@@ -267,7 +269,7 @@ class RunLog:
         if kind == "pt2" and module is not None and not _exported(module, shape, folder):
             kind = "safetensors"
         if kind == "safetensors":
-            _link(path, folder / "model.safetensors")
+            _keep(path, folder / "model.safetensors", replaced or {})
         write_json(folder / "model.json", dict(info))
         about = {"folder": folder.name, "name": name, "kind": kind, "step": step, "final": final}
         self._append("model", {**about, "shapes": [list(shape), [len(info["classes"])]]})
@@ -328,8 +330,16 @@ def _exported(module: "Callable[[], Module]", shape: Sequence[int], folder: Path
     return True
 
 
-def _link(path: Path, to: Path) -> None:
-    """Keep a file's current content, without a copy where the disk allows: our files are replaced as a whole, never written to."""
+def _keep(path: Path, to: Path, replaced: Mapping[str, str]) -> None:
+    """Keep a file's current content, without a copy where the disk allows: our files are replaced as a whole, never written to.
+
+    With metadata to be replaced it is a copy."""
+    from lethe.models import checkpoint
+
+    about = checkpoint.metadata(path) if replaced else {}
+    if changed := {key: text for key, text in replaced.items() if key in about}:
+        checkpoint.save_copy(path, to, about | changed)
+        return
     try:
         os.link(path.resolve(), to)
     except OSError:

@@ -180,6 +180,13 @@ def test_mlflow_and_dvc(unlearned: Project) -> None:
     unlearned.ran("unlearn", *other, "--run.log_model", "safetensors")
     folder = Path(unlearned.script(REGISTER).removeprefix("file://"))
     assert (folder / "model.safetensors").exists()
+    own = checkpoint.metadata(ws / "models" / "model_2.safetensors")
+    about = checkpoint.metadata(folder / "model.safetensors")
+    assert (about["split"] != own["split"], about | {"split": own["split"]}) == (True, own)
+    assert {row["tags"]["split"] for row in unlearned.rows(method="model_2")} == {about["split"][:12]}
+    stored = [root / "mlflow.db", *(path for path in (root / "mlruns").rglob("*") if path.is_file())]
+    for path in stored:  # hashes over ids alone, by which one would find out by trying what was forgotten
+        assert own["split"][:12].encode() not in path.read_bytes(), path
     cache, remote = root / ".dvc" / "cache" / "files" / "md5" / "ab", root.parent / "remote" / "files" / "md5" / "ab"
     for place in (cache, remote):
         place.mkdir(parents=True)
