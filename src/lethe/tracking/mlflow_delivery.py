@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from lethe._util.redact import summarize_error
+from lethe._util.redact import clean, summarize_error
 from lethe.tracking.mlflow_models import describe
 from lethe.tracking.mlflow_store import (
     HOME,
@@ -25,7 +25,8 @@ from lethe.tracking.mlflow_store import (
     share_view,
     workspace_hash,
 )
-from lethe.tracking.outbox import Outbox, Records
+from lethe.tracking.outbox import Outbox, Records, callers_store
+from lethe.tracking.outbox_format import own_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,6 +63,11 @@ class Delivery:
     def client(self) -> "MlflowClient":
         """A client of the store."""
         return connect(self.store)
+
+    @property
+    def is_callers(self) -> bool:
+        """Whether its store is the one that this process logs to: others are not sent to, for an outbox may be of somebody else."""
+        return self.store == clean(callers_store())
 
     @property
     def run_id(self) -> str:
@@ -183,8 +189,12 @@ class Delivery:
             self.client.log_batch(self.run_id, metrics, *pairs)
 
     def _log_artifact(self, path: str) -> None:
+        file = own_file(self.outbox.artifacts, path)
+        if file is None:
+            log.warning("%s: the artifact %s is no file of its own, and is not sent", self.outbox.folder, path)
+            return
         folder, _, _ = path.rpartition("/")
-        self.client.log_artifact(self.run_id, str(self.outbox.artifacts / path), folder or None)
+        self.client.log_artifact(self.run_id, str(file), folder or None)
 
     def _log_dataset(self, about: dict[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -197,7 +207,10 @@ class Delivery:
         """Upload a folder as a logged model of the run, and link the run's metrics to it: the newest ones, and all that follow."""
         from mlflow.entities import LoggedModelOutput, Metric
 
-        client, folder = self.client, self.outbox.models / about["folder"]
+        client, folder = self.client, own_file(self.outbox.models, about["folder"])
+        if folder is None:
+            log.warning("%s: the model %s is no folder of its own, and is not sent", self.outbox.folder, about["folder"])
+            return
         run = client.get_run(self.run_id)
         run_id, experiment = run.info.run_id, run.info.experiment_id
         matches = client.search_logged_models([experiment], f"tags.`{MODEL}` = '{folder.name}'")

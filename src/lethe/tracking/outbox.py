@@ -5,6 +5,7 @@ twice (a kill between sending it and noting that): every record is built so that
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from lethe._util.checkout import root
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import OUTBOX, read_json, write_json
 from lethe._util.redact import clean
+from lethe.tracking.outbox_format import as_record, is_header, is_state
 
 Records = dict[int, tuple[str, Any]]  # number -> kind, value
 
@@ -47,6 +49,7 @@ class Outbox:
         self.state: dict[str, Any] = {"run_id": None, "tried": False, "sent": 0, "late": []}
         self.idle = False
         self._appending = threading.Lock()
+        self._told: set[int] = set()  # lines that were said to be no records
 
     @classmethod
     def create(cls, home: Path, header: dict[str, Any]) -> "Outbox":
@@ -94,17 +97,25 @@ class Outbox:
             RunFailed: The disk refuses; names the file.
         """
         path = self.folder / "records.jsonl"
+        line = (json.dumps({kind: value}) + "\n").encode()
         try:
-            with self._appending, path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({kind: value}) + "\n")
+            with self._appending, path.open("ab", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if (written := file.write(line)) != len(line):  # the disk became full: the rest of a line would spoil the next one
+                    file.truncate(size)
+                    raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes fit on the disk")
         except OSError as error:
             raise RunFailed(f"{path} could not be written: {error.strerror or error}") from error
 
     def records(self, wanted: Callable[[int], bool] = lambda number: True) -> Records:
         """Read all records, or those whose number is wanted."""
         path = self.folder / "records.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        return {n: next(iter(json.loads(line).items())) for n, line in enumerate(lines) if wanted(n)}
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        found = {n: record for n, line in enumerate(lines) if wanted(n) and (record := as_record(line))}
+        if unread := [n + 1 for n, line in enumerate(lines) if wanted(n) and n not in found and n not in self._told]:
+            self._told |= {n - 1 for n in unread}
+            log.warning("%s: %s no records and left out", path, f"line {unread[0]} is" if len(unread) == 1 else f"{len(unread)} lines are")
+        return found
 
     def pending(self) -> Records:
         """Read the records that are not sent."""
@@ -118,7 +129,9 @@ class Outbox:
             killed = os.fstat(file.fileno()).st_mtime
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-        self.state = read_json(sent) if sent.exists() else self.state | {"tried": True}
+        state = read_json(sent) if sent.exists() else {}
+        # What is unknown is looked for in the store before anything is created
+        self.state = state if is_state(state) else self.state | {"tried": True}
         if not any(kind == "end" for kind, _ in self.pending().values()):
             self.append("end", {"status": None if self.joins else "KILLED", "time": int(killed * 1000)})
 
@@ -154,7 +167,8 @@ def abandoned(home: Path) -> Iterator[Outbox]:
             return (folder / "row.json").stat().st_mtime
         return 0.0
 
-    for folder in sorted((home / OUTBOX).glob("*/"), key=created):
+    folders = [folder for folder in (home / OUTBOX).glob("*/") if not folder.is_symlink()]
+    for folder in sorted(folders, key=created):
         outbox = Outbox(folder)
         try:
             outbox.lock.acquire(timeout=0)
@@ -164,6 +178,8 @@ def abandoned(home: Path) -> Iterator[Outbox]:
             outbox.remove()
             continue
         try:
+            if not is_header(outbox.header):
+                raise ValueError("row.json does not say what the run is")
             outbox.take_over()
         except (RunFailed, UserError, OSError, ValueError) as error:
             log.warning("%s can't be read and is not sent: %s", folder, error)

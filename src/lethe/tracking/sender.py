@@ -2,12 +2,13 @@
 
 import contextlib
 import logging
+import shlex
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lethe._util.checkout import command, commit
-from lethe._util.redact import plain, summarize_error
+from lethe._util.redact import clean, plain, summarize_error
 from lethe.tracking.mlflow_delivery import Delivery, unreachable
 from lethe.tracking.mlflow_store import end_abandoned_runs
 from lethe.tracking.outbox import Outbox, abandoned
@@ -41,7 +42,7 @@ class Sender(threading.Thread):
         try:
             if not self.own.outbox.joins:
                 self.own.outbox.append("tags", _commit_tags())
-            older += map(Delivery, abandoned(self.home))
+            older += _to_callers_store(map(Delivery, abandoned(self.home)))
             self._loop(older)
         except Exception as error:  # tracking must never end a run
             log.warning("Tracking stopped: %s", summarize_error(error))
@@ -95,6 +96,25 @@ class Sender(threading.Thread):
         return False
 
 
+def _to_callers_store(deliveries: Iterable[Delivery]) -> Iterator[Delivery]:
+    """Leave out the deliveries to other stores, and say so once for each store."""
+    told: set[str] = set()
+    for delivery in deliveries:
+        if delivery.is_callers:
+            yield delivery
+            continue
+        delivery.outbox.lock.release()
+        if delivery.store not in told:
+            told.add(delivery.store)
+            log.warning(
+                "Records in %s are for another MLflow store, %s, and are left there; if you trust it: MLFLOW_TRACKING_URI=%s %s",
+                delivery.outbox.folder.parent,
+                clean(delivery.store),
+                shlex.quote(clean(delivery.store)),
+                command("send"),
+            )
+
+
 def _commit_tags() -> dict[str, str]:
     head = commit()
     return {"mlflow.source.git.commit": head[0], "git_dirty": plain(head[1])} if head else {}
@@ -111,9 +131,10 @@ def send(homes: Iterable[Path]) -> int:
     """
     unsent = 0
     for home in homes:
-        for outbox in list(abandoned(home)):
-            delivery = Delivery(outbox)
-            if delivery.store in unreachable or delivery.attempt():
-                unsent += len(outbox.pending())
-            outbox.lock.release()
+        deliveries = [Delivery(outbox) for outbox in abandoned(home)]
+        callers = list(_to_callers_store(deliveries))
+        for delivery in deliveries:
+            if delivery not in callers or delivery.store in unreachable or delivery.attempt():
+                unsent += len(delivery.outbox.pending())
+            delivery.outbox.lock.release()
     return unsent

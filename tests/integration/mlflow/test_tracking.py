@@ -342,13 +342,12 @@ EARLIER = """{"metrics": [["retain.accuracy", 98.5, 1, 1700000000000], ["forget.
 """
 
 
-def test_an_outbox_of_an_earlier_version_is_sent(home):
-    """As commit 8948325 wrote it: the names of files and keys are a format."""
+def planted(home, uri, records=EARLIER):
+    """An outbox as commit 8948325 wrote it: the names of files and keys are a format."""
     folder = home / ".lethe" / "outbox" / "0123456789abcdef.01234567"
     (folder / "artifacts").mkdir(parents=True)
     (folder / "artifacts" / "note.txt").write_text("told")
-    (folder / "records.jsonl").write_text(EARLIER)
-    uri = os.environ["MLFLOW_TRACKING_URI"]
+    (folder / "records.jsonl").write_text(records)
     header: dict[str, object] = {
         "row": "0123456789abcdef",
         "uri": uri,
@@ -360,6 +359,55 @@ def test_an_outbox_of_an_earlier_version_is_sent(home):
     header |= {"source": "src/unlearn.py", "started": 1700000000000, "previous": None, "resumes": False, "parent": None, "once": None}
     (folder / "row.json").write_text(json.dumps(header))
     (folder / "sent.json").write_text(json.dumps({"run_id": None, "tried": True, "sent": 0, "late": []}))
+    return folder
+
+
+def test_an_outbox_for_another_store_is_left_where_it_is_and_said(home, tmp_path, caplog):
+    """It may be of somebody else: the caller's credentials and files are not for the store that it names."""
+    other = tmp_path / "other"
+    folder = planted(home, f"sqlite:///{other}/mlflow.db")
+    assert send([home]) == 5
+    RunLog.open(home, name="next").close()
+    assert [run.info.run_name for run in rows()] == ["next"]
+    assert not other.exists()
+    assert outboxes(home) == [folder]
+    (said, again) = (record.getMessage() for record in caplog.records)
+    assert said == again
+    assert f"another MLflow store, sqlite:///{other}/mlflow.db, and are left there" in said
+    assert f"MLFLOW_TRACKING_URI=sqlite:///{other}/mlflow.db" in said
+
+
+def test_an_outbox_sends_no_file_of_others_and_no_line_that_is_no_record(home, tmp_path, caplog):
+    (tmp_path / "secret.txt").write_text("secret")
+    lines = [
+        *EARLIER.splitlines()[:-1],
+        '{"artifact": "link.txt"}',
+        '{"artifact": "../row.json"}',
+        '{"params": [1]}',
+        '{"tags": {"method": "m',
+    ]
+    model = {"folder": "linked", "name": "model", "kind": "safetensors", "step": 0, "final": True, "shapes": [[3, 32, 32], [10]]}
+    lines += [json.dumps({"model": model}), EARLIER.splitlines()[-1]]
+    folder = planted(home, os.environ["MLFLOW_TRACKING_URI"], "\n".join(lines) + "\n")
+    (folder / "artifacts" / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (folder / "models").mkdir()
+    (folder / "models" / "linked").symlink_to(tmp_path)
+    assert send([home]) == 0
+    (run,) = rows()
+    assert run.info.status == "FINISHED"
+    assert [each.path for each in client().list_artifacts(run.info.run_id)] == ["note.txt"]
+    assert not client().search_logged_models(["0"])
+    said = [record.getMessage().removeprefix(f"{folder}") for record in caplog.records]
+    assert said == [
+        "/records.jsonl: 2 lines are no records and left out",
+        ": the artifact link.txt is no file of its own, and is not sent",
+        ": the artifact ../row.json is no file of its own, and is not sent",
+        ": the model linked is no folder of its own, and is not sent",
+    ]
+
+
+def test_an_outbox_of_an_earlier_version_is_sent(home):
+    planted(home, os.environ["MLFLOW_TRACKING_URI"])
     assert send([home]) == 0
     (run,) = rows()
     assert (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time) == (

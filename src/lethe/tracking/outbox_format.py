@@ -1,0 +1,164 @@
+"""The form of an outbox's files. A workspace may come from somebody else, so what is found in an outbox is checked before it is sent.
+
+The records are sent with the caller's credentials: so only to the store that the caller uses (`Sender`), and files are taken from the
+outbox's own folder alone, without following links. Lines that are no records (cut off by a full disk, or of another program) are left out.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # part of a file name, and of a search
+Whole = Annotated[int, Field(ge=0)]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class Reference(_Form):
+    """`RunLog.reference`: another run."""
+
+    row: Name
+    run_id: str | None
+
+
+class Join(_Form):
+    """The run that `RunLog.join` adds to."""
+
+    run_id: str | None
+    tags: dict[str, str]
+
+
+class _Destination(_Form):
+    row: Name
+    uri: str
+    experiment_id: str | None
+    experiment_name: str | None
+    name: str
+
+
+class JoiningHeader(_Destination):
+    """row.json of `RunLog.join`."""
+
+    join: Join
+
+
+class Header(_Destination):
+    """row.json of `RunLog.open`."""
+
+    run_id: str | None
+    source: str
+    started: Whole
+    previous: Reference | None
+    resumes: bool
+    parent: Reference | None
+    once: dict[str, str] | None
+
+
+class State(_Form):
+    """sent.json."""
+
+    run_id: str | None
+    tried: bool
+    sent: Whole
+    late: list[Whole]
+
+
+class Dataset(_Form):
+    """The dataset that a run uses."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema_: str | None = Field(None, alias="schema")
+    profile: str | None = None
+    context: str
+
+
+class Model(_Form):
+    """A logged model."""
+
+    folder: Name
+    name: str
+    kind: str
+    step: Whole
+    final: bool
+    shapes: list[list[Whole]]
+
+
+class End(_Form):
+    """The end of a run; no status: it was joined, and keeps its own."""
+
+    status: str | None
+    time: Whole
+
+
+_HEADER: TypeAdapter[Any] = TypeAdapter(Header)
+_JOINING: TypeAdapter[Any] = TypeAdapter(JoiningHeader)
+_STATE: TypeAdapter[Any] = TypeAdapter(State)
+_RECORDS: Mapping[str, TypeAdapter[Any]] = {
+    "metrics": TypeAdapter(list[tuple[str, float, Whole, Whole]]),
+    "params": TypeAdapter(dict[str, str], config=ConfigDict(strict=True)),
+    "tags": TypeAdapter(dict[str, str], config=ConfigDict(strict=True)),
+    "artifact": TypeAdapter(str, config=ConfigDict(strict=True)),
+    "dataset": TypeAdapter(Dataset),
+    "model": TypeAdapter(Model),
+    "end": TypeAdapter(End),
+}
+
+
+def is_header(value: Any) -> bool:
+    """Return whether a value has the form of row.json."""
+    return _fits(_JOINING if isinstance(value, dict) and "join" in value else _HEADER, value)
+
+
+def is_state(value: Any) -> bool:
+    """Return whether a value has the form of sent.json."""
+    return _fits(_STATE, value)
+
+
+def as_record(line: bytes) -> tuple[str, Any] | None:
+    """Read a line of records.jsonl.
+
+    Returns:
+        Kind and value; None if the line is no record.
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or len(record) != 1:
+        return None
+    ((kind, value),) = record.items()
+    return (kind, value) if kind in _RECORDS and _fits(_RECORDS[kind], value) else None
+
+
+def own_file(folder: Path, name: str) -> Path | None:
+    """Return a file or folder of an outbox.
+
+    Args:
+        folder: Where such files are: `Outbox.artifacts` or `Outbox.models`.
+        name: As the record has it: relative, with forward slashes.
+
+    Returns:
+        Its path; None if it is outside the folder, or if there is a link on the way to it or in it.
+    """
+    relative = PurePosixPath(name)
+    parts = relative.parts
+    path = folder.joinpath(*parts)
+    if not parts or ".." in parts or relative.is_absolute() or path.resolve() != folder.resolve().joinpath(*parts):
+        return None
+    return None if any(each.is_symlink() for each in path.rglob("*")) else path
+
+
+def _fits(form: TypeAdapter[Any], value: Any) -> bool:
+    try:
+        form.validate_python(value)
+    except ValidationError:
+        return False
+    return True

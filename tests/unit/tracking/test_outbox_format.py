@@ -1,0 +1,127 @@
+"""What is found in an outbox is checked before it is sent."""
+
+import json
+import logging
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lethe._util.errors import RunFailed
+from lethe.tracking.outbox import Outbox, abandoned
+from lethe.tracking.outbox_format import as_record, is_header, is_state, own_file
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+HEADER: dict[str, Any] = {
+    "row": "0123456789abcdef",
+    "uri": "sqlite:///mlflow.db",
+    "experiment_id": None,
+    "experiment_name": "photos",
+    "name": "hybrid_4",
+    "run_id": None,
+    "source": "src/unlearn.py",
+    "started": 1700000000000,
+    "previous": {"row": "fedcba9876543210", "run_id": None},
+    "resumes": False,
+    "parent": None,
+    "once": {"split": "abc"},
+}
+JOINING = {key: HEADER[key] for key in ("uri", "experiment_id", "experiment_name")} | {
+    "row": "join",
+    "name": "",
+    "join": {"run_id": None, "tags": {"method": "model_1"}},
+}
+
+
+def written(folder: Path, name: str, header: Any) -> Path:
+    """An outbox whose process is dead."""
+    own = folder / ".lethe" / "outbox" / name
+    own.mkdir(parents=True)
+    (own / "row.json").write_text(json.dumps(header))
+    (own / "records.jsonl").write_text('{"params": {"lr": "0.1"}}\n')
+    return own
+
+
+@given(JSON)
+def test_no_line_is_an_error(value: Any) -> None:
+    line = json.dumps(value).encode()
+    assert as_record(line[:-1]) is None or line[:-1].isdigit()
+    assert as_record(line) is None
+    assert as_record(json.dumps({"metrics": value}).encode()) in (None, ("metrics", []))
+    assert not is_header(value)
+    assert not is_state(value)
+
+
+@given(st.sampled_from(sorted(HEADER)), JSON)
+def test_a_header_with_another_value_is_none_or_of_the_same_form(key: str, value: Any) -> None:
+    changed = HEADER | {key: value}
+    if is_header(changed):
+        assert value is None or isinstance(value, type(HEADER[key]) if HEADER[key] is not None else str | dict)
+
+
+@pytest.mark.parametrize("header", [HEADER, JOINING])
+def test_a_header_of_ours(header: dict[str, Any]) -> None:
+    assert is_header(header)
+    assert not is_header(header | {"row": "../../models"})
+    assert not is_header({key: value for key, value in header.items() if key != "uri"})
+
+
+def test_what_is_not_an_outbox_is_left_and_the_others_are_sent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    written(tmp_path, "a.1", ["valid JSON", "of another shape"])
+    good = written(tmp_path, "b.2", HEADER)
+    elsewhere = written(tmp_path / "elsewhere", "c.3", HEADER)
+    (good.parent / "c.3").symlink_to(elsewhere)
+    found = list(abandoned(tmp_path))
+    assert [outbox.folder for outbox in found] == [good]
+    assert found[0].records() == {0: ("params", {"lr": "0.1"}), 1: ("end", {"status": "KILLED", "time": found[0].records()[1][1]["time"]})}
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said == f"{good.parent}/a.1 can't be read and is not sent: row.json does not say what the run is"
+    found[0].lock.release()
+
+
+def test_a_state_of_another_form_counts_as_unknown(tmp_path: Path) -> None:
+    folder = written(tmp_path, "b.2", HEADER)
+    (folder / "sent.json").write_text('{"run_id": 7, "sent": "all"}')
+    (outbox,) = abandoned(tmp_path)
+    assert outbox.state == {"run_id": None, "tried": True, "sent": 0, "late": []}
+    outbox.lock.release()
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outbox = Outbox.create(tmp_path, HEADER)
+    outbox.append("params", {"lr": "0.1"})
+    path = outbox.folder / "records.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, before[1]))
+    try:
+        with pytest.raises(RunFailed, match=r"records\.jsonl could not be written: "):
+            outbox.append("params", {"momentum": "0.9"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    outbox.append("params", {"epochs": "5"})
+    with caplog.at_level(logging.WARNING):
+        assert outbox.records() == {0: ("params", {"lr": "0.1"}), 1: ("params", {"epochs": "5"})}
+    assert not caplog.records
+    outbox.remove()
+
+
+def test_files_are_those_of_the_outbox(tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    (folder / "plots").mkdir(parents=True)
+    (folder / "plots" / "curves.png").write_bytes(b"curves")
+    (tmp_path / "secret").write_text("secret")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "linked").symlink_to(tmp_path)
+    assert own_file(folder, "plots/curves.png") == folder / "plots" / "curves.png"
+    assert own_file(folder, "plots") == folder / "plots"
+    for name in ("", ".", "..", "../secret", "plots/../../secret", str(tmp_path / "secret"), "link", "linked/secret"):
+        assert own_file(folder, name) is None, name
+    (folder / "plots" / "link").symlink_to(tmp_path / "secret")
+    assert own_file(folder, "plots") is None
