@@ -5,12 +5,39 @@ import os
 import re
 from typing import Any
 
+_SECRET = r"[\w.-]*(?:password|passwd|token|secret|signature|credential|api_?key|access_?key)[\w.-]*|sig"
+_whole: dict[str, str] = {}  # address without secrets -> as it was given, for this process only
+
+
+def without_secrets(address: str) -> str:
+    """Return scheme, host, path and fragment of an address: whoever has a signed one may read the file.
+
+    The whole address is remembered in this process for `whole`; what is written or printed has only the result.
+
+    >>> without_secrets("https://me:mine@host/weights.pth?token=1#sha256=ab")
+    'https://host/weights.pth#sha256=ab'
+    """
+    if "://" not in address:
+        return address
+    file, mark, fragment = address.partition("#")
+    scheme, rest = file.partition("?")[0].split("://", 1)
+    host, slash, path = rest.partition("/")
+    shown = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    if shown != file:
+        _whole[shown] = file
+    return f"{shown}{mark}{fragment}"
+
+
+def whole(address: str) -> str:
+    """Return an address as it was given to this process, with its secrets; itself, if it has none."""
+    return _whole.get(address, address)
+
 
 def clean(text: str) -> str:
     """Return a text without the users and passwords of addresses in it, and without the secrets of MLflow and PostgreSQL."""
     text = re.sub(r"(?<=://)[^\s/]*@", "", text)
     text = re.sub(r"(?<=://)[^:/@\s]*:[^@\s]*@", "", text)  # a password with a slash in it
-    text = re.sub(r"([?&]password=)[^&\s]*", r"\1***", text)
+    text = re.sub(rf"([?&](?:{_SECRET})=)[^&\s#]*", r"\1***", text, flags=re.IGNORECASE)
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD"):
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")

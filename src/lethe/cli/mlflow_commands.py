@@ -60,4 +60,4 @@ def ui(port: str) -> None:
 
     os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     words = ["ui", "--backend-store-uri", default_store(), "--workers", "1", "--port", port]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *words])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "mlflow", *words])

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from lethe._util import names
 from lethe._util.errors import UserError
 from lethe.config.describe import accepts, show
 from lethe.config.method_schema import method_section
@@ -59,6 +60,8 @@ class Reader:
         sections: dict[str, Section] = {}
         bases: dict[str, str] = {}
         for name, own in tree.items():
+            if ":" not in str(name) and (reason := names.objection(str(name))):  # with a colon: a function, named by its module
+                raise UserError(f"methods.{name!r} ({self.sources.place(f'methods.{name}')}): {reason}")
             ancestry = self._ancestry(name)
             base, key = ancestry[-1], f"methods.{ancestry[-1]}"
             if (wrong := _like(tree.get(base))) is not None:

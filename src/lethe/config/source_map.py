@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
+from lethe._util.redact import without_secrets
 from lethe.config.describe import show
 from lethe.data.request import KINDS
 
 FORGET = "data.forget."
+ADDRESSES = (".checkpoint",)  # endings of keys that may hold an address
 # A layer that sets any of these keys first clears those set by the layers below it
 REQUEST = frozenset(f"{FORGET}{name}" for name in (*KINDS, "column"))
 
@@ -37,6 +39,10 @@ class Layer:
     section: str = ""
     given: bool = False
 
+    def __post_init__(self) -> None:
+        """Take the secrets out of addresses: values are logged, printed and kept."""
+        object.__setattr__(self, "values", {key: _without_secrets(key, value) for key, value in self.values.items()})
+
     def place(self, key: str) -> str:
         """Name of the layer and, if it has a file, the line of the key in it."""
         line = line_of(self.file, self.section + key) if self.file else None
@@ -55,6 +61,12 @@ class SourceMap:
     base: Layer
     tree: dict[str, Any]
     layers: list[Layer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Take the secrets out of the addresses in the tree, as the base has done."""
+        for key, value in self.base.values.items():
+            if key.endswith(ADDRESSES):
+                self._set(key, value)
 
     def add(self, layer: Layer) -> None:
         """Put a layer above the others.
@@ -110,6 +122,10 @@ class SourceMap:
                 raise UserError(f"{parent} is {child!r} ({self.base.name}); it takes a section")
             node = child
         node[leaf] = value
+
+
+def _without_secrets(key: str, value: Any) -> Any:
+    return without_secrets(value) if key.endswith(ADDRESSES) and isinstance(value, str) else value
 
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:

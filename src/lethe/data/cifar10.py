@@ -1,11 +1,7 @@
 """CIFAR-10 as a data source: downloaded once, checksums verified each time."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
-from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -13,7 +9,8 @@ from rich.progress import DownloadColumn
 
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import atomic_write
-from lethe.data.images import Images, one_line
+from lethe._util.network import network
+from lethe.data.images import Images
 from lethe.data.progress_bar import progress_bar
 from lethe.data.sources import SourceOptions, register_data_source
 
@@ -64,7 +61,7 @@ def _download(url: str, path: Path, md5: str) -> None:
 
     if check_integrity(path, md5):
         return
-    with _network():
+    with network(_no_cifar10):
         response = urlopen(Request(url, headers={"User-Agent": "lethe"}), timeout=10)
     with response, atomic_write(path) as temporary:  # the folder is created only once connected
         with temporary.open("wb") as out, progress_bar(DownloadColumn()) as progress:
@@ -80,20 +77,8 @@ def _download(url: str, path: Path, md5: str) -> None:
 
 
 def _receive(response: IO[bytes]) -> bytes:
-    with _network():
+    with network(_no_cifar10):
         return response.read(1 << 16)
-
-
-@contextmanager
-def _network() -> Iterator[None]:
-    """Turn network errors into UserError; the disk's pass through."""
-    try:
-        yield
-    except HTTPError as error:
-        error.close()
-        raise _no_cifar10(one_line(error)) from None
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: the proxy is not an address
-        raise _no_cifar10(one_line(error.reason if type(error) is URLError else error)) from None
 
 
 def _no_cifar10(reason: str) -> UserError:

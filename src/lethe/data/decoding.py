@@ -217,7 +217,8 @@ def _decode_all(chunks: list[list[str]], fit: Fit, workers: int) -> Generator[Pa
 
     with ExitStack() as stack:
         for _ in range(workers):
-            command = [sys.executable, "-c", "from lethe.data.decoding import _serve; _serve()"]
+            command = [sys.executable, "-P", "-c", "from lethe.data.decoding import _serve; _serve()"]
+            # -P: no module of the current folder, which may hold anybody's files, is imported
             # a session of its own: Ctrl-C reaches only the caller, which then ends them (so does its death, which closes stdin)
             options: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": path}, "start_new_session": True}
             worker = stack.enter_context(Popen(command, stdin=PIPE, stdout=PIPE, **options))

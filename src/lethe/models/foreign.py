@@ -1,22 +1,21 @@
 """Files of weights of other origin: told apart by their content, and read without running code that they hold."""
 
 import importlib
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from lethe._util.errors import UserError
-from lethe._util.files import digest
 from lethe._util.log import log
-from lethe.models import checkpoint
+from lethe._util.redact import without_secrets
+from lethe.models import checkpoint, download
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which checkpoints keep a state dict, first come first
 ALONE = 'save the weights alone: torch.save(model.state_dict(), "weights.pth")'
@@ -54,12 +53,21 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> "Spec":
-        """Take the parts after `#` off; a `#` that starts neither belongs to the file's name."""
+        """Take the parts after `#` off; a `#` that starts neither belongs to the file's name. Secrets of an address are left out.
+
+        Raises:
+            UserError: the sum is no SHA-256, or something else is after the `#` of an address.
+        """
         file, found = text, dict[str, str]()
         while (at := max(file.rfind("#sha256="), file.rfind("#key="), file.rfind("&sha256="), file.rfind("&key="))) > 0:
             name, _, value = file[at + 1 :].partition("=")
             found[name], file = value, file[:at]
-        return cls(file, found.get("sha256", "").lower(), found.get("key", ""))
+        spec = cls(without_secrets(file), found.get("sha256", "").lower(), found.get("key", ""))
+        if "sha256" in found and not re.fullmatch("[0-9a-f]{64}", spec.sha256):
+            raise UserError(f"{spec.file}#sha256={found['sha256']}: a SHA-256 has 64 hexadecimal digits")
+        if spec.url and "#" in spec.file:
+            raise UserError(f"{spec.file}: after # it takes sha256=<sum> and key=<name>")
+        return spec
 
     @property
     def url(self) -> bool:
@@ -86,13 +94,15 @@ def read(text: str, base: Path, downloads: Path) -> tuple[dict[str, Tensor], str
         UserError: there is no such file, it can't be downloaded, is of another kind, or holds no state dict.
     """
     spec = Spec.parse(text)
-    path = _fetched(spec, downloads) if spec.url else base / Path(spec.file).expanduser()
+    path = download.fetched(spec.file, downloads) if spec.url else base / Path(spec.file).expanduser()
     if path.is_dir():
         raise UserError(f"{spec.file} is not a file but a folder; {_in_folder(path)}")
     if not path.is_file():
         raise UserError(f"{spec.file} is not a file; it takes a .pth or .safetensors file, or <URL>#sha256=<sum>")
     actual = checkpoint.digest_file(path)
     if spec.sha256 and actual != spec.sha256:
+        if spec.url:  # it is downloaded again
+            path.unlink()
         raise UserError(f"{spec.file}: its SHA-256 is {actual}, not {spec.sha256}")
     try:
         tensors = _state_dict(checkpoint.load(path)[0] if _is_safetensors(path) else _unpickled(path, spec.file), spec)
@@ -115,7 +125,7 @@ def identity(text: str, base: Path, downloads: Path) -> str | None:
         The file's SHA-256, with the key after it if one is named, as `read` returns it; None where there is no file and no sum.
     """
     spec = Spec.parse(text)
-    path = _download(spec.file, downloads) if spec.url else base / Path(spec.file).expanduser()
+    path = download.place(spec.file, downloads) if spec.url else base / Path(spec.file).expanduser()
     sha256 = spec.sha256 or (checkpoint.digest_file(path) if path.is_file() else "")
     return spec.identity(sha256) if sha256 else None
 
@@ -196,29 +206,6 @@ def _in_folder(folder: Path) -> str:
         return "torch.distributed.checkpoint wrote it: `python -m torch.distributed.checkpoint.format_utils dcp_to_torch` makes it a file"
     found = sorted(path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"))
     return f"it takes one of its files: {_few(found)}" if found else "it takes a .pth or .safetensors file"
-
-
-def _fetched(spec: Spec, downloads: Path) -> Path:
-    from torch.hub import download_url_to_file
-
-    path = _download(spec.file, downloads)
-    if not path.exists():
-        downloads.mkdir(parents=True, exist_ok=True)
-        try:
-            download_url_to_file(spec.file, str(path), progress=False)
-        except Exception as error:  # urllib, sockets, TLS: the user needs the address and the reason
-            if isinstance(error, HTTPError):
-                error.close()
-            raise UserError(f"{spec.file} can't be downloaded: {error}") from None
-    actual = checkpoint.digest_file(path)
-    if spec.sha256 and actual != spec.sha256:
-        path.unlink()
-        raise UserError(f"{spec.file}: its SHA-256 is {actual}, not {spec.sha256}")
-    return path
-
-
-def _download(url: str, downloads: Path) -> Path:
-    return downloads / f"{digest([url])[:12]}-{urlsplit(url).path.rsplit('/', 1)[-1]}"
 
 
 # --- the state dict in it -----------------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ class _Worker:
         spawn = multiprocessing.get_context("spawn")  # a forked process could use neither CUDA nor threads started before the fork
         ours, theirs = spawn.Pipe()
         process = spawn.Process(target=_work, args=(theirs, fn), daemon=True)
-        with _environment(environment):  # set before the process imports anything
+        # Set before the process imports anything: of the current folder, which may hold anybody's files, it imports nothing
+        with _environment(environment | {"PYTHONSAFEPATH": "1"}):
             process.start()
         theirs.close()
         return cls(process, ours)

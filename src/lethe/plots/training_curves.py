@@ -43,12 +43,14 @@ def accuracy_curves(history: Sequence[Mapping[str, Any]], name: str, reference: 
         if row["phase"] not in ("start", last):
             if last:
                 axes.axvline(row["step"] - 0.5, color="#999999", linewidth=0.8)
-            axes.annotate(row["phase"], (row["step"] - 0.5, 1.01), xycoords=("data", "axes fraction"), fontsize=8, color="#555555")
+            axes.annotate(
+                row["phase"], (row["step"] - 0.5, 1.01), xycoords=("data", "axes fraction"), fontsize=8, color="#555555", parse_math=False
+            )
             last = row["phase"]
     axes.set_xlim(-0.5, max(1, *(row["step"] for row in history)) + 0.5)  # epochs that are not measured too: labels stand inside
     axes.set_xlabel("epoch (0: before unlearning)")
     axes.set_ylabel("accuracy (percent)")
-    axes.set_title(name, loc="left", pad=18)
+    axes.set_title(name, loc="left", pad=18, parse_math=False)  # a phase or run may be called anything, `$` included
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     image = io.BytesIO()

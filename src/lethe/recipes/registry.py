@@ -12,12 +12,12 @@ An argument whose type is a dataclass, such as `Training`, is replaced by the da
 
 import importlib
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any, TypeVar, get_type_hints
 
+from lethe._util import names
 from lethe._util.errors import UserError
 from lethe._util.plugins import import_reference, installed
 
@@ -147,8 +147,8 @@ def register_method(*, source: str = "", name: str = "", chain: bool = False) ->
 
     def register(function: F) -> F:
         own = name or function.__name__
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", own):
-            raise UserError(f"method {own}: a name takes letters, digits, - and _")
+        if reason := names.objection(own):
+            raise UserError(f"method {own!r}: {reason}")
         other = _REGISTERED.get(own)
         if other is not None and _place(other.function) != _place(function):
             raise UserError(f"method {own} is registered already, by {_place(other.function)}")

@@ -1,12 +1,13 @@
 """An unlearning card as a page: HTML that needs no network, and Markdown. Every number comes from the card's JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment
 
+from lethe._util.names import escape_markdown
 from lethe.evaluation import registry, seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
@@ -37,13 +38,13 @@ def html(card: Card) -> str:
     return (
         _environment(True)
         .get_template("card.html.jinja")
-        .render(**_variables(card), figure=histograms.loss_histograms(_series(card), card["loss"]["log10_edges"]))
+        .render(**_variables(card, str), figure=histograms.loss_histograms(_series(card), card["loss"]["log10_edges"]))
     )
 
 
 def markdown(card: Card) -> str:
     """Render a card as Markdown."""
-    return _environment(False).get_template("card.md.jinja").render(**_variables(card))
+    return _environment(False).get_template("card.md.jinja").render(**_variables(card, escape_markdown))
 
 
 @cache
@@ -52,14 +53,16 @@ def _environment(escaped: bool) -> Environment:
         escaped,
         bars=bars,
         says=conclusion,
+        markdown=escape_markdown,
         seeds=seed_aggregation.seed_range,
         target=lambda target: TARGETS.get(target, target),
     )
 
 
-def _variables(card: Card) -> dict[str, Any]:
+def _variables(card: Card, as_shown: Callable[[str], str]) -> dict[str, Any]:
+    """What the templates fill in; `as_shown` makes a class's name one of the page."""
     classes = list(card["request"]["classes"].items())
-    named = ", ".join(f"{name} {count:,}" for name, count in classes[:CLASSES])
+    named = ", ".join(f"{as_shown(name)} {count:,}" for name, count in classes[:CLASSES])
     more = f" and {len(classes) - CLASSES} more classes" if len(classes) > CLASSES else ""
     request = card["request"]
     more += f"{', ' if named else ''}classes not named {request['other_classes']:,}" if request["other_classes"] else ""

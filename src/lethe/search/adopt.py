@@ -1,7 +1,6 @@
 """Adopt a trial: write its arguments into params.yaml as a variant of the method."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -13,6 +12,7 @@ from optuna.trial import TrialState
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from lethe._util import names
 from lethe._util.checkout import command, params_file, root
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import write_text
@@ -53,8 +53,8 @@ def adopt(config: Config, number: int, name: str = "") -> None:
     """
     config = for_search(config)
     name = name or f"{config.method}_trial_{number}"
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
-        raise UserError(f"a variant can't be called {name!r}; it takes letters, digits, _ and -")
+    if reason := names.objection(name):
+        raise UserError(f"a variant can't be called {name!r}: {reason}")
     if name in config.methods:
         raise UserError(f"methods.{name} already exists; give the variant another name: adopt {number} <name>")
     study = _newest(config)

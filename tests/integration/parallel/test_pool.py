@@ -57,6 +57,15 @@ def test_each_has_its_share_of_threads_and_gpus(monkeypatch: pytest.MonkeyPatch)
     assert "MKL_NUM_THREADS" not in os.environ
 
 
+def test_nothing_of_the_current_folder_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold anybody's files."""
+    for name in ("multiprocessing", "pickle", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    assert {item[1]: result for item, (result, _) in map_units(units.square, items(tmp_path, 2, 3), workers=2)} == {2: 4, 3: 9}
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
 def test_what_cant_be_sent_is_said(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"^1: its result can't be sent: "):
         list(map_units(units.odd, [0, 1], workers=2))

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
@@ -11,9 +12,13 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from lethe._util import redact
 from lethe._util.errors import UserError
+from lethe._util.names import escape_markdown, objection
 from lethe.cli import help as manual
 from lethe.config import loader as config
 from lethe.config.describe import accepts, show
@@ -558,6 +563,41 @@ def test_a_variant_is_another_method_but_for_what_it_says(tmp_path: Path) -> Non
     assert not said.chain
     assert [phase.epochs for phase in said.recipe()] == [5, 1]  # type: ignore[union-attr]
     assert said.resolved()["methods.shorter.epochs"] == 5
+
+
+@pytest.mark.parametrize("name", ["original", "Retrained", "all", "bank", "search"])
+def test_a_variant_can_not_take_the_name_of_a_reference(name: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=rf"^methods\.'{name}' \(params\.yaml, line \d+\): {name.lower()} is reserved for what this program"
+    ):
+        config.load([], params=variants(tmp_path, **{name: {"like": "hybrid_4"}}))
+
+
+@given(st.text(min_size=1, max_size=70))
+def test_a_name_is_no_path_and_no_option(name: str) -> None:
+    if objection(name) is None:
+        assert Path(name).name == name
+        assert shlex.quote(name) == name == escape_markdown(name).replace("\\", "")
+        assert not name.startswith(("-", "."))
+        assert len(name) <= 64
+
+
+@pytest.mark.parametrize("where", ["params.yaml", "command line", "--config"])
+def test_the_secrets_of_an_address_are_in_no_value(where: str, tmp_path: Path) -> None:
+    signed, shown = "https://me:geheim@host/a.pth?sig=geheim#key=net", "https://host/a.pth#key=net"
+    words = ["--pretrain.checkpoint", signed] if where == "command line" else []
+    params = variants(tmp_path)
+    if where == "params.yaml":
+        said = tree("model_6")
+        said["pretrain"]["checkpoint"] = signed
+        params = written(said, tmp_path)
+    if where == "--config":
+        (tmp_path / "own.yaml").write_text(f"pretrain: {{checkpoint: '{signed}'}}\n")
+        words = ["--config", str(tmp_path / "own.yaml")]
+    loaded = config.load(words, params=params)
+    assert loaded.pretrain.checkpoint == shown
+    assert "geheim" not in repr(loaded)
+    assert redact.whole("https://host/a.pth") == signed.partition("#")[0]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lethe._util.errors import RunFailed, UserError
+from lethe._util.redact import clean, without_secrets
 from lethe.models import architectures as model
-from lethe.models import checkpoint, fitting, foreign
+from lethe.models import checkpoint, download, fitting, foreign
 
 torch.set_num_threads(1)
 
@@ -99,14 +100,65 @@ def test_an_address(ending: str, site: tuple[str, Path], weights: Weights, tmp_p
     torch.save(weights, file) if file.suffix == ".pth" else save_file(weights, file)
     sum_ = hashlib.sha256(file.read_bytes()).hexdigest()
     url = f"{address}/a.{ending}"
-    refused(f"{url}#sha256={'0' * 64}", tmp_path, url, sum_, "0" * 64)
+    plain = url.partition("?")[0]  # the query may be a signature, and is in no message
+    refused(f"{url}#sha256={'0' * 64}", tmp_path, f"{plain}: its SHA-256 is {sum_}", "0" * 64)
     assert equal(taken(f"{url}#sha256={sum_}", tmp_path), weights)
     assert equal(taken(f"{url}#sha256={sum_.upper()}", tmp_path), weights)
     assert foreign.read(url, tmp_path, tmp_path / "downloads")[1] == sum_
     file.unlink()
     assert equal(taken(url, tmp_path), weights), "it is kept"
     refused(f"{url}#sha256={'0' * 64}", tmp_path, sum_)
-    refused(url, tmp_path, url, "404")
+    refused(url, tmp_path, plain, "404")
+
+
+def test_the_secrets_of_an_address_are_sent_and_kept_nowhere(site: tuple[str, Path], weights: Weights, tmp_path: Path) -> None:
+    address, folder = site
+    torch.save(weights, folder / "a.pth")
+    signed = f"{address}/a.pth?X-Signature=geheim-1"
+    assert equal(taken(signed, tmp_path), weights)
+    assert equal(taken(f"{address}/a.pth", tmp_path), weights)
+    (first,) = (tmp_path / "downloads").iterdir()
+    assert "geheim" not in first.name
+    torch.save({name: value + 1 for name, value in weights.items()}, folder / "a.pth")
+    taken(f"{address}/a.pth?version=2", tmp_path)
+    assert len(list((tmp_path / "downloads").iterdir())) == 2, "another query may be another file"
+    shown = without_secrets(f"http://me:geheim@{signed.removeprefix('http://')}#sha256=00")
+    assert shown == f"{address}/a.pth#sha256=00"
+    said = clean("postgresql://host/db?sslmode=require&sslpassword=geheim&x=1 and https://h/?access_token=geheim#/runs")
+    assert said == "postgresql://host/db?sslmode=require&sslpassword=***&x=1 and https://h/?access_token=***#/runs"
+
+
+@pytest.mark.parametrize(
+    ("fragment", "says"),
+    [
+        ("sha256=abc", "#sha256=abc: a SHA-256 has 64 hexadecimal digits"),
+        ("md5=d41d8cd98f00b204e9800998ecf8427e", "after # it takes sha256=<sum> and key=<name>"),
+    ],
+)
+def test_a_sum_that_would_not_be_checked_is_refused(fragment: str, says: str, tmp_path: Path) -> None:
+    refused(f"https://example.invalid/a.pth#{fragment}", tmp_path, says)
+    assert not (tmp_path / "downloads").exists()
+
+
+def test_a_download_that_ends_early_or_never_ends_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Early(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"x" * 100)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Early) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/a.pth"
+        refused(address, tmp_path, f"{address} can't be downloaded: ")
+        monkeypatch.setattr(download, "LARGEST", 50.0)
+        refused(address, tmp_path, "it has more than")
+        server.shutdown()
+    assert not list((tmp_path / "downloads").iterdir())
 
 
 def test_a_file_address(weights: Weights, tmp_path: Path) -> None:

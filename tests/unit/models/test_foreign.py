@@ -152,7 +152,7 @@ def test_a_sum_and_a_key_after_a_file(weights: Weights, tmp_path: Path) -> None:
     sum_ = foreign.read("a#1.pth", tmp_path, tmp_path)[1]
     assert equal(taken(f"a#1.pth#sha256={sum_}&key=state_dict_ema", tmp_path)[0], weights)
     assert "its SHA-256 is" in refusal(f"a#1.pth#sha256={'0' * 64}", tmp_path)
-    assert foreign.Spec.parse("https://a/b.pth#key=c#sha256=AB") == foreign.Spec("https://a/b.pth", "ab", "c")
+    assert foreign.Spec.parse(f"https://a/b.pth#key=c#sha256={'AB' * 32}") == foreign.Spec("https://a/b.pth", "ab" * 32, "c")
 
 
 # --- what is next to the weights -------------------------------------------------------------------------------------------

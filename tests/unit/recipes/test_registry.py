@@ -131,8 +131,10 @@ def test_two_functions_of_one_name_are_refused() -> None:
     register_method(name="mine")(mine)  # the same function again
     with pytest.raises(UserError, match=r"method mine is registered already, by .*test_registry:.*mine"):
         register_method(name="mine")(lambda: ())
-    with pytest.raises(UserError, match=r"method a/b: a name takes letters, digits, - and _"):
+    with pytest.raises(UserError, match=r"method 'a/b': a name takes letters, digits, - and _"):
         register_method(name="a/b")(mine)
+    with pytest.raises(UserError, match=r"method 'retrained': retrained is reserved for what this program makes"):
+        register_method(name="retrained")(mine)
 
 
 @pytest.mark.usefixtures("clean")
