@@ -15,7 +15,7 @@ import csv
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.verdict import words
 from lethe.evaluation.verdict.judge import judge
 from lethe.testing.tables import of_phi
-from lethe.workspace import artifacts, bank
+from lethe.workspace import artifacts, bank, settings
 from lethe.workspace.prepare import prepare
 from lethe.workspace.run_names import RunId
 
@@ -74,7 +74,7 @@ def without(table: LogitsTable, *names: str) -> LogitsTable:
 
 
 def digits(workspace: str, method: str, trials: Sequence[int], columns: Sequence[str]) -> Iterator[Cell]:
-    config = loader.load(["--run.workspace", workspace, "--method", method], overlay="demo")
+    config = loader.load(["--run.workspace", workspace, "--method", method], settings=settings.layer)
     prepared = prepare(config)
     seeds = sorted(run.seed for run in prepared.layout.with_logits() if run.method == method and run.seed is not None)
     groups = {
@@ -147,28 +147,44 @@ def _made(leak: float = 0.0, harder: float = 0.0, scale: float = 1.0, one_class:
     return trial
 
 
+def chosen(cells: Iterable[Cell], options: argparse.Namespace) -> list[Cell]:
+    """The cells that the options ask for; an option that was not given takes all."""
+    asked = {name: getattr(options, name) for name in ("data", "kind", "references", "models")}
+    return [cell for cell in cells if all(wanted is None or getattr(cell, name) in wanted for name, wanted in asked.items())]
+
+
+def write(row: dict[str, object], path: Path) -> None:
+    """Write the line of a cell in place of the one that was there before; all others stay."""
+    key = ("data", "columns", "kind", "references", "models")
+    before = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    rows = {tuple(str(one[name]) for name in key): one for one in [*before, row]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workspace", help="with a bank and a method of many seeds; without: synthetic tables alone")
     parser.add_argument("--method", default="hybrid_4")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--columns", nargs="+", default=["default", "logits"], choices=["default", "logits"])
-    parser.add_argument("--write", help="a folder, for verdict.csv")
+    parser.add_argument("--data", nargs="+", choices=["digits", "synthetic"], help="which cells; default: all")
+    parser.add_argument("--kind", nargs="+", help="of the models: retrained, original, the method, or a kind of synthetic ones")
+    parser.add_argument("--references", nargs="+", type=int, choices=REFERENCES)
+    parser.add_argument("--models", nargs="+", type=int, choices=MODELS)
+    parser.add_argument("--write", type=Path, help="a folder, for verdict.csv: lines of cells that are not measured now stay")
     options = parser.parse_args()
     cells = [*(digits(options.workspace, options.method, REFERENCES, options.columns) if options.workspace else ()), *synthetic()]
-    rows = []
     started = time.process_time()
-    for cell in cells:
-        rows.append(cell.row(options.trials))
-        print("  ".join(f"{value!s:>9}" for value in rows[-1].values()), flush=True)
+    for cell in chosen(cells, options):
+        row = cell.row(options.trials)
+        print("  ".join(f"{value!s:>9}" for value in row.values()), flush=True)
+        if options.write:
+            write(row, options.write / "verdict.csv")
     print(f"{time.process_time() - started:.0f} s of processor time", file=sys.stderr)
-    if options.write:
-        path = Path(options.write) / "verdict.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 if __name__ == "__main__":

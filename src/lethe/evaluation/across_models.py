@@ -49,8 +49,7 @@ def klom(context: EvaluationContext) -> Estimates:
 @register_measure(
     id="epsilon",
     about="largest epsilon that thresholds and intervals of phi demonstrate, mean over forget (at most 50), and the largest that this many "
-    "models can demonstrate; intervals of every width, a wider family of attacks than the competition's, whose intervals are as wide as "
-    "the narrower group's range +-2",
+    "models can demonstrate; the attacks are the NeurIPS 2023 competition's, whose intervals are as wide as the narrower group's range +-2",
     target=HALVES,
     min_references=64,
     needs=("unlearned",),

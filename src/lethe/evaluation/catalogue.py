@@ -15,14 +15,26 @@ BUILT_IN = (measures, membership, across_models)
 
 # Order in score files, the report, the card and docs/measures.md; measures that are not listed follow
 ORDER = (
-    *("accuracy", "accuracy_of", "distance", "mia.loss", "mia.svc", "mia.over", "avg_gap.svc", "avg_gap.rmia", "tow"),
+    *(
+        "accuracy",
+        "accuracy_of",
+        "distance",
+        "mia.loss",
+        "mia.svc",
+        "mia.over",
+        "avg_gap.svc",
+        "avg_gap.svc.of_means",
+        "avg_gap.rmia",
+        "tow",
+    ),
     *("kl_to_reference", "js_to_reference", "rmia.gamma_1", "rmia.gamma_2", "probe.excess", "residual", "cka", "iam", "relearn"),
     *("seconds", "flops", "share_of_retrain", "peak_memory", "klom", "epsilon", "neurips", "ulira", "swap.advantage"),
 )
 
 
-# Measures with a fixed target that retrained models themselves miss: what they score is the floor
-FLOORED = ("avg_gap.svc",)
+# Measures with a fixed target that retrained models themselves miss: what they score is the floor. Of a mean over models it is what the
+# means of as many retrained models score
+FLOORED, FLOORED_MEANS = ("avg_gap.svc",), ("avg_gap.of_means",)
 
 
 def all_measures() -> tuple[Measure, ...]:
@@ -64,6 +76,26 @@ def measure_references(context: EvaluationContext) -> dict[str, Estimate]:
     known = [each.id for each in all_measures()]
     key = f"{[table.hash for table in compared]} {sorted(context.model.columns)} {context.resample} {known}"
     results: dict[str, Estimate] = context.references[0].cached(key, lambda: _leave_one_out(context) | _between_halves(context))
+    models = len(context.unlearned)
+    floors: dict[str, Estimate] = context.references[0].cached(f"{key} {models}", lambda: _floors_of_means(context, models))
+    return results | floors
+
+
+def _floors_of_means(context: EvaluationContext, models: int) -> dict[str, Estimate]:
+    """What the mean of `models` references scores next to the others: the mean over disjoint groups of them, at least two."""
+    tables = context.references
+    groups = [tables[start : start + models] for start in range(0, len(tables) - models + 1, models)] if models > 1 else []
+    if len(groups) < 2:
+        return {}
+    results: dict[str, Estimate] = {}
+    for each in (one for one in all_measures() if one.id in FLOORED_MEANS):
+        found = [
+            each.compute(EvaluationContext(group[0], [one for one in tables if one not in group], context.original, group, resample=False))
+            for group in groups
+        ]
+        values = [one[""].value for one in found if not isinstance(one, str)]
+        if len(values) == len(groups):
+            results[each.id] = uncertainty.over_seeds(values, each.bounds_of(""))
     return results
 
 

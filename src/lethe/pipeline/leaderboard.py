@@ -17,6 +17,7 @@ from lethe._util.files import read_json, write_text
 from lethe._util.log import log
 from lethe.config.loader import Config, load
 from lethe.config.method_schema import method_section
+from lethe.evaluation.score import Score
 from lethe.models import checkpoint
 from lethe.pipeline.cost import planned_share
 from lethe.pipeline.runner import metadata
@@ -171,12 +172,19 @@ def _row(layout: Layout, run: RunId) -> dict[str, Any] | None:
     for id_ in MEASURES:
         result = score.measures.get(id_)
         measured[id_] = result.estimate.value if result and result.estimate else None
-    reference = scores.read(layout.scores("retrained")).measures.get("avg_gap.svc") if layout.scores("retrained").exists() else None
     clock, retraining = (read_json(path) if (path := layout.clock(name)).exists() else {} for name in (run, "retrained"))
     about: dict[str, Any] = {"method": found[1], "share": int(found[2]) / 100, "seed": int(_seed(layout, run))}
-    about |= {"floor": reference.estimate.value if reference and reference.estimate else None, "seconds": clock.get("seconds")}
+    about |= {"floor": _floor(layout, score), "seconds": clock.get("seconds")}
     counted = clock["flops"] / retraining["flops"] if clock.get("flops") and retraining.get("flops") else None
     return {**about, **measured, "share_of_retrain": counted or _planned_share(layout, run)}
+
+
+def _floor(layout: Layout, score: Score) -> float | None:
+    """avg_gap.svc of a retrained model: the mean over the reference bank, each held out of it; else that of models/retrained next to the
+    bank. None where neither is known."""
+    retrained = scores.read(layout.scores("retrained")) if layout.scores("retrained").exists() else None
+    own = score.measures.get("avg_gap.svc")
+    return own.reference.value if own and own.reference else retrained.value("avg_gap.svc") if retrained else None
 
 
 def _seed(layout: Layout, run: RunId) -> str:
@@ -206,4 +214,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         attack = "" if row["mia.svc"] is None else f"{row['mia.svc']:.2f}"
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
         lines.append(f"{row['method']:<14}{row['share']:>6.2f}{row['seed']:>5}{numbers}{attack:>9}{gap:>7}{seconds:>9}")
+    floors = [row["floor"] for row in rows if row["floor"] is not None]
+    lines += [f"floor: {max(floors):.2f} points, the gap of a retrained model next to the others"] if floors else []
     return "\n".join(lines)

@@ -45,7 +45,7 @@ def gap_against_cost(rows: Sequence[Mapping[str, Any]]) -> bytes:
     axes = figure.subplots()
     floors = [row["floor"] for row in rows if row["floor"] is not None]
     if floors:
-        axes.axhspan(0, max(floors), color=GREY, alpha=0.25, label="floor: two retrained models")
+        axes.axhspan(0, max(floors), color=GREY, alpha=0.25, label="floor: a retrained model")
     for number, (method, by_share) in enumerate(points.items()):
         shares = sorted(by_share)
         means = [sum(by_share[share]) / len(by_share[share]) for share in shares]

@@ -149,11 +149,14 @@ def _nearest(results: ResultSet) -> str:
     nothing = far.pop("original")
     ordered = sorted(far, key=lambda name: far[name])
     splits = [split for split in COMPARED if split in results.distances("original")]
-    named = [f"{label(name)} {far[name]:.1f}" for name in ordered]
+    each = {name: results.mean_distance_of_seeds(name) for name in ordered if name in results.distances_by_seed}
+    named = [f"{label(name)} {far[name]:.1f}" + (f" ({each[name]:.1f})" if each.get(name) is not None else "") for name in ordered]
     nearer = sum(far[name] < nothing for name in ordered)
+    seeds = "; of several seeds that of their mean, in brackets the mean of each one's" if results.distances_by_seed else ""
+    floor = "" if results.floor is None else f"A retrained model next to the others is at {results.floor:.1f}, the floor. "
     return (
-        f"**Nearest to retrained** (mean absolute distance over {_enumerate(splits)}, points): "
-        f"{', '.join(named[: min(3, nearer)]) or 'none'}. The original, which did nothing, is at {nothing:.1f}"
+        f"**Nearest to retrained** (mean absolute distance over {_enumerate(splits)}, points{seeds}): "
+        f"{', '.join(named[: min(3, nearer)]) or 'none'}. {floor}The original, which did nothing, is at {nothing:.1f}"
         + (f"; no nearer than that: {', '.join(named[nearer:])}." if named[nearer:] else ".")
     )
 

@@ -10,7 +10,7 @@ from lethe.data.images import Images
 from lethe.data.splits import SPLITS
 from lethe.engine.epoch_table import read_csv
 from lethe.evaluation.score import accuracy_and_loss
-from lethe.evaluation.verdict.accuracies import REFERENCES, Record, ResultSet
+from lethe.evaluation.verdict.accuracies import REFERENCES, Record, ResultSet, floor
 from lethe.evaluation.verdict.words import Verdict
 from lethe.models import checkpoint
 from lethe.plots.report_figures import CHAIN
@@ -81,6 +81,9 @@ def read(config: Config) -> ReportData:
     links = {name: str(RunId(name, chain="as_run")) for name in _names(layout, "as_run") if name in PAPER_METHODS}
     chain = {name: _accuracies(config, link, split) for name, link in links.items()}
     unfit = scores.stored_unfit_reference(layout)
+    retrained = [runs["retrained"]] if "retrained" in runs else []
+    retrained += [accuracy_and_loss(table)[0] for table in bank.tables(prepared, "retrained")]
+    among = None if unfit else floor(retrained)
     results = {
         "published": ResultSet("published", published.SOURCE, "", published.SIZES, published.ALL),
         "independent": ResultSet(
@@ -95,6 +98,7 @@ def read(config: Config) -> ReportData:
             _by_seed(layout, runs, "distance"),
             unfit,
             _verdicts(layout, {name: name for name in runs}),
+            among,
         ),
         "as_run": ResultSet(
             CHAIN,
@@ -106,14 +110,13 @@ def read(config: Config) -> ReportData:
             {} if unfit else _alarms(layout, links),
             unfit=unfit,
             verdicts=_verdicts(layout, links),
+            floor=among,
         ),
     }
     source, architecture = _source(config, images), _architecture(config)
     counts = ", ".join(f"{name} {number:,}" for name, number in sizes.items())
     comparable = source == "cifar10" and sizes == published.SIZES and architecture == published.ARCHITECTURE
     measured_on = f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}"
-    retrained = [runs["retrained"]] if "retrained" in runs else []
-    retrained += [accuracy_and_loss(table)[0] for table in bank.tables(prepared, "retrained")]
     return ReportData(results, source, measured_on, comparable, layout, retrained)
 
 

@@ -39,7 +39,12 @@ def record(data: ReportData, names: Iterable[str], keys: Iterable[str]) -> Recor
                 half = results.half_widths(name)
                 row |= {f"{split}.half_width": half.get(split) for split in SPLITS}
                 row |= {"seeds": len(results.by_seed.get(name, {})) or None}
-            row |= {"mean_distance": mean, "epochs": results.epochs[name][-1]["step"] if name in results.epochs else None}
+                row |= {"mean_distance_of_seeds": results.mean_distance_of_seeds(name) if ran else None}
+            row |= {
+                "floor": results.floor,
+                "mean_distance": mean,
+                "epochs": results.epochs[name][-1]["step"] if name in results.epochs else None,
+            }
             row |= {"says": verdict.kind if verdict else None}
             rows.append(row | {"verdict": results.verdicts[name].word if name in results.verdicts else None})
     return rows

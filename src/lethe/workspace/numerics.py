@@ -12,9 +12,9 @@ READING = 1
 # The draw into retain, forget, validation and test (a change of pixels is `sources.EDITION`)
 SPLITS = 1
 # From logits tables to scores
-MEASURES = 7
+MEASURES = 8
 # From scores to the report's tables, figures and words
-REPORT = 4
+REPORT = 5
 # Objectives, pruning, spaces and winners of a search
 SEARCH = 3
 

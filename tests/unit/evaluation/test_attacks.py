@@ -243,10 +243,11 @@ def epsilon_by_hand(unlearned: list[float], retrained: list[float], delta: float
     narrow, wide = (unlearned, retrained) if spans[0] < spans[1] else (retrained, unlearned)
     values = sorted({*unlearned, *retrained})
     rates = [(sum(v >= t for v in negative) / len(negative), sum(v < t for v in positive) / len(positive)) for t in values]
-    for low, high in product(values, values):
-        if low <= high:
-            inside = [sum(low <= v <= high for v in group) / len(group) for group in (wide, narrow)]
-            rates.append((inside[0], 1 - inside[1]))
+    for right, wider in product(np.arange(-2, 2.5, 0.5), repeat=2):  # all are whole numbers, so steps of a half miss no division
+        high = max(narrow) + right
+        low = high - (max(narrow) - min(narrow)) - wider
+        inside = [sum(low <= v <= high for v in group) / len(group) for group in (wide, narrow)]
+        rates.append((inside[0], 1 - inside[1]))
     found = [0.0]
     for fpr, fnr in rates:
         if fpr == fnr == 0:

@@ -37,6 +37,7 @@ MOVED: dict[str, dict[str, int]] = {
     "mia.svc": {"": -1},
     "mia.over": {"": -1},
     "avg_gap.svc": {"": 1},
+    "avg_gap.of_means": {"": 1},
     "avg_gap.rmia": {"": 1},
     "tow": {"": -1},
     "kl_to_reference": {"forget": 1},
@@ -127,6 +128,27 @@ def test_a_model_that_did_nothing_is_as_far_as_the_original_from_the_reference()
     assert value(found, "avg_gap.svc") == pytest.approx(
         np.mean([*gaps, abs(value(found, "mia.svc") - value(measure_model(EvaluationContext(reference)), "mia.svc"))])
     )
+
+
+def test_both_average_gaps_of_several_seeds_and_what_as_many_retrained_models_score() -> None:
+    models, references = bank(2, 0.0, 300, "unlearned"), bank(4)
+    of = EvaluationContext(models[0], references, unlearned=models)
+    found, floor = measure_model(of, [BY_ID["avg_gap.of_means"]])["avg_gap.of_means"], measure_references(of)["avg_gap.of_means"]
+    runs = [measure_model(replace(of, model=model, unlearned=())) for model in models]
+    theirs = [measure_model(EvaluationContext(each)) for each in references]
+    gaps = [
+        [value(run, id_) - np.mean([value(one, id_) for one in theirs]) for run in runs]
+        for id_ in ("accuracy.forget", "accuracy.retain", "accuracy.test", "mia.svc")
+    ]
+    assert isinstance(found, Estimate) and found.value == pytest.approx(np.mean(np.abs(np.mean(gaps, axis=1))))
+    assert found.value <= np.mean([value(run, "avg_gap.svc") for run in runs])  # the mean of per-run gaps is the larger one
+    groups = [
+        measure_model(EvaluationContext(ours[0], others, unlearned=ours, resample=False), [BY_ID["avg_gap.of_means"]])
+        for ours, others in ((references[:2], references[2:]), (references[2:], references[:2]))
+    ]
+    assert floor.value == pytest.approx(np.mean([value(one, "avg_gap.of_means") for one in groups])) and floor.models == 2
+    assert runs[0]["avg_gap.of_means"] == "needs several models of the method (run.seeds)"
+    assert "avg_gap.of_means" not in measure_references(replace(of, unlearned=[*models, *models]))  # no two groups of four
 
 
 def test_a_reference_beside_itself_is_at_every_aim() -> None:

@@ -94,6 +94,7 @@ def test_the_table_and_the_figure_show_rows_with_and_without_a_gap() -> None:
     lines = table(rows).splitlines()
     assert lines[1].split() == ["ft", "0.10", "0", "99.00", "88.00", "83.50", "15.00", "4.60", "900"]
     assert lines[2].split() == ["lethe", "0.10", "0", "99.00", "88.00", "83.50"]
+    assert lines[3] == "floor: 0.33 points, the gap of a retrained model next to the others" and not lines[4:]
     assert gap_against_cost(rows).startswith(b"\x89PNG")
     assert gap_against_cost(rows) != gap_against_cost([ROW | {"avg_gap.svc": 1.0}])
 

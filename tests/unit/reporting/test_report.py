@@ -342,6 +342,20 @@ def test_nearest_is_said_beside_doing_nothing():
     assert "Model 1 0.7. The original, which did nothing, is at 3.9; no nearer than that: Model 2 15.6." in said
 
 
+def test_beside_the_gap_of_the_mean_are_the_mean_of_the_gaps_and_the_floor():
+    among = [dict(zip(splits.SPLITS, (99.6, forget, 88.4, 88.6), strict=True)) for forget in (87.0, 88.0, 89.0)]
+    assert verdict.floor(among[:2]) is None
+    assert verdict.floor(among) == pytest.approx((1.5 + 0.0 + 1.5) / 3 / 3)  # from the mean of the two others, over three splits
+    seeds = {
+        0: {"retain": 0.0, "forget": 3.0, "validation": 9.0, "test": 0.0},
+        1: {"retain": 0, "forget": -6.0, "validation": 9, "test": 0},
+    }
+    of = replace(reading(model_1=(99.6, 86.7, 88.4, 88.6)), distances_by_seed={"model_1": seeds}, floor=verdict.floor(among))
+    assert (of.mean_distance("model_1"), of.mean_distance_of_seeds("model_1")) == (pytest.approx(0.5), pytest.approx(1.5))
+    said = narrative.findings(of)[1]
+    assert "in brackets the mean of each one's): Model 1 0.5 (1.5). A retrained model next to the others is at 0.3, the floor. The" in said
+
+
 def test_without_a_retrained_model_nothing_is_said():
     alone = replace(reading(), accuracies={"original": {}, "model_1": {}})
     assert assess(alone, "model_1") is None

@@ -61,6 +61,7 @@ class ResultSet:
         distances_by_seed: the same, minus the accuracy of the retrained model of the same seed, in points.
         unfit: why the retrained model is no reference, in one line: there are then no distances and no verdicts. "" where it is one.
         verdicts: run -> its verdict, from logits tables; empty for published results and for score files of earlier versions.
+        floor: mean absolute distance of one retrained model from the mean of the others, in points; None where there are fewer than three.
     """
 
     title: str
@@ -74,6 +75,7 @@ class ResultSet:
     distances_by_seed: Mapping[str, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
     unfit: str = ""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    floor: float | None = None
 
     @property
     def methods(self) -> list[str]:
@@ -90,14 +92,50 @@ class ResultSet:
         return {split: value - retrained[split] for split, value in self.accuracies[name].items() if split in retrained}
 
     def mean_distance(self, name: str) -> float | None:
-        """Mean absolute distance over retain, forget and test, in points, as far as they are known."""
-        known = [abs(value) for split, value in self.distances(name).items() if split in COMPARED]
-        return sum(known) / len(known) if known else None
+        """Mean absolute distance over retain, forget and test, in points, as far as they are known; of several seeds that of their mean."""
+        return mean_distance(self.distances(name))
+
+    def mean_distance_of_seeds(self, name: str) -> float | None:
+        """Mean over the seeds of each one's mean absolute distance, in points; that of the run itself where there are no seeds."""
+        known = [mean_distance(one) for one in self.distances_by_seed.get(name, {}).values()]
+        if self.unfit or not known:
+            return self.mean_distance(name)
+        return sum(one for one in known if one is not None) / len(known)
 
     def half_widths(self, name: str) -> dict[str, float]:
         """Split -> half the width of Student's t 95 % interval over seeds; empty for a method with a single run."""
         intervals = {split: uncertainty.over_seeds(values) for split, values in _by_split(self.by_seed.get(name, {})).items()}
         return {split: (each.high - each.low) / 2 for split, each in intervals.items() if each.low is not None and each.high is not None}
+
+
+def mean_distance(distances: Mapping[str, float]) -> float | None:
+    """Average the absolute distances over COMPARED.
+
+    Args:
+        distances: signed, in points, by split.
+
+    Returns:
+        Points; None where no split of COMPARED is known.
+    """
+    known = [abs(value) for split, value in distances.items() if split in COMPARED]
+    return sum(known) / len(known) if known else None
+
+
+def floor(retrained: Sequence[Mapping[str, float]]) -> float | None:
+    """Compute how far one retrained model is from the mean of the others.
+
+    Args:
+        retrained: accuracies in percent by split, of each retrained model.
+
+    Returns:
+        Mean over the models of their mean absolute distance, in points; None for fewer than three: two are equally far from each other.
+    """
+    if len(retrained) < 3:
+        return None
+    total = {split: sum(one[split] for one in retrained) for split in COMPARED}
+    others = len(retrained) - 1
+    each = [mean_distance({split: one[split] - (total[split] - one[split]) / others for split in COMPARED}) for one in retrained]
+    return sum(one for one in each if one is not None) / len(each)
 
 
 def _by_split(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, list[float]]:
