@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import Module
+from torch.optim import AdamW
 
 from lethe.data.device_data import Data
 from lethe.engine import engine
@@ -47,6 +49,7 @@ def source(data: Data, said: dict[str, Any]) -> Source:
         normalised,
         data.labels_N,
         data.splits["forget"],
+        data.splits["retain"],
         halves(data.splits["validation"], data.labels_N)[0],
         batches,
         lambda number: batches("forget", number, "", said["forget_batch_size"]),
@@ -62,17 +65,25 @@ def test_equals_its_plain_loop(method: str, case: str) -> None:
     """To the bit, or where schedules are composed of parts or sums run in another order, to their rounding."""
     sizes, changes = CASES[case]
     data, said = images(**sizes), numbers(method, **changes)
-    loop = LOOPS.get(method) or getattr(field_loops, method)
     student, plain = network(), network()
     for _ in engine.run(small(method, **changes), student, data, RunOptions(seed=SEED, random_init=network(1))):
         pass
+    by_loop(method, plain, data, said)
+    assert moved(network().state_dict(), student.state_dict())
+    alike(plain, student)
+
+
+def by_loop(method: str, model: Module, data: Data, said: dict[str, Any], **more: Any) -> None:
+    loop = LOOPS.get(method) or getattr(field_loops, method)
     own = {word: said[word] for word in inspect.signature(loop).parameters if word in said}
     unused = set(inspect.signature(find_method(method).function).parameters) - {"training", "forget_batch_size", *own}
     assert not unused  # the loop takes every number of the method
     trains = {("last_block", "head"): ("layer4", "fc"), ("head",): ("fc",)}.get(said["trains"], said["trains"])
     sgd = loops.Numbers(trains, *(said[word] for word in ("lr", "momentum", "weight_decay")))
-    loop(plain, source(data, said), sgd, **own)
-    assert moved(network().state_dict(), student.state_dict())
+    loop(model, source(data, said), sgd, **own, **more)
+
+
+def alike(plain: Module, student: Module) -> None:
     for name, value in plain.state_dict().items():
         found = student.state_dict()[name]
         assert found.isfinite().all()
@@ -99,29 +110,17 @@ def test_weights_outside_the_mask_equal_the_originals_to_the_bit() -> None:
     assert any((student.get_parameter(name) != before)[masks[name]].any() for name, before in network().named_parameters())
 
 
-def test_the_forget_optimizer_has_its_own_state_and_rate() -> None:
-    """DualOptim (arXiv:2504.15827) on random labels, against its plain loop."""
-    data = images()
-    changes = {"forget_optimizer": "adamw", "forget_lr": 0.003}
-    student, plain = network(), network()
-    for _ in engine.run(small("random_label", **changes), student, data, RunOptions(seed=SEED)):
+@pytest.mark.parametrize("method", ["random_label", "salun", "scrub", "sfr_on"])
+def test_the_forget_optimizer_has_its_own_state_and_rate(method: str) -> None:
+    """DualOptim (arXiv:2504.15827), reached by two arguments, against the plain loops."""
+    data, changes = images(), {"forget_optimizer": "adamw", "forget_lr": 0.003}
+    plain, student = network(), network()
+    for _ in engine.run(small(method, **changes), student, data, RunOptions(seed=SEED)):
         pass
-    said = numbers("random_label")
-    drawn = source(data, said)
-    plain.train()
-    retain = torch.optim.SGD(plain.parameters(), lr=said["lr"], momentum=said["momentum"], weight_decay=said["weight_decay"])
-    forget = torch.optim.AdamW(plain.parameters(), lr=0.003, weight_decay=said["weight_decay"])
-    for epoch in range(said["epochs"]):
-        loops.cosine(retain, said["lr"], epoch, said["epochs"])
-        drawn.seed_epoch(epoch)
-        for split, optimizer in (("forget", forget), ("retain", retain)):
-            for pixels, labels, _ in drawn.batches(split, epoch, ""):
-                given = plain(pixels)
-                wanted = torch.randint(0, 10, labels.shape) if split == "forget" else labels
-                plain.zero_grad(set_to_none=True)
-                torch.nn.functional.cross_entropy(given, wanted).backward()
-                optimizer.step()
-    assert not moved(plain.state_dict(), student.state_dict())
+    by_loop(method, plain, data, numbers(method), own=lambda model: AdamW(model.parameters(), lr=0.003, weight_decay=0.0005))
+    alike(plain, student)
+    by_loop(method, one := network(), data, numbers(method))
+    assert moved(one.state_dict(), plain.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -7,22 +7,23 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import chain, count, islice, zip_longest
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy, kl_div, smooth_l1_loss
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from support.loops import Numbers, begin, cosine, train_only
 
+Own = Callable[[Module], Optimizer]  # builds the optimizer of steps on forget alone (DualOptim)
 Batch = tuple[Tensor, Tensor, Tensor]  # images normalised, labels, indices into all images
 
 
 @dataclass
 class Source:
-    """images float32 [N, 3, H, W], normalised; labels int64 [N]; forget, shaping: indices.
+    """images float32 [N, 3, H, W], normalised; labels int64 [N]; forget, retain, shaping: indices.
 
     `batches(split, k, augmented)`: of pass k over a split, for augmented one of "", "flip", "crop,flip"; `small(k)` gives forget's
     batches of another size. `seed_epoch(e)` seeds torch's generator as it is seeded for epoch e of the run."""
@@ -30,6 +31,7 @@ class Source:
     images: Tensor
     labels: Tensor
     forget: Tensor
+    retain: Tensor
     shaping: Tensor
     batches: Callable[[str, int, str], Iterable[Batch]]
     small: Callable[[int], Iterable[Batch]]
@@ -45,7 +47,7 @@ class Source:
         return len(list(self.batches("retain", 0, "")))
 
 
-def descend(optimizer: SGD, loss: Tensor) -> None:
+def descend(optimizer: Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -158,11 +160,11 @@ def l1_sparse(model: Module, data: Source, sgd: Numbers, epochs: int, l1_weight:
             descend(optimizer, cross_entropy(model(images), labels) + norm * (l1_weight * (1 - epoch / epochs)))
 
 
-def random_label(model: Module, data: Source, sgd: Numbers, epochs: int) -> None:
-    salun(model, data, sgd, epochs, 1.0)
+def random_label(model: Module, data: Source, sgd: Numbers, epochs: int, own: Own | None = None) -> None:
+    salun(model, data, sgd, epochs, 1.0, own)
 
 
-def salun(model: Module, data: Source, sgd: Numbers, epochs: int, saliency_share: float) -> None:
+def salun(model: Module, data: Source, sgd: Numbers, epochs: int, saliency_share: float, own: Own | None = None) -> None:
     model.eval().requires_grad_(True)
     cross_entropy(model(data.images[data.forget]), data.labels[data.forget], reduction="sum").neg().backward()
     flat = torch.cat([parameter.grad.abs().flatten() for parameter in model.parameters()])  # type: ignore[union-attr]
@@ -171,6 +173,7 @@ def salun(model: Module, data: Source, sgd: Numbers, epochs: int, saliency_share
     start = copy.deepcopy(list(model.parameters()))
     model.zero_grad(set_to_none=True)
     optimizer = begin(model, sgd)
+    steps_by = {"forget": own(model) if own else optimizer, "retain": optimizer}
     for epoch in range(epochs):
         cosine(optimizer, sgd.lr, epoch, epochs)
         data.seed_epoch(epoch)
@@ -178,7 +181,7 @@ def salun(model: Module, data: Source, sgd: Numbers, epochs: int, saliency_share
             for images, labels, _ in data.batches(split, epoch, ""):
                 given = model(images)
                 drawn = torch.randint(0, 10, labels.shape) if split == "forget" else labels
-                descend(optimizer, cross_entropy(given, drawn))
+                descend(steps_by[split], cross_entropy(given, drawn))
                 with torch.no_grad():
                     for parameter, mask, kept in zip(model.parameters(), masks, start, strict=True):
                         parameter[~mask] = kept[~mask]
@@ -193,6 +196,7 @@ def scrub(
     temperature: float,
     ce_weight: float,
     distillation_weight: float,
+    own: Own | None = None,
 ) -> None:
     teacher = copy.deepcopy(model).eval()
 
@@ -202,10 +206,11 @@ def scrub(
         return kl_div((given / temperature).log_softmax(1), wanted, log_target=True, reduction="batchmean") * temperature**2
 
     optimizer = begin(model, sgd)
+    forget_steps = own(model) if own else optimizer
     for epoch in range(epochs):
         if epoch < forget_epochs:
             for images, _, _ in data.batches("forget", epoch, ""):
-                descend(optimizer, -divergence(images, model(images)))
+                descend(forget_steps, -divergence(images, model(images)))
         for images, labels, _ in data.batches("retain", epoch, ""):
             given = model(images)
             descend(optimizer, ce_weight * cross_entropy(given, labels) + distillation_weight * divergence(images, given))
@@ -227,3 +232,97 @@ def eu_k(model: Module, data: Source, sgd: Numbers, epochs: int) -> None:
             if name.split(".")[0] in sgd.trains:
                 value.copy_(fresh[name])
     cf_k(model, data, sgd, epochs)
+
+
+def sfr_on(
+    model: Module,
+    data: Source,
+    sgd: Numbers,
+    retain_epochs: float,
+    forget_every: int,
+    scale: float,
+    threshold: float,
+    forget_clip: float,
+    own: Own | None = None,
+) -> None:
+    def fisher(split: Tensor) -> list[Tensor]:
+        model.eval().requires_grad_(True)
+        parts = split.split(128)
+        total = [torch.zeros_like(parameter) for parameter in model.parameters()]
+        for part in parts:
+            loss = cross_entropy(model(data.images[part]), data.labels[part])
+            for sums, gradient in zip(total, torch.autograd.grad(loss, list(model.parameters())), strict=True):
+                sums += gradient**2 / len(parts)
+        return total
+
+    masks = [(f + 1e-15) / (r + 1e-15) >= threshold for f, r in zip(fisher(data.forget), fisher(data.retain), strict=True)]
+    optimizer, retain_pass, forget_pass = begin(model, sgd), count(), count()
+    epochs = max(1, round(retain_epochs))
+    forget_steps = own(model) if own else optimizer
+    for epoch in range(epochs):
+        retain, forget = data.endless("retain", retain_pass), data.endless("forget", forget_pass)
+        whole = data.length + -(-data.length // forget_every)
+        word = [letter for i in range(data.length) for letter in (["F", "R"] if i % forget_every == 0 else ["R"])] * 2
+        total = max(1, round(retain_epochs / epochs * whole))
+        for i, letter in enumerate(word[:total]):
+            u = (epoch + i / total) / epochs
+            rate(optimizer, sgd.lr, 0.0, u)
+            images, labels, _ = next(forget if letter == "F" else retain)
+            if letter == "R":
+                descend(optimizer, cross_entropy(model(images), labels))
+                continue
+            each = cross_entropy(model(images), labels, reduction="none")
+            weight = each.detach() ** -0.5
+            optimizer.zero_grad(set_to_none=True)
+            (scale * 0.5 * (1 + math.cos(math.pi * u)) * (each * weight / weight.sum()).sum()).backward()
+            for parameter, mask in zip(model.parameters(), masks, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad[~mask] = 0
+            torch.nn.utils.clip_grad_norm_(model.parameters(), forget_clip)
+            forget_steps.step()
+
+
+def munba(model: Module, data: Source, sgd: Numbers, epochs: int, joint_clip: float) -> None:
+    optimizer = begin(model, sgd)
+    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        data.seed_epoch(epoch)
+        for retain, forget in zip_longest(data.batches("retain", epoch, ""), data.batches("forget", epoch, "")):
+            optimizer.zero_grad(set_to_none=True)
+            losses = []
+            if retain:
+                losses.append(cross_entropy(model(retain[0]), retain[1]))
+            if forget:
+                losses.append(cross_entropy(model(forget[0]), torch.randint(0, 10, forget[1].shape)))
+            if len(losses) == 2:  # the authors' closed form, from the products of the gradients
+                one, two = (torch.cat([g.flatten() for g in torch.autograd.grad(loss, moving, retain_graph=True)]) for loss in losses)
+                g1, g2, g3 = one @ one, one @ two, two @ two
+                a1 = ((g1 * g3 - g2 * (g1 * g3).sqrt()) / (g1 * g1 * g3 - g1 * g2 * g2)).sqrt()
+                a2 = (1 - g1 * a1 * a1) / (g2 * a1)
+                losses = [a1.detach() * losses[0] + a2.detach() * losses[1]]
+                losses[0].backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), joint_clip)
+            else:
+                losses[0].backward()
+            optimizer.step()
+
+
+def regun(model: Module, data: Source, sgd: Numbers, epochs: int, forget_weight: float, target_of: str) -> None:
+    model.eval()
+    with torch.no_grad():
+        answers = model(data.images[data.shaping]).softmax(1)
+    labels_unseen = data.labels[data.shaping]
+    optimizer, retain_pass = begin(model, sgd), count()
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        retain = data.endless("retain", retain_pass)
+        for images, labels, _ in data.batches("forget", epoch, ""):
+            own = [answers[labels_unseen == label].mean(0) if (labels_unseen == label).any() else answers.mean(0) for label in labels]
+            target = torch.stack(own)
+            if target_of == "batch":
+                target = target.mean(0).repeat(len(labels), 1)
+            more, true, _ = next(retain)
+            given = model(images).log_softmax(1)
+            divergence = (target * (target.log() - given)).sum(1).mean()
+            descend(optimizer, forget_weight * divergence + (1 - forget_weight) * cross_entropy(model(more), true))

@@ -118,6 +118,7 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
         state.forget_optimizer = phase.forget_optimizer.build(list(model.parameters())) if phase.forget_optimizer else None
     optimizer = state.optimizer
     hold = phase.constraint(model, data, refs) if phase.constraint and phase.epochs else None
+    change = phase.gradients(model, data, refs) if phase.gradients and phase.epochs else None
     lengths = {letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}
     for epoch in range(state.epoch, phase.epochs):
         if optimizer is None:
@@ -134,11 +135,13 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
             module, source = options.step_inputs(phase, model, data, trains)
             trained = _Trained(phase.lr(epoch / phase.epochs), steps=len(order))
             optimizer.zero_grad(set_to_none=True)
-            for letters, learning_rate, loss in _losses(phase, epoch, order, module, source, refs, state, options, trained):
+            for letters, learning_rate, losses in _losses(phase, epoch, order, module, source, refs, state, options, trained):
                 acting = state.forget_optimizer if letters == "F" and state.forget_optimizer else optimizer
                 for group in acting.param_groups:
                     group["lr"] = learning_rate
-                loss.backward()
+                _backward(losses, phase, model)
+                if change:
+                    change(letters)
                 if phase.clip is not None:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), phase.clip)
                 acting.step()
@@ -146,7 +149,7 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
                 optimizer.zero_grad(set_to_none=True)
                 if hold:
                     hold()
-        losses = _means(trained.losses, phase.name, epoch)  # waits for the device
+        means = _means(trained.losses, phase.name, epoch)  # waits for the device
         seconds = time.perf_counter() - began
         metrics, evaluate_seconds = _evaluate(phase, epoch, model, module, source, options)
         if not all(math.isfinite(value) for value in metrics.values()):
@@ -162,7 +165,7 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
             progress=epoch / phase.epochs,
             learning_rate=trained.learning_rate,
             scale=phase.scale(epoch / phase.epochs),
-            losses=losses,
+            losses=means,
             metrics=metrics,
             steps=trained.steps,
             images=trained.images,
@@ -195,8 +198,8 @@ def _losses(
     state: State,
     options: RunOptions,
     trained: _Trained,
-) -> Iterator[tuple[str, float, Tensor]]:
-    """Yield letters, learning rate and loss of each optimizer step of an epoch; `trained` records the steps."""
+) -> Iterator[tuple[str, float, list[Tensor]]]:
+    """Yield letters, learning rate and the loss of each letter, by optimizer step of an epoch; `trained` records the steps."""
     start = epoch / phase.epochs
     streams = {letter: _passes(phase, stream, data, options.seed, state) for letter, stream in phase.streams.items()}
     terms = {
@@ -208,21 +211,30 @@ def _losses(
         learning_rate = lr(now if phase.lr_steps == "batch" else start)
         if lr is phase.lr:
             trained.learning_rate = learning_rate
-        total: Tensor | float = 0.0
+        losses: list[Tensor] = []
         batches = [next(streams[letter]) for letter in letters]
         with options.autocast():
             for letter, batch, logits_BC in zip(letters, batches, _logits(module, batches, phase.forward), strict=True):
+                total = logits_BC.new_zeros((), dtype=torch.float32)
                 for term, of_batch in terms[letter]:
                     loss = of_batch(logits_BC.float(), batch, refs)
                     total = total + term.weight_at(now if phase.weight_steps == "batch" else start) * loss
                     trained.losses.append((step, term.stream, loss.detach()))
+                losses.append(total)
                 trained.images += len(batch.labels_B)
                 if letter == "R" and (phase.record_losses or phase.draw):
                     _record(state, data, batch, logits_BC)
             if phase.penalty:
-                total = total + phase.penalty(module, start)
-        assert isinstance(total, Tensor)
-        yield letters, learning_rate, total
+                losses[0] = losses[0] + phase.penalty(module, start)
+        yield letters, learning_rate, losses
+
+
+def _backward(losses: list[Tensor], phase: Phase, model: Module) -> None:
+    """Gradients of a step: of the sum of its losses, or as the phase combines them."""
+    if phase.combine and len(losses) > 1:
+        phase.combine(losses, [parameter for parameter in model.parameters() if parameter.requires_grad])
+    else:
+        torch.stack(losses).sum().backward()
 
 
 def _logits(module: Module, batches: list[Batch], forward: str) -> Iterator[Tensor]:

@@ -133,7 +133,8 @@ def refusal(recipe: Recipe, models: Sequence[Module], data: Data, autocast: Auto
             return f"{phase.name} writes to one model"
         if phase.keep == "best":
             return "keep is best, of one model"
-        if phase.constraint or phase.penalty or phase.draw or phase.clip is not None or phase.forward == "joint" or phase.forget_optimizer:
+        of_one = (phase.constraint, phase.penalty, phase.draw, phase.clip, phase.forget_optimizer, phase.combine, phase.gradients)
+        if phase.forward == "joint" or any(each is not None for each in of_one):
             return f"phase {phase.name} uses weights, gradients or losses of one model"
         for term in phase.terms if phase.epochs else ():
             if not getattr(term.loss, "of_logits", False):

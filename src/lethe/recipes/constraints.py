@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from lethe.recipes.importance import gradient_sum
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
     from lethe.recipes.protocols import DataSource, References
-
-BATCH = 256  # images per forward pass where only the sum over all of them counts
 
 
 class Constraint(Protocol):
@@ -72,24 +72,14 @@ class Saliency:
             data: examples by split.
             refs: `original` is the network whose gradients are ranked.
         """
-        import copy
-
         import torch
-        from torch.nn.functional import cross_entropy
 
-        network = copy.deepcopy(refs.original).requires_grad_(True)
-        names, parameters = zip(*network.named_parameters(), strict=True)
-        sums = [torch.zeros_like(parameter) for parameter in parameters]
-        for index_B in data.splits["forget"].split(BATCH):
-            loss = cross_entropy(network(data.normalised(index_B)), data.labels_N[index_B], reduction="sum")
-            for total, gradient in zip(sums, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
-                if gradient is not None:
-                    total += gradient
-        flat = torch.cat([total.abs().flatten() for total in sums])
+        sums = gradient_sum(refs.original, data, data.splits["forget"])
+        flat = torch.cat([total.abs().flatten() for total in sums.values()])
         moves = torch.zeros_like(flat, dtype=torch.bool)
         moves[flat.argsort(descending=True, stable=True)[: round(self.share * len(flat))]] = True
-        parts = moves.split([total.numel() for total in sums])
-        return {name: part.view_as(total) for name, part, total in zip(names, parts, sums, strict=True)}
+        parts = moves.split([total.numel() for total in sums.values()])
+        return {name: part.view_as(total) for (name, total), part in zip(sums.items(), parts, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ torch is imported where a loss is computed, so that naming one (in a recipe, in 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from lethe.recipes import forward
 from lethe.recipes.held_out import halves
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from lethe.recipes.protocols import Batch, DataSource, References
-
-BATCH = 512  # images per forward pass where a loss looks at a whole split
 
 
 class Loss(Protocol):
@@ -192,16 +191,7 @@ def quantiles(forget_F: "Tensor", labels_F: "Tensor", unseen_V: "Tensor", labels
 
 
 def _losses(model: "Module", data: "DataSource", index_N: "Tensor") -> "Tensor":
-    """Cross-entropy of each image in eval mode, float32 [N]; the modes of the modules are restored."""
-    import torch
+    """Cross-entropy of each image in eval mode, float32 [N]."""
     from torch.nn.functional import cross_entropy
 
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            parts = [cross_entropy(model(data.normalised(i)).float(), data.labels_N[i], reduction="none") for i in index_N.split(BATCH)]
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return torch.cat(parts)
+    return cross_entropy(forward.logits(model, data, index_N), data.labels_N[index_N], reduction="none")

@@ -96,6 +96,24 @@ class Alongside:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """One pass over the leading stream, with a batch of the other before every k-th batch of it, from the first; the other is cycled.
+
+    >>> order_text(Ahead(2), R=5, F=1)
+    'F R R F R R F R'
+    """
+
+    k: int
+
+    def __call__(self, lengths: Lengths, epoch: int) -> Iterator[str]:
+        (lead, leads), (other, others) = lengths.items()
+        for step in range(leads):
+            if step % self.k == 0 and others:
+                yield other
+            yield lead
+
+
+@dataclass(frozen=True)
 class Every:
     """`inner`, with a repair after every k-th epoch: one more pass over the leading stream. 0: no repairs.
 

@@ -33,6 +33,17 @@ Focus = Annotated[
 ]
 RetainShare = Annotated[float, Field(gt=0, lt=1, description="weight of the retain loss; forget's is that of the rest, with a minus sign")]
 SaliencyShare = Annotated[float, Field(gt=0, le=1, description="share of the weights that move: those with the largest gradient on forget")]
+ForgetEvery = Annotated[int, Field(ge=1, description="steps on retain between two steps on forget")]
+SalienceThreshold = Annotated[
+    float, Field(ge=0, description="weights move on forget whose squared gradient there is at least this multiple of that on retain")
+]
+ForgetClip = Annotated[float, Field(gt=0, description="highest norm of the gradient of a step on forget")]
+JointClip = Annotated[float, Field(gt=0, description="highest norm of the combined gradient")]
+TargetOf = Annotated[
+    Literal["batch", "class"],
+    Field(description="whose mean answer to unseen images is the target: that of all classes of the batch, or of the image's class"),
+]
+ForgetWeight = Annotated[float, Field(gt=0, lt=1, description="weight of the loss on forget; retain's is the rest")]
 L1Weight = Annotated[float, Field(ge=0, description="weight of the sum of absolute weights at the start; it falls linearly to 0")]
 ForgetEpochs = Annotated[int, Field(ge=0, description="first epochs in which a pass over forget precedes the pass over retain")]
 Temperature = Annotated[float, Field(gt=0, description="temperature of the distillation from the original")]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from lethe.recipes import constraints, losses, optimizers, ordering, schedules, trainable, weight_edits
+from lethe.recipes import constraints, gradients, losses, optimizers, ordering, schedules, trainable, unseen_losses, weight_edits
 from lethe.recipes.constraints import Constraint, Penalty
+from lethe.recipes.gradients import Combination, GradientRule
 from lethe.recipes.losses import CrossEntropy, Loss
 from lethe.recipes.optimizers import OptimizerRecipe
 from lethe.recipes.ordering import InTurn, Lengths, Order
@@ -114,6 +115,8 @@ class Phase(Value):
         forget_lr: its learning rate; None: `lr`.
         constraint: called after every step, for weights that must not move.
         penalty: added to the loss of every step.
+        combine: how the losses of a step on several streams give one gradient; None: their sum's.
+        gradients: changes the gradients of every step, before they are clipped.
         clip: highest norm of a step's gradient; None: no limit.
         draw: how retain images are drawn; None: shuffled passes.
         record_losses: whether the last loss of each retain image is recorded, for a later phase that draws by it.
@@ -141,6 +144,8 @@ class Phase(Value):
     clip: float | None = later(None)
     draw: ByLoss | None = later(None)
     record_losses: bool = later(False)
+    combine: Combination | None = later(None)
+    gradients: GradientRule | None = later(None)
 
     def batch_order(self, lengths: Lengths, epoch: int) -> list[str]:
         """List the optimizer steps of an epoch.
@@ -208,7 +213,7 @@ ALIASES: dict[str, str] = {}
 def names() -> dict[str, Any]:
     """Classes that the repr of a recipe may name, so that `parse(repr(recipe)) == recipe`."""
     own = {c.__name__: c for c in (Term, Augment, ByLoss, Phase)}
-    known = {**_values(constraints, losses, optimizers, ordering, schedules, trainable, weight_edits), **own}
+    known = {**_values(constraints, gradients, losses, optimizers, ordering, schedules, trainable, unseen_losses, weight_edits), **own}
     return known | {old: known[new] for old, new in ALIASES.items()}
 
 

@@ -26,7 +26,9 @@ BUILT_IN = (
     "lethe.recipes.paper_methods",
     "lethe.recipes.notebook_chain",
     "lethe.recipes.own_method",
-    "lethe.recipes.field_methods",
+    "lethe.recipes.fine_tuning_methods",
+    "lethe.recipes.forget_loss_methods",
+    "lethe.recipes.distillation_methods",
 )
 REQUIRED = inspect.Parameter.empty
 

@@ -16,7 +16,7 @@ from lethe.recipes import ordering as order
 from lethe.recipes import recipe
 from lethe.recipes import schedules as schedule
 from lethe.recipes.optimizers import SGD
-from lethe.recipes.ordering import Alternate, Every, First, InTurn, Order, Together, order_text, shorten
+from lethe.recipes.ordering import Ahead, Alternate, Every, First, InTurn, Order, Together, order_text, shorten
 from lethe.recipes.recipe import Phase, Term
 from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp, Schedule
 from lethe.recipes.trainable import ALL, Layers, Stages
@@ -47,6 +47,8 @@ WORDS: list[tuple[Order, dict[str, int], str]] = [
     (Together(), {"R": 2, "F": 3}, "RF RF RF"),
     (Together(cycle=False), {"R": 3, "F": 2}, "RF RF R"),
     (Together(cycle=False), {"R": 2, "F": 3}, "RF RF F"),
+    (Ahead(5), {"R": 6, "F": 1}, "F R R R R R F R"),
+    (Ahead(1), {"R": 2, "F": 3}, "F R F R"),
     (Every(2, Alternate(2, "longest")), {"R": 3, "F": 2}, "R F F R R"),
     (First(3, Alternate()), {"R": 4, "F": 4}, "R F R"),
     (First(9, InTurn()), {"R": 2}, "R R"),

@@ -1,0 +1,66 @@
+"""Methods of the field that train on retain alone.
+
+params.yaml holds the numbers: the authors' or those of independent tuning. R is an optimizer step on a retain batch, F one on a forget
+batch."""
+
+from dataclasses import replace
+
+from lethe.recipes.constraints import L1
+from lethe.recipes.parameters import CropShare, Epochs, L1Weight, RetainEpochs
+from lethe.recipes.recipe import Recipe, Term
+from lethe.recipes.registry import register_method
+from lethe.recipes.training import Training, augmentation
+
+RETAIN = (Term("retain"),)
+
+
+@register_method(source="fine-tuning as the field runs it; rate and augmentation as tuned in CoUn (NeurIPS 2025, appendix E.2)")
+def ft(training: Training, *, retain_epochs: RetainEpochs, crop_share: CropShare) -> Recipe:
+    """Fine-tune the whole network on retain at a high learning rate, with augmentation.
+
+    Batch order: R R R.
+    One run with warm-up and cosine per batch; crops end after crop_share of it, flips stay.
+    Weakness: nothing pushes the forget set out; a model that is trained longer forgets more."""
+    if not retain_epochs:
+        return ()
+    flips = augmentation(tuple(name for name in training.augment if name == "flip"))
+    cropped = training.part("fine_tune", retain_epochs, 0.0, crop_share, RETAIN) if crop_share else None
+    rest = training.part("fine_tune_flips", retain_epochs, crop_share, 1.0, RETAIN, augment=flips) if crop_share < 1 else None
+    *before, last = (phase for phase in (cropped, rest) if phase)
+    return (*before, replace(last, keep=training.keep))
+
+
+@register_method(source="NoT (CVPR 2025): negation of the first convolution; rate and augmentation as ft", name="not")
+def negation(training: Training, *, retain_epochs: RetainEpochs, crop_share: CropShare) -> Recipe:
+    """Negate the weights of the first convolution, then fine-tune as `ft`.
+
+    Batch order: R R R.
+    Weakness: what is negated is found again by training on retain, and with it some of forget."""
+    return ft(training, retain_epochs=retain_epochs, crop_share=crop_share)
+
+
+@register_method(source="l1-sparse (Jia et al., NeurIPS 2023, arXiv:2304.04934, section 4)")
+def l1_sparse(training: Training, *, epochs: Epochs, l1_weight: L1Weight) -> Recipe:
+    """Fine-tune on retain with an L1 penalty on all weights, which falls linearly to 0.
+
+    Batch order: R R R.
+    Weakness: forgets by shrinking every weight, so that retain and test pay for it."""
+    return (training.first("sparse", epochs, RETAIN, penalty=L1(l1_weight), keep=training.keep),)
+
+
+@register_method(source="CF-k (Goel et al., arXiv:2201.06640): fine-tuning of the last k layers")
+def cf_k(training: Training, *, epochs: Epochs) -> Recipe:
+    """Fine-tune the last layers on retain: those of trains.
+
+    Batch order: R R R.
+    Weakness: the frozen layers keep everything."""
+    return (training.first("retain", epochs, RETAIN, keep=training.keep),)
+
+
+@register_method(source="EU-k (Goel et al., arXiv:2201.06640): the last k layers trained from scratch")
+def eu_k(training: Training, *, epochs: Epochs) -> Recipe:
+    """Randomly initialise the last layers, those of reinit, then train on retain what is in trains.
+
+    Batch order: R R R.
+    Weakness: the frozen layers keep everything, and features of forget stay as easy as they were."""
+    return (training.first("retain", epochs, RETAIN, keep=training.keep),)

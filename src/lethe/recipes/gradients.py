@@ -1,0 +1,109 @@
+"""What acts on the gradients of a step before the optimizer does: rules that change them, and combinations of several losses."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from lethe.recipes.importance import squared_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module, Parameter
+
+    from lethe.recipes.protocols import DataSource, References
+
+
+class GradientRule(Protocol):
+    """Changes the gradients of steps; a frozen dataclass, so that `recipe.parse` can read its repr."""
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> Callable[[str], None]:
+        """Begin a phase. What is computed here depends on `data` and `refs` alone, so that a resumed run computes the same.
+
+        Args:
+            model: the network.
+            data: examples by split.
+            refs: frozen models to compare with.
+
+        Returns:
+            What the engine calls after every backward pass of the phase with the letters of the step's streams; it changes `.grad`.
+        """
+        ...
+
+
+class Combination(Protocol):
+    """Combines the losses of a step on several streams into one gradient; a frozen dataclass."""
+
+    def __call__(self, losses: "Sequence[Tensor]", parameters: "Sequence[Parameter]") -> None:
+        """Set the gradients of a step.
+
+        Args:
+            losses: scalars, one for each stream of the step, in the order of its letters; weights of the terms are in them.
+            parameters: those that train; their `.grad` is set.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Bargain:
+    """The Nash bargaining solution of two losses (MUNBa, arXiv:2411.15537, closed form of its theorem for two players).
+
+    The gradient a_1 g_1 + a_2 g_2 with a_i = 1 / (|g_i| sqrt(1 + cos(g_1, g_2))): the sum of the two unit gradients, of norm sqrt(2)
+    whatever the losses are, and then no longer than `max_norm`. Opposite gradients, and a gradient of 0, have no such solution: as in the
+    authors' code, the step is then on the first loss and 0.1 times the second.
+
+    Args:
+        max_norm: highest norm of the gradient.
+    """
+
+    max_norm: float = 1.0
+
+    def __call__(self, losses: "Sequence[Tensor]", parameters: "Sequence[Parameter]") -> None:
+        import torch
+
+        first, second = (
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True) for loss in losses
+        )
+        flat = [torch.cat([gradient.flatten() for gradient in own]) for own in (first, second)]
+        norms = [own.norm() for own in flat]
+        together = 1 + flat[0] @ flat[1] / (norms[0] * norms[1])
+        # decided on the device: a step waits for nothing
+        solved = torch.isfinite(together) & (together > 1e-6)
+        weights = [torch.where(solved, 1 / (norm * together.sqrt()), other) for norm, other in zip(norms, (1.0, 0.1), strict=True)]
+        for parameter, one, other in zip(parameters, first, second, strict=True):
+            parameter.grad = weights[0] * one + weights[1] * other
+        torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+
+
+@dataclass(frozen=True)
+class ForgetSalient:
+    """In steps on forget alone: only weights that matter to forget at least as much as to retain (SFR-on, arXiv:2409.19732, equation 12).
+
+    A weight matters as much as the squared gradients of its cross-entropy at the original, in eval mode, on batches as the authors take
+    them. Other weights get a gradient of 0, so that only momentum and weight decay move them, as in the authors' code.
+
+    Args:
+        threshold: smallest ratio of forget's squared gradient to retain's.
+        max_norm: highest norm of the gradient of a step on forget.
+        batch_size: images per squared gradient.
+    """
+
+    threshold: float = 1.0
+    max_norm: float = 7.0
+    batch_size: int = 128
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> Callable[[str], None]:
+        import torch
+
+        forget, retain = (squared_gradients(refs.original, data, data.splits[split], self.batch_size) for split in ("forget", "retain"))
+        tiny = 1e-15  # a weight without gradients counts as salient, as in the authors' code
+        salient = {name: (forget[name] + tiny) / (retain[name] + tiny) >= self.threshold for name in forget}
+
+        def mask(letters: str) -> None:
+            if letters != "F":
+                return
+            for name, parameter in model.named_parameters():
+                if parameter.grad is not None:
+                    parameter.grad *= salient[name]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), self.max_norm)
+
+        return mask

@@ -1,0 +1,66 @@
+"""What the weights of a model are worth to a split: sums of gradients, and squared gradients (the diagonal of the Fisher information)."""
+
+import copy
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from lethe.recipes.protocols import DataSource
+
+BATCH = 256  # images per forward pass where only the sum over all of them counts
+
+Weights = dict[str, "Tensor"]  # by parameter, of their shapes
+
+
+def gradient_sum(model: "Module", data: "DataSource", index_N: "Tensor") -> Weights:
+    """The gradient of the cross-entropy, summed over images.
+
+    Args:
+        model: in the mode that counts; it is not changed.
+        data: the images.
+        index_N: int64, which of them.
+    """
+    import torch
+
+    network = copy.deepcopy(model).requires_grad_(True)
+    total: Weights = {name: torch.zeros_like(value) for name, value in network.named_parameters()}
+    for index_B in index_N.split(BATCH):
+        for name, gradient in _gradient(network, data, index_B, "sum").items():
+            total[name] += gradient
+    return total
+
+
+def squared_gradients(model: "Module", data: "DataSource", index_N: "Tensor", batch_size: int = 1) -> Weights:
+    """The mean over batches of the squared gradient of a batch's mean cross-entropy.
+
+    With batches of one image it is the diagonal of the empirical Fisher information. Larger batches are cheaper, and their squares are
+    of another size: the gradients of images cancel before they are squared.
+
+    Args:
+        model: in the mode that counts; it is not changed.
+        data: the images.
+        index_N: int64, which of them.
+        batch_size: images per squared gradient.
+    """
+    import torch
+
+    network = copy.deepcopy(model).requires_grad_(True)
+    total: Weights = {name: torch.zeros_like(value) for name, value in network.named_parameters()}
+    batches = index_N.split(batch_size)
+    for index_B in batches:
+        for name, gradient in _gradient(network, data, index_B, "mean").items():
+            total[name] += gradient.square() / len(batches)
+    return total
+
+
+def _gradient(network: "Module", data: "DataSource", index_B: "Tensor", reduction: str) -> Weights:
+    """The gradient of the cross-entropy of a batch; 0 where the loss does not depend on a weight."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    loss = cross_entropy(network(data.normalised(index_B)), data.labels_N[index_B], reduction=reduction)
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return dict(zip(names, gradients, strict=True))
