@@ -27,12 +27,16 @@ from lethe.config.schema import (
 from lethe.config.source_map import FORGET, REQUEST, Layer, SourceMap, read_yaml
 from lethe.data import sources as data_sources
 from lethe.data.request import KINDS
-from lethe.recipes.from_scratch import enough_steps, from_scratch
-from lethe.recipes.recipe import Recipe
+from lethe.recipes.from_scratch import enough_steps, from_scratch, own_arguments, own_recipe
+from lethe.recipes.recipe import Recipe, Stream
 from lethe.recipes.registry import find_method, is_method
 
 STAGE = {"original": "pretrain", "retrained": "retrain"}  # reference -> its section of params.yaml, and its stage
-RECIPE = ("epochs", "final_epochs", "lr", "final_lr", "momentum", "weight_decay", "batch_size", "crop", "flip")  # keys of pretrain
+RECIPE = (  # keys of pretrain
+    *("epochs", "final_epochs", "lr", "final_lr", "momentum", "weight_decay", "batch_size", "crop", "flip"),
+    *("lr_schedule", "warmup", "optimizer", "label_smoothing", "class_weights", "augment"),
+)
+ADAM_RATE = 0.005  # a learning rate above which Adam is not meant
 OVERLAYS = ("demo",)  # sections of params.yaml that override others in the stage of that name
 REPEATABLE = (f"{FORGET}where",)  # keys that a command line may have several times
 UPON = {"full": ("demo",)}  # overlay -> those below it: python src/demo.py --full
@@ -114,12 +118,14 @@ class Config:
             kind: original or retrained.
             images: number of the original's training images, for pretrain.min_steps; None: the numbers as they are set.
         """
-        numbers = self.pretrain.model_dump(include={*RECIPE})
-        if images is not None and not (self.names(*RECIPE) and not self.names("min_steps")):
+        numbers, own = self.pretrain.model_dump(include={*RECIPE}), self.pretrain.recipe
+        as_set = own is not None or ((self.pretrain.init or self.names(*RECIPE)) and not self.names("min_steps"))
+        if images is not None and not as_set:
             numbers = enough_steps(numbers, images, self.pretrain.min_steps)
         if kind == "retrained":
             numbers |= self.retrain.model_dump(include={"epochs", "final_epochs"}, exclude_none=True)
-        return from_scratch("train" if kind == "original" else "retain", **numbers)
+        stream: Stream = "train" if kind == "original" else "retain"
+        return from_scratch(stream, **numbers) if own is None else own_recipe(own, stream, numbers)
 
     def names(self, *keys: str) -> bool:
         """Whether this command or the workspace's settings name one of these keys of pretrain: then it is meant as it is."""
@@ -313,6 +319,7 @@ def _check(config: Config, sources: SourceMap) -> None:
         raise UserError(f"data.forget: {what}; it takes exactly one of {', '.join(KINDS)}")
     if config.pretrain.classes and not (config.pretrain.checkpoint or config.retrain.checkpoint):
         raise sources.refusal("pretrain.classes", "it takes a pretrain.checkpoint, whose classes have that order")
+    _check_training(config, sources)
     if config.chain and config.run.seeds > 1:
         raise sources.refusal("run.seeds", f"{config.method} is a chain of runs and takes 1")
     if ":" not in config.data.source and config.data.source not in data_sources.names():
@@ -322,6 +329,25 @@ def _check(config: Config, sources: SourceMap) -> None:
         raise sources.refusal("data.held_out.fraction", f"data.source {config.data.source} has held-out images and takes null")
     if config.data.source == "image_folder" and config.data.root is None:
         raise UserError("data.root is null; with data.source image_folder it takes a folder with train/<class>/* and test/<class>/*")
+
+
+def _check_training(config: Config, sources: SourceMap) -> None:
+    """Check the keys of pretrain that depend on each other."""
+    pretrain = config.pretrain
+    if pretrain.recipe is not None:
+        takes = own_arguments(pretrain.recipe)
+        for key in RECIPE:
+            if f"pretrain.{key}" in config.given and key not in takes:
+                raise sources.refusal(f"pretrain.{key}", f"pretrain.recipe {pretrain.recipe} has no argument {key}")
+        return
+    if pretrain.warmup and pretrain.lr_schedule == "one_cycle":
+        raise sources.refusal("pretrain.warmup", "pretrain.lr_schedule one_cycle has a warm-up of its own and takes 0")
+    if pretrain.optimizer != "sgd":
+        for key in ("lr", "final_lr"):
+            if getattr(pretrain, key) > ADAM_RATE and not config.names(key):
+                raise sources.refusal(
+                    f"pretrain.{key}", f"that is for SGD; with pretrain.optimizer {pretrain.optimizer} give it, such as 0.001"
+                )
 
 
 def _names_base(key: str) -> bool:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from pydantic.fields import FieldInfo
 
 from lethe.config.describe import split, types_of
+from lethe.recipes.parameters import Augmentation
 
 
 def _is_number(value: Any) -> bool:
@@ -125,12 +126,34 @@ class Pretrain(Section):
         description="class names in the order of the outputs of the given checkpoints, where that is not the order of the data: they are "
         "reordered when they are taken over, and results are in the order of the data",
     )
-    epochs: Epochs = Field(description="epochs of the first phase: one-cycle learning rate, random crop and flip")
+    init: str | None = Field(
+        default=None,
+        description="weights that training starts from, of the original and of the retrained model: a file or URL as for checkpoint, or "
+        "torchvision's by name (IMAGENET1K_V1); a head of other classes is random; null: random weights",
+    )
+    recipe: str | None = Field(
+        default=None,
+        description="package.module:function that returns the recipe of both, called with 'train' or 'retain' and with the keys of "
+        "pretrain that it has as arguments; null: the two phases that the keys below describe",
+    )
+    epochs: Epochs = Field(description="epochs of the first phase: learning rate by lr_schedule, augmented images")
     final_epochs: Epochs = Field(description="epochs of the second phase: cosine learning rate, flip only")
-    lr: float = Field(gt=0, description="peak of the one-cycle learning rate")
+    lr: float = Field(gt=0, description="highest learning rate of the first phase")
     final_lr: float = Field(gt=0, description="initial value of the cosine learning rate of the final epochs")
+    lr_schedule: Literal["one_cycle", "cosine", "constant", "step"] = Field(
+        default="one_cycle",
+        description="learning rate of the first phase, batch by batch; step: a tenth from half of it on, then a hundredth from 3/4 on",
+    )
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the first phase in which the learning rate rises from 0; one_cycle has its own"
+    )
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(default="sgd", description="optimizer of both phases")
     momentum: float = Field(ge=0, lt=1, description="momentum of SGD")
-    weight_decay: float = Field(ge=0, description="weight decay of SGD")
+    weight_decay: float = Field(ge=0, description="weight decay, of the optimizer's own kind")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target that is spread evenly over all classes")
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none", description="weights of the classes in the loss; balanced: inversely proportional to their images in training"
+    )
     batch_size: int = Field(ge=2, description="images per batch")
     min_steps: int = Field(
         default=1200,
@@ -140,6 +163,11 @@ class Pretrain(Section):
     )
     crop: int = Field(ge=0, description="zero padding in pixels for the random crop")
     flip: bool = Field(description="whether to flip images horizontally at random")
+    augment: Annotated[Augmentation, BeforeValidator(split)] | None = Field(
+        default=None,
+        description="augmentation in place of crop and flip: flip, and crop4 or resized_crop0.5 (a part of at least half of the area, "
+        "enlarged; without a number 0.08); []: none; null: as crop and flip say",
+    )
     seeds: int = Field(
         ge=0, description="number of originals in the reference bank, with the seeds after run.seed; models/original is not part of it"
     )

@@ -3,6 +3,7 @@
 N images, B batch, C classes, H x W pixels.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -144,7 +145,8 @@ class Data:
             index_B = order_SN[:, part].flatten()
             pixels = self._pixels(where_SN[:, part].flatten())
             if augment and draws_SN3 is not None:
-                pixels = _augmented(pixels, augment.crop, draws_SN3[:, part].flatten(0, 1))
+                draws = draws_SN3[:, part].flatten(0, 1)
+                pixels = _augmented(pixels, augment.crop, draws) if augment.resized is None else _resized_crops(pixels, draws)
             return Batch(self._normalise(pixels), self.labels_N[index_B], index_B)
 
         cuts = _cuts(size, batch_size)
@@ -200,8 +202,21 @@ def _cuts(n: int, batch_size: int) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in zip(starts, [*starts[1:], n], strict=True)]
 
 
+ASPECT = math.log(4 / 3)  # of a resized crop: the logarithm of its aspect ratio is between minus this and this
+
+
 def _draws(augment: Augment, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Draw augmentation, int64 [N, 3]: row and column of the crop, and whether to flip."""
+    """Draw augmentation, int64 [N, 3]: row and column of the crop, and whether to flip.
+
+    Of resized crops float32 [N, 5]: centre (row, column) and half size (height, width) of the part, where the image is [-1, 1]; and 1, or
+    -1 to flip."""
+    if augment.resized is not None:
+        area, ratio, row, column = torch.rand(4, n, generator=generator)
+        flip = 1 - 2 * torch.randint(0, 2, (n,), generator=generator) * int(augment.flip)
+        area = augment.resized + (1 - augment.resized) * area
+        aspect = torch.exp((2 * ratio - 1) * ASPECT)
+        height, width = ((area * shape).sqrt().clamp(max=1.0) for shape in (1 / aspect, aspect))
+        return torch.stack([(2 * row - 1) * (1 - height), (2 * column - 1) * (1 - width), height, width, flip], dim=1).to(device)
     corner = torch.randint(0, 2 * augment.crop + 1, (n, 2), generator=generator)
     flip = torch.randint(0, 2, (n, 1), generator=generator) * int(augment.flip)
     return torch.cat([corner, flip], dim=1).to(device)
@@ -214,3 +229,12 @@ def _augmented(pixels_BCHW: Tensor, crop: int, draws_B3: Tensor) -> Tensor:
     image = torch.arange(len(draws_B3), device=pixels_BCHW.device)
     cropped = windows[image, :, draws_B3[:, 0], draws_B3[:, 1]]
     return torch.where(draws_B3[:, 2, None, None, None] == 1, cropped.flip(-1), cropped)
+
+
+def _resized_crops(pixels_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
+    """Enlarge a part of each image to the image's size, bilinearly: float32 [B, C, H, W], in the unit of the pixels."""
+    row, column, height, width, flip = draws_B5.to(pixels_BCHW.device).T
+    zero = torch.zeros_like(row)
+    affine_B23 = torch.stack([width * flip, zero, column, zero, height, row], dim=1).view(-1, 2, 3)
+    grid = torch.nn.functional.affine_grid(affine_B23, list(pixels_BCHW.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(pixels_BCHW.float(), grid, padding_mode="border", align_corners=False)

@@ -139,6 +139,8 @@ def refusal(recipe: Recipe, models: Sequence[Module], data: Data, autocast: Auto
         for term in phase.terms if phase.epochs else ():
             if not getattr(term.loss, "of_logits", False):
                 return f"{type(term.loss).__name__} looks at other models"
+            if hasattr(term.loss, "prepare") or getattr(term.loss, "class_weights", None):
+                return f"{type(term.loss).__name__} weighs the images of one model"
             if (kind := (term.stream, phase.batchnorm, phase.augment is not None)) not in tried:
                 tried.add(kind)
                 one = replace(phase, epochs=1, terms=(replace(term, weight=1.0),), lr=Constant(0.1), order=First(1, InTurn()))

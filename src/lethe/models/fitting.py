@@ -57,7 +57,7 @@ class Normalisation:
         )
 
 
-def fit(model: Module, tensors: Mapping[str, Tensor], source: str, *, quiet: bool = False) -> Normalisation | None:
+def fit(model: Module, tensors: Mapping[str, Tensor], source: str, *, quiet: bool = False, new_head: bool = False) -> Normalisation | None:
     """Load tensors of other origin into a network.
 
     Args:
@@ -65,6 +65,7 @@ def fit(model: Module, tensors: Mapping[str, Tensor], source: str, *, quiet: boo
         tensors: by name: as its `state_dict()` has them, or behind one common prefix; counters of BatchNorm may be absent.
         source: of the tensors, for messages.
         quiet: log nothing.
+        new_head: the last layer keeps its own weights where the file has it for other classes, or not at all.
 
     Returns:
         The normalisation of a first layer that the file has and the network has not.
@@ -75,6 +76,9 @@ def fit(model: Module, tensors: Mapping[str, Tensor], source: str, *, quiet: boo
     wanted, held = model.state_dict(), _unwrapped(tensors)
     prefix = _prefix(wanted, held, source)
     own = {name.removeprefix(prefix): value for name, value in held.items() if name.startswith(prefix)}
+    head = _new_head(model, wanted, own, source, quiet) if new_head else ()
+    own = {name: value for name, value in own.items() if name not in head}
+    wanted = {name: value for name, value in wanted.items() if name not in head}
     outside = {name: value for name, value in held.items() if not name.startswith(prefix)}
     _check_classes(wanted, own, source)
     missing = [name for name in wanted if name not in own and not name.endswith(COUNTER)]
@@ -82,6 +86,8 @@ def fit(model: Module, tensors: Mapping[str, Tensor], source: str, *, quiet: boo
     more |= {name: value for name, value in outside.items() if not NOT_THE_NETWORK.match(name)}
     normalisation = None if missing else _normalisation(more)
     unexpected = [name for name in more if normalisation is None or name not in normalisation.names]
+    if head and not any(prefix + name in held for name in head):
+        unexpected = []  # a head of another kind, such as a projection: all of the network but its own head is there
     if missing or unexpected:
         faults = [f"{what} {_few(names)}" for what, names in (("lacks", missing), ("has also", unexpected)) if names]
         raise UserError(f"{source} does not fit the model: it {' and '.join(faults)}: another architecture?")
@@ -90,8 +96,20 @@ def fit(model: Module, tensors: Mapping[str, Tensor], source: str, *, quiet: boo
         _log(
             source, prefix, [name for name in held if name.removeprefix(prefix) not in wanted], [name for name in wanted if name not in own]
         )
-    model.load_state_dict({name: own.get(name, value) for name, value in wanted.items()})
+    model.load_state_dict(model.state_dict() | {name: own.get(name, value) for name, value in wanted.items()})
     return normalisation
+
+
+def _new_head(model: Module, wanted: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, quiet: bool) -> tuple[str, ...]:
+    """The names of the last layer's tensors where the file's are of other shapes, or missing; () where they fit."""
+    *_, last = (name for name, layer in model.named_modules() if any(True for _ in layer.parameters(recurse=False)))
+    names = tuple(name for name in wanted if name.startswith(f"{last}.") or not last)
+    if all(name in own and own[name].shape == wanted[name].shape for name in names):
+        return ()
+    if not quiet:
+        theirs = next((f"has {len(own[name])} classes" for name in names if name in own and own[name].dim()), "is not in the file")
+        log(f"{source}: all but the head is taken: {last} {theirs} there, and is random here, for {len(wanted[names[0]])} classes")
+    return names
 
 
 def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

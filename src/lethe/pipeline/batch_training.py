@@ -79,7 +79,7 @@ def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resum
         resume: where the state is kept.
         label: what the progress lines call them.
     """
-    networks = [prepared.network(model.seed) for model in models]
+    networks = [prepared.untrained(model.seed) if model.start is None else prepared.network(model.seed) for model in models]
     for network, model in zip(networks, models, strict=True):
         if model.start is not None:
             network.load_state_dict(dict(model.start))

@@ -18,7 +18,7 @@ from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, epoch_row, to_csv
 from lethe.evaluation import inference
-from lethe.models import architectures, checkpoint, fitting, foreign
+from lethe.models import architectures, checkpoint, fitting, foreign, initial
 from lethe.models.class_order import positions, reorder
 from lethe.pipeline import given_original
 from lethe.pipeline.runner import KEYS, metadata, start
@@ -83,7 +83,7 @@ def _steps(prepared: Prepared, kind: str) -> str:
         return ""
     phases = [phase for phase in recipe if isinstance(phase, Phase)]
     epochs, batch = " + ".join(str(phase.epochs) for phase in phases), phases[0].batch_size
-    rates = ", ".join(f"{getattr(phase.lr, name):g}" for phase, name in zip(phases, ("peak", "start"), strict=True))
+    rates = ", ".join(f"{max(phase.lr(percent / 100) for percent in range(100)):g}" for phase in phases)
     return (
         f" in {epochs} epochs, batch size {batch}, learning rates {rates}: pretrain.* as set would take fewer than pretrain.min_steps "
         f"{prepared.config.pretrain.min_steps:,} optimizer steps on {prepared.images.train:,} images"
@@ -119,12 +119,25 @@ def check_models(config: Config, *kinds: str, replace: bool = False) -> None:
     for kind in kinds:
         stage = STAGE[kind]
         spec = getattr(config, stage).checkpoint
-        if spec is None or (layout.weights(kind).exists() and not replace):
+        if layout.weights(kind).exists() and not replace:
+            continue
+        if spec is None and (init := config.pretrain.init):
+            _check_init(config, network if counted else None, init)
+        if spec is None:
             continue
         with _naming(f"{stage}.checkpoint"):
             tensors, _ = foreign.read(spec, config.path(Path()), layout.downloads)
             if counted:
                 _fit(config, network, tensors, spec, quiet=True)
+
+
+def _check_init(config: Config, network: Module | None, init: str) -> None:
+    """Read pretrain.init, and try it on a network where one with the right number of classes is known."""
+    where = config.model.architecture, config.path(Path()), Layout(config.workspace).downloads
+    if network is None:
+        initial.identity(init, *where)
+    else:
+        initial.load(network, init, *where, normalisation=(config.data.mean, config.data.std), quiet=True)
 
 
 @contextmanager
@@ -172,6 +185,8 @@ def _difference(key: str, wanted: Mapping[str, str], found: Mapping[str, str], s
         return f"it was taken with pretrain.classes {was or 'null'}, not {now or 'null'}"
     if key == "sha256":
         return f"it was made from another file than {stage}.checkpoint names now: SHA-256 {short(was)}, not {short(now)}"
+    if key == "init":
+        return f"it was trained from {was or 'random weights'}, not from {now or 'random weights'} (pretrain.init)"
     numbers = _differing_numbers(was, now) if key == "recipe" else ""
     return f"other {key}{numbers and f': {numbers}'}"
 

@@ -109,7 +109,8 @@ class ActiveRun:
         layout, config, reference = self.prepared.layout, self.prepared.config, self.name in STAGE
         path, tensors = layout.weights(self.planned.run), self.network.state_dict()
         write_text(layout.epochs(self.planned.run), to_csv(self.resume.history))
-        result = short(checkpoint.save_model(tensors, path, metadata(self.prepared, self.planned, self.start)))
+        about = {key: text for key, text in metadata(self.prepared, self.planned, self.start).items() if text or key != "init"}
+        result = short(checkpoint.save_model(tensors, path, about))
         self.run_log.tag("result", result)
         trained = [past for past in self.resume.history if "epoch_seconds" in past]
         seconds = sum(past["epoch_seconds"] for past in trained)
@@ -142,7 +143,7 @@ def start(
         Diverged: a loss became NaN or infinite; the message names phase, epoch, step and the file that holds the last good epoch.
     """
     own = prepared if planned.run.seed is None else prepared.seeded(planned.seed)
-    network = own.network(planned.seed)
+    network = own.untrained(planned.seed, quiet=False) if planned.parent is None else own.network(planned.seed)
     if planned.parent is None:
         weights = checkpoint.weights_hash(network.state_dict())
     else:
@@ -194,7 +195,7 @@ def metadata(prepared: Prepared, planned: PlannedRun, start: str = "") -> dict[s
         name = {"checkpoint": spec.rsplit("/", 1)[-1]} if sha256 is None else {"sha256": sha256}
         classes = "" if own else ",".join(config.pretrain.classes or ())  # its outputs are in the order of the data already
         return known | {"provenance": "unlearned" if own else "unknown", "classes": classes} | name
-    return known | {"provenance": "trained", "seed": str(planned.seed), "recipe": repr(planned.recipe)}
+    return known | {"provenance": "trained", "seed": str(planned.seed), "recipe": repr(planned.recipe), "init": prepared.init()}
 
 
 def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Path:

@@ -184,6 +184,8 @@ class ShadowModel:
         here = self.prepared
         how = f"{here.config.data.mean} {here.config.data.std} {here.config.run.precision}"
         own = {"kind": self.kind, "seed": str(self.seed), "recipe": repr(self.recipe), "architecture": here.config.model.architecture}
+        if here.config.pretrain.init:
+            own["init"] = here.init()
         own |= {"how": how} | {name: here.hashes[name] for name in ("data", "split")}
         if self.kind == LEARNED:
             return own

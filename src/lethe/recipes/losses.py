@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from lethe.recipes import forward
 from lethe.recipes.held_out import halves
+from lethe.recipes.values import Value, later
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,16 +37,56 @@ class Loss(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class CrossEntropy:
-    """Mean cross-entropy against the true labels, in nats."""
+@dataclass(frozen=True, repr=False)
+class CrossEntropy(Value):
+    """Mean cross-entropy against the true labels, in nats.
+
+    Args:
+        label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al., arXiv:1512.00567, section 7).
+        class_weights: a weight for each class; the mean is weighted by them, as torch's `weight`. Empty: all the same.
+    """
 
     of_logits: ClassVar[bool] = True  # uses no input and no reference, so that cached features can replace inputs (engine/frozen_prefix.py)
+    label_smoothing: float = later(0.0)
+    class_weights: tuple[float, ...] = later(())
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(logits_BC, batch.labels_B)
+        weights_C = logits_BC.new_tensor(self.class_weights) if self.class_weights else None
+        return cross_entropy(logits_BC, batch.labels_B, weights_C, label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class BalancedCrossEntropy:
+    """Cross-entropy whose classes all weigh the same: a class's weight is inversely proportional to its images in the stream.
+
+    The weights are those of scikit-learn's `class_weight="balanced"`, N / (classes x images of the class); a class without images has
+    weight 0. They are counted in the images that are trained on, so a retrained model has those of retain.
+
+    Args:
+        stream: split whose images are counted.
+        label_smoothing: as in `CrossEntropy`.
+    """
+
+    of_logits: ClassVar[bool] = True
+    stream: Literal["retain", "forget", "train"]
+    label_smoothing: float = 0.0
+
+    def prepare(self, model: "Module", data: "DataSource", refs: "References") -> "Loss":
+        """The loss with the weights of the classes.
+
+        Args:
+            model: not used.
+            data: examples by split.
+            refs: not used.
+        """
+        counts_C = data.labels_N[data.splits[self.stream]].bincount(minlength=int(data.labels_N.max()) + 1).double()
+        weights_C = (counts_C.sum() / ((counts_C > 0).sum() * counts_C)).where(counts_C > 0, 0.0)
+        return CrossEntropy(self.label_smoothing, tuple(weights_C.tolist()))
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        raise TypeError("BalancedCrossEntropy has no weights before `prepare`")
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,16 @@ WarmUpShare = Annotated[
         ge=0, lt=1, description="share of the first phase in which the learning rate rises from 0, and then follows lr_schedule per batch"
     ),
 ]
+_Augmentation = Annotated[
+    str,
+    Field(pattern=r"^(flip|crop[1-9]\d*|resized_crop(0?\.\d*[1-9]\d*)?)$", examples=["flip", "crop4", "resized_crop0.5"]),
+]
 Augmentation = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^(flip|crop[1-9]\d*)$", examples=["flip", "crop4"])], ...],
-    Field(description="random augmentation: flip, crop4 (zero padding of 4 pixels), or both; empty: none"),
+    tuple[_Augmentation, ...],
+    Field(
+        description="random augmentation: flip; crop4 (zero padding of 4 pixels) or resized_crop0.5 (a part of at least half of the area, "
+        "enlarged; without a number 0.08); empty: none"
+    ),
 ]
 ForgetOptimizer = Annotated[
     Literal["none", "sgd", "adam", "adamw"],

@@ -54,13 +54,21 @@ class Term(Value):
 
 @dataclass(frozen=True, repr=False)
 class Augment(Value):
-    """Random crop after zero padding by `crop` pixels, and a horizontal flip with probability 1/2 if `flip`.
+    """Random crops and flips, drawn for every image in every pass, by a generator seeded with the pass.
 
-    Drawn for every image in every pass, by a generator seeded with the pass. `streams`: those that are augmented; None: all."""
+    Args:
+        crop: pixels of zero padding before a random crop of the image's own size.
+        flip: whether an image is flipped horizontally with probability 1/2.
+        streams: those that are augmented; None: all.
+        resized: in place of `crop`: a random part of the image, of at least this share of its area and an aspect ratio between 3/4 and
+            4/3, is enlarged to the image's size (Szegedy et al., arXiv:1409.4842, section 6; torchvision's RandomResizedCrop, but that a
+            part which does not fit in the image is made narrower, not drawn again).
+    """
 
     crop: int = 0
     flip: bool = False
     streams: tuple[Stream, ...] | None = later(None)
+    resized: float | None = later(None)
 
 
 @dataclass(frozen=True)

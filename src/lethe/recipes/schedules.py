@@ -57,6 +57,22 @@ class OneCycle:
 
 
 @dataclass(frozen=True)
+class Drops:
+    """From `start`, times `factor` at each fraction of `at` (by default as He et al., arXiv:1512.03385, section 4.2: at 1/2 and 3/4).
+
+    >>> Drops(0.1)(0.4), round(Drops(0.1)(0.5), 6), round(Drops(0.1)(0.8), 6)
+    (0.1, 0.01, 0.001)
+    """
+
+    start: float
+    at: tuple[float, ...] = (0.5, 0.75)
+    factor: float = 0.1
+
+    def __call__(self, progress: float) -> float:
+        return self.start * self.factor ** sum(progress >= fraction for fraction in self.at)
+
+
+@dataclass(frozen=True)
 class WarmUp:
     """Linearly from 0 to the start of `inner` during the fraction `share` of the phase, then `inner` over the rest.
 

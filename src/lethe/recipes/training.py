@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lethe._util.errors import UserError
 from lethe.recipes.optimizers import SGD, Adam, AdamW, OptimizerRecipe
 from lethe.recipes.ordering import InTurn, Order
 from lethe.recipes.parameters import (
@@ -27,6 +28,8 @@ from lethe.recipes.recipe import Augment, Edit, Phase, Recipe, Term, epochs
 from lethe.recipes.schedules import Constant, Cosine, Part, Schedule, WarmUp
 from lethe.recipes.trainable import Layers
 from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers
+
+RESIZED, SMALLEST_PART = "resized_crop", 0.08  # the share of torchvision's RandomResizedCrop
 
 
 @dataclass(frozen=True)
@@ -127,17 +130,34 @@ class Training:
         return (*edits, *recipe) if epochs(recipe) else recipe
 
     def _optimizer(self, name: str) -> OptimizerRecipe:
-        if name == "sgd":
-            return SGD(self.momentum, self.weight_decay)
-        return Adam(self.weight_decay) if name == "adam" else AdamW(self.weight_decay)
+        return optimizer(name, self.momentum, self.weight_decay)
+
+
+def optimizer(name: str, momentum: float, weight_decay: float) -> OptimizerRecipe:
+    """An optimizer by its name in the configuration.
+
+    Args:
+        name: sgd, adam or adamw.
+        momentum: of SGD; the others have betas of 0.9 and 0.999.
+        weight_decay: of each one's own kind.
+    """
+    if name == "sgd":
+        return SGD(momentum, weight_decay)
+    return Adam(weight_decay) if name == "adam" else AdamW(weight_decay)
 
 
 def augmentation(names: tuple[str, ...], streams: tuple[Any, ...] | None = None) -> Augment | None:
-    """The augmentation of a list of names: flip, and crop with the pixels of its padding.
+    """The augmentation of a list of names: flip, crop with the pixels of its padding, or resized_crop with the smallest share of the area.
 
     Args:
-        names: such as ("crop4", "flip"); empty: none.
+        names: such as ("crop4", "flip") or ("resized_crop0.5",); empty: none.
         streams: those that are augmented; None: all.
+
+    Raises:
+        UserError: several kinds of crop are named.
     """
+    if len(crops := [name for name in names if name != "flip"]) > 1:
+        raise UserError(f"augment is {','.join(names)}; it takes one kind of crop: {' or '.join(crops)}")
     crop = max((int(name.removeprefix("crop")) for name in names if name.startswith("crop")), default=0)
-    return Augment(crop, "flip" in names, streams) if names else None
+    resized = next((float(name.removeprefix(RESIZED) or SMALLEST_PART) for name in names if name.startswith(RESIZED)), None)
+    return Augment(crop, "flip" in names, streams, resized) if names else None

@@ -18,11 +18,12 @@ from lethe.workspace.workspace import Prepared
 
 
 def key(prepared: Prepared) -> str:
-    """Return the name of the bank for these settings: a hash of images, splits, architecture, both recipes and precision."""
+    """Return the name of the bank for these settings: a hash of images, splits, architecture, both recipes, precision and pretrain.init."""
     config = prepared.config
     recipes = (repr(prepared.reference_recipe(kind)) for kind in STAGE)
     how = f"{config.data.mean} {config.data.std} {config.run.precision}"
-    return short(digest([prepared.hashes["data"], prepared.hashes["split"], config.model.architecture, *recipes, how]))
+    start = filter(None, [prepared.init()])
+    return short(digest([prepared.hashes["data"], prepared.hashes["split"], config.model.architecture, *recipes, how, *start]))
 
 
 def folder(prepared: Prepared) -> Path:

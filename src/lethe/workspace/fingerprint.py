@@ -87,11 +87,18 @@ def recipe(config: Config, name: str) -> str:
         lines += f"pretrain.min_steps {config.pretrain.min_steps}\n"
     spec: str | None = getattr(config, STAGE[name]).checkpoint
     if spec is None:
+        init = config.pretrain.init
+        lines += f"pretrain.init {_file_or_name(config, init)}\n" if init else ""
         return lines + _lines(config.reference_recipe(name))
-    path = config.path(Path(spec))  # a URL has its hash in it; the stage that needs a missing file reports it
     if config.pretrain.classes:
         lines += f"pretrain.classes {','.join(config.pretrain.classes)}\n"
-    return f"{lines}checkpoint {_sha256(path) if path.is_file() else spec}\n"
+    return f"{lines}checkpoint {_file_or_name(config, spec)}\n"
+
+
+def _file_or_name(config: Config, spec: str) -> str:
+    """The SHA-256 of a file, else its name: a URL has its hash in it, and the stage that needs a missing file reports it."""
+    path = config.path(Path(spec))
+    return _sha256(path) if path.is_file() else spec
 
 
 def _lines(steps: Recipe) -> str:

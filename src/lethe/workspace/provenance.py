@@ -6,7 +6,7 @@ from lethe.recipes import recipe
 
 # What files of earlier versions do not say of themselves: there it is unknown, and no mismatch
 LATER = ("normalisation", "sha256")
-DEFAULTS = {"classes": ""}  # by key, what a file means that does not have it
+DEFAULTS = {"classes": "", "init": ""}  # by key, what a file means that does not have it
 
 
 def mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:

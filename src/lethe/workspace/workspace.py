@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch.nn import Module
@@ -12,7 +13,7 @@ from lethe.data import splits
 from lethe.data.device_data import Data
 from lethe.data.images import Images
 from lethe.data.splits import Splits
-from lethe.models import architectures, checkpoint, device
+from lethe.models import architectures, checkpoint, device, initial
 from lethe.models.device import Compute
 from lethe.recipes import recipe
 from lethe.recipes.recipe import Recipe
@@ -90,6 +91,35 @@ class Prepared:
             if path.exists() and (found := checkpoint.metadata(path).get("recipe")):
                 return recipe.same(found, repr(self.config.reference_recipe(kind)))
         return False
+
+    def init(self) -> str:
+        """Return what identifies the weights that references are trained from; "": random weights.
+
+        Raises:
+            UserError: there are no such weights.
+        """
+        text = self.config.pretrain.init
+        return initial.identity(text, *self._init_place) if text else ""
+
+    @property
+    def _init_place(self) -> tuple[str, Path, Path]:
+        return self.config.model.architecture, self.config.path(Path()), self.layout.downloads
+
+    def untrained(self, seed: int, *, quiet: bool = True) -> Module:
+        """Return the network as the training of a reference starts: pretrain.init, or random weights.
+
+        Args:
+            seed: of the weights that are random.
+            quiet: do not log where pretrain.init comes from.
+
+        Raises:
+            UserError: pretrain.init does not exist or does not fit.
+        """
+        network, text = self.network(seed), self.config.pretrain.init
+        if text:
+            normalisation = self.config.data.mean, self.config.data.std
+            initial.load(network, text, *self._init_place, normalisation=normalisation, quiet=quiet)
+        return network
 
     def network(self, seed: int) -> Module:
         """Return a network with random initial weights, on the device."""

@@ -105,6 +105,24 @@ def test_what_a_file_was_made_from_is_remembered_by_its_bytes_and_normalisation(
         assert equal(checkpoint.load(made)[0], torch.load(given["b"]))
 
 
+def test_a_fine_tuned_original_and_its_reference_start_from_the_same_weights(project: Project) -> None:
+    """pretrain.init: without an epoch both are those weights; it is part of what they were made from."""
+    start = project.root / "start.safetensors"
+    checkpoint.save(model.build("convnet", 10, 7).state_dict(), start, {})
+    none = ["--pretrain.init", start.name, "--pretrain.epochs", "0", "--pretrain.final_epochs", "0"]
+    for kind, stage in (("original", "pretrain"), ("retrained", "retrain")):
+        done = project.ran(stage, *none)
+        tensors, known = checkpoint.load(project.root / "models" / f"{kind}.safetensors")
+        assert equal(tensors, checkpoint.load(start)[0])
+        assert known["init"] == checkpoint.digest_file(start) and f"training starts from {start.name}" in done.stderr
+    before = project.files()
+    refused = project.run("unlearn", "--method", "model_1", "--pretrain.epochs", "0", "--pretrain.final_epochs", "0")
+    assert refused.returncode == 2 and "not from random weights (pretrain.init)" in refused.stderr
+    missing = project.run("pretrain", "--pretrain.init", "IMAGENET1K_V1")
+    assert missing.returncode == 2 and "torchvision has no weights for convnet" in missing.stderr
+    assert project.files().keys() == before.keys()
+
+
 SHARED = ROOT.parent / "shared"
 
 

@@ -139,6 +139,17 @@ REFUSED = [  # what is typed; the message, or how it begins
         "--data.forget.count 3 --data.forget.fraction 0.1",
         "data.forget.count and data.forget.fraction are both given (command line)",
     ),
+    ("--pretrain.optimizer lamb", "pretrain.optimizer is lamb (command line); it takes sgd, adam, adamw"),
+    ("--pretrain.optimizer adamw", "pretrain.lr is 0.1 (params.yaml, line "),
+    ("--pretrain.optimizer adamw --pretrain.lr 0.001", "pretrain.final_lr is 0.01 (params.yaml, line "),
+    ("--pretrain.warmup 0.1", "pretrain.warmup is 0.1 (command line); pretrain.lr_schedule one_cycle has a warm-up of its own"),
+    ("--pretrain.augment cutmix", "pretrain.augment is cutmix (command line); it takes names, as flip,crop4,resized_crop0.5 or null"),
+    ("--pretrain.augment resized_crop1.5", "pretrain.augment is resized_crop1.5 (command line); it takes names"),
+    ("--pretrain.recipe nowhere:train", "pretrain.recipe is 'nowhere:train': ModuleNotFoundError"),
+    (
+        "--pretrain.recipe textwrap:dedent --pretrain.lr 1",
+        "pretrain.lr is 1 (command line); pretrain.recipe textwrap:dedent has no argument lr",
+    ),
     ("--data.forget.count null", "data.forget: none of them is set; it takes exactly one of fraction, count, classes, ids, where"),
 ]
 
@@ -156,7 +167,7 @@ def wrong(info: Any) -> str:
         return "wrong"
     if "numbers" in accepts(info):
         return "1,2"
-    if info.default == ():
+    if info.default == () or "flip" in accepts(info):
         return "!"  # no names at all are accepted there
     return "" if "names" in accepts(info) else "null"
 
@@ -705,6 +716,7 @@ ADDED = {
     "data.forget.copies",
     "data.forget.where",
     "data.metadata",
+    *(f"pretrain.{key}" for key in ("init", "recipe", "lr_schedule", "warmup", "optimizer", "label_smoothing", "class_weights", "augment")),
     "pretrain.classes",
     "pretrain.min_steps",
     "run.measures",

@@ -559,6 +559,29 @@ def test_augmentation_equals_a_plain_loop_and_is_drawn_anew(augment: Augment) ->
     assert [batch.index_B.tolist() for batch in data.batches("retain", 8, 0, 3, augment)] == plain
 
 
+@pytest.mark.parametrize("augment", [Augment(resized=0.3), Augment(flip=True, resized=0.08)], ids=repr)
+def test_a_resized_crop_is_a_part_of_the_image_enlarged(augment: Augment) -> None:
+    """Of pixels that hold their own row and column: bilinear interpolation is exact there."""
+    n, size = 24, 8
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    pixels = torch.stack([rows, columns, torch.full_like(rows, 7)]).to(torch.uint8).expand(n, -1, -1, -1).contiguous()
+    everything = torch.arange(n)
+    data = Data(pixels, everything % 2, {"retain": everything}, torch.zeros(1, 3, 1, 1), torch.full((1, 3, 1, 1), 1 / 255))
+    drawn = [torch.cat([batch.images_BCHW for batch in data.batches("retain", 5, 0, number, augment)]) for number in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.allclose(drawn[0], drawn[2])
+    flips = 0
+    for image in drawn[0]:
+        row, column = image[0, :, 3], image[1, 3]
+        assert torch.allclose(image[0], row[:, None].expand(size, size), atol=1e-4) and torch.allclose(image[2], torch.full((8, 8), 7.0))
+        flips += int(column[0] > column[-1])
+        inner = [values[(values > 0.01) & (values < size - 1.01)].diff().abs() for values in (row, column)]  # the border is repeated
+        height, width = (float(steps.median()) for steps in inner)
+        assert all(torch.allclose(steps, steps.median(), atol=1e-3) for steps in inner)
+        assert augment.resized is not None and augment.resized * 3 / 4 - 1e-3 < height * width < 1 + 1e-3
+        assert max(height, width) > 0.999 or 3 / 4 - 1e-3 < width / height < 4 / 3 + 1e-3
+    assert (flips > 0) == augment.flip
+
+
 def test_the_engine_augments_each_pass_anew(data: Data) -> None:
     seen: list[Tensor] = []
     augment = Augment(crop=2, flip=True)

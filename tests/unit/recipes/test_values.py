@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,11 +16,11 @@ from torch.nn import Module
 from torch.nn.functional import cross_entropy, kl_div
 
 from lethe._util.errors import UserError
-from lethe.data.device_data import Batch
+from lethe.data.device_data import Batch, Data
 from lethe.engine.engine import FrozenReferences
 from lethe.recipes.constraints import L1, Saliency
 from lethe.recipes.held_out import for_selection, halves, shapes
-from lethe.recipes.losses import CrossEntropy, Distillation, Hinge, RandomLabels, ToUnseen, Weighted, quantiles
+from lethe.recipes.losses import BalancedCrossEntropy, CrossEntropy, Distillation, Hinge, RandomLabels, ToUnseen, Weighted, quantiles
 from lethe.recipes.optimizers import Adam, AdamW
 from lethe.recipes.ordering import Alongside
 from lethe.recipes.recipe import Augment, ByLoss, Edit, Phase, Term, parse
@@ -313,3 +314,25 @@ def test_a_stream_has_its_own_batch_size_and_augmentation() -> None:
     assert (phase.size("retain"), phase.size("forget")) == (8, 3)
     assert (phase.augmentation("retain"), phase.augmentation("forget")) == (phase.augment, None)
     assert Layers(("all",))(network(), 0.0)
+
+
+def test_smoothed_and_weighted_cross_entropy_equal_plain_loops(refs: FrozenReferences) -> None:
+    logits, labels = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0] * 6 + [2] * 6)
+    log_p, weights = logits.log_softmax(1), (0.5, 1.0, 3.0)
+    seen, own = Batch(torch.zeros(12), labels, torch.arange(12)), [weights[label] for label in labels.tolist()]
+    plain = [-(0.9 * log_p[n, label] + 0.1 * log_p[n].mean()).item() for n, label in enumerate(labels.tolist())]
+    assert CrossEntropy(label_smoothing=0.1)(logits, seen, refs).item() == pytest.approx(sum(plain) / 12, rel=1e-5)
+    weighted = [-weight * log_p[n, label].item() for n, (weight, label) in enumerate(zip(own, labels.tolist(), strict=True))]
+    assert CrossEntropy(class_weights=weights)(logits, seen, refs).item() == pytest.approx(sum(weighted) / sum(own), rel=1e-5)
+
+
+def test_balanced_weights_are_those_of_scikit_learn_on_the_images_that_are_trained_on(refs: FrozenReferences) -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = torch.tensor([0] * 5 + [1] * 3 + [2] * 8 + [3] * 2)
+    split = torch.tensor([0, 1, 2, 5, 8, 9, 10, 11, 12])  # no image of class 3
+    data = Data(torch.zeros(18, 3, 1, 1, dtype=torch.uint8), labels, {"retain": split}, torch.zeros(1), torch.ones(1))
+    loss = BalancedCrossEntropy("retain", 0.2).prepare(refs.original, data, refs)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels[split].numpy())
+    assert isinstance(loss, CrossEntropy) and loss.label_smoothing == 0.2
+    assert loss.class_weights == pytest.approx((*expected, 0.0))

@@ -18,7 +18,7 @@ from lethe.recipes import schedules as schedule
 from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import Ahead, Alternate, Every, First, InTurn, Order, Together, order_text, shorten
 from lethe.recipes.recipe import Phase, Term
-from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp, Schedule
+from lethe.recipes.schedules import Constant, Cosine, Drops, OneCycle, Ramp, Schedule
 from lethe.recipes.trainable import ALL, Layers, Stages
 
 # --- orders -----------------------------------------------------------------------------------------------------------
@@ -147,6 +147,7 @@ ENDS: list[tuple[Schedule, float, float]] = [  # at 0, and towards 1
     (Constant(0.3), 0.3, 0.3),
     (Cosine(0.01), 0.01, 0.0),
     (OneCycle(0.1), 0.004, 0.1 / 250_000),
+    (Drops(0.1), 0.1, 0.001),
     *((ramp, 0.0, -0.8) for ramp in RAMPS),
 ]
 
