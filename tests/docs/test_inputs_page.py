@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from lethe.models.foreign import WRAPPERS
 from support.project import ROOT
 
 PAGE = (ROOT / "docs" / "guides" / "inputs.md").read_text()
-COMMANDS = [line for block in re.findall(r"^```bash\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
+BLOCKS = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", "").splitlines()]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -21,6 +23,13 @@ def test_a_command_is_understood(command: str) -> None:
     python, script, *words = shlex.split(command)
     assert python == "python" and (ROOT / script).is_file()
     loader.load([word for word in words if word != "--explain"])
+
+
+def test_its_recipe_is_one() -> None:
+    (text,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(text, names)  # the page's own
+    assert [phase.name for phase in names["finetune"]("retain", epochs=2, lr=0.1, batch_size=4)] == ["head", "all"]
 
 
 def test_keys_of_its_tables_are_understood() -> None:
