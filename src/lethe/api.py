@@ -244,9 +244,8 @@ def _table(name: str, model: Module, data: Data, device: torch.device) -> Logits
     if features is not None:
         columns["probe"] = representations.probe(features.numpy(), labels, data.splits["retain"].cpu().numpy(), logits.shape[1])
     if not isinstance(data, RawInputs):
-        forget = data.splits["forget"]
-        columns["residual"] = np.zeros((len(ids), len(TAUS)), np.uint8)
-        columns["residual"][forget.cpu().numpy()] = inference.perturbed(network, data, forget, [ids[i] for i in forget], TAUS).numpy()
+        forget, copies = data.splits["forget"].cpu().numpy(), _defaults().evaluate.perturbed
+        columns |= inference.perturbed_columns(network, data, forget, ids, TAUS, copies)
     return LogitsTable(name, tuple(ids), labels, split, logits.cpu().numpy(), columns)
 
 

@@ -244,6 +244,12 @@ class Search(Section):
 
 
 class Evaluate(Section):
+    perturbed: int | None = Field(
+        default=1000,
+        ge=1,
+        description="perturbed copies of forget images, for each radius, that a model classifies for residual: as many images as possible, "
+        "the same for every model, and at most 16 copies of one; a table that holds more is used as it is; null: 16 of every image",
+    )
     features: bool = Field(
         description="whether logits tables also store the input of the last linear layer for forget and test images, which cka needs "
         "(4 bytes x features x images); a reference bank has it only if it was created with this on"

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module
 
 from lethe._util.files import digest
 from lethe.data.device_data import Data
+from lethe.evaluation.logits_table import COPIES, DRAWS, RESIDUAL, Array, Ints
 from lethe.evaluation.metrics import accuracy, cross_entropy
 
 BATCH = 512
@@ -62,12 +64,33 @@ def logits_and_features(model: Module, data: Data, index_N: Tensor) -> tuple[Ten
     return outputs, features if features is not None and len(features) == len(index_N) else None
 
 
+def perturbed_sample(ids: Sequence[str], copies: int | None) -> tuple[Ints, int]:
+    """Choose the images whose perturbed copies are classified, and how many copies of each.
+
+    As many images as possible: images differ far more than copies of one image do, so a second image narrows the interval more than
+    a second copy. Which images depends on their ids alone, so it is the same for every model; a smaller sample is part of a larger one.
+
+    Args:
+        ids: of the images to choose from, N of them.
+        copies: number of copies for each radius; None: COPIES of every image.
+
+    Returns:
+        Rows [n], ascending, and the number of copies of each, 1 to COPIES.
+    """
+    if copies is None or copies >= COPIES * len(ids):
+        return np.arange(len(ids)), COPIES
+    if copies >= len(ids):
+        return np.arange(len(ids)), copies // len(ids)
+    order = sorted(range(len(ids)), key=lambda row: digest([ids[row]]))
+    return np.sort(np.array(order[:copies], np.int64)), 1
+
+
 @torch.no_grad()
-def perturbed(model: Module, data: Data, index_N: Tensor, ids: Sequence[str], taus: Sequence[float], draws: int = 16) -> Tensor:
+def perturbed(model: Module, data: Data, index_N: Tensor, ids: Sequence[str], taus: Sequence[float], draws: int = COPIES) -> Tensor:
     """Count the perturbed copies of each image that a model (eval mode, float32) classifies correctly. Hsu et al., arXiv:2601.22359.
 
     Perturbations are uniform in the L2 ball of radius tau x sqrt(number of pixel values), for pixels in [0, 1], without clipping. They
-    depend on the image's id only, and have the same direction for every tau.
+    depend on the image's id and the number of copies only, and have the same direction for every tau.
 
     Args:
         model: takes a batch of inputs [B, ...].
@@ -97,6 +120,33 @@ def perturbed(model: Module, data: Data, index_N: Tensor, ids: Sequence[str], ta
             counts[rows, number] = (predicted == labels_B).sum(dim=1).to("cpu", torch.uint8)
     model.train(was_training)
     return counts
+
+
+def perturbed_columns(
+    model: Module, data: Data, forget: Ints, ids: Sequence[str], taus: Sequence[float], copies: int | None
+) -> dict[str, Array]:
+    """Compute the columns of a logits table that the measure residual needs.
+
+    Args:
+        model: takes a batch of inputs [B, ...].
+        data: the images.
+        forget: rows of the forget images.
+        ids: of all images, N of them.
+        taus: radii, see `perturbed`.
+        copies: number of perturbed copies for each radius, spread as by `perturbed_sample`; None: COPIES of every forget image.
+
+    Returns:
+        RESIDUAL, uint8 [N, taus], 0 for other images; and DRAWS, uint8 [N], unless there are COPIES of every forget image.
+    """
+    rows, draws = perturbed_sample([ids[row] for row in forget], copies)
+    sampled = forget[rows]
+    columns: dict[str, Array] = {RESIDUAL: np.zeros((len(ids), len(taus)), np.uint8)}
+    index = torch.from_numpy(sampled).to(data.device)
+    columns[RESIDUAL][sampled] = perturbed(model, data, index, [ids[row] for row in sampled], taus, draws).numpy()
+    if draws < COPIES:
+        columns[DRAWS] = np.zeros(len(ids), np.uint8)
+        columns[DRAWS][sampled] = draws
+    return columns
 
 
 def _in_the_unit_ball(draws: int, size: int, id_: str) -> Tensor:

@@ -25,6 +25,8 @@ Array = npt.NDArray[Any]
 REQUIRED = ("logits", "labels", "split")  # tensors of a file; all others are columns
 SWAPPED = "swapped"  # column [N, C]: logits of the model that the SWAP test compares with this one
 SHADOWS = ("shadow_phi", "shadow_role")  # columns [N, K]: phi by K models unlearned on other requests, and each model's role per image
+RESIDUAL, DRAWS = "residual", "residual_draws"  # columns: perturbed copies that are classified correctly [N, radii], of how many [N]
+COPIES = 16  # perturbed copies per image and radius where a table has no column DRAWS
 FORGOT, NEVER_SAW = 1, 2  # roles; 0: the image plays no part for that model
 
 

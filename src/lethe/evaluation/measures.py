@@ -13,7 +13,7 @@ from lethe._util.errors import InsufficientData
 from lethe.data.splits import SPLITS
 from lethe.evaluation import membership, representations, uncertainty
 from lethe.evaluation.context import Cost, Estimates, EvaluationContext
-from lethe.evaluation.logits_table import Floats, Ints
+from lethe.evaluation.logits_table import COPIES, DRAWS, RESIDUAL, Floats, Ints
 from lethe.evaluation.registry import BETWEEN, SMALL, register_measure
 from lethe.evaluation.roc import with_edges
 from lethe.evaluation.uncertainty import FRACTION, PERCENT, POINTS, POSITIVE, Estimate, Range
@@ -272,8 +272,8 @@ def probe_excess(context: EvaluationContext) -> Estimate:
 
 @register_measure(
     id="residual",
-    about="share of perturbed forget images (L2 radius tau x sqrt(pixel values)) still classified correctly, divided by the share of "
-    "the references; by tau",
+    about="share of perturbed copies of forget images (L2 radius tau x sqrt(pixel values); evaluate.perturbed of them) still classified "
+    "correctly, divided by the share of the references; by tau",
     target=1,
     min_references=1,
     needs=("residual",),
@@ -282,9 +282,11 @@ def probe_excess(context: EvaluationContext) -> Estimate:
     bounds=POSITIVE,
 )
 def residual(context: EvaluationContext) -> Estimates:
-    forget = context.rows("forget")
-    model = context.model.columns["residual"][forget].astype(np.float64)
-    references = np.mean([reference.columns["residual"][forget] for reference in context.references], axis=0)
+    tables, forget = (context.model, *context.references), context.rows("forget")
+    draws = np.stack([table.columns.get(DRAWS, np.full(len(table.ids), COPIES))[forget] for table in tables])
+    sampled = (draws > 0).all(axis=0)  # a table may hold more of the request than another
+    counts = np.stack([table.columns[RESIDUAL][forget] for table in tables])[:, sampled] * (COPIES / draws[:, sampled, None])
+    model, references = counts[0], counts[1:].mean(axis=0)
     if not references.sum(axis=0).all():
         raise InsufficientData("needs retrained models that classify some of the perturbed forget images correctly; these classify none")
 
@@ -296,7 +298,7 @@ def residual(context: EvaluationContext) -> Estimates:
         baseline = references[index].mean(-2)
         return np.moveaxis(model[index].mean(-2) / np.maximum(baseline, 1e-9), -1, 0)
 
-    estimates = context.bootstrap(statistic, len(forget), bounds=POSITIVE, edges=True)
+    estimates = context.bootstrap(statistic, int(sampled.sum()), bounds=POSITIVE, edges=True)
     return dict(zip((f"{tau:g}" for tau in TAUS), estimates, strict=True))
 
 

@@ -84,7 +84,7 @@ def train_bank(config: Config) -> None:
         log(f"bank {folder.name}: {number} {kind} requested, {number - len(missing[kind])} already trained")
     for kind in STAGE:
         tables = bank.tables(prepared, kind)  # before anything is trained: raises where one does not belong
-        if other := sum(table.about.get("reading") != read_model.reading_hash(prepared) for table in tables):
+        if other := sum(not read_model.as_read_now(prepared, table.about) for table in tables):
             log(
                 f"{other} of the {len(tables)} existing {kind} tables were computed in another way than now (the code or evaluate.* has "
                 f"changed), so measures may lack columns; delete {folder} to have this command make all of them again"

@@ -97,7 +97,8 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
     wanted |= {key: metadata[key] for key in ("recipe", seed_aggregation.KEY) if key in metadata}
     if path.exists():
         found = checkpoint.metadata(path)
-        if matches(wanted, found) and found.get(seed_aggregation.KEY) == wanted.get(seed_aggregation.KEY):
+        whole = found.get(seed_aggregation.KEY) == wanted.get(seed_aggregation.KEY) and read_model.enough_copies(prepared, found)
+        if whole and matches(wanted, found):
             return _cached(path, name)
     columns, about = _columns_of_others(path, wanted)
     table = _read(prepared, name, wanted)
@@ -125,7 +126,8 @@ def _read(prepared: Prepared, name: str, wanted: Mapping[str, str]) -> LogitsTab
     first = logits(prepared, str(RunId.parse(name).with_seed(min(several)))) if several else None
     if first and first.about["model"] == wanted["model"]:
         own = {column: values for column, values in first.columns.items() if column not in (SWAPPED, *SHADOWS)}
-        return replace(first, name=name, columns=own, about=wanted)
+        perturbed = {key: first.about[key] for key in (read_model.PERTURBED,) if key in first.about}
+        return replace(first, name=name, columns=own, about={**wanted, **perturbed})
     return read_model.read(prepared, name, checkpoint.load(prepared.layout.weights(name))[0], wanted)
 
 

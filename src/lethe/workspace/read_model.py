@@ -16,7 +16,7 @@ from lethe.data.splits import SPLITS
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.evaluation import inference, representations
-from lethe.evaluation.logits_table import LogitsTable
+from lethe.evaluation.logits_table import COPIES, Array, LogitsTable
 from lethe.evaluation.measures import TAUS
 from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import First, InTurn
@@ -24,6 +24,8 @@ from lethe.recipes.recipe import Phase, Recipe, Term
 from lethe.recipes.schedules import Constant
 from lethe.workspace import numerics
 from lethe.workspace.workspace import Prepared
+
+PERTURBED = "perturbed"  # metadata: number of perturbed copies for each radius (evaluate.perturbed)
 
 
 def reading_hash(prepared: Prepared) -> str:
@@ -38,21 +40,50 @@ def arithmetic_hash() -> str:
     return short(digest(numerics.reading(False)))
 
 
+def enough_copies(prepared: Prepared, metadata: Mapping[str, str]) -> bool:
+    """Return whether a table holds predictions for as many perturbed copies as evaluate.perturbed asks for; more are as good.
+
+    Args:
+        prepared: the images and splits.
+        metadata: of the table.
+    """
+    asked = _perturbed(prepared).get(PERTURBED)
+    return PERTURBED not in metadata or (asked is not None and int(metadata[PERTURBED]) >= int(asked))
+
+
+def as_read_now(prepared: Prepared, metadata: Mapping[str, str]) -> bool:
+    """Return whether a table was read in the way, and holds at least the columns, that the configuration asks for.
+
+    Args:
+        prepared: the images and splits.
+        metadata: of the table.
+    """
+    return metadata.get("reading") == reading_hash(prepared) and enough_copies(prepared, metadata)
+
+
+def _perturbed(prepared: Prepared) -> dict[str, str]:
+    """What a table says of the number of perturbed copies; nothing where it holds all of every image, as those of earlier versions do."""
+    copies, forget = prepared.config.evaluate.perturbed, len(prepared.splits["forget"])
+    return {PERTURBED: str(copies)} if copies is not None and copies < COPIES * forget else {}
+
+
 def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LogitsTable:
-    """Return the logits of all images, with columns that need the model: a probe of its features, its predictions on perturbed forget
-    images, and where asked for its features and relearning.
+    """Return the logits of all images, with columns that need the model: a probe of its features, its predictions on perturbed copies
+    of forget images, and where asked for its features and relearning.
 
     Args:
         prepared: the images and splits.
         name: the run, for messages.
         tensors: its state dict.
-        metadata: what the table is to say of its model.
+        metadata: what the table is to say of its model; it says further how many perturbed copies were classified, if not all.
 
     Raises:
         UserError: a logit is NaN or infinite.
     """
-    ids, forget = prepared.images.ids, prepared.splits["forget"]
-    log(f"{name}: reading {len(ids):,} images, and perturbed copies of {len(forget):,}, into a logits table")
+    ids, forget, evaluate = prepared.images.ids, prepared.splits["forget"], prepared.config.evaluate
+    copies = evaluate.perturbed
+    perturbed = min(len(forget), copies or len(forget))
+    log(f"{name}: reading {len(ids):,} images, and perturbed copies of {perturbed:,}, into a logits table")
     network, device = prepared.network(0), prepared.compute.device
     network.load_state_dict(dict(tensors))
     split = np.zeros(len(ids), np.uint8)
@@ -62,13 +93,10 @@ def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], met
     labels = prepared.images.labels.astype(np.int64)
     if not torch.isfinite(logits_NC).all():
         raise UserError(f"{name}: the model's logits are not all finite: it diverged")
-    columns = {}
+    columns: dict[str, Array] = {}
     if features_ND is not None:
         columns["probe"] = representations.probe(features_ND.numpy(), labels, prepared.splits["retain"], logits_NC.shape[1])
-    counts = inference.perturbed(network, prepared.data, torch.from_numpy(forget).to(device), [ids[i] for i in forget], TAUS)
-    columns["residual"] = np.zeros((len(ids), len(TAUS)), np.uint8)  # of forget images alone
-    columns["residual"][forget] = counts.numpy()
-    evaluate = prepared.config.evaluate
+    columns |= inference.perturbed_columns(network, prepared.data, forget, ids, TAUS, copies)
     if evaluate.features and features_ND is not None:
         shown = np.concatenate([forget, prepared.splits["test"]])
         columns["features"] = np.zeros(features_ND.shape, np.float32)
@@ -77,7 +105,7 @@ def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], met
         log(f"{name}: relearning {len(forget):,} images for {evaluate.relearn} steps")
         columns["relearn"] = np.zeros((len(ids), 1 + evaluate.relearn), np.uint8)
         columns["relearn"][forget] = relearn(network, prepared.data, relearn_recipe(prepared.config))
-    return LogitsTable(name, tuple(ids), labels, split, logits_NC.cpu().numpy(), columns, metadata)
+    return LogitsTable(name, tuple(ids), labels, split, logits_NC.cpu().numpy(), columns, {**metadata, **_perturbed(prepared)})
 
 
 def relearn_recipe(config: Config) -> Recipe:

@@ -17,6 +17,7 @@ from lethe.evaluation.verdict.judge import judge
 from lethe.models import checkpoint
 from lethe.workspace import artifacts, bank
 from lethe.workspace.layout import Layout
+from lethe.workspace.read_model import PERTURBED
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
@@ -155,7 +156,7 @@ class Compared:
     @property
     def hashes(self) -> dict[str, Any]:
         """Short hashes of the weights that the tables were read from, and of the way of reading: what a score file belongs to."""
-        hashes: dict[str, Any] = {"model": _weights(self.model)} | _reading(self.model)
+        hashes: dict[str, Any] = {"model": _weights(self.model)} | _reading(self.model) | self._perturbed
         if self.original:
             hashes["original"] = _weights(self.original)
         if len(self.references) == 1:
@@ -167,6 +168,12 @@ class Compared:
         if self.unfit:
             hashes["unfit"] = short(digest([self.unfit]))
         return hashes
+
+    @property
+    def _perturbed(self) -> dict[str, str]:
+        """How many perturbed copies the model and the references classified, unless all of them all."""
+        numbers = [table.about.get(PERTURBED, "all") for table in (self.model, *self.references)]
+        return {} if {*numbers} == {"all"} else {PERTURBED: ",".join(dict.fromkeys(numbers))}
 
 
 def _weights(table: LogitsTable) -> str:

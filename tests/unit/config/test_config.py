@@ -709,6 +709,7 @@ def test_help_names_every_key_with_what_it_takes() -> None:
 ADDED = {
     "card.signing_key",
     "card.smallest_class",
+    "evaluate.perturbed",
     "data.forget.column",
     "data.held_out.fraction",
     "data.resize",

@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import kstest
 from torch import Tensor, nn
 
 from lethe.data.device_data import Data
 from lethe.evaluation import inference as predict
+from lethe.evaluation.logits_table import DRAWS, RESIDUAL
 from lethe.models import architectures as model
 from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import First, InTurn
@@ -108,3 +112,31 @@ def test_draws_are_uniform_in_the_ball(size: int) -> None:
     assert inside.max() <= 1 + 1e-6
     assert kstest((inside**size).numpy(), "uniform").pvalue > 0.01  # the share of the ball that lies within
     assert drawn.mean(0).abs().max() < 4 / (640 * size) ** 0.5 * (size + 2) ** 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(images=st.integers(1, 60), copies=st.integers(1, 1200))
+def test_copies_are_spread_over_as_many_images_as_possible(images: int, copies: int) -> None:
+    ids = [f"train/{number}" for number in range(images)]
+    rows, draws = predict.perturbed_sample(ids, copies)
+    assert len({*rows}) == len(rows) == min(images, copies)
+    assert draws == min(16, copies // len(rows))
+    assert rows.tolist() == sorted(rows)
+    wider = predict.perturbed_sample(ids, copies + 1)[0]
+    assert {*rows.tolist()} <= {*wider.tolist()}
+    backwards = predict.perturbed_sample(ids[::-1], copies)[0]
+    assert {ids[row] for row in rows} == {ids[::-1][row] for row in backwards}
+    assert predict.perturbed_sample(ids, None)[1] == 16
+
+
+@pytest.mark.parametrize(("copies", "sampled", "draws"), [(None, 20, 16), (320, 20, 16), (319, 20, 15), (45, 20, 2), (7, 7, 1)])
+def test_the_columns_of_perturbed_copies(copies: int | None, sampled: int, draws: int) -> None:
+    student, forget = network(), np.arange(10, 30)
+    columns = predict.perturbed_columns(student, data(), forget, IDS, TAUS, copies)
+    every = predict.perturbed(student, data(), torch.from_numpy(forget), IDS[10:30], TAUS, draws).numpy()
+    assert (DRAWS in columns) == (draws < 16)
+    taken = np.flatnonzero(columns.get(DRAWS, np.isin(EVERY.numpy(), forget)))
+    assert len(taken) == sampled and {*taken} <= {*forget}
+    assert (columns.get(DRAWS, np.full(40, 16))[taken] == draws).all()
+    assert (columns[RESIDUAL][taken] == every[taken - 10]).all()
+    assert not np.delete(columns[RESIDUAL], taken, axis=0).any()

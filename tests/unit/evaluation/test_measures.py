@@ -14,7 +14,7 @@ from lethe._util.errors import InsufficientData, UserError
 from lethe.evaluation import catalogue, measures, registry
 from lethe.evaluation.catalogue import all_measures, measure_model, measure_references
 from lethe.evaluation.context import Cost, EvaluationContext
-from lethe.evaluation.logits_table import LogitsTable
+from lethe.evaluation.logits_table import Ints, LogitsTable
 from lethe.evaluation.registry import Measure, register_measure
 from lethe.evaluation.uncertainty import EXAMPLES, SHARE, Estimate
 from lethe.testing import MeasureContract
@@ -197,6 +197,31 @@ def test_relearning_counts_steps_until_within_a_point_of_the_original() -> None:
     assert measures.relearn_steps([99.0, 80.0], 98.0) == 0
     with pytest.raises(InsufficientData, match="more than 2 optimizer steps"):
         measures.relearn_steps([80.0, 90.0, 96.9], 98.0)
+
+
+def test_perturbed_copies_of_a_sample_by_hand() -> None:
+    """Over the images that every table holds, shares of each table's own number of copies."""
+    whole = context(LEAK, 3)
+    forget = whole.rows("forget")
+    few, fewer, draws = np.sort(forget[::2]), np.sort(forget[::4]), {"model": 4, "reference": 1}
+
+    def sampled(table: LogitsTable, rows: Ints, number: int) -> LogitsTable:
+        kept = np.zeros(len(table.ids), np.uint8)
+        kept[rows] = number
+        counts = table.columns["residual"] * kept[:, None] // 16
+        return replace(table, columns={**table.columns, "residual": counts, "residual_draws": kept})
+
+    model, reference = sampled(whole.model, few, draws["model"]), sampled(whole.references[0], fewer, draws["reference"])
+    found = BY_ID["residual"](EvaluationContext(model, [reference, whole.references[1]]))
+    assert isinstance(found, dict)
+    for number, tau in enumerate(("0.01", "0.03", "0.06")):
+        own = [model.columns["residual"][row, number] / draws["model"] for row in fewer]
+        theirs = [reference.columns["residual"][row, number] / draws["reference"] for row in fewer]
+        all_copies = [whole.references[1].columns["residual"][row, number] / 16 for row in fewer]
+        assert found[tau].value == pytest.approx(2 * sum(own) / (sum(theirs) + sum(all_copies)))
+    tables = (whole.model, sampled(whole.model, fewer, 16))
+    full, quarter = (measures.residual(EvaluationContext(each, whole.references))["0.06"] for each in tables)
+    assert np.ptp(quarter.ends()) > 1.5 * np.ptp(full.ends())  # a quarter of the images
 
 
 def test_cost() -> None:
