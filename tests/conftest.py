@@ -24,18 +24,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what 
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    parent = Warm(tmp_path_factory.mktemp("said"))
-    yield parent
-    parent.process.communicate()
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all workers."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
+def warm(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Warm]:
+    parent = Warm(tmp_path_factory.mktemp("said"), shared)
+    yield parent
+    parent.close()
+
+
+@pytest.fixture(scope="session")
+def built(shared: Path, warm: Warm) -> Path:
     """Data, original and retrained, and a store without rows, whose tables take MLflow 8 seconds: once for all workers."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
     with FileLock(shared / "built.lock"):
         project = Project(shared / "built", warm)
         if not (project.root / "mlflow.db").exists():

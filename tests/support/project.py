@@ -1,8 +1,9 @@
 """A small real project to run the stages in, and the stages as processes.
 
 Imports take each process five seconds and more, so most tests fork theirs from a parent that has imported everything:
-`python tests/support/project.py` is that parent. A forked stage is a process like any other: its own memory, arguments,
-environment, working folder and exit code, and `kill -9` kills it. It draws no curves unless it is told to, by CURVES.
+`python tests/support/project.py` is that parent, one for all workers. A forked stage is a process like any other: its own
+memory, arguments, environment, working folder and exit code, and `kill -9` kills it. It draws no curves unless it is told
+to, by CURVES.
 """
 
 import atexit
@@ -15,8 +16,10 @@ import os
 import resource
 import runpy
 import select
+import selectors
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -27,7 +30,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 
@@ -177,22 +182,31 @@ MLFLOW = Path(sys.executable).with_name("mlflow")
 
 
 class Warm:
-    """The parent, and what to ask it."""
+    """The parent, and what to ask it. All workers of a test run have one: the first starts it, and it ends with the last."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: Path) -> None:
+        """Args:
+        folder: Where what is printed is kept.
+        shared: The workers' folder, where the parent's address stands.
+        """
         self.folder, self.started, self.lock = folder, 0, threading.Lock()
-        # Huge pages: a step's tensors, and a child's copy of what it changes, take a tenth of the page faults
-        environment = clean() | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-        command = [sys.executable, __file__]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
+        with FileLock(shared / "warm.lock"):
+            address = shared / "warm.address"
+            try:
+                self.link = _connected(address.read_text())
+            except OSError:  # there is none yet, or it ended with a worker that was done early
+                address.write_text(_begun())
+                self.link = _connected(address.read_text())
+        self.answers = self.link.makefile()
 
     def ask(self, what: Mapping[str, Any]) -> int | None:
-        assert self.process.stdin
-        assert self.process.stdout
         with self.lock:
-            self.process.stdin.write(json.dumps(what) + "\n")
-            self.process.stdin.flush()
-            return json.loads(self.process.stdout.readline())  # type: ignore[no-any-return]
+            self.link.sendall(json.dumps(what).encode() + b"\n")
+            return json.loads(self.answers.readline())  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self.answers.close()
+        self.link.close()
 
     def start(
         self, argv: list[str], cwd: Path, environment: Mapping[str, str], path: Sequence[Path] = (), again: Sequence[str] = ("lethe",)
@@ -216,6 +230,23 @@ class Warm:
     def fresh(self, argv: list[str], cwd: Path, environment: Mapping[str, str]) -> Started:
         """Fork `python <argv>`, which imports lethe and MLflow itself."""
         return self.start(argv, cwd, environment, [Path(argv[0]).parent], ("lethe", "mlflow"))
+
+
+def _connected(address: str) -> socket.socket:
+    link = socket.socket(socket.AF_UNIX)
+    try:
+        link.connect(address)
+    except OSError:
+        link.close()
+        raise
+    return link
+
+
+def _begun() -> str:
+    """Start a parent; its address. It listens before it has imported anything, so that nobody waits for that who need not."""
+    # Huge pages: a step's tensors, and a child's copy of what it changes, take a tenth of the page faults
+    environment = clean() | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    return subprocess.run([sys.executable, __file__], env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def write_params(path: Path, real: Path = ROOT / "params.yaml") -> None:
@@ -298,8 +329,10 @@ LIBRARIES = (
 )
 
 
-def serve() -> None:
-    """A request is a line: modules to import, a stage to start (the answer is its pid), or a pid (its exit code, null while it runs)."""
+def serve(listening: socket.socket) -> None:
+    """A request is a line: modules to import, a stage to start (the answer is its pid), or a pid (its exit code, null while it runs).
+
+    It ends when nobody is connected any more."""
     sys.path[0] = str(ROOT / "src")
     for name in ROOMS:
         importlib.import_module(f"lethe.{name}")
@@ -314,21 +347,46 @@ def serve() -> None:
         write_params(params)
         load(params=params)
     gc.freeze()  # else the first collection in every child copies a gigabyte
-    answers = os.fdopen(os.dup(1), "w")
-    for line in iter(sys.stdin.readline, ""):
-        asked = json.loads(line)
-        answer: int | None = 0
-        if "modules" in asked:
-            for name in asked["modules"]:
-                importlib.import_module(name)
-            gc.freeze()
-        elif "ended" in asked:
-            pid, status = os.waitpid(asked["ended"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        elif (answer := os.fork()) == 0:
-            play(**asked)
-        print(json.dumps(answer), file=answers, flush=True)
+    links: dict[socket.socket, Any] = {}
+    selector = selectors.DefaultSelector()
+    selector.register(listening, selectors.EVENT_READ)
+    patience: float | None = NET
+    while ready := selector.select(patience):
+        for key, _ in ready:
+            if key.fileobj is listening:
+                link = listening.accept()[0]
+                links[link] = link.makefile()
+                selector.register(link, selectors.EVENT_READ)
+                continue
+            link = cast(socket.socket, key.fileobj)
+            if line := links[link].readline():
+                link.sendall(json.dumps(_answered(json.loads(line), [listening, *links])).encode() + b"\n")
+            else:
+                selector.unregister(link)
+                links.pop(link).close()
+                link.close()
+        patience = None
+        if not links:  # whoever found the address before it is gone is still served
+            shutil.rmtree(Path(listening.getsockname()).parent, ignore_errors=True)
+            patience = 0
     os._exit(0)
+
+
+def _answered(asked: dict[str, Any], ours: list[socket.socket]) -> int | None:
+    if "modules" in asked:
+        for name in asked["modules"]:
+            importlib.import_module(name)
+        gc.freeze()
+        return 0
+    if "ended" in asked:
+        pid, status = os.waitpid(asked["ended"], os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+    pid = os.fork()
+    if pid == 0:
+        for each in ours:  # or this process, which may outlive the parent, would keep the address
+            os.close(each.fileno())
+        play(**asked)
+    return pid
 
 
 def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: str, path: list[str], again: list[str]) -> None:
@@ -384,5 +442,17 @@ def hit(call: str, times: int, number: int, file: str | None) -> None:
     setattr(owner, name, counting)
 
 
+def main() -> None:
+    """Print the address and serve in the background, apart from whoever started it."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{tempfile.mkdtemp()}/warm")  # such a path has at most 107 bytes
+        listening.listen()
+        print(listening.getsockname(), flush=True)
+        if os.fork() == 0:
+            os.setsid()
+            os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+            serve(listening)
+
+
 if __name__ == "__main__":
-    serve()
+    main()
