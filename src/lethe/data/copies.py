@@ -67,7 +67,7 @@ def find(images: Images, splits: Mapping[str, npt.NDArray[np.int64]], *, near: b
     Returns:
         The pairs.
     """
-    near = near and min(images.pixels.shape[2:]) >= SMALLEST
+    near = near and tells_near(images)
     held_out = np.concatenate([splits["validation"], splits["test"]])
     train = np.concatenate([splits["retain"], splits["forget"]])
     exact = _by_pixels(images)
@@ -118,13 +118,27 @@ def _equal(relation: str, of: npt.NDArray[np.int64], among: npt.NDArray[np.int64
         yield from (Pair(relation, None, i, j) for i in group if i in first for j in group if j in second)
 
 
-def _hashes(images: Images) -> npt.NDArray[np.uint64]:
-    """[N] perceptual hashes of 64 bits."""
+def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> np.uint64:
+    """Return the perceptual hash of an image, of 64 bits.
+
+    Args:
+        pixels: uint8 [3, H, W].
+    """
     import imagehash
     from PIL import Image
 
-    rows = (imagehash.phash(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))).hash for pixels in images.pixels)
-    return np.stack([np.packbits(row) for row in rows]).view(np.uint64)[:, 0]
+    signs = imagehash.phash(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))).hash
+    return np.uint64(np.packbits(signs).view(np.uint64)[0])
+
+
+def tells_near(images: Images) -> bool:
+    """Whether images are large enough for perceptual hashes to tell them apart."""
+    return bool(min(images.pixels.shape[2:]) >= SMALLEST)
+
+
+def _hashes(images: Images) -> npt.NDArray[np.uint64]:
+    """[N] perceptual hashes."""
+    return np.array([perceptual_hash(pixels) for pixels in images.pixels], np.uint64)
 
 
 def _similar(

@@ -6,8 +6,7 @@ import io
 import json
 import re
 import sqlite3
-import zipfile
-import zlib
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,41 +16,50 @@ import numpy as np
 from lethe._util.errors import UserError
 from lethe._util.files import read_json
 from lethe.data.images import load_images
+from lethe.erasure import archives
 from lethe.erasure.sought import Sought
 from lethe.models import checkpoint
 
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 _BASE64 = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/=\s\\n]{40,}")  # PNG, JPEG, GIF, WebP
-LARGEST_MEMBER = 2**28  # bytes of a member of an archive that is read into memory
-DEEPEST = 3  # archives in archives that are opened; a file may be made to go on for ever
 
 
 @dataclass(frozen=True)
 class Found:
-    """How much of what is sought a file holds: numbers of ids, images and models."""
+    """How much of what is sought a file holds: numbers of ids, images, models, and images that look like one of them (near)."""
 
     ids: int = 0
     pixels: int = 0
     models: int = 0
+    near: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.ids or self.pixels or self.models)
+        return bool(self.certain or self.near)
 
     def __add__(self, other: "Found") -> "Found":
-        return Found(self.ids + other.ids, self.pixels + other.pixels, self.models + other.models)
+        return Found(self.ids + other.ids, self.pixels + other.pixels, self.models + other.models, self.near + other.near)
+
+    @property
+    def certain(self) -> bool:
+        """Whether it holds something for sure. A near copy may be another image, so that nothing is deleted because of one."""
+        return bool(self.ids or self.pixels or self.models)
 
     def at_least(self, pixels: int) -> "Found":
         """The same with at least so many images: thumbnails are found as such, and also as images where they have their size."""
-        return Found(self.ids, max(self.pixels, pixels), self.models)
+        return Found(self.ids, max(self.pixels, pixels), self.models, self.near)
 
     def __str__(self) -> str:
         """Say it in words.
 
-        >>> str(Found(ids=2, models=1))
-        '2 ids, 1 model'
+        >>> str(Found(ids=2, models=1, near=1))
+        '2 ids, 1 model, 1 near copy'
         """
-        parts = ((self.ids, "id"), (self.pixels, "image"), (self.models, "model"))
-        return ", ".join(f"{number:,} {word}{'s' if number > 1 else ''}" for number, word in parts if number)
+        parts = [(self.ids, "id", "ids"), (self.pixels, "image", "images"), (self.models, "model", "models")]
+        parts += [(self.near, "near copy", "near copies")]
+        return ", ".join(f"{number:,} {many if number > 1 else one}" for number, one, many in parts if number)
+
+
+LOOK = "look at it: it may show an erased image, changed, or another one; delete it if it does"  # advice on a file with near copies alone
 
 
 def examine(path: Path, sought: Sought) -> Found:
@@ -62,8 +70,7 @@ def examine(path: Path, sought: Sought) -> Found:
         sought: what is looked for.
 
     Returns:
-        What it holds. ZIP archives are looked into, DEEPEST in one another and members up to LARGEST_MEMBER; encrypted and otherwise
-        compressed files are not.
+        What it holds. Archives and compressed files are looked into (archives.py); what is passed over is noted in `sought.unread`.
 
     Raises:
         OSError: it can't be read.
@@ -75,9 +82,14 @@ def examine(path: Path, sought: Sought) -> Found:
             return _safetensors(path, sought)
         except UserError:
             pass  # a text, or another format: its bytes are searched
+    content = path.read_bytes()
     if head.startswith(b"SQLite format 3\0"):
-        return _database(path, sought) + Found(ids=len(sought.ids_in(path.read_bytes())))
-    return _content(path.read_bytes(), sought)
+        return _database(path, sought) + Found(ids=len(sought.ids_in(content)))
+    passed_over = Counter[str]()
+    found = _content(content, sought, passed_over)
+    if passed_over:
+        sought.unread[str(path)] = ", ".join(f"{number} {what}" for what, number in passed_over.items())
+    return found
 
 
 def card_thumbnails(path: Path, sought: Sought) -> int:
@@ -93,14 +105,19 @@ def card_thumbnails(path: Path, sought: Sought) -> int:
     return len(request.get("thumbnails", ())) if mine else 0
 
 
-def _content(content: bytes, sought: Sought, depth: int = 0) -> Found:
-    if content.startswith(b"PK\3\4") and depth < DEEPEST:
-        return _archive(content, sought, depth + 1)
+def _content(content: bytes, sought: Sought, passed_over: Counter[str], depth: int = 0) -> Found:
+    if archives.is_archive(content):
+        if depth < archives.DEEPEST:
+            return _archive(content, sought, passed_over, depth + 1)
+        passed_over[archives.DEEP] += 1
+    for head, kind in archives.CLOSED.items():
+        if content.startswith(head):
+            passed_over[f"{kind} archive"] += 1
     if content.startswith(_PICTURES):
-        return Found(pixels=int(_shows(content, sought)))
+        return _shows(content, sought)
     pictures = {match[0] for match in _BASE64.finditer(content)}
-    shown = sum(_shows(_decoded(picture), sought) for picture in pictures)
-    return Found(ids=len(sought.ids_in(content)), pixels=shown, models=int(sought.has_tensor(content)))
+    shown = sum((_shows(_decoded(picture), sought) for picture in pictures), Found())
+    return shown + Found(ids=len(sought.ids_in(content)), models=int(sought.has_tensor(content)))
 
 
 def _safetensors(path: Path, sought: Sought) -> Found:
@@ -119,17 +136,19 @@ def _safetensors(path: Path, sought: Sought) -> Found:
     return Found(ids=len(sought.ids_in(texts)), models=int(learned))
 
 
-def _archive(content: bytes, sought: Sought, depth: int) -> Found:
-    """A ZIP: what torch.save and torch.export write, NumPy's .npz, office documents."""
+def _archive(content: bytes, sought: Sought, passed_over: Counter[str], depth: int) -> Found:
+    """Also what torch.save and torch.export write, NumPy's .npz, office documents."""
     found = Found()
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for member in archive.infolist():
-                if member.file_size <= LARGEST_MEMBER and not member.flag_bits & 1:
-                    found += _content(archive.read(member), sought, depth)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError):  # a damaged one is searched as it is
-        return Found(ids=len(sought.ids_in(content)))
-    return Found(found.ids, found.pixels, min(found.models, 1))
+        for member in archives.members(content):
+            if isinstance(member, str):
+                passed_over[f"{member} member" if member == archives.ENCRYPTED else f"member {member}"] += 1
+            else:
+                found += _content(member, sought, passed_over, depth)
+    except archives.DAMAGED:  # a damaged one is searched as it is
+        found += Found(ids=len(sought.ids_in(content)))
+        passed_over["damaged archive"] += 1
+    return Found(found.ids, found.pixels, min(found.models, 1), found.near)
 
 
 def _database(path: Path, sought: Sought) -> Found:
@@ -157,8 +176,8 @@ def _decoded(text: bytes) -> bytes:
         return b""
 
 
-def _shows(content: bytes, sought: Sought) -> bool:
-    """Whether a picture has the pixels of an erased image, in any way in which a workspace's source may read it."""
+def _shows(content: bytes, sought: Sought) -> Found:
+    """Whether a picture has the pixels of an erased image, or nearly has them, in any way in which a workspace's source may read it."""
     from PIL import Image
 
     from lethe.data.decoding import DEPTHS, RESIZES, to_pixels
@@ -166,7 +185,10 @@ def _shows(content: bytes, sought: Sought) -> bool:
     try:
         with Image.open(io.BytesIO(content)) as opened:
             fits = [(resize, bits) for resize in RESIZES for bits in (DEPTHS if opened.mode.startswith("I") else (16,))]
-            readings = (to_pixels(opened, sought.size, resize, bits) for resize, bits in fits)
-            return any(sought.has_pixels(np.ascontiguousarray(pixels.transpose(2, 0, 1))) for pixels in readings)
+            read = (to_pixels(opened, sought.size, resize, bits) for resize, bits in fits)
+            readings = [np.ascontiguousarray(pixels.transpose(2, 0, 1)) for pixels in read]
     except Exception:  # PIL's readers raise nearly anything for a file that is no image
-        return False
+        return Found()
+    if any(map(sought.has_pixels, readings)):
+        return Found(pixels=1)
+    return Found(near=int(any(map(sought.is_near, readings))))

@@ -11,7 +11,7 @@ from pathlib import Path
 from lethe._util.checkout import root
 from lethe._util.errors import RunFailed
 from lethe.config.loader import Config
-from lethe.erasure.contents import examine
+from lethe.erasure.contents import LOOK, examine
 from lethe.erasure.sought import Sought
 from lethe.erasure.stores import DELETE, YOURS, Place, files_in
 
@@ -39,9 +39,12 @@ class DvcObjects:
                 yield Place(STORE, str(folder), "a remote that is not there now", 0, YOURS, "the same command goes on later")
                 continue
             for path in files_in(folder):
-                if found := examine(path, self.sought):
+                found = examine(path, self.sought)
+                if found.certain:
                     gone.add(path.parent.name + path.name)
-                    yield Place(STORE, str(path), str(found), path.stat().st_size, DELETE)
+                if found:
+                    step, advice = (DELETE, "") if found.certain else (YOURS, LOOK)
+                    yield Place(STORE, str(path), str(found), path.stat().st_size, step, advice)
         runs = self._cache() / "runs"
         for path in files_in(runs) if gone and runs.is_dir() else ():
             text = path.read_text(encoding="utf-8", errors="replace")

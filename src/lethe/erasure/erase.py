@@ -146,6 +146,9 @@ def _check(config: Config, erasures: Sequence[Erasure]) -> list[Place]:
     images = sum(one.images for one in erasures)
     result = f"{len(left)} places still hold something" if left else "nothing is left in what was searched"
     log(f"{images:,} erased images: {result}")
+    log(sought.nearness)
+    for name, what in sought.unread.items():
+        log(f"not looked into: {name}: {what}")
     return left
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from lethe._util.errors import RunFailed
 from lethe._util.files import short
 from lethe.config.loader import Config
-from lethe.erasure.contents import card_thumbnails, examine
+from lethe.erasure.contents import LOOK, card_thumbnails, examine
 from lethe.erasure.sought import Sought
 from lethe.erasure.stores import DELETE, YOURS, Place, files_in, size_of
 from lethe.tracking.mlflow_erasure import LoggedModel, MlflowStore, RunFiles
@@ -89,4 +89,5 @@ class MlflowModels:
             if found:
                 name = f"runs:/{run.run_id}/{relative}"
                 self._files[name] = (run, relative)
-                yield Place(STORE, name, str(found), path.stat().st_size, DELETE)
+                step, advice = (DELETE, "") if found.certain else (YOURS, LOOK)
+                yield Place(STORE, name, str(found), path.stat().st_size, step, advice)

@@ -3,12 +3,13 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from lethe.data import copies
 from lethe.workspace.erased import Erasure
 from lethe.workspace.pseudonyms import Pseudonyms
 
@@ -24,11 +25,13 @@ class Sought:
         erasures: one or more.
         hashed: the workspace's pseudonyms.
         size: height and width of the workspace's images, in pixels.
+        unread: what was passed over in a search: file -> in words. Searches add to it.
     """
 
     erasures: Sequence[Erasure]
     hashed: Pseudonyms
     size: int
+    unread: dict[str, str] = field(default_factory=dict, compare=False)
 
     @cached_property
     def _ids(self) -> frozenset[str]:
@@ -37,6 +40,10 @@ class Sought:
     @cached_property
     def _pixels(self) -> frozenset[str]:
         return frozenset(hash_ for one in self.erasures for hash_ in one.pixels)
+
+    @cached_property
+    def _near(self) -> npt.NDArray[np.uint64]:
+        return np.array([self.hashed.shown(hash_) for one in self.erasures for hash_ in one.near], np.uint64)
 
     @cached_property
     def _models(self) -> frozenset[str]:
@@ -57,6 +64,20 @@ class Sought:
     def has_pixels(self, pixels: npt.NDArray[np.uint8]) -> bool:
         """Whether an image, uint8 [3, H, W], is one of them, byte for byte."""
         return self.hashed.of_pixels(pixels) in self._pixels
+
+    @property
+    def nearness(self) -> str:
+        """Which near copies are found, in words."""
+        if any(one.near for one in self.erasures):
+            within = f"whose perceptual hashes differ in at most {copies.NEAR} of 64 bits"
+            return f"near copies are images {within}; crops and mirror images are not found"
+        return "near copies were not looked for: the images are too small to tell them from others"
+
+    def is_near(self, pixels: npt.NDArray[np.uint8]) -> bool:
+        """Whether an image, uint8 [3, H, W], looks like one of them: their perceptual hashes differ in at most copies.NEAR bits."""
+        if not len(self._near):
+            return False
+        return bool((np.bitwise_count(self._near ^ copies.perceptual_hash(pixels)) <= copies.NEAR).any())
 
     def has_tensor(self, content: bytes) -> bool:
         """Whether these are the bytes of a tensor of a model that learned them."""

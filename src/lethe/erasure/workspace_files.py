@@ -16,7 +16,7 @@ from lethe._util.files import read_json, write_json, write_text
 from lethe.config.loader import Config
 from lethe.data import sources
 from lethe.data.images import Images, load_images, save_images
-from lethe.erasure.contents import Found, card_thumbnails, examine
+from lethe.erasure.contents import LOOK, Found, card_thumbnails, examine
 from lethe.erasure.sought import Sought
 from lethe.erasure.stores import DELETE, REPLACE, REWRITE, YOURS, Place, files_in, size_of
 from lethe.evaluation import logits_table
@@ -57,7 +57,8 @@ class WorkspaceFiles:
         for path, found in self._examined():
             if path == original or any(path.is_relative_to(folder) for folder in self._caches()):
                 continue
-            yield self._place(path, str(found), path.stat().st_size, self._step(path, found))
+            step = self._step(path, found)
+            yield self._place(path, str(found), path.stat().st_size, step, "" if found.certain else LOOK)
         if self.erasure:
             yield from self._superseded(self.erasure)
             for path in files_in(self.layout.root):
@@ -77,7 +78,7 @@ class WorkspaceFiles:
 
     def check(self) -> Iterator[Place]:
         for path, found in self._examined():
-            yield self._place(path, str(found), path.stat().st_size, YOURS, "delete it, or what it holds")
+            yield self._place(path, str(found), path.stat().st_size, YOURS, "delete it, or what it holds" if found.certain else LOOK)
 
     def unreachable(self) -> Iterator[str]:
         for key, what in (("data.forget.ids", "the list of ids"), ("pretrain.checkpoint", "the original that was given")):
@@ -111,6 +112,8 @@ class WorkspaceFiles:
 
     def _step(self, path: Path, found: Found) -> str:
         layout, suffix = self.layout, path.suffix
+        if not found.certain:
+            return YOURS
         if _LEFTOVER.fullmatch(path.name) or path == layout.copies("csv"):  # which is made again when it is needed
             return DELETE
         if found.models and path.is_relative_to(layout.models):
@@ -143,7 +146,10 @@ class WorkspaceFiles:
             columns = {name: column[kept] for name, column in table.columns.items()}
             ids = tuple(id_ for id_, keep in zip(table.ids, kept, strict=True) if keep)
             arrays = {"labels": table.labels[kept], "split": table.split[kept], "logits": table.logits[kept]}
-            logits_table.write(replace(table, ids=ids, columns=columns, **arrays), path)
+            about = dict(table.about)
+            if "split" in about:  # a hash over all ids, by which an erased one could be guessed
+                about["split"] = self.sought.hashed.of_hash(about["split"])
+            logits_table.write(replace(table, ids=ids, columns=columns, about=about, **arrays), path)
 
     def _rewrite_images(self, path: Path) -> None:
         images, listing = load_images(path)

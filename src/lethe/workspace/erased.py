@@ -12,6 +12,7 @@ import numpy as np
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, read_json
 from lethe.config.loader import Config
+from lethe.data import copies, sources
 from lethe.data.images import Images
 from lethe.workspace.layout import Layout
 from lethe.workspace.pseudonyms import Pseudonyms, existing
@@ -40,6 +41,7 @@ class Erasure:
         models: hashes of the weights that learned the images, other than the accepted result's.
         tensors: SHA-256 of the bytes of a tensor of each, by which they are found in files of other kinds.
         source: whether the files of the source are erased, too.
+        near: perceptual hashes of the images, hidden by the secret; () where the images are too small to tell near copies from others.
     """
 
     request: str
@@ -56,6 +58,7 @@ class Erasure:
     models: tuple[str, ...]
     tensors: tuple[str, ...]
     source: bool
+    near: tuple[str, ...] = ()
 
     def done(self) -> "Erasure":
         return replace(self, state=DONE)
@@ -177,6 +180,7 @@ def new(
     ids = [images.ids[i] for i in chosen]
     spellings = sorted({text for id_ in ids for text in spelt(id_)})
     heads = {id_.partition("/")[0] for id_ in ids if "/" in id_}
+    told = copies.tells_near(images) and sources.find(prepared.config.data.source).near_copies
     return Erasure(
         request=hashed.of_request(ids),
         method=method,
@@ -192,6 +196,7 @@ def new(
         models=tuple(sorted(set(models) - {accepted})),
         tensors=tuple(sorted(tensors)),
         source=source,
+        near=tuple(sorted(hashed.hidden(copies.perceptual_hash(images.pixels[i])) for i in chosen)) if told else (),
     )
 
 

@@ -48,6 +48,20 @@ class Pseudonyms:
         """Return the pseudonym of an image's pixels, uint8 [3, H, W]: 64 hex digits."""
         return self._keyed("pixels", repr(pixels.shape), pixels.tobytes())
 
+    def hidden(self, number: np.uint64) -> str:
+        """Return a number of 64 bits that only the secret shows again: 32 hex digits, other ones each time.
+
+        A perceptual hash has to be compared bit by bit, so it can't be replaced by a pseudonym."""
+        nonce = secrets.token_hex(8)
+        return nonce + f"{int(number) ^ self._mask(nonce):016x}"
+
+    def shown(self, hidden: str) -> np.uint64:
+        """Return the number that `hidden` hid."""
+        return np.uint64(int(hidden[16:], 16) ^ self._mask(hidden[:16]))
+
+    def _mask(self, nonce: str) -> int:
+        return int(self._keyed("mask", nonce)[:16], 16)
+
     @property
     def key_id(self) -> str:
         """Identify the secret without disclosing it: 12 hex digits."""

@@ -59,6 +59,7 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     assert (refused.returncode, "nothing was erased" in refused.stderr) == (2, True)
     done = unlearned.ran("erase", *WS, "--yes")
     assert (done.stdout, "nothing is left in what was searched" in done.stderr) == ("", True)
+    assert "near copies were not looked for" in done.stderr  # digits are too small
     assert unlearned.ran("erase", "--run.workspace", "ws", "--check").stdout == ""
 
     # Nothing of the images is left; what needs no image is
@@ -118,12 +119,14 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))).save(ws / "holiday.bmp")
     (ws / "notes.txt").write_text(f"asked for {gone[1]}, done")
     (ws / "old.bin").write_bytes(before["ws/models/original.safetensors"])
+    (ws / "closed").write_bytes(b"Rar!\x1a\x07....")
     left = unlearned.run("erase", "--run.workspace", "ws", "--check")
     assert left.returncode == 1
     assert [line.split()[-1] for line in left.stdout.splitlines()] != []
     for name, holds in (("holiday.bmp", "1 image"), ("notes.txt", "1 id"), ("old.bin", "1 model")):
         assert f"/ws/{name}: {holds}" in left.stdout
     assert left.stdout.count("\n") == 3
+    assert "/ws/closed: 1 RAR archive" in left.stderr
 
 
 def test_killed_at_any_moment(unlearned: Project) -> None:

@@ -1,10 +1,13 @@
 """What is found in files: by content, whatever they are called, and nothing that is not there."""
 
 import base64
+import gzip
 import io
 import json
 import sqlite3
+import tarfile
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from lethe.data import copies
 from lethe.data.images import Images, save_images
-from lethe.erasure.contents import DEEPEST, Found, examine
+from lethe.erasure import archives
+from lethe.erasure.archives import DEEPEST
+from lethe.erasure.contents import Found, _shows, examine
 from lethe.erasure.erase import _telling
 from lethe.erasure.sought import Sought
 from lethe.evaluation import logits_table
@@ -50,6 +56,11 @@ def erasure(ids=IDS, prefix="train/"):
 
 
 SOUGHT = Sought([erasure()], HASHED, 8)
+
+
+@pytest.fixture(autouse=True)
+def nothing_passed_over():
+    SOUGHT.unread.clear()
 
 
 def found(tmp_path, content, name="file"):
@@ -165,10 +176,65 @@ def test_archives_in_archives_are_opened_to_a_limit(tmp_path):
         content = packed.getvalue()
         seen.append(found(tmp_path, content).pixels)
     assert seen == [1] * DEEPEST + [0]
+    assert SOUGHT.unread[str(tmp_path / "file")] == "1 more than 3 archives deep"
     damaged = bytearray(content)
     damaged[len(content) // 2] ^= 255
     assert found(tmp_path, bytes(damaged)) == Found()
+    assert SOUGHT.unread[str(tmp_path / "file")] == "1 damaged archive"
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_other_archives(tmp_path, mode):
+    (tmp_path / "holiday").write_bytes(picture(PIXELS[0]))
+    with tarfile.open(tmp_path / "all", mode) as archive:
+        archive.add(tmp_path / "holiday", "x")
+        archive.add(tmp_path, "folder", recursive=False)
+    assert examine(tmp_path / "all", SOUGHT) == Found(pixels=1)
+    assert found(tmp_path, gzip.compress(f"id\n{IDS[0]}\n".encode())).ids == 1
+    assert not SOUGHT.unread
+
+
+def test_what_is_passed_over_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST_MEMBER", 1000)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("small", IDS[0])
+        archive.writestr("large", bytes(1001))
+        archive.writestr("secret", IDS[1])
+    content = bytearray(packed.getvalue())
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the last member's local header, and its line in the directory
+        content[content.rindex(mark) + flags] |= 1
+    names = {"a": bytes(content), "b": b"7z\xbc\xaf\x27\x1c....", "c": gzip.compress(bytes(1001))}
+    assert [found(tmp_path, text, name).ids for name, text in names.items()] == [1, 0, 0]
+    assert {path.rpartition("/")[2]: what for path, what in SOUGHT.unread.items()} == {
+        "a": f"1 member {archives.LARGE}, 1 encrypted member",
+        "b": "1 7-Zip archive",
+        "c": f"1 member {archives.LARGE}",
+    }
+
+
+def test_near_copies():
+    """An image that was made smaller, brightened or compressed again is found as a near copy, a different one is not."""
+    rng = np.random.default_rng(3)
+    smooth = [Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize((96, 96), Image.Resampling.BICUBIC) for _ in range(3)]
+    pixels = [np.asarray(one.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1) for one in smooth]
+    hidden = tuple(HASHED.hidden(copies.perceptual_hash(one)) for one in pixels[:2])
+    assert all(len(one) == 32 for one in hidden) and HASHED.hidden(copies.perceptual_hash(pixels[0])) != hidden[0]
+    assert [HASHED.shown(one) for one in hidden] == [copies.perceptual_hash(one) for one in pixels[:2]]
+    sought = Sought([replace(erasure(), near=hidden, pixels=(HASHED.of_pixels(np.ascontiguousarray(pixels[0])),))], HASHED, 32)
+    assert "at most 6 of 64 bits" in sought.nearness and "not looked for" in SOUGHT.nearness
+
+    def shown(image, kind="PNG", **how):
+        out = io.BytesIO()
+        image.save(out, kind, **how)
+        return _shows(out.getvalue(), sought)
+
+    assert shown(smooth[0]) == Found(pixels=1)
+    for changed in (smooth[1].resize((60, 60)), smooth[1].point(lambda value: min(255, value + 12)), smooth[1]):
+        assert shown(changed, "JPEG", quality=70) == Found(near=1)
+    assert shown(smooth[2], "JPEG") == Found()
+    assert not Found(near=1).certain and bool(Found(near=1))
 
 
 def test_found_in_words():
-    assert str(Found(1, 2, 0)) == "1 id, 2 images" and not Found() and Found(models=1)
+    assert str(Found(1, 2, 0, 2)) == "1 id, 2 images, 2 near copies" and not Found() and Found(models=1)
