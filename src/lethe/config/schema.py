@@ -189,6 +189,12 @@ class Run(Section):
     seeds: int = Field(
         ge=1, description="number of unlearning runs from the same original, with run.seed and the seeds after it; as_run allows only 1"
     )
+    originals: int = Field(
+        default=1,
+        ge=1,
+        description="number of originals that the method unlearns from, by run.seeds runs from each: models/original and others that are "
+        "trained by the seeds after run.seed; above 1, intervals over originals are given as well",
+    )
     device: str = Field(
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute; auto: cuda if available, else mps, else cpu"
     )

@@ -92,7 +92,7 @@ class WorkspaceFiles:
     def _caches(self) -> list[Path]:
         """What can be made again, and was made with the images or from the original."""
         layout = self.layout
-        return [layout.resume, layout.others, layout.downloads, layout.other_states, layout.bank_states]
+        return [layout.resume, layout.others, layout.downloads, layout.other_states, layout.bank_states, layout.originals]
 
     def _examined(self) -> Iterator[tuple[Path, Found]]:
         kept = {self.layout.secret, self.layout.erased}

@@ -11,6 +11,8 @@ from lethe.evaluation import catalogue, uncertainty
 from lethe.evaluation.score import DIGITS, MeasureResult, Score, SeedScore, rounded
 from lethe.evaluation.uncertainty import POINTS, Estimate
 
+# What the interval of several seeds leaves out (arXiv:2510.26714; `replication`)
+ONE_ORIGINAL = "all unlearned from one original, so how originals differ is not in it (run.originals)"
 KEY = "seeds"  # of the metadata: seed -> short hash of its weights, as JSON
 
 

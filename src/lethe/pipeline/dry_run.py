@@ -44,6 +44,8 @@ def explain(config: Config, measure: bool = False) -> str:
         name, numbers = config.method, seed_aggregation.seed_range([planned.seed for planned in runs])
         each = f"models/{name}.seed<k>.safetensors, epochs/{name}.seed<k>.csv"
         lines.append(f"{len(runs)} runs from one original, by seeds {numbers}: {each}; finished seeds are kept")
+    if config.run.originals > 1:
+        lines.append(f"the same from {config.run.originals - 1} further originals, which are trained first: originals/<seed>/")
     for name, recipe in recipes.items():
         lines += ["", f"{name}: {len(recipe)} phases"]
         for step in recipe:

@@ -8,6 +8,7 @@ from lethe._util.log import log
 from lethe.config.loader import STAGE, Config
 from lethe.evaluation import seed_aggregation
 from lethe.pipeline import ledger_events, references, run_logging, shadow_models
+from lethe.pipeline.unlearn import print_replications
 from lethe.reporting import console_tables
 from lethe.workspace import artifacts, scores
 from lethe.workspace.plan import planned_results
@@ -60,6 +61,7 @@ def evaluate(config: Config, names: Sequence[str] = (), again: bool = True) -> N
     ledger_events.record_evaluated(prepared, methods)
     table = [(name, scores.scores(prepared, name)) for name in (*kinds, *methods)]
     print(console_tables.accuracy_table(table, scores.unfit_reference(prepared)))
+    print_replications(prepared, methods, again)
     if config.evaluate.swap or config.evaluate.shadows:
         print(console_tables.attack_table([row for row in table if row[0] in names]))
     sys.stdout.flush()

@@ -1,6 +1,7 @@
 """Unlearning, from a configuration to a table of results. Missing references are trained first; files of other settings are refused."""
 
 import sys
+from collections.abc import Iterable
 from functools import partial
 
 from torch.nn import Module
@@ -18,7 +19,7 @@ from lethe.recipes.blocks import resolve
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.trainable import Layers, Stages, UnknownLayer
 from lethe.reporting import console_tables
-from lethe.workspace import copies, scores
+from lethe.workspace import copies, replication, scores
 from lethe.workspace.plan import PlannedRun, plan, planned_results
 from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.workspace import Prepared
@@ -38,6 +39,20 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
     """
     runs = plan(config)
     prepared = _prepare(config, runs)
+    _run(prepared, runs)
+    for other in replication.further(prepared):
+        _run_from_another(prepared, other)
+    ledger_events.record_unlearned(prepared)
+    if config.run.evaluate:
+        run_logging.log_references(prepared)
+        remember(prepared, "evaluate.")
+        ledger_events.record_evaluated(prepared, map(str, planned_results(config)))
+        if show:
+            _print_scores(prepared, beside)
+
+
+def _run(prepared: Prepared, runs: tuple[PlannedRun, ...]) -> None:
+    """Run what is not finished: one run, one for each seed, or a chain."""
     if runs[0].run.seed is None:
         with one_after_another(prepared, runs) as group:
             for planned in group.missing():
@@ -47,13 +62,14 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
                     run.finish()
     else:
         unlearn_seeds(prepared, runs)
-    ledger_events.record_unlearned(prepared)
-    if config.run.evaluate:
-        run_logging.log_references(prepared)
-        remember(prepared, "evaluate.")
-        ledger_events.record_evaluated(prepared, map(str, planned_results(config)))
-        if show:
-            _print_scores(prepared, beside)
+
+
+def _run_from_another(prepared: Prepared, other: Prepared) -> None:
+    """Train a further original where it is missing, and run the method from it."""
+    log(f"{prepared.config.method}: from the original of seed {other.config.run.seed}, in {other.layout.root}")
+    replication.share_secret(prepared, other)
+    references.weights(other, "original")
+    _run(other, plan(other.config))
 
 
 def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
@@ -80,8 +96,22 @@ def _print_scores(prepared: Prepared, beside: tuple[str, ...]) -> None:
     """Print the table of results on stdout, the next command on stderr."""
     names = ["original", "retrained", *beside, *map(str, planned_results(prepared.config))]
     print(console_tables.accuracy_table([(name, scores.scores(prepared, name)) for name in names], scores.unfit_reference(prepared)))
+    print_replications(prepared, names[2:])
     sys.stdout.flush()
     log(f"compare the runs: {run_logging.where_to_look()}")
+
+
+def print_replications(prepared: Prepared, names: Iterable[str], recompute: bool = False) -> None:
+    """Score and print the runs of methods from several originals, of those that have any.
+
+    Args:
+        prepared: the workspace.
+        names: of the methods.
+        recompute: score them again.
+    """
+    for name in names:
+        if found := replication.replicated(prepared, name, recompute):
+            print(console_tables.replication_lines(name, found))
 
 
 def check(prepared: Prepared, recipe: Recipe) -> None:

@@ -20,7 +20,7 @@ from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict.accuracies import KINDS, ResultSet, assess, discriminates
 from lethe.models import checkpoint
 from lethe.reporting.reproduction import find_run, reproduction, weights_hash
-from lethe.workspace import copies, ledger, scores
+from lethe.workspace import copies, ledger, replication, scores
 from lethe.workspace.provenance import matches
 from lethe.workspace.pseudonyms import KIND, Pseudonyms, pseudonyms
 from lethe.workspace.run_names import RunId
@@ -87,6 +87,7 @@ def make_card(prepared: Prepared, name: str) -> Card:
         "date": datetime.now(UTC).date().isoformat(),
         "alarm": score.over_forgetting,
         "seeds": [*score.seeds],
+        "originals": _originals(prepared, name),
         "verdict": score.verdict.word if score.verdict else None,
         "says": _says(score) or _verdict(_result_set(prepared, name, all_scores), name),
         "request": request,
@@ -168,6 +169,22 @@ def _says(score: Score) -> dict[str, str] | None:
     """The verdict in words; None for a score file of an earlier version."""
     judged = score.verdict
     return {"kind": judged.word, "head": judged.head, "meaning": judged.meaning} if judged else None
+
+
+def _originals(prepared: Prepared, name: str) -> str:
+    """What the method's runs from several originals show of forget accuracy, in one sentence; "" without such runs."""
+    found = replication.read(prepared, name)
+    result = found.measures.get("accuracy.forget") if found else None
+    if not found or not result or not result.estimate or result.estimate.low is None:
+        return ""
+    low, high = result.estimate.ends()
+    spread = found.spreads["accuracy.forget"]
+    unlearn = "" if spread.unlearn is None else f", {spread.unlearn:.3g} between seeds from one original"
+    verdict = f"; the verdict on all of them is: {found.judged.head.lower()}" if found.judged else ""
+    return (
+        f"The method was also run from other originals ({found.size}): forget accuracy {result.estimate.value:.2f} % on average, 95 % "
+        f"interval over originals {low:.2f} to {high:.2f}; variance {spread.train:.3g} between originals{unlearn}{verdict}."
+    )
 
 
 # --- the request ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from lethe.data.splits import SPLITS
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.membership import CHANCE_LEVELS
+from lethe.evaluation.replication import Replication
 from lethe.evaluation.score import MeasureResult, Score
 
 
@@ -27,7 +28,8 @@ def accuracy_table(runs: Sequence[tuple[str, Score]], warning: str = "") -> str:
         compared = "in brackets: minus retrained, in points; perfect unlearning is 0 everywhere. gap: retain minus forget"
         lines.append(warning or compared)
     lines += [
-        f"{name}: mean over {len(each)} seeds ({seed_aggregation.seed_range(each)}) ± half the 95 % interval (Student's t over seeds)"
+        f"{name}: mean over {len(each)} seeds ({seed_aggregation.seed_range(each)}) ± half the 95 % interval (Student's t over seeds); "
+        f"{seed_aggregation.ONE_ORIGINAL}"
         for name, each in several.items()
     ]
     for name, score in runs:
@@ -36,6 +38,29 @@ def accuracy_table(runs: Sequence[tuple[str, Score]], warning: str = "") -> str:
             lines += [f"  {score.judged.advice}"] if score.judged.advice else []
         elif not score.judged and (alarm := score.over_forgetting):
             lines.append(f"{name} over-forgets: {alarm}")
+    return "\n".join(lines)
+
+
+def replication_lines(name: str, found: Replication) -> str:
+    """What a method's runs from several originals show: means, intervals and both variances of the accuracies, and the verdict.
+
+    Args:
+        name: of the method.
+        found: its runs from all originals.
+    """
+    lines = [f"{name}, {found.size}: mean ± half the 95 % interval (Student's t over originals): both kinds of runs are in it"]
+    for split in SPLITS:
+        result, spread = found.measures.get(f"accuracy.{split}"), found.spreads.get(f"accuracy.{split}")
+        if not result or not result.estimate or not spread:
+            continue
+        low, high = result.estimate.ends()
+        half = max(high - result.estimate.value, result.estimate.value - low)
+        unlearn = "not separable" if spread.unlearn is None else f"{spread.unlearn:.3f}"
+        width = f" ± {half:.2f}" if result.estimate.interval else ""
+        variances = f"variance between originals {spread.train:.3f}, between seeds from one {unlearn}"
+        lines.append(f"  {split:<11}{result.estimate.value:7.2f}{width}; {variances}")
+    if found.judged:
+        lines.append(f"  {found.judged.head.lower()}{found.judged.because and f'; {found.judged.because}'}")
     return "\n".join(lines)
 
 

@@ -19,7 +19,13 @@ from lethe.workspace.run_names import RunId
 TITLE = "Machine unlearning: ten methods compared with a model that never saw the forgotten images"
 TABLES = {"table_7": ("Table 7: the six models", published.TABLE_7), "table_8": ("Table 8: the four hybrids", published.TABLE_8)}
 # Files that not every report has
-OPTIONAL = ("measures", *(f"figure_{n}" for n in (1, 2, 3, 4)), "table_others", *(f"table_{of}_neighbours" for of in ("7", "8", "others")))
+OPTIONAL = (
+    "measures",
+    *(f"figure_{n}" for n in (1, 2, 3, 4)),
+    "table_others",
+    "originals",
+    *(f"table_{of}_neighbours" for of in ("7", "8", "others")),
+)
 PAGE = "As a page, with the verdicts first: [report.html](report.html)"
 HOW_TO_READ = (
     "Compare every row with *retrained*, the same training without the forget set: the number in brackets is the signed distance from "
@@ -77,6 +83,9 @@ def render(data: ReportData, links: Mapping[str, str]) -> dict[str, bytes]:
         if differences := compare_neighbours(data.results["independent"], methods):
             files[f"{name}_neighbours.csv"] = tables.to_csv(tables.neighbours_record(differences))
             parts += [tables.markdown_neighbours(differences), f"Data: [{name}_neighbours.csv]({name}_neighbours.csv)"]
+    if data.replications:
+        files["originals.csv"] = tables.to_csv(tables.originals_rows(data.replications))
+        parts += ["## Several originals", tables.markdown_originals(data.replications), "Data: [originals.csv](originals.csv)"]
     parts += ["## What the numbers show", HOW_TO_READ.format(each=_number_of_runs(data))]
     for results in data.results.values():
         parts += [f"### {results.title.capitalize()}", f"{results.about}.", "\n".join(f"- {line}" for line in _findings(data, results))]
@@ -119,7 +128,8 @@ def _number_of_runs(data: ReportData) -> str:
     if not methods:
         return "each of one run"
     return (
-        f"for {', '.join(methods)} mean ± half the 95 % interval over seeds (Student's t), with distances paired by seed if each seed has "
+        f"for {', '.join(methods)} mean ± half the 95 % interval over seeds (Student's t; "
+        f"{seed_aggregation.ONE_ORIGINAL}), with distances paired by seed if each seed has "
         "a retrained model, otherwise from the single one; for all others of one run"
     )
 

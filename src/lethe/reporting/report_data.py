@@ -1,7 +1,7 @@
 """The contents of a report: accuracies, epoch tables and alarms of a workspace, next to the published numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lethe._util.checkout import command
 from lethe._util.errors import UserError
@@ -9,6 +9,7 @@ from lethe.config.loader import Config
 from lethe.data.images import Images
 from lethe.data.splits import SPLITS
 from lethe.engine.epoch_table import read_csv
+from lethe.evaluation.replication import Replication
 from lethe.evaluation.score import accuracy_and_loss
 from lethe.evaluation.verdict.accuracies import REFERENCES, Record, ResultSet, floor
 from lethe.evaluation.verdict.words import Verdict
@@ -16,12 +17,13 @@ from lethe.models import checkpoint
 from lethe.plots.report_figures import CHAIN
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import published
-from lethe.workspace import bank, scores
+from lethe.workspace import bank, replication, scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import load_existing
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
+from lethe.workspace.workspace import Prepared
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class ReportData:
         comparable: whether our numbers can be compared with the published ones: CIFAR-10, same split sizes and architecture.
         layout: the files of the workspace.
         retrained: accuracies by split of every retrained model: models/retrained and those of the reference bank.
+        replications: method -> its runs from several originals, for methods that have such.
     """
 
     results: Mapping[str, ResultSet]
@@ -43,6 +46,7 @@ class ReportData:
     comparable: bool
     layout: Layout
     retrained: Sequence[Mapping[str, float]] = ()
+    replications: Mapping[str, Replication] = field(default_factory=dict)
 
     @property
     def with_methods(self) -> list[ResultSet]:
@@ -117,7 +121,13 @@ def read(config: Config) -> ReportData:
     counts = ", ".join(f"{name} {number:,}" for name, number in sizes.items())
     comparable = source == "cifar10" and sizes == published.SIZES and architecture == published.ARCHITECTURE
     measured_on = f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}"
-    return ReportData(results, source, measured_on, comparable, layout, retrained)
+    return ReportData(results, source, measured_on, comparable, layout, retrained, _replications(prepared))
+
+
+def _replications(prepared: Prepared) -> dict[str, Replication]:
+    """Scores of runs from several originals; those of other splits or of runs that are gone are left out."""
+    found = {name: replication.read(prepared, name) for name in replication.methods(prepared.layout)}
+    return {name: one for name, one in found.items() if one}
 
 
 def _names(layout: Layout, chain: str | None = None) -> list[str]:

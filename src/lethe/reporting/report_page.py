@@ -9,13 +9,14 @@ from jinja2 import Environment
 from lethe._util.errors import RunFailed
 from lethe._util.log import log
 from lethe.data.splits import SPLITS
+from lethe.evaluation import uncertainty
 from lethe.evaluation.score import MeasureResult
 from lethe.evaluation.uncertainty import Estimate, margin_of_error
 from lethe.evaluation.verdict.accuracies import REFERENCES, ResultSet, label
 from lethe.evaluation.verdict.words import WORDS
 from lethe.plots import svg_scatter
 from lethe.plots.svg_scatter import Plane
-from lethe.reporting import narrative
+from lethe.reporting import narrative, tables
 from lethe.reporting.report_data import ReportData
 from lethe.reporting.templates import environment, plain_text
 from lethe.tracking.outbox import destination
@@ -45,6 +46,7 @@ def html(data: ReportData, links: Mapping[str, str]) -> str:
         "plot": _plot(data),
         "columns": COLUMNS,
         "rows": [row for results in own for row in _rows(data, results, links)],
+        "originals": tables.originals_rows(data.replications),
         "measures": bool(scores.read(data.layout.scores(next(iter(own[0].accuracies)))).measures),
     }
     return _environment().get_template("report.html.jinja").render(**variables)
@@ -184,7 +186,8 @@ def _interval(estimate: Estimate, form: str) -> list[str]:
     if estimate.low is None:
         return []
     low, high = estimate.ends()
-    return [f"95 %: {form.format(low)} to {form.format(high)}"]
+    over = {uncertainty.SEEDS: "seeds from one original"}.get(estimate.interval, "images")
+    return [f"95 % over {over}: {form.format(low)} to {form.format(high)}"]
 
 
 def _cell(value: float | None, form: str, more: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lethe.data.splits import SPLITS
 from lethe.evaluation import chance, uncertainty
+from lethe.evaluation.replication import Replication
 from lethe.evaluation.score import MeasureResult
 from lethe.evaluation.verdict.accuracies import REFERENCES, Difference, Record, ResultSet, assess, label
 from lethe.recipes.paper_methods import PAPER_METHODS
@@ -104,6 +105,47 @@ def markdown_neighbours(differences: Sequence[Difference]) -> str:
 def neighbours_record(differences: Sequence[Difference]) -> Record:
     """Rows of the CSV file of `markdown_neighbours`."""
     return [asdict(one) | {"more_than_noise": one.more_than_noise} for one in differences]
+
+
+def originals_rows(found: Mapping[str, Replication]) -> Record:
+    """Rows of originals.csv: methods that ran from several originals, mean accuracies with both variances.
+
+    Args:
+        found: method -> its runs from all originals.
+    """
+    rows: Record = []
+    for name, one in found.items():
+        for split in SPLITS:
+            result, spread = one.measures.get(f"accuracy.{split}"), one.spreads.get(f"accuracy.{split}")
+            if not result or not result.estimate or not spread:
+                continue
+            row: dict[str, Any] = {"method": name, "split": split, "originals": len(one.originals), "seeds": one.seeds}
+            row |= _columns("", result.estimate, ("value", "low", "high", "interval"))
+            row |= {"variance.train": spread.train, "variance.unlearn": spread.unlearn}
+            row["variance.mean"] = spread.of_mean(len(one.originals), one.seeds)
+            rows.append(row | {"verdict": one.judged.word if one.judged else None})
+    return rows
+
+
+def markdown_originals(found: Mapping[str, Replication]) -> str:
+    """Format in Markdown what runs from several originals show.
+
+    Args:
+        found: method -> its runs from all originals.
+    """
+    head = (
+        "Mean accuracy in percent over all originals and seeds with its 95 % interval over originals (Student's t), and the two variances: "
+        "between originals, and between unlearning seeds from one original. The mean of I originals with J seeds each has the variance "
+        "train / I + unlearn / (I J) (arXiv:2510.26714); the tables above show one original only."
+    )
+    rows = [["", "runs", "split", "mean", "95 % interval", "train", "unlearn"], ["---", "---", "---", *["---:"] * 4]]
+    for row in originals_rows(found):
+        interval = "–" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
+        unlearn = "–" if row["variance.unlearn"] is None else f"{row['variance.unlearn']:.3f}"
+        first = (label(row["method"]), found[row["method"]].size, row["split"])
+        rows.append([*first, f"{row['value']:.2f}", interval, f"{row['variance.train']:.3f}", unlearn])
+    verdicts = [f"{label(name)}: {one.judged.head.lower()}" for name, one in found.items() if one.judged]
+    return "\n\n".join([head, _markdown(rows), *([f"Verdicts on all runs together: {'; '.join(verdicts)}."] if verdicts else [])])
 
 
 def _markdown(rows: Iterable[Sequence[str]]) -> str:

@@ -82,6 +82,8 @@ def recipe(config: Config, name: str) -> str:
         runs = plan(replace(config, method=name))
         if runs[0].run.seed is not None:
             lines += f"run.seeds {len(runs)}\n"
+        if config.run.originals > 1:
+            lines += f"run.originals {config.run.originals}\n"
         return lines + "".join(f"{method}\n{_lines(own)}" for method, own in {each.run.method: each.recipe for each in runs}.items())
     if config.pretrain.min_steps != Pretrain.model_fields["min_steps"].default:  # what earlier versions trained stays valid by default
         lines += f"pretrain.min_steps {config.pretrain.min_steps}\n"

@@ -133,6 +133,31 @@ class Layout:
         """
         return self.others / _shadows(swap) / kind / f"{number}.safetensors"
 
+    @property
+    def originals(self) -> Path:
+        """Runs from further originals (run.originals)."""
+        return self.root / "originals"
+
+    def original_runs(self, seed: int) -> Path:
+        """Return the folder of a further original and of the runs from it, laid out as a workspace.
+
+        Args:
+            seed: of the original.
+        """
+        return self.originals / str(seed)
+
+    def original_seeds(self) -> list[int]:
+        """Seeds of the further originals."""
+        return sorted(int(path.name) for path in self.originals.glob("*") if path.name.isdigit() and path.is_dir())
+
+    def replication(self, method: str) -> Path:
+        """Return the scores of a method's runs from all originals together.
+
+        Args:
+            method: its name.
+        """
+        return self.originals / f"{method}.json"
+
     # --- results ------------------------------------------------------------------------------------------------------
 
     @property

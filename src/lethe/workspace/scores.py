@@ -42,12 +42,12 @@ def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
     model = artifacts.logits(prepared, name)
     if several := seed_aggregation.listed(model.about):
         return _mean_score(prepared, name, several, recompute)
-    compared = _compared(prepared, model)
+    compared = comparison(prepared, model)
     path, tables = prepared.layout.scores(name), compared.hashes
     stored = read(path) if path.exists() else None
     if not recompute and stored and stored.tables == tables:
         return stored
-    score = score_model(compared.model, compared.references, compared.original, compared.unlearned, _at_random(prepared))
+    score = score_model(compared.model, compared.references, compared.original, compared.unlearned, drawn_at_random(prepared))
     score = replace(score, tables=tables, unfit=compared.unfit)
     if score != stored:  # else the file keeps its modification time
         write_json(path, score.to_json())
@@ -75,21 +75,21 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
     if not recompute and stored and stored.tables == tables:
         return stored
     mean = seed_aggregation.aggregate(each, paired)
-    compared = _compared(prepared, model, [artifacts.logits(prepared, str(run.with_seed(seed))) for seed in seeds])
+    compared = comparison(prepared, model, [artifacts.logits(prepared, str(run.with_seed(seed))) for seed in seeds])
     context = EvaluationContext(compared.model, compared.references, compared.original, compared.unlearned)
     of_several = [measure for measure in catalogue.all_measures() if measure.of_several]
     ids = {measure.id for measure in of_several}  # a single seed has no value for these
     measures = {id_: result for id_, result in mean.measures.items() if id_ not in ids} | measure_results(context, of_several)
     tier = registry.highest_tier(len(context.references), len(context.unlearned))
-    judged = judge(compared.unlearned, compared.references, compared.original, _at_random(prepared)) if compared.references else None
+    judged = judge(compared.unlearned, compared.references, compared.original, drawn_at_random(prepared)) if compared.references else None
     score = replace(mean, measures=measures, tier=tier, tables=tables, unfit=compared.unfit, judged=judged)
     if score != stored:
         write_json(path, score.to_json())
     return score
 
 
-def _at_random(prepared: Prepared) -> bool:
-    """Whether the forget images of the workspace were drawn at random, rather than named or of a whole class."""
+def drawn_at_random(prepared: Prepared) -> bool:
+    """Return whether the forget images of the workspace were drawn at random, rather than named or of a whole class."""
     forget = prepared.config.data.forget
     return forget.fraction is not None or forget.count is not None
 
@@ -131,7 +131,7 @@ def is_current(prepared: Prepared, name: str) -> bool:
             splits.
     """
     path = prepared.layout.scores(name)
-    return path.exists() and read(path).tables == _compared(prepared, artifacts.logits(prepared, name)).hashes
+    return path.exists() and read(path).tables == comparison(prepared, artifacts.logits(prepared, name)).hashes
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,17 @@ def _reading(table: LogitsTable) -> dict[str, str]:
     return {key: short(table.about[key]) for key in ("reading", "swapped", "shadows") if key in table.about}
 
 
-def _compared(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTable] = ()) -> Compared:
+def comparison(prepared: Prepared, model: LogitsTable, unlearned: Sequence[LogitsTable] = ()) -> Compared:
+    """Return what a model is compared with.
+
+    Args:
+        prepared: the images and splits.
+        model: its table.
+        unlearned: the tables of all seeds, where it represents several.
+
+    Raises:
+        UserError: files of the workspace do not belong together.
+    """
     own, unfit = model.name, unfit_reference(prepared)
     references = [] if unfit else bank.tables(prepared, "retrained")
     if own != "retrained" and not references and not unfit and artifacts.available(prepared, "retrained"):

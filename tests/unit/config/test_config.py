@@ -721,6 +721,7 @@ ADDED = {
     "pretrain.classes",
     "pretrain.min_steps",
     "run.measures",
+    "run.originals",
     *(f"methods.*.{field.name}" for field in fields(Training) if field.default is not MISSING),
 }
 

@@ -41,7 +41,7 @@ SIGNED = ("memory", "memory.features")  # whose sign says remembers or over-forg
 def judge(
     models: Sequence[LogitsTable],
     references: Sequence[LogitsTable],
-    original: LogitsTable | None = None,
+    original: LogitsTable | Sequence[LogitsTable] | None = None,
     at_random: bool = False,
 ) -> Verdict:
     """Judge a model, or the models of several seeds of a method.
@@ -49,7 +49,7 @@ def judge(
     Args:
         models: logits tables of the model, or of all seeds.
         references: tables of retrained models, without these.
-        original: table of the model before unlearning, for the memory left.
+        original: table of the model before unlearning, for the memory left; of models from several originals all of theirs.
         at_random: whether the forget images were drawn at random from those of their classes, so that they are as hard as test images.
             With one reference more models that remember are then noticed.
 
@@ -60,19 +60,20 @@ def judge(
         UserError: the tables are of different images, labels, classes or splits.
     """
     counts = len(models), len(references)
+    originals = [original] if isinstance(original, LogitsTable) else [*(original or ())]
     if not references:
         return Verdict(words.CANNOT_TELL, "there is no retrained model to compare with", advice=_TRAIN_ONE, models=len(models))
-    require_same_images(*models, *references, *([original] if original else []))
+    require_same_images(*models, *references, *originals)
     first = models[0]
     same = next((one.name for one in references if any(np.array_equal(one.logits, model.logits) for model in models)), None)
     if same is not None:
         return Verdict(words.CANNOT_TELL, f"its predictions are those of {same}: no model is its own reference", None, (), _OTHER, *counts)
     strata = Strata.of(first.rows("forget"), first.rows("test"), first.labels)
     testable = min(strata.sizes) >= FEWEST
-    left = _memory_left(models, references, original, strata) if testable and original else None
+    left = _memory_left(models, references, originals, strata) if testable and originals else None
     many = len(references) >= RELABELLED and model_test.smallest_p(len(models), len(references)) <= FALSE_ALARMS_OVER_MODELS
     parts = _over_models(models, references, strata) if many else _over_images(models, references, strata, at_random)
-    return _decide(parts, left, testable, strata, original is not None, counts)
+    return _decide(parts, left, testable, strata, bool(originals), counts)
 
 
 def _decide(
@@ -143,12 +144,12 @@ def _mean(tables: Sequence[LogitsTable], value: str, strata: Strata) -> Floats:
 
 
 def _memory_left(
-    models: Sequence[LogitsTable], references: Sequence[LogitsTable], original: LogitsTable, strata: Strata
+    models: Sequence[LogitsTable], references: Sequence[LogitsTable], originals: Sequence[LogitsTable], strata: Strata
 ) -> Estimate | None:
     apart = separates(_mean([*models, *references], "memory", strata), strata)  # then a deviation over test says nothing of forget
     ours, theirs, began = (
         np.mean([_margin(table)[strata.rows] if apart else _standardized(table, strata) for table in tables], axis=0)
-        for tables in (models, references, [original])
+        for tables in (models, references, originals)
     )
     values = strata.centred(np.stack([ours - theirs, began - theirs], axis=1))
     return memory.memory_left(values[:, 0], values[:, 1], strata)

@@ -1,0 +1,38 @@
+"""Several originals: a method runs from each, nothing is run twice, and tables and card say what their intervals are about."""
+
+import json
+
+import numpy as np
+
+from lethe.evaluation import logits_table
+from support.project import Project
+
+ASKED = ("unlearn", "--method", "model_1", "--run.seeds", "2", "--run.originals", "2")
+
+
+def test_two_originals_with_two_seeds_each(project: Project) -> None:
+    said = project.ran(*ASKED)
+    other = project.root / "originals" / "1"
+    names = [project.root / "logits" / f"model_1.seed{seed}.safetensors" for seed in (0, 1)]
+    names += [other / "logits" / f"model_1.seed{seed}.safetensors" for seed in (1, 2)]
+    tables = [logits_table.read(path) for path in names]
+    forget = [float(table.percent_correct[table.rows("forget")].mean()) for table in tables]
+    found = json.loads((project.root / "originals" / "model_1.json").read_text())
+    assert found["originals"] == {"0": [0, 1], "1": [1, 2]} and found["judged"]["models"] == 4
+    entry, means = found["measures"]["accuracy.forget"], np.reshape(forget, (2, 2)).mean(axis=1)
+    assert abs(entry["value"] - np.mean(forget)) < 1e-5
+    within = np.reshape(forget, (2, 2)).var(axis=1, ddof=1).mean()
+    assert abs(entry["variance"]["unlearn"] - within) < 1e-4
+    assert abs(entry["variance"]["train"] - max(0.0, means.var(ddof=1) - within / 2)) < 1e-4
+    assert "all unlearned from one original" in said.stdout
+    assert "model_1, 2 originals x 2 seeds: mean ± half the 95 % interval (Student's t over originals)" in said.stdout
+    assert not (other / "data").exists() and (other / ".lethe" / "secret").read_bytes() == (project.root / ".lethe" / "secret").read_bytes()
+
+    project.ran("report")
+    page = (project.root / "report" / "report.md").read_text()
+    assert "| Model 1 | 2 originals x 2 seeds | forget |" in page and "all unlearned from one original" in page
+    html = (project.root / "report" / "report.html").read_text()
+    assert "95 % over seeds from one original" in html and "95 % over images" in html and "2 originals x 2 seeds" in html
+    project.ran("report", "card", "--method", "model_1")
+    (card,) = (project.root / "cards").glob("model_1-*.md")
+    assert "The method was also run from other originals (2 originals x 2 seeds)" in card.read_text()
