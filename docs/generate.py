@@ -74,7 +74,8 @@ def methods_page() -> str:
                 lines.append(f"| `{name}` | {phase.name} | | edit of the weights | | `{phase!r}` | |")
                 continue
             sizes = {
-                letter: -(-{"retain": 45_000, "forget": 5_000}[stream] // phase.size(stream)) for letter, stream in phase.streams.items()
+                letter: -(-{"retain": 45_000, "forget": 5_000, "train": 50_000}[stream] // phase.size(stream))
+                for letter, stream in phase.streams.items()
             }
             steps = sum(len(phase.batch_order(sizes, epoch)) for epoch in range(phase.epochs))
             scale = next((term.weight for term in phase.terms if term.stream == "forget"), "")

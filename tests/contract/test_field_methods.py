@@ -56,6 +56,11 @@ def source(data: Data, said: dict[str, Any]) -> Source:
         drawn,
         lambda epoch: torch.manual_seed(SEED * 1_000_003 + epoch),
         network(1),
+        data.mean,
+        data.std,
+        lambda index: data.augmented(index, 4, flip=True),
+        size,
+        said.get("forget_batch_size", size),
     )
 
 

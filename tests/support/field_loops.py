@@ -38,6 +38,11 @@ class Source:
     drawn: Callable[[int, Tensor], Iterable[Batch]]  # of pass k over retain, by weights of all images
     seed_epoch: Callable[[int], object]
     fresh: Module  # a randomly initialised network
+    mean: Tensor
+    std: Tensor
+    second_view: Callable[[Tensor], Tensor]  # of images by index, drawn by torch's generator
+    size: int  # of a batch
+    small_size: int
 
     def endless(self, split: str, number: Iterator[int], augmented: str = "") -> Iterator[Batch]:
         return chain.from_iterable(self.batches(split, k, augmented) for k in number)
@@ -326,3 +331,93 @@ def regun(model: Module, data: Source, sgd: Numbers, epochs: int, forget_weight:
             given = model(images).log_softmax(1)
             divergence = (target * (target.log() - given)).sum(1).mean()
             descend(optimizer, forget_weight * divergence + (1 - forget_weight) * cross_entropy(model(more), true))
+
+
+def coun(model: Module, data: Source, sgd: Numbers, epochs: int, contrast_weight: float, contrast_temperature: float) -> None:
+    optimizer = begin(model, sgd)
+    features: list[Tensor] = []
+    hook = model.get_submodule("fc").register_forward_pre_hook(lambda _, given: features.append(given[0]))
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        data.seed_epoch(epoch)
+        for images, labels, index in data.batches("retain", epoch, "crop,flip"):
+            given = model(torch.cat([images, data.second_view(index)]))
+            one, two = (part / part.norm(dim=1, keepdim=True) for part in features.pop().chunk(2))
+            alike = (one @ two.T / contrast_temperature).exp()
+            contrast = -(alike.diag() / alike.sum(1)).log().mean() - (alike.diag() / alike.sum(0)).log().mean()
+            descend(optimizer, cross_entropy(given, torch.cat([labels, labels])) + contrast_weight * contrast / 2)
+    hook.remove()
+
+
+def falw(model: Module, data: Source, sgd: Numbers, epochs: int, balance: float) -> None:
+    optimizer = begin(model, sgd)
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        model.eval()
+        with torch.no_grad():
+            known = model(data.images).softmax(1)[torch.arange(len(data.labels)), data.labels]
+        model.train()
+        data.seed_epoch(epoch)
+        for images, labels, _ in data.batches("forget", epoch, ""):
+            given = model(images)
+            drawn = torch.randint(0, 10, labels.shape)
+            weights = []
+            for answer, label in zip(given.detach().softmax(1), labels, strict=True):
+                unseen = data.shaping[data.labels[data.shaping] == label]
+                of_class = known[unseen if len(unseen) > 1 else data.shaping]
+                z = (answer[label] - of_class.mean()) / of_class.std(correction=0)
+                b = (len(data.forget) / (10 * (data.labels[data.forget] == label).sum())) ** balance
+                weights.append((1 + z.sign() * z.abs().tanh()) ** (1 / b))
+            descend(optimizer, (torch.stack(weights) * cross_entropy(given, drawn, reduction="none")).mean())
+        for images, labels, _ in data.batches("retain", epoch, ""):
+            descend(optimizer, cross_entropy(model(images), labels))
+
+
+def rurk(model: Module, data: Source, sgd: Numbers, epochs: int, scale: float, radius: float, draws: int) -> None:
+    optimizer, passes = begin(model, sgd), {"retain": count(), "forget": count()}
+    pixels = data.images * data.std + data.mean
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        data.seed_epoch(epoch)
+        steps = max(len(list(data.batches(split, 0, ""))) for split in passes)
+        streams = [data.endless(split, number) for split, number in passes.items()]
+        for (images, labels, _), (more, true, index) in islice(zip(*streams, strict=True), steps):
+            seen = [more]
+            for _ in range(draws):
+                noise = torch.randn_like(pixels[index])
+                size = noise[0].numel()
+                length = radius * math.sqrt(size) * torch.rand(len(noise), 1, 1, 1) ** (1 / size)
+                noise *= length / noise.pow(2).sum((1, 2, 3), keepdim=True).sqrt()
+                seen.append((pixels[index] + noise - data.mean) / data.std)
+            retain = cross_entropy(model(images), labels)
+            descend(optimizer, retain + scale * cross_entropy(model(torch.cat(seen)), true.repeat(1 + draws)))
+
+
+def amun(model: Module, data: Source, sgd: Numbers, epochs: int, attack_radius: float, attack_steps: int) -> None:
+    model.eval()
+    near, answers = {}, {}
+    for index in data.forget.tolist():  # one image at a time
+        start, label = (data.images[[index]] * data.std + data.mean), data.labels[[index]]
+        image, radius, step = start, attack_radius, 0
+        while True:
+            seen = ((image - data.mean) / data.std).requires_grad_()
+            answer = model(seen)
+            if answer.argmax() != label or radius > attack_radius * 2**9:
+                break
+            (gradient,) = torch.autograd.grad(cross_entropy(answer, label), seen)
+            change = image + radius / 10 * gradient / gradient.norm() - start
+            image = (start + change * min(1.0, radius / float(change.norm()))).clamp(0, 1).detach()
+            step += 1
+            if step % attack_steps == 0:
+                radius *= 2
+        near[index], answers[index] = seen.detach()[0], answer.argmax()
+    optimizer, forget_pass = begin(model, sgd), count()
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        forget = chain.from_iterable(map(data.small, forget_pass))
+        for (images, labels, _), (_, _, index) in zip(data.batches("train", epoch, "crop,flip"), forget, strict=False):
+            adversarial = torch.stack([near[i] for i in index.tolist()])
+            wrong = torch.stack([answers[i] for i in index.tolist()])
+            first, second = model(torch.cat([images, adversarial])).split([len(images), len(wrong)])
+            share = data.small_size / (data.size + data.small_size)
+            descend(optimizer, (1 - share) * cross_entropy(first, labels) + share * cross_entropy(second, wrong))

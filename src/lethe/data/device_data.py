@@ -20,11 +20,18 @@ STREAM_SEEDS = {"retain": 1, "forget": 2, "train": 3, "validation": 4, "test": 5
 
 @dataclass(frozen=True)
 class Batch:
-    """images_BCHW float32, normalised; labels_B int64; index_B int64 into the data's images."""
+    """images_BCHW float32, normalised; labels_B int64; index_B int64 into the data's images.
+
+    features_BD: what the network's head takes for them, float32, where a loss asks for it (`of_features`)."""
 
     images_BCHW: Tensor
     labels_B: Tensor
     index_B: Tensor
+    features_BD: Tensor | None = None
+
+    def of(self, images_BCHW: Tensor, labels_B: Tensor, index_B: Tensor) -> "Batch":
+        """A batch of other examples: inputs as the model takes them, labels and indices."""
+        return Batch(images_BCHW, labels_B, index_B)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,33 @@ class Data:
     def normalised(self, index_B: Tensor) -> Tensor:
         """Inputs of a batch as the model takes them: float32 [B, C, H, W], on the device, for int64 indices [B]."""
         return self._normalise(self._pixels(index_B))
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """The lowest and highest value of `pixels`; None: any value."""
+        return 0.0, 1.0
+
+    def pixels(self, index_B: Tensor) -> Tensor:
+        """Images as float32 in [0, 1], [B, C, H, W], on the device, for int64 indices [B]."""
+        return self._pixels(index_B).to(torch.float32) / 255
+
+    def as_inputs(self, pixels_BCHW: Tensor) -> Tensor:
+        """Normalise what `pixels` returns, or images near it, for the model."""
+        form = torch.channels_last if self.channels_last else torch.contiguous_format
+        return ((pixels_BCHW - self.mean) / self.std).contiguous(memory_format=form)
+
+    def augmented(self, index_B: Tensor, crop: int, flip: bool, resized: float | None = None) -> Tensor:
+        """Inputs of a batch, cropped and flipped at random by torch's global generator.
+
+        Args:
+            index_B: int64 [B], which images.
+            crop: pixels of zero padding before the crop.
+            flip: whether to flip with probability 1/2.
+            resized: in place of `crop`, as in `Augment`.
+        """
+        draws = _draws(Augment(crop, flip, None, resized), len(index_B), None, self.device)
+        pixels = self._pixels(index_B)
+        return self._normalise(_augmented(pixels, crop, draws) if resized is None else _resized_crops(pixels, draws))
 
     def for_selection(self, recipe: Recipe) -> "Data":
         """The data by which results of a recipe may be selected: without the images of validation that shape its results.
@@ -167,6 +201,16 @@ class RawInputs(Data):
 
     `images_NCHW` has any dtype and the shape [N, ...]."""
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        return None
+
+    def pixels(self, index_B: Tensor) -> Tensor:
+        return self.normalised(index_B)
+
+    def as_inputs(self, pixels_BCHW: Tensor) -> Tensor:
+        return self._normalise(pixels_BCHW)
+
     def _normalise(self, pixels_BCHW: Tensor) -> Tensor:
         form = torch.channels_last if self.channels_last and pixels_BCHW.ndim == 4 else torch.contiguous_format
         return pixels_BCHW.contiguous(memory_format=form)
@@ -205,7 +249,7 @@ def _cuts(n: int, batch_size: int) -> list[tuple[int, int]]:
 ASPECT = math.log(4 / 3)  # of a resized crop: the logarithm of its aspect ratio is between minus this and this
 
 
-def _draws(augment: Augment, n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+def _draws(augment: Augment, n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Draw augmentation, int64 [N, 3]: row and column of the crop, and whether to flip.
 
     Of resized crops float32 [N, 5]: centre (row, column) and half size (height, width) of the part, where the image is [-1, 1]; and 1, or

@@ -7,9 +7,10 @@ import copy
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lethe._util.errors import Diverged
 from lethe.data.device_data import Batch, Data
+from lethe.engine.forward_pass import with_logits
 from lethe.engine.options import Evaluate, RunOptions
 from lethe.engine.run_state import State
 from lethe.engine.work import Work, counted
@@ -117,16 +119,21 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
     if state.epoch == 0:
         state.forget_optimizer = phase.forget_optimizer.build(list(model.parameters())) if phase.forget_optimizer else None
     optimizer = state.optimizer
-    hold = phase.constraint(model, data, refs) if phase.constraint and phase.epochs else None
-    change = phase.gradients(model, data, refs) if phase.gradients and phase.epochs else None
+    began = time.perf_counter()
+    with _counted(options, model, refs) as setup:
+        hold = phase.constraint(model, data, refs) if phase.constraint and phase.epochs else None
+        change = phase.gradients(model, data, refs) if phase.gradients and phase.epochs else None
+        inputs = {stream: own(data, refs) for stream in phase.streams.values() if phase.epochs and (own := phase.inputs(stream))}
     lengths = {letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}
-    for epoch in range(state.epoch, phase.epochs):
+    first = state.epoch
+    for epoch in range(first, phase.epochs):
         if optimizer is None:
             raise ValueError(f"phase {phase.name!r} keeps the running optimizer, and no phase before it has one")
         order = phase.batch_order(lengths, epoch)
         trains = phase.trains(model, epoch / phase.epochs)
         _wait(data.device)
-        began = time.perf_counter()
+        if epoch > first:  # the first epoch takes what the phase's rules took
+            began, setup = time.perf_counter(), Work()
         with (
             _training(model, trains, phase.batchnorm),
             _seeded(options.seed, state.global_epoch, data.device),
@@ -135,7 +142,7 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
             module, source = options.step_inputs(phase, model, data, trains)
             trained = _Trained(phase.lr(epoch / phase.epochs), steps=len(order))
             optimizer.zero_grad(set_to_none=True)
-            for letters, learning_rate, losses in _losses(phase, epoch, order, module, source, refs, state, options, trained):
+            for letters, learning_rate, losses in _losses(phase, epoch, order, module, source, refs, state, options, trained, inputs):
                 acting = state.forget_optimizer if letters == "F" and state.forget_optimizer else optimizer
                 for group in acting.param_groups:
                     group["lr"] = learning_rate
@@ -170,7 +177,7 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
             steps=trained.steps,
             images=trained.images,
             trains=sum(p.numel() for name, p in model.named_parameters() if name in trains),
-            flops=work.flops if options.count_work else None,
+            flops=setup.flops + work.flops if options.count_work else None,
             seconds=seconds,
             evaluate_seconds=evaluate_seconds,
         )
@@ -198,10 +205,11 @@ def _losses(
     state: State,
     options: RunOptions,
     trained: _Trained,
+    inputs: Mapping[Stream, Callable[[Any], Any]],
 ) -> Iterator[tuple[str, float, list[Tensor]]]:
     """Yield letters, learning rate and the loss of each letter, by optimizer step of an epoch; `trained` records the steps."""
     start = epoch / phase.epochs
-    streams = {letter: _passes(phase, stream, data, options.seed, state) for letter, stream in phase.streams.items()}
+    streams = {letter: _passes(phase, stream, data, options.seed, state, inputs.get(stream)) for letter, stream in phase.streams.items()}
     terms = {
         letter: [(term, _prepared(term.loss, module, data, refs)) for term in phase.terms if term.letter == letter] for letter in streams
     }
@@ -214,7 +222,7 @@ def _losses(
         losses: list[Tensor] = []
         batches = [next(streams[letter]) for letter in letters]
         with options.autocast():
-            for letter, batch, logits_BC in zip(letters, batches, _logits(module, batches, phase.forward), strict=True):
+            for letter, (batch, logits_BC) in zip(letters, with_logits(module, batches, phase), strict=True):
                 total = logits_BC.new_zeros((), dtype=torch.float32)
                 for term, of_batch in terms[letter]:
                     loss = of_batch(logits_BC.float(), batch, refs)
@@ -235,16 +243,6 @@ def _backward(losses: list[Tensor], phase: Phase, model: Module) -> None:
         phase.combine(losses, [parameter for parameter in model.parameters() if parameter.requires_grad])
     else:
         torch.stack(losses).sum().backward()
-
-
-def _logits(module: Module, batches: list[Batch], forward: str) -> Iterator[Tensor]:
-    """Logits of each batch of a step, from one forward pass for each or from one for all."""
-    if forward == "joint" and len(batches) > 1:
-        form = torch.channels_last if batches[0].images_BCHW.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        images = torch.cat([batch.images_BCHW for batch in batches])
-        yield from module(images.contiguous(memory_format=form)).split([len(batch.labels_B) for batch in batches])
-    else:
-        yield from (module(batch.images_BCHW) for batch in batches)
 
 
 def _prepared(loss: Loss, module: Module, data: Data, refs: FrozenReferences) -> Loss:
@@ -270,7 +268,7 @@ def _evaluate(
     return _timed(evaluate, model, module, data)
 
 
-def _passes(phase: Phase, stream: Stream, data: Data, seed: int, state: State) -> Iterator[Batch]:
+def _passes(phase: Phase, stream: Stream, data: Data, seed: int, state: State, change: Callable[[Any], Any] | None) -> Iterator[Batch]:
     """Yield batches endlessly: one pass after another, each shuffled or drawn by its own number."""
     size, augment = phase.size(stream), phase.augmentation(stream)
     while True:
@@ -278,9 +276,10 @@ def _passes(phase: Phase, stream: Stream, data: Data, seed: int, state: State) -
         state.passes[stream] = number + 1
         if phase.draw and stream == "retain":
             seen_N = torch.ones(len(data.labels_N)) if state.seen_losses is None else state.seen_losses.nan_to_num(nan=1.0)
-            yield from data.drawn(stream, size, seed, number, phase.draw.weights(seen_N), phase.draw.batches, augment)
+            batches = data.drawn(stream, size, seed, number, phase.draw.weights(seen_N), phase.draw.batches, augment)
         else:
-            yield from data.batches(stream, size, seed, number, augment)
+            batches = data.batches(stream, size, seed, number, augment)
+        yield from map(change, batches) if change else batches
 
 
 @contextmanager

@@ -83,6 +83,8 @@ class Prefix:
     def _cut(self, phase: Phase, model: Module, data: Data, trains: frozenset[str]) -> Cut | str:
         if phase.augment is not None:
             return "images are augmented"
+        if any(term.inputs for term in phase.terms):
+            return "inputs are changed"
         if not all(getattr(term.loss, "of_logits", False) for term in phase.terms):
             return "a loss looks at more than logits"
         if model is not self._model:

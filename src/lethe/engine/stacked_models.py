@@ -137,7 +137,7 @@ def refusal(recipe: Recipe, models: Sequence[Module], data: Data, autocast: Auto
         if phase.forward == "joint" or any(each is not None for each in of_one):
             return f"phase {phase.name} uses weights, gradients or losses of one model"
         for term in phase.terms if phase.epochs else ():
-            if not getattr(term.loss, "of_logits", False):
+            if term.inputs or not getattr(term.loss, "of_logits", False):
                 return f"{type(term.loss).__name__} looks at other models"
             if hasattr(term.loss, "prepare") or getattr(term.loss, "class_weights", None):
                 return f"{type(term.loss).__name__} weighs the images of one model"

@@ -1,6 +1,7 @@
 """The cost of a recipe as a share of retraining, before it is run. What a run then took is the measure `share_of_retrain`."""
 
 from collections import Counter
+from functools import lru_cache
 
 from torch.nn import Module
 
@@ -30,7 +31,8 @@ def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
             taken = Counter(letter for letters in phase.batch_order(lengths, epoch) for letter in letters)
             for letter, stream in phase.streams.items():
                 passes, rest = divmod(taken[letter], lengths[letter])
-                total += trains * (passes * sizes[stream] + rest * phase.size(stream))
+                changed = phase.inputs(stream)
+                total += trains * (changed.copies if changed else 1) * (passes * sizes[stream] + rest * phase.size(stream))
     return total
 
 
@@ -45,6 +47,12 @@ def batches(size: int, batch_size: int) -> int:
     return number - (number > 1 and size - (number - 1) * batch_size == 1)
 
 
+@lru_cache(maxsize=1)
+def _network(architecture: str, classes: int) -> Module:
+    """Of which only the sizes of the weights count."""
+    return architectures.build(architecture, classes, 0)
+
+
 def planned_share(config: Config) -> float:
     """The work of the configured method relative to training the retrained model. Reads no image where the source has a listing.
 
@@ -55,7 +63,7 @@ def planned_share(config: Config) -> float:
         UserError: the deletion request names no image, or all of them.
     """
     retain, forget, classes = split_sizes(config)
-    network = architectures.build(config.model.architecture, classes, 0)
+    network = _network(config.model.architecture, classes)
     sizes = {"retain": retain, "forget": forget, "train": retain + forget}
     recipes = {planned.run.method: planned.recipe for planned in plan(config)}  # equal for all seeds
     own = sum(work(recipe, network, sizes) for recipe in recipes.values())

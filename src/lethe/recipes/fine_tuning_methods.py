@@ -6,8 +6,10 @@ batch."""
 from dataclasses import replace
 
 from lethe.recipes.constraints import L1
-from lethe.recipes.parameters import CropShare, Epochs, L1Weight, RetainEpochs
-from lethe.recipes.recipe import Recipe, Term
+from lethe.recipes.contrast import Contrastive
+from lethe.recipes.inputs import Views
+from lethe.recipes.parameters import ContrastTemperature, ContrastWeight, CropShare, Epochs, L1Weight, RetainEpochs
+from lethe.recipes.recipe import Augment, Recipe, Term
 from lethe.recipes.registry import register_method
 from lethe.recipes.training import Training, augmentation
 
@@ -64,3 +66,19 @@ def eu_k(training: Training, *, epochs: Epochs) -> Recipe:
     Batch order: R R R.
     Weakness: the frozen layers keep everything, and features of forget stay as easy as they were."""
     return (training.first("retain", epochs, RETAIN, keep=training.keep),)
+
+
+@register_method(source="CoUn (Khalil et al., NeurIPS 2025, arXiv:2509.16391)")
+def coun(training: Training, *, epochs: Epochs, contrast_weight: ContrastWeight, contrast_temperature: ContrastTemperature) -> Recipe:
+    """Fine-tune on retain with a contrastive loss between two augmented views of each image in addition.
+
+    Batch order: R R R, each batch twice as large: two views of every image.
+    Written from the paper's description, not from code: the cross-entropy is the mean of both views', the contrastive loss is symmetric
+    InfoNCE on what the head takes. Without crop and flip in augment the second view is the image itself.
+    Weakness: forget is not used at all; it costs two forward passes for one of fine-tuning."""
+    own = augmentation(training.augment) or Augment()
+    terms = (
+        Term("retain", inputs=Views(own.crop, own.flip, own.resized)),
+        Term("retain", Contrastive(contrast_temperature), contrast_weight),
+    )
+    return (training.first("contrast", epochs, terms, keep=training.keep),)

@@ -7,13 +7,20 @@ from typing import Any
 
 from lethe.recipes.constraints import Saliency
 from lethe.recipes.gradients import Bargain, ForgetSalient
+from lethe.recipes.inputs import Adversarial, Perturbed
 from lethe.recipes.losses import RandomLabels, Weighted
-from lethe.recipes.ordering import Ahead, InTurn, Together
+from lethe.recipes.ordering import Ahead, Alongside, InTurn, Together
 from lethe.recipes.parameters import (
+    AttackRadius,
+    AttackSteps,
+    Balance,
+    Draws,
     Epochs,
+    ForgetBatchSize,
     ForgetClip,
     ForgetEvery,
     JointClip,
+    Radius,
     RetainEpochs,
     RetainShare,
     SalienceThreshold,
@@ -23,7 +30,8 @@ from lethe.recipes.parameters import (
 from lethe.recipes.recipe import Phase, Recipe, Term
 from lethe.recipes.registry import register_method
 from lethe.recipes.schedules import Cosine
-from lethe.recipes.training import Training
+from lethe.recipes.training import Training, augmentation
+from lethe.recipes.unseen_losses import ByForgetting
 
 RETAIN = (Term("retain"),)
 
@@ -92,3 +100,46 @@ def munba(training: Training, *, epochs: Epochs, joint_clip: JointClip) -> Recip
     Weakness: as random_label; a paired step has the same length whether there is much or nothing left to forget."""
     terms = (*RETAIN, Term("forget", RandomLabels()))
     return (training.first("bargain", epochs, terms, Together(cycle=False), combine=Bargain(joint_clip), keep=training.keep),)
+
+
+@register_method(source="FaLW (ICLR 2026), from a third party's summary, on random labels")
+def falw(training: Training, *, epochs: Epochs, balance: Balance) -> Recipe:
+    """Random labels, weighted by how much better than unseen images the model still knows each image.
+
+    Batch order: F F R R R R.
+    The statistics of unseen images are measured at the start of every epoch, on half of validation; the authors' interval is not known.
+    Weakness: as random_label; it needs unseen images of every class."""
+    terms = (Term("forget", ByForgetting(balance)), *RETAIN)
+    return (training.first("reweighted", epochs, terms, InTurn(), keep=training.keep),)
+
+
+@register_method(source="RURK (Hsu et al., arXiv:2601.22359)")
+def rurk(training: Training, *, epochs: Epochs, scale: Scale, radius: Radius, draws: Draws) -> Recipe:
+    """Descend on retain and ascend on forget and on perturbed copies of it, in the same step.
+
+    Batch order: RF RF RF, two forward passes; the shorter stream is cycled; F holds each image and its copies.
+    Copies are drawn in a ball around the image and not clipped, as this project's measure of residual knowledge draws them. The weight
+    of the ascent is ours, as NegGrad+'s: the authors' is not known to us.
+    Weakness: the ascent has no bound, as NegGrad+'s."""
+    terms = (*RETAIN, Term("forget", weight=scale, inputs=Perturbed(radius, draws)))
+    return (training.first("joint", epochs, terms, Together(), keep=training.keep),)
+
+
+@register_method(source="AMUN (Ebrahimpour-Boroojeny et al., arXiv:2503.00917)")
+def amun(
+    training: Training, *, epochs: Epochs, attack_radius: AttackRadius, attack_steps: AttackSteps, forget_batch_size: ForgetBatchSize
+) -> Recipe:
+    """Fine-tune on all training images and on adversarial examples of forget, labelled as the original misclassifies them.
+
+    Batch order: TF TF TF in one forward pass; T is a batch of retain and forget with their labels, F one of adversarial examples.
+    The authors shuffle the three sets together; here each batch holds the same share of adversarial examples. Their learning rate falls
+    to a tenth after every epoch; here it follows lr_schedule. Only T is augmented.
+    Weakness: trains on forget with its labels. The attack takes many passes over forget before the first step, which the planned cost
+    leaves out and the measured one counts."""
+    whole = training.batch_size + forget_batch_size
+    terms = (
+        Term("train", weight=training.batch_size / whole),
+        Term("forget", weight=forget_batch_size / whole, batch_size=forget_batch_size, inputs=Adversarial(attack_radius, attack_steps)),
+    )
+    rest: dict[str, Any] = {"forward": "joint", "augment": augmentation(training.augment, ("train",)), "keep": training.keep}
+    return (training.first("adversarial", epochs, terms, Alongside(), **rest),)

@@ -44,6 +44,15 @@ TargetOf = Annotated[
     Field(description="whose mean answer to unseen images is the target: that of all classes of the batch, or of the image's class"),
 ]
 ForgetWeight = Annotated[float, Field(gt=0, lt=1, description="weight of the loss on forget; retain's is the rest")]
+ContrastWeight = Annotated[float, Field(ge=0, description="weight of the contrastive loss between two views of each retain image")]
+ContrastTemperature = Annotated[float, Field(gt=0, description="temperature of the contrastive loss")]
+Radius = Annotated[float, Field(gt=0, description="size of perturbations of forget images: root mean square over pixels in [0, 1]")]
+Draws = Annotated[int, Field(ge=1, description="perturbed copies of each forget image")]
+AttackRadius = Annotated[
+    float, Field(gt=0, description="L2 radius of the first attack on a forget image, pixels in [0, 1]; doubled until it succeeds")
+]
+AttackSteps = Annotated[int, Field(ge=1, description="gradient steps of the attack in each radius")]
+Balance = Annotated[float, Field(ge=0, description="exponent by which rare classes of the request are weighted; 0: not")]
 L1Weight = Annotated[float, Field(ge=0, description="weight of the sum of absolute weights at the start; it falls linearly to 0")]
 ForgetEpochs = Annotated[int, Field(ge=0, description="first epochs in which a pass over forget precedes the pass over retain")]
 Temperature = Annotated[float, Field(gt=0, description="temperature of the distillation from the original")]

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 
 class Batch(Protocol):
-    """One batch of a stream: inputs [B, ...], labels int64 [B], and their indices in the data int64 [B]."""
+    """One batch of a stream: inputs [B, ...], labels int64 [B], and their indices in the data int64 [B].
+
+    features_BD: what the network's head takes for them, for a loss with `of_features`."""
 
     @property
     def images_BCHW(self) -> "Tensor": ...
@@ -17,6 +19,11 @@ class Batch(Protocol):
     def labels_B(self) -> "Tensor": ...
     @property
     def index_B(self) -> "Tensor": ...
+    @property
+    def features_BD(self) -> "Tensor | None": ...
+    def of(self, images_BCHW: "Tensor", labels_B: "Tensor", index_B: "Tensor") -> "Batch":
+        """A batch of other examples: inputs as the model takes them, labels and indices."""
+        ...
 
 
 class References(Protocol):
@@ -38,4 +45,21 @@ class DataSource(Protocol):
 
     def normalised(self, index_B: "Tensor") -> "Tensor":
         """Inputs [B, ...] as the model takes them: uint8 images normalised, other inputs unchanged."""
+        ...
+
+    @property
+    def limits(self) -> "tuple[float, float] | None":
+        """The lowest and highest value of `pixels`; None: any value."""
+        ...
+
+    def pixels(self, index_B: "Tensor") -> "Tensor":
+        """Images in [0, 1], [B, ...]; other inputs unchanged."""
+        ...
+
+    def as_inputs(self, pixels_BCHW: "Tensor") -> "Tensor":
+        """What `pixels` returns, or images near it, as the model takes them."""
+        ...
+
+    def augmented(self, index_B: "Tensor", crop: int, flip: bool, resized: float | None = None) -> "Tensor":
+        """Inputs of images cropped and flipped at random by torch's global generator."""
         ...

@@ -10,9 +10,22 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from lethe.recipes import constraints, gradients, losses, optimizers, ordering, schedules, trainable, unseen_losses, weight_edits
+from lethe.recipes import (
+    constraints,
+    contrast,
+    gradients,
+    inputs,
+    losses,
+    optimizers,
+    ordering,
+    schedules,
+    trainable,
+    unseen_losses,
+    weight_edits,
+)
 from lethe.recipes.constraints import Constraint, Penalty
 from lethe.recipes.gradients import Combination, GradientRule
+from lethe.recipes.inputs import Inputs
 from lethe.recipes.losses import CrossEntropy, Loss
 from lethe.recipes.optimizers import OptimizerRecipe
 from lethe.recipes.ordering import InTurn, Lengths, Order
@@ -35,12 +48,14 @@ class Term(Value):
         loss: (logits, batch, references) -> scalar.
         weight: a number, or a function of the phase's progress in [0, 1).
         batch_size: examples per batch of the stream; None: the phase's. Of several terms of a stream the first that has one counts.
+        inputs: what is made of the stream's batches before the network sees them. The first of a stream counts.
     """
 
     stream: Stream
     loss: Loss = CrossEntropy()
     weight: float | Schedule = 1.0
     batch_size: int | None = later(None)
+    inputs: Inputs | None = later(None)
 
     @property
     def letter(self) -> str:
@@ -181,6 +196,10 @@ class Phase(Value):
             return self.augment
         return None
 
+    def inputs(self, stream: Stream) -> Inputs | None:
+        """What is made of a stream's batches, if anything."""
+        return next((term.inputs for term in self.terms if term.stream == stream and term.inputs), None)
+
     @property
     def streams(self) -> dict[str, Stream]:
         """Stream by letter, in the order of the terms."""
@@ -221,7 +240,12 @@ ALIASES: dict[str, str] = {}
 def names() -> dict[str, Any]:
     """Classes that the repr of a recipe may name, so that `parse(repr(recipe)) == recipe`."""
     own = {c.__name__: c for c in (Term, Augment, ByLoss, Phase)}
-    known = {**_values(constraints, gradients, losses, optimizers, ordering, schedules, trainable, unseen_losses, weight_edits), **own}
+    known = {
+        **_values(
+            constraints, contrast, gradients, inputs, losses, optimizers, ordering, schedules, trainable, unseen_losses, weight_edits
+        ),
+        **own,
+    }
     return known | {old: known[new] for old, new in ALIASES.items()}
 
 

@@ -63,3 +63,61 @@ class _TowardsAnswers:
         if self.joint:
             wanted_BC = wanted_BC.mean(0).expand_as(wanted_BC)
         return kl_div(logits_BC.log_softmax(1), wanted_BC, reduction="batchmean")
+
+
+@dataclass(frozen=True)
+class ByForgetting:
+    """Mean cross-entropy against random labels, by how much better than an unseen image the model still knows each (FaLW, ICLR 2026).
+
+    The weight of an image is (1 + tanh(z)) ^ (1 / b): z is the probability of its label, in standard deviations above the mean of unseen
+    images of its class, which are measured at the start of every epoch; b = (images to forget / (classes x those of its class)) ^
+    `balance`, 1 for a balanced request. No gradient flows through the weight. A class with fewer than two unseen images takes all.
+
+    Args:
+        balance: how much images of rare classes differ.
+    """
+
+    uses_validation: ClassVar[bool] = True
+    balance: float = 0.5
+
+    def prepare(self, model: "Module", data: "DataSource", refs: "References") -> "Loss":
+        """The loss with the probabilities of unseen images.
+
+        Args:
+            model: the network at the start of the epoch; its modes are not changed for the caller.
+            data: examples by split; it needs validation.
+            refs: not used.
+        """
+        import torch
+
+        forget_F, index_V = data.splits["forget"], halves(data.splits["validation"], data.labels_N)[0]
+        answers_VC, labels_V = forward.logits(model, data, index_V).softmax(1), data.labels_N[index_V]
+        known_V = answers_VC.gather(1, labels_V[:, None])[:, 0]
+        classes = answers_VC.shape[1]
+        own = [known_V[labels_V == label] for label in range(classes)]
+        own = [each if len(each) > 1 else known_V for each in own]
+        means_C, spreads_C = (torch.stack(each) for each in ([o.mean() for o in own], [o.std(unbiased=False) for o in own]))
+        count_C = torch.bincount(data.labels_N[forget_F], minlength=classes).clamp(min=1)
+        return _Reweighted(means_C, spreads_C.clamp(min=1e-6), (len(forget_F) / (classes * count_C)) ** -self.balance)
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        raise TypeError("ByForgetting knows no unseen images before `prepare`")
+
+
+@dataclass(frozen=True, eq=False)
+class _Reweighted:
+    """`ByForgetting` with its statistics by class, float32 [classes]; part of no recipe."""
+
+    means_C: "Tensor"
+    spreads_C: "Tensor"
+    powers_C: "Tensor"
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        drawn_B = torch.randint(0, logits_BC.shape[1], batch.labels_B.shape, device=logits_BC.device)
+        known_B = logits_BC.detach().softmax(1).gather(1, batch.labels_B[:, None])[:, 0]
+        z_B = (known_B - self.means_C[batch.labels_B]) / self.spreads_C[batch.labels_B]
+        weight_B = (1 + z_B.tanh()) ** self.powers_C[batch.labels_B]
+        return (weight_B * cross_entropy(logits_BC, drawn_B, reduction="none")).mean()

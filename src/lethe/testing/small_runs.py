@@ -31,7 +31,7 @@ Watch = Callable[[Any, Any], None]  # (batch, references)
 
 PARAMS = default_params()
 SMALL = {"epochs": 2, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.02, "unfreeze_at": 0.5}
-SMALL |= {"retain_epochs": 2.4, "forget_batch_size": 5}
+SMALL |= {"retain_epochs": 2.4, "forget_batch_size": 5, "attack_radius": 0.5, "attack_steps": 4}
 
 
 @cache
@@ -66,6 +66,7 @@ def images(retain: int = 30, forget: int = 19, validation: int = 30, size: int =
     pixels = torch.randint(0, 256, (n, 3, size, size), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (n,), generator=generator)
     splits = dict(zip(sizes, torch.randperm(n, generator=generator).split(list(sizes.values())), strict=True))
+    splits["train"] = torch.cat([splits["retain"], splits["forget"]])
     channels = torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1)
     return Data(pixels, labels, splits, mean=channels, std=channels / 2)
 
@@ -100,6 +101,10 @@ class Watched:
     def __call__(self, logits_BC: Tensor, batch: Batch, refs: References) -> Tensor:
         self.watch(batch, refs)
         return self.inner(logits_BC, batch, refs)
+
+    @property
+    def of_features(self) -> bool:
+        return getattr(self.inner, "of_features", False)
 
     def prepare(self, model: Module, data: DataSource, refs: References) -> Loss:
         """The same with the inner loss as it is prepared for an epoch."""

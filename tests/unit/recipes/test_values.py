@@ -19,13 +19,17 @@ from lethe._util.errors import UserError
 from lethe.data.device_data import Batch, Data
 from lethe.engine.engine import FrozenReferences
 from lethe.recipes.constraints import L1, Saliency
+from lethe.recipes.contrast import Contrastive
+from lethe.recipes.gradients import Bargain, ForgetSalient
 from lethe.recipes.held_out import for_selection, halves, shapes
+from lethe.recipes.inputs import Adversarial, Perturbed, Views
 from lethe.recipes.losses import BalancedCrossEntropy, CrossEntropy, Distillation, Hinge, RandomLabels, ToUnseen, Weighted, quantiles
 from lethe.recipes.optimizers import Adam, AdamW
-from lethe.recipes.ordering import Alongside
+from lethe.recipes.ordering import Ahead, Alongside
 from lethe.recipes.recipe import Augment, ByLoss, Edit, Phase, Term, parse
 from lethe.recipes.schedules import Constant, Cosine, Part, Ramp, WarmUp
 from lethe.recipes.trainable import Layers
+from lethe.recipes.unseen_losses import ByForgetting, LikeUnseen
 from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers, Rewind, ShrinkPerturb
 from lethe.testing.small_runs import copied, images, moved, network
 
@@ -54,6 +58,8 @@ LATER = [
         Term("retain", Distillation("random_init", 4.0)),
         Term("forget", RandomLabels()),
     ),
+    Phase("a", 1, (Term("retain", Contrastive(0.2), inputs=Views(2, False)),), 8, combine=Bargain(), gradients=ForgetSalient(2.0)),
+    (Term("forget", LikeUnseen("class"), inputs=Perturbed(0.1, 2)), Term("forget", ByForgetting(0.0), inputs=Adversarial()), Ahead(5)),
     (Negate(), ReinitialiseLayers(("layer4",)), AddNoise(0.1), ShrinkPerturb(0.5), Rewind("a", "b"), Weighted(), Adam(), Alongside()),
 ]
 
