@@ -46,11 +46,13 @@ def command(stage: str, *words: str) -> str:
 
 
 def commit() -> tuple[str, bool] | None:
-    """Return the commit that runs and whether tracked files are modified; None unless the checkout is the top of a Git repository."""
+    """Return the commit that runs and whether tracked files are modified; None unless the checkout is the top of a Git repository.
+
+    In an experiment of DVC they are: what it changes is no commit, and Git, which looks at size and second, may not see it."""
     prefix, _, head = _git("rev-parse", "--show-prefix", "HEAD").rpartition("\n")
     if prefix or not head:
         return None
-    return head, bool(_git("status", "--porcelain", "-uno"))
+    return head, dvc_stage.experiment() or bool(_git("status", "--porcelain", "-uno"))
 
 
 def addresses() -> set[str]:

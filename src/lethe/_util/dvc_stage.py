@@ -17,6 +17,11 @@ def active() -> bool:
     return "DVC_STAGE" in os.environ
 
 
+def experiment() -> bool:
+    """Return whether DVC runs this process for an experiment (`dvc exp run`)."""
+    return "DVC_EXP_NAME" in os.environ
+
+
 def tags() -> dict[str, str]:
     """Return the tags by which a run names its DVC stage and experiment; none outside of DVC."""
     return {tag: os.environ[name] for tag, name in TAGS.items() if name in os.environ}

@@ -5,6 +5,8 @@ That function is named, not imported: --help and bad input answer before torch i
 
 import difflib
 import importlib
+import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
-from lethe.config.loader import STAGE, load
+from lethe.config.loader import STAGE, Config, load
+from lethe.tracking import outbox
 from lethe.workspace import settings
 
 
@@ -32,12 +35,28 @@ class Command:
         remembered = None if verb == "fingerprint" else settings.layer  # it describes params.yaml
         config = load(self.words, overlay=self.overlay, settings=remembered)  # first: bad input answers at once
         settings.check(config, verb)
+        _use_experiment(config)
         return partial(self._resolve(), config, **self.arguments)
 
     def _resolve(self) -> Callable[..., int | None]:
         module, _, name = self.function.partition(":")
         function: Callable[..., int | None] = getattr(importlib.import_module(module), name)
         return function
+
+
+def _use_experiment(config: Config) -> None:
+    """Choose the experiment of the command's MLflow runs.
+
+    Raises:
+        UserError: `mlflow run` has made the run already, in another experiment.
+    """
+    name = config.run.experiment
+    if all(os.environ.get(f"MLFLOW_{key}") for key in ("RUN_ID", "EXPERIMENT_ID")):
+        if "run.experiment" in config.given and name:
+            made = f"`mlflow run --experiment-name {shlex.quote(name)}`"
+            raise UserError(f"run.experiment is {name}, and `mlflow run` made the run in its own experiment already; it takes {made}")
+        name = None
+    outbox.use_experiment(name, config.workspace_name)
 
 
 @dataclass(frozen=True)

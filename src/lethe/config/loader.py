@@ -1,6 +1,7 @@
 """Configuration: params.yaml, the workspace's settings, the file of --config and the command line, as one value."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -82,6 +83,15 @@ class Config:
     @property
     def workspace(self) -> Path:
         return here() / self.run.workspace.expanduser()
+
+    @property
+    def workspace_name(self) -> str | None:
+        """The workspace in words that show nothing else of the machine: its path below the checkout, else its folder's name; None for the
+        checkout itself."""
+        folder, base = self.workspace.resolve(), here().resolve()
+        if folder == base:
+            return None
+        return folder.relative_to(base).as_posix() if folder.is_relative_to(base) else folder.name
 
     def path(self, path: Path) -> Path:
         return root() / path.expanduser()
@@ -320,6 +330,7 @@ def _check(config: Config, sources: SourceMap) -> None:
     if config.pretrain.classes and not (config.pretrain.checkpoint or config.retrain.checkpoint):
         raise sources.refusal("pretrain.classes", "it takes a pretrain.checkpoint, whose classes have that order")
     _check_training(config, sources)
+    _check_registration(config, sources)
     if config.chain and config.run.seeds > 1:
         raise sources.refusal("run.seeds", f"{config.method} is a chain of runs and takes 1")
     if config.run.originals > 1 and (config.chain or config.pretrain.checkpoint):
@@ -351,6 +362,23 @@ def _check_training(config: Config, sources: SourceMap) -> None:
                 raise sources.refusal(
                     f"pretrain.{key}", f"that is for SGD; with pretrain.optimizer {pretrain.optimizer} give it, such as 0.001"
                 )
+
+
+def _check_registration(config: Config, sources: SourceMap) -> None:
+    """Check the names that MLflow's model registry would refuse when the model is made already."""
+    run, alias = config.run, config.run.register_alias
+    if run.register_as is None:
+        if alias is not None:
+            raise sources.refusal("run.register_alias", "it takes a run.register_as, whose version gets it")
+        return
+    if not run.register_as.strip() or {"/", ":"} & {*run.register_as} or run.register_as in (".", ".."):
+        raise sources.refusal("run.register_as", "it takes a name without / and :")
+    if run.log_model == "none":
+        raise sources.refusal("run.register_as", "run.log_model none logs no model; it takes pt2 or safetensors")
+    if run.seeds > 1 or config.chain:
+        raise sources.refusal("run.register_as", "one model is registered, so run.seeds is 1 and the method no chain")
+    if alias is not None and (not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE)):
+        raise sources.refusal("run.register_alias", "it takes letters, digits, - and _, and neither latest nor v<number>")
 
 
 def _names_base(key: str) -> bool:

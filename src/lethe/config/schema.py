@@ -185,6 +185,11 @@ class Retrain(Section):
 
 class Run(Section):
     workspace: Path = Field(description="folder that contains data/, models/, epochs/, logits/ and scores/")
+    experiment: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="MLflow experiment of the runs; null: what MLFLOW_EXPERIMENT_NAME, MLFLOW_EXPERIMENT_ID or mlflow run name, else one a "
+        "workspace, named after its folder, and Default for the checkout itself",
+    )
     seed: int = Field(ge=0, description="seed of initial weights, batch order, augmentation and dropout")
     seeds: int = Field(
         ge=1, description="number of unlearning runs from the same original, with run.seed and the seeds after it; as_run allows only 1"
@@ -216,6 +221,13 @@ class Run(Section):
     )
     gpus: float | None = Field(ge=0, description="GPU fraction per parallel worker; null: one whole GPU if available")
     log_model: Literal["pt2", "safetensors", "none"] = Field(description="format in which the result is exported to MLflow")
+    register_as: str | None = Field(
+        default=None, description="name in MLflow's model registry, under which the result becomes the next version; null: not registered"
+    )
+    register_alias: str | None = Field(
+        default=None,
+        description="alias that the registered version gets, such as champion, and that an earlier one loses; null: none",
+    )
     checkpoint_every: int = Field(ge=0, description="epochs between checkpoints logged to MLflow; 0: none")
     evaluate: bool = Field(description="whether to measure the result after unlearning")
     evaluate_every: int = Field(ge=1, description="epochs between measurements; the last epoch of a phase is always measured")

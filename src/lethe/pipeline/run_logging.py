@@ -3,7 +3,6 @@
 import importlib.metadata
 import inspect
 import json
-import os
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.models import architectures, checkpoint
 from lethe.recipes.registry import find_method
 from lethe.tracking.outbox import default_store, destination
-from lethe.tracking.run_log import RunLog
+from lethe.tracking.run_log import RunLog, experiment
 from lethe.workspace import artifacts, scores, timing
 from lethe.workspace.plan import PlannedRun
 from lethe.workspace.pseudonyms import pseudonyms
@@ -126,6 +125,7 @@ def tags(prepared: Prepared, name: str) -> dict[str, str]:
             "architecture": prepared.config.model.architecture,
             "device": str(compute.device),
             "precision": compute.precision,
+            "workspace": prepared.config.workspace_name or ".",
         }
         | ({"seed": str(run.seed)} if run.seed is not None else {})
         | ({"mlflow.runColor": COLOUR[name]} if name in COLOUR else {})
@@ -141,8 +141,8 @@ def _split(prepared: Prepared) -> str:
 
 def where_to_look() -> str:
     """Return the command that opens the UI of the store in use, and the address of the runs' table with the columns that matter."""
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_ID") or ("" if os.environ.get("MLFLOW_EXPERIMENT_NAME") else "0")
-    page = f"experiments/{experiment}/runs?viewStateShareKey=lethe" if experiment else "experiments"
+    known = experiment()
+    page = f"experiments/{known}/runs?viewStateShareKey=lethe" if known else "experiments"
     store = destination()["uri"] or default_store()
     if store.startswith(("http://", "https://")):
         return f"{store.rstrip('/')}/#/{page}"
@@ -284,7 +284,7 @@ def log_epochs(run_log: RunLog, prepared: Prepared, name: str) -> int | None:
 
 
 def log_model(run_log: RunLog, prepared: Prepared, network: Module, path: Path) -> None:
-    """Log the result as a model, in the format of run.log_model.
+    """Log the result as a model, in the format of run.log_model; with run.register_as also as the next version in the registry.
 
     Args:
         run_log: the MLflow run.
@@ -300,7 +300,9 @@ def log_model(run_log: RunLog, prepared: Prepared, network: Module, path: Path) 
         return fresh
 
     replaced = {"split": _split(prepared)}
-    run_log.model(path, prepared.config.run.log_model, shape=shape, info=info, module=plain, replaced=replaced)
+    run = prepared.config.run
+    registered = (run.register_as, run.register_alias or "") if run.register_as else None
+    run_log.model(path, run.log_model, shape=shape, info=info, module=plain, replaced=replaced, registered=registered)
 
 
 def about_model(prepared: Prepared) -> tuple[tuple[int, ...], dict[str, Any]]:

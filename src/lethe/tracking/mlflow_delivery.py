@@ -8,10 +8,11 @@ import getpass
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lethe._util.redact import clean, summarize_error
-from lethe.tracking.mlflow_models import describe
+from lethe.tracking.mlflow_models import describe, register
 from lethe.tracking.mlflow_store import (
     HOME,
     ROW,
@@ -233,6 +234,8 @@ class Delivery:
             raise
         if about["final"]:
             self.model_id = model.model_id
+        if about.get("registered"):
+            register(client, model.model_id, run_id, *about["registered"])
 
     def _end(self, status: str | None, time: int) -> None:
         run = get_run(self.client, self.run_id)
@@ -256,7 +259,7 @@ class Delivery:
     def _joined_run(self) -> "Run | None":
         """Find the run that `RunLog.join` names."""
         run_id, tags = self.outbox.header["join"]["run_id"], self.outbox.header["join"]["tags"]
-        run = get_run(self.client, run_id) if run_id else next(iter(find_runs(self.outbox.header, tags)), None)
+        run = get_run(self.client, run_id) if run_id else next(iter(find_runs(self.outbox.header, tags, anywhere=True)), None)
         if run is None:
             log.warning("MLflow has no run %s: its records are dropped", run_id or tags)
         return run
@@ -282,9 +285,10 @@ class Delivery:
         header, state = self.outbox.header, self.outbox.state
         run_id = state["run_id"] or header["run_id"]
         if run_id and (run := get_run(self.client, run_id, deleted=True)):
-            if state["run_id"] or (previous and previous.info.run_id == run_id) or not _is_over(run):
+            why = "" if state["run_id"] or (previous and previous.info.run_id == run_id) else _not_for_us(run, self.outbox.home)
+            if not why:
                 return run
-            log.warning("MLFLOW_RUN_ID names the run %r, which has ended: %s is a run of its own", run.info.run_name, header["name"])
+            log.warning("MLFLOW_RUN_ID names the run %r, %s: %s is a run of its own", run.info.run_name, why, header["name"])
         if state["run_id"]:  # the store was created again
             self.outbox.mark_unsent()
         if header["resumes"] and previous:
@@ -323,6 +327,8 @@ class Delivery:
         return {ROW: self.outbox.header["row"], HOME: workspace_hash(self.outbox.home)}
 
 
-def _is_over(run: "Run") -> bool:
-    """Whether a run that the environment names can't be a launcher's for this program: a shell kept the name of one that has ended."""
-    return run.info.status == "FINISHED" or (run.info.status in ("FAILED", "KILLED") and ROW not in run.data.tags)
+def _not_for_us(run: "Run", home: Path) -> str:
+    """Why a run that the environment names can't be a launcher's for this program: a shell kept its name; "" if it can."""
+    if run.info.status == "FINISHED" or (run.info.status in ("FAILED", "KILLED") and ROW not in run.data.tags):
+        return "which has ended"
+    return "which is of another workspace" if run.data.tags.get(HOME, workspace_hash(home)) != workspace_hash(home) else ""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Tags: a run's own name, which outlives a resumption; the workspace that it belongs to
 ROW, HOME = "lethe.row", "lethe.home"
 VIEW = "mlflow.sharedViewState.lethe"  # experiment tag: the view of the address that ends in ?viewStateShareKey=lethe
+TAGS = ("workspace", "data", "split", "verdict")  # and tags: equal data and split make runs comparable
 COLUMNS = (*(f"{split}.accuracy" for split in ("retain", "forget", "validation", "test")), "forget.distance", "test.distance")
 MAX_START = 600.0  # seconds after which a launcher's run whose program never started is ended
 REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}  # a second try would not help
@@ -36,6 +37,9 @@ QUIET = {  # set before mlflow is imported, unless the user did: no retries, whi
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+
+
+log = logging.getLogger(__name__)
 
 
 def silence() -> None:
@@ -121,20 +125,22 @@ def look_up(client: "MlflowClient", reference: Mapping[str, Any]) -> "Run | None
     return next(iter(_search(client, _all_experiments(client), {ROW: reference["row"]})), None)
 
 
-def find_runs(where: Mapping[str, Any], tags: Mapping[str, str], status: str = "") -> "list[Run]":
+def find_runs(where: Mapping[str, Any], tags: Mapping[str, str], status: str = "", *, anywhere: bool = False) -> "list[Run]":
     """Search an experiment.
 
     Args:
         where: The store and experiment, as headers have them (`outbox.destination`).
         tags: That a run must have, all of them.
         status: RUNNING, FINISHED, FAILED or KILLED; "": any.
+        anywhere: Search the other experiments where this one has none.
 
     Returns:
         The runs, newest first.
     """
     client = connect(where["uri"])
     experiment = experiment_id(client, where)
-    return _search(client, [experiment], tags, status) if experiment else []
+    runs = _search(client, [experiment], tags, status) if experiment else []
+    return runs or (_search(client, _all_experiments(client), tags, status) if anywhere else [])
 
 
 def end_abandoned_runs(home: Path, uri: str) -> None:
@@ -185,6 +191,9 @@ def experiment_id(client: "MlflowClient", where: Mapping[str, Any]) -> str | Non
     if where["experiment_id"] or not where["experiment_name"]:
         return where["experiment_id"] or "0"
     experiment = client.get_experiment_by_name(where["experiment_name"])
+    if experiment and experiment.lifecycle_stage != "active":  # its name can't be used again while it exists
+        client.restore_experiment(experiment.experiment_id)
+        log.warning("The experiment %s was deleted in MLflow: it is restored", where["experiment_name"])
     return str(experiment.experiment_id) if experiment else None
 
 
@@ -213,7 +222,7 @@ def share_view(client: "MlflowClient", experiment: str) -> None:
         client: Of the store.
         experiment: The id of the experiment.
     """
-    columns = [f"metrics.`{name}`" for name in COLUMNS]
+    columns = [*(f"tags.`{name}`" for name in TAGS), *(f"metrics.`{name}`" for name in COLUMNS)]
     state = {"selectedColumns": columns, "orderByKey": "attributes.start_time", "orderByAsc": False, "runsHiddenMode": "SHOW_ALL"}
     view = "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     with contextlib.suppress(Exception):

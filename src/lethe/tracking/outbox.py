@@ -203,6 +203,20 @@ def callers_store() -> str:
     return uri if path in (uri, "") or path.startswith("/") else f"sqlite:///{Path(path).resolve()}"
 
 
+def use_experiment(name: str | None, default: str | None) -> None:
+    """Choose the experiment of this process and of those that it starts: by MLflow's own variables, which they all read.
+
+    Args:
+        name: That the caller asks for; None: what the environment names.
+        default: Where neither names one; None: MLflow's default experiment.
+    """
+    if name is None and not any(os.environ.get(f"MLFLOW_EXPERIMENT_{key}") for key in ("ID", "NAME")):
+        name = default
+    if name is not None:
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+        os.environ["MLFLOW_EXPERIMENT_NAME"] = name
+
+
 def destination() -> dict[str, str | None]:
     """Return the store to log to, without credentials, and the experiment, as headers have them."""
     named = {key: os.environ.get(f"MLFLOW_{key.upper()}") for key in ("experiment_id", "experiment_name")}

@@ -89,6 +89,7 @@ class Model(_Form):
     step: Whole
     final: bool
     shapes: list[list[Whole]]
+    registered: list[str] | None = None
 
 
 class End(_Form):

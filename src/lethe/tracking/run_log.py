@@ -23,6 +23,7 @@ from lethe._util.errors import RunFailed
 from lethe._util.files import atomic_write, write_json
 from lethe._util.redact import clean, plain, summarize_error
 from lethe.tracking import mlflow_store
+from lethe.tracking.mlflow_delivery import unreachable
 from lethe.tracking.mlflow_models import export
 from lethe.tracking.outbox import Outbox, destination, now
 from lethe.tracking.sender import Sender
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 MAX_PARAM_LENGTH = 6000
+DIGITS = 6  # of a metric: MLflow's table shows all that it has
 REFRESH = 10.0  # seconds between two refreshes of an artifact, at least
 
 log = logging.getLogger(__name__)
@@ -140,7 +142,7 @@ class RunLog:
             at: Time in ms; None: now.
         """
         at = at or now()
-        numbers = {key: float(value) for key, value in values.items() if value is not None}
+        numbers = {key: _rounded(float(value)) for key, value in values.items() if value is not None}
         self._append("metrics", [[key, math.nan if math.isinf(value) else value, step, at] for key, value in numbers.items()])
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -247,6 +249,7 @@ class RunLog:
         step: int = 0,
         final: bool = True,
         replaced: Mapping[str, str] | None = None,
+        registered: tuple[str, str] | None = None,
     ) -> None:
         """Log a model.
 
@@ -261,6 +264,7 @@ class RunLog:
             step: The global epoch.
             final: Whether metrics are linked to it.
             replaced: What logged safetensors say of themselves under these keys, if the file says anything under them.
+            registered: Name in the model registry, whose next version it becomes, and that version's alias, "": none.
         """
         if kind == "none" or self.outbox.idle:
             return
@@ -272,6 +276,7 @@ class RunLog:
             _keep(path, folder / "model.safetensors", replaced or {})
         write_json(folder / "model.json", dict(info))
         about = {"folder": folder.name, "name": name, "kind": kind, "step": step, "final": final}
+        about |= {"registered": [*registered]} if registered else {}
         self._append("model", {**about, "shapes": [list(shape), [len(info["classes"])]]})
 
     def checkpoint(self, path: Path, step: int, *, shape: Sequence[int], info: Mapping[str, Any]) -> None:
@@ -319,6 +324,11 @@ class RunLog:
             self._sender.wake.set()
 
 
+def _rounded(number: float) -> float:
+    """With DIGITS significant digits; whole numbers are counts, and stay exact."""
+    return number if number.is_integer() else float(f"{number:.{DIGITS}g}")
+
+
 def _exported(module: "Callable[[], Module]", shape: Sequence[int], folder: Path) -> bool:
     try:
         export(module(), shape, folder)
@@ -344,6 +354,18 @@ def _keep(path: Path, to: Path, replaced: Mapping[str, str]) -> None:
         os.link(path.resolve(), to)
     except OSError:
         shutil.copyfile(path, to)
+
+
+def experiment() -> str | None:
+    """Return the id of the caller's experiment; None if it does not exist yet, or the store does not answer."""
+    where = destination()
+    if where["experiment_id"] or not where["experiment_name"]:
+        return where["experiment_id"] or "0"
+    if where["uri"] in unreachable:
+        return None
+    with contextlib.suppress(Exception):
+        return mlflow_store.experiment_id(mlflow_store.connect(str(where["uri"])), where)
+    return None
 
 
 def find_runs(tags: Mapping[str, str], experiment: str | None = None) -> list[dict[str, Any]]:

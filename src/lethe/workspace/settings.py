@@ -28,7 +28,7 @@ from lethe.workspace.layout import Layout
 HEADER = "# The keys by which this workspace was made. They win over params.yaml; the command line wins over them.\n"
 NOT_RECORDED = ("run.workspace", "method")
 COUNTS = ("pretrain.seeds", "retrain.seeds")  # numbers of models in the reference bank, which may grow
-WITH_ORIGINAL = ("pretrain.", "model.", "data.mean", "data.std", "run.seed", "run.precision")
+WITH_ORIGINAL = ("pretrain.", "model.", "data.mean", "data.std", "run.seed", "run.precision", "run.experiment")
 # prefix of a key -> the stage that makes the files that depend on it
 DECIDES = {"data.": "prepare", "model.": "pretrain", "pretrain.": "pretrain", "run.seed": "pretrain", "retrain.": "retrain"}
 # a stage -> prefixes of the keys that it may change

@@ -116,9 +116,10 @@ def test_the_demo(bare: Project, tmp_path: Path) -> None:
         f"compare the runs: `mlflow ui --backend-store-uri {home['MLFLOW_TRACKING_URI']}`, then http://127.0.0.1:5000/"
     )
     assert percent == {name: round_(json.loads((tmp_path / "demo" / "scores" / f"{name}.json").read_text())) for name in percent}
-    rows = {row["name"]: row for row in bare.rows()}
+    rows = {row["name"]: row for row in bare.rows("demo")}
     assert rows.keys() == percent.keys()
-    assert len(bare.rows()) == 6
+    assert len(bare.rows("demo")) == 6 and not bare.rows()
+    assert {row["tags"]["workspace"] for row in rows.values()} == {"demo"}
     for key in ("data", "split"):
         assert len({row["tags"][key] for row in rows.values()}) == 1
     for name, row in rows.items():

@@ -12,13 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lethe._util.errors import RunFailed
 from lethe.tracking import mlflow_store, sender
 from lethe.tracking.mlflow_delivery import unreachable
+from lethe.tracking.mlflow_models import register
 from lethe.tracking.mlflow_store import connect, end_abandoned_runs
 from lethe.tracking.outbox import abandoned, default_store
-from lethe.tracking.run_log import RunLog, find_runs
+from lethe.tracking.run_log import RunLog, experiment, find_runs
 from lethe.tracking.sender import send
 from support.project import until
 from support.server import Server, free_port
@@ -98,6 +101,15 @@ def test_a_run_that_a_shell_still_names_is_left_alone(status, home, monkeypatch,
     kept, own = (client().get_run(run_id) for run_id in (old.info.run_id, row.run_id))
     assert (kept.info.status, kept.data.metrics, "method" in kept.data.tags) == (status, {}, False)
     assert (own.info.status, own.data.tags["method"]) == ("FINISHED", "model_4")
+
+
+def test_a_run_of_another_workspace_is_left_alone(home, monkeypatch, caplog):
+    theirs = client().create_run("0", run_name="theirs", tags={mlflow_store.ROW: "abc", mlflow_store.HOME: "another"}).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", theirs)
+    with RunLog.open(home, name="ours", tags={"method": "model_4"}) as row:
+        row.metrics(EPOCH, 0)
+    assert "MLFLOW_RUN_ID names the run 'theirs', which is of another workspace: ours is a run of its own" in caplog.text
+    assert row.run_id != theirs and not client().get_run(theirs).data.metrics
 
 
 def test_a_row_holds_what_it_was_told(home, capfd):
@@ -189,6 +201,17 @@ def test_the_callers_experiment(home, monkeypatch):
     assert [row["name"] for row in find_runs({})] == ["second", "first"]
     assert [row["name"] for row in find_runs({"method": "first"})] == ["first"]
     assert find_runs({"method": "first"}, "Default") == []
+    client().delete_experiment(experiment())
+    with RunLog.open(home, name="third") as row:
+        row.metrics({"retain.accuracy": 200 / 3}, 0)
+    assert "third" in [row["name"] for row in find_runs({})], "its name can't be used otherwise"
+    assert client().get_run(row.run_id).data.metrics == {"retain.accuracy": 66.6667}
+    RunLog.open(home, name="before", tags={"method": "before"}).close()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
+    with RunLog.join(home, tags={"method": "before"}) as row:
+        row.metrics({"test.accuracy": 50.0}, 0)
+    assert client().get_run(row.run_id).data.metrics == {"test.accuracy": 50.0}, "a run that was made in another experiment is joined"
+    assert experiment() is None
 
 
 def test_once(home):
@@ -677,3 +700,19 @@ def test_an_export_that_fails_loses_nothing(home, caplog):
     (model,) = client().search_logged_models(["0"])
     assert model.model_type == "safetensors"
     assert steps(rows()[0].info.run_id) == [0, 1]
+
+
+def test_a_result_is_the_next_version_in_the_registry_under_its_alias(home, tmp_path, caplog):
+    file = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(2)}, file)
+    logged = []
+    for number in range(2):
+        with RunLog.open(home, name=f"run {number}") as row:
+            row.model(file, "safetensors", shape=(3, 2, 2), info={"classes": ["a", "b"]}, registered=("the team's cats", "champion"))
+        logged.append(client().get_run(row.run_id).outputs.model_outputs[0].model_id)
+        register(client(), logged[-1], str(row.run_id), "the team's cats", "champion")  # as when a process was killed right after it
+    versions = sorted(client().search_model_versions(), key=lambda each: int(each.version))
+    assert [(each.name, int(each.version)) for each in versions] == [("the team's cats", 1), ("the team's cats", 2)]
+    assert [each.source for each in versions] == [client().get_logged_model(model).artifact_location for model in logged]
+    assert int(client().get_model_version_by_alias("the team's cats", "champion").version) == 2
+    assert "registered in MLflow: the team's cats version 2, alias champion" in caplog.text

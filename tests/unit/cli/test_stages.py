@@ -14,6 +14,7 @@ from lethe.cli.stages import STAGES, nearest
 from lethe.data.sources import summaries
 from lethe.models.architectures import OWN
 from lethe.recipes import registry
+from lethe.tracking import outbox
 from support.project import ROOT
 
 Run = Callable[..., tuple[int, str, str]]
@@ -187,3 +188,36 @@ def test_list_names_what_is_registered(run: Run) -> None:
 
 def test_the_nearest_verb() -> None:
     assert [nearest(word) for word in ("lern", "evaluat", "preprain")] == ["unlearn", "evaluate", "pretrain"]
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "name", "number"),
+    [
+        ([], {}, None, None),
+        (["--run.workspace", "photos"], {}, "photos", None),
+        (["--run.workspace", "clients/photos/"], {}, "clients/photos", None),
+        (["--run.workspace", "/srv/photos"], {}, "photos", None),
+        (["--run.workspace", "photos", "--run.experiment", "team"], {}, "team", None),
+        (["--run.workspace", "photos"], {"MLFLOW_EXPERIMENT_NAME": "mine"}, "mine", None),
+        (["--run.workspace", "photos"], {"MLFLOW_EXPERIMENT_ID": "7", "MLFLOW_RUN_ID": "a"}, None, "7"),
+        (["--run.experiment", "team"], {"MLFLOW_EXPERIMENT_ID": "7"}, "team", None),
+    ],
+)
+def test_the_experiment_of_a_command(
+    words: list[str], environment: dict[str, str], name: str | None, number: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("NAME", "ID"):
+        monkeypatch.setenv(f"MLFLOW_EXPERIMENT_{key}", "")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "")
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    STAGES["prepare"].parse(words).work("prepare")
+    chosen = outbox.destination()
+    assert (chosen["experiment_name"] or None, chosen["experiment_id"] or None) == (name, number)
+
+
+def test_mlflow_run_has_chosen_its_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "a")
+    with pytest.raises(UserError, match="it takes `mlflow run --experiment-name 'a team'`"):
+        STAGES["prepare"].parse(["--run.experiment", "a team"]).work("prepare")

@@ -139,6 +139,11 @@ REFUSED = [  # what is typed; the message, or how it begins
         "--data.forget.count 3 --data.forget.fraction 0.1",
         "data.forget.count and data.forget.fraction are both given (command line)",
     ),
+    ("--run.register_alias champion", "run.register_alias is champion (command line); it takes a run.register_as"),
+    ("--run.register_as a/b", "run.register_as is a/b (command line); it takes a name without / and :"),
+    ("--run.register_as a --run.log_model none", "run.register_as is a (command line); run.log_model none logs no model"),
+    ("--run.register_as a --run.seeds 2", "run.register_as is a (command line); one model is registered, so run.seeds is 1"),
+    ("--run.register_as a --run.register_alias v3", "run.register_alias is v3 (command line); it takes letters, digits, - and _"),
     ("--pretrain.optimizer lamb", "pretrain.optimizer is lamb (command line); it takes sgd, adam, adamw"),
     ("--pretrain.optimizer adamw", "pretrain.lr is 0.1 (params.yaml, line "),
     ("--pretrain.optimizer adamw --pretrain.lr 0.001", "pretrain.final_lr is 0.01 (params.yaml, line "),
@@ -720,8 +725,11 @@ ADDED = {
     *(f"pretrain.{key}" for key in ("init", "recipe", "lr_schedule", "warmup", "optimizer", "label_smoothing", "class_weights", "augment")),
     "pretrain.classes",
     "pretrain.min_steps",
+    "run.experiment",
     "run.measures",
     "run.originals",
+    "run.register_alias",
+    "run.register_as",
     *(f"methods.*.{field.name}" for field in fields(Training) if field.default is not MISSING),
 }
 
