@@ -239,6 +239,11 @@ STAGES = {
         _ledger,
         ("", "usage: {program} verify [--run.workspace <folder>]", "", "Exit codes: 0 the chain is whole, 1 it is not, 2 there is none."),
     ),
+    "verify": Stage(
+        "read every file of a workspace: which are damaged, how to make them anew, and which belong to nothing",
+        partial(_plain, "lethe.pipeline.verify:verify"),
+        ("", "Exit codes: 0 no file is damaged, 1 one is, and is named, 2 there is no such workspace."),
+    ),
     "demo": Stage(
         "run the main job on the bundled digits: original, retrained and hybrid_4 side by side",
         _demo,

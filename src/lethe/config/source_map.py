@@ -16,7 +16,7 @@ from lethe.config.describe import show
 from lethe.data.request import KINDS
 
 FORGET = "data.forget."
-ADDRESSES = (".checkpoint",)  # endings of keys that may hold an address
+ADDRESSES = (".checkpoint", ".init")  # endings of keys that may hold an address
 # A layer that sets any of these keys first clears those set by the layers below it
 REQUEST = frozenset(f"{FORGET}{name}" for name in (*KINDS, "column"))
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from lethe._util import integrity
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 
@@ -115,7 +116,6 @@ def save_images(images: Images, path: Path, listing: str) -> None:
     Raises:
         RunFailed: the file could not be written.
     """
-    # One key: safetensors writes several in an order that changes with the process
     rest = {"classes": images.classes, "held_out": images.held_out, "listing": listing, "ids": images.ids}
     # Contiguous: safetensors copies the buffer and ignores strides
     tensors: dict[str, npt.NDArray[Any]] = {
@@ -124,7 +124,8 @@ def save_images(images: Images, path: Path, listing: str) -> None:
     }
     with atomic_write(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata={"images": json.dumps(rest)})
+            save_file(tensors, temporary, metadata={"images": json.dumps(rest), integrity.KEY: integrity.BLANK})
+            integrity.seal(temporary)
         except SafetensorError as error:
             raise OSError(str(error)) from None
 
@@ -140,6 +141,7 @@ def load_images(path: Path) -> tuple[Images, str]:
     """
     try:
         with safe_open(path, framework="np") as file:
+            integrity.check(path)
             rest: dict[str, Any] = json.loads(file.metadata()["images"])
             pixels, labels = file.get_tensor("pixels"), file.get_tensor("labels")
         ids, classes = tuple(rest["ids"]), tuple(rest["classes"])

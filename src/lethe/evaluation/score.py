@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lethe._util import integrity
 from lethe._util.errors import UserError
 from lethe.data.splits import SPLITS
 from lethe.evaluation import catalogue, registry
@@ -80,6 +81,7 @@ class Score:
         tables: short hashes of the logits tables that it was computed from.
         unfit: why the retrained model that exists is no reference, in one line; it was then compared with none. "" otherwise.
         judged: whether it can be distinguished from retrained models; None where there are none, and in files of earlier versions.
+        contents: short hash of everything in those tables; "" in files of earlier versions.
     """
 
     accuracy: Mapping[str, float]
@@ -93,6 +95,7 @@ class Score:
     tables: Mapping[str, Any] = field(default_factory=dict)
     unfit: str = ""
     judged: Verdict | None = None
+    contents: str = ""
 
     # --- files ----------------------------------------------------------------------------------------------------------
 
@@ -110,7 +113,8 @@ class Score:
             content |= {"verdict": REFERENCE_UNFIT, REFERENCE_UNFIT: self.unfit}
         elif self.judged:
             content |= {"verdict": self.judged.word, "judged": self.judged.to_json()}
-        return content | ({"of": dict(self.tables)} if self.tables else {})
+        content |= {"of": dict(self.tables)} if self.tables else {}
+        return integrity.sealed(content | ({"contents": self.contents} if self.contents else {}))
 
     @classmethod
     def from_json(cls, content: Any, name: str) -> "Score":
@@ -121,11 +125,12 @@ class Score:
             name: of the file, for the error message.
 
         Raises:
-            UserError: it is no score file, or one of a later format; names it.
+            UserError: it is no score file, one of a later format, or not as it was written; names it.
         """
         if isinstance(content, dict) and content.get("format", 1) > FORMAT:
             raise UserError(f"{name} has format {content['format']}; this version reads score files up to format {FORMAT}")
         try:
+            integrity.check_json(content, name)
             return cls(
                 accuracy=_numbers(content["accuracy"]),
                 loss=_numbers(content.get("loss", {})),
@@ -139,6 +144,7 @@ class Score:
                     for seed, one in content.get("seeds", {}).items()
                 },
                 tables=content.get("of", {}),
+                contents=str(content.get("contents", "")),
                 unfit=str(content.get(REFERENCE_UNFIT, "")),
                 judged=Verdict.from_json(content["verdict"], content["judged"]) if "judged" in content else None,
             )

@@ -1,6 +1,5 @@
 """Weights on disk: safetensors, written atomically. Files of other origin are read by `foreign`."""
 
-import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lethe._util import integrity
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 
@@ -30,22 +30,10 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_write(path) as temporary:
         try:
-            save_file(plain, temporary, dict(metadata))
-            _sort_metadata(temporary)
+            save_file(plain, temporary, {**metadata, integrity.KEY: integrity.BLANK})
+            integrity.seal(temporary)
         except SafetensorError as error:  # how the writer wraps an input/output error
             raise OSError(str(error)) from error
-
-
-def _sort_metadata(path: Path) -> None:
-    """Sort metadata in the header: the writer orders it by a hash that changes with the process."""
-    with path.open("r+b") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) <= length:
-            file.seek(8)
-            file.write(text.ljust(length))
 
 
 def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -56,15 +44,21 @@ def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
         device: where the tensors are put.
 
     Raises:
-        UserError: the file is missing, truncated or not safetensors.
+        UserError: the file is missing, truncated, not safetensors, or not what it was when it was written.
     """
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            integrity.check(path)
+            return {name: file.get_tensor(name) for name in file.keys()}, _own(file.metadata())  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (SafetensorError, OSError, struct.error) as error:
+    except (SafetensorError, OSError, ValueError, struct.error) as error:
         raise UserError(f"{path} can't be read as safetensors: {error}") from None
+
+
+def _own(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """Metadata as they were given to `save`."""
+    return {key: value for key, value in (metadata or {}).items() if key != integrity.KEY}
 
 
 def save_model(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:
@@ -122,7 +116,7 @@ def metadata(path: Path) -> dict[str, str]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
+            return _own(file.metadata())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:

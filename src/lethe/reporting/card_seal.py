@@ -47,24 +47,37 @@ def verify(file: Path) -> int:
     Raises:
         UserError: the file is no card, or has no seal.
     """
+    whole, said = check(file)
+    print(f"{file}: {said}")
+    return 0 if whole else 1
+
+
+def check(file: Path) -> tuple[bool, str]:
+    """Check a card's seal, without its workspace.
+
+    Args:
+        file: the card's JSON.
+
+    Returns:
+        Whether the card is as it was written, and what was found.
+
+    Raises:
+        UserError: the file is no card, or has no seal.
+    """
     content = read_json(file)
     seal = content.pop("seal", None) if isinstance(content, dict) else None
     if not isinstance(seal, dict) or not isinstance(seal.get("sha256"), str):
         raise UserError(f"{file} has no seal; it takes the JSON file of a card, which has one")
     body = canonical(content)
     if sha256(body).hexdigest() != seal["sha256"]:
-        print(f"{file}: altered, its hash is not the one that it states")
-        return 1
+        return False, "altered, its hash is not the one that it states"
     if "signature" not in seal:
-        print(f"{file}: as written, not signed: whoever alters a card can also state another hash")
-        return 0
+        return True, "as written, not signed: whoever alters a card can also state another hash"
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(seal["ed25519"])).verify(bytes.fromhex(seal["signature"]), body)
     except (InvalidSignature, ValueError, TypeError, KeyError):
-        print(f"{file}: altered, its signature is not of this content")
-        return 1
-    print(f"{file}: as written, signed with the Ed25519 key {seal['ed25519']}; compare the key with the one that you were given")
-    return 0
+        return False, "altered, its signature is not of this content"
+    return True, f"as written, signed with the Ed25519 key {seal['ed25519']}; compare the key with the one that you were given"
 
 
 def _private(key: Path) -> Ed25519PrivateKey:

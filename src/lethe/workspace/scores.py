@@ -45,10 +45,10 @@ def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
     compared = comparison(prepared, model)
     path, tables = prepared.layout.scores(name), compared.hashes
     stored = read(path) if path.exists() else None
-    if not recompute and stored and stored.tables == tables:
+    if not recompute and stored and _belongs(stored, tables, compared.contents):
         return stored
     score = score_model(compared.model, compared.references, compared.original, compared.unlearned, drawn_at_random(prepared))
-    score = replace(score, tables=tables, unfit=compared.unfit)
+    score = replace(score, tables=tables, unfit=compared.unfit, contents=compared.contents)
     if score != stored:  # else the file keeps its modification time
         write_json(path, score.to_json())
     return score
@@ -71,8 +71,9 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
     paired = {seed: accuracy for seed in seeds if (accuracy := paired_reference(prepared, seed))}
     path, tables = prepared.layout.scores(name), {**first.tables} | _reading(model)
     tables["seeds"] = {str(seed): one.tables for seed, one in each.items()}
+    contents = short(digest([model.hash, *(one.contents for one in each.values())]))
     stored = read(path) if path.exists() else None
-    if not recompute and stored and stored.tables == tables:
+    if not recompute and stored and _belongs(stored, tables, contents):
         return stored
     mean = seed_aggregation.aggregate(each, paired)
     compared = comparison(prepared, model, [artifacts.logits(prepared, str(run.with_seed(seed))) for seed in seeds])
@@ -82,10 +83,15 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
     measures = {id_: result for id_, result in mean.measures.items() if id_ not in ids} | measure_results(context, of_several)
     tier = registry.highest_tier(len(context.references), len(context.unlearned))
     judged = judge(compared.unlearned, compared.references, compared.original, drawn_at_random(prepared)) if compared.references else None
-    score = replace(mean, measures=measures, tier=tier, tables=tables, unfit=compared.unfit, judged=judged)
+    score = replace(mean, measures=measures, tier=tier, tables=tables, unfit=compared.unfit, judged=judged, contents=contents)
     if score != stored:
         write_json(path, score.to_json())
     return score
+
+
+def _belongs(stored: Score, tables: Mapping[str, Any], contents: str) -> bool:
+    """Whether a score was computed from these tables; one of an earlier version does not say what they held."""
+    return stored.tables == tables and stored.contents in ("", contents)
 
 
 def drawn_at_random(prepared: Prepared) -> bool:
@@ -131,7 +137,10 @@ def is_current(prepared: Prepared, name: str) -> bool:
             splits.
     """
     path = prepared.layout.scores(name)
-    return path.exists() and read(path).tables == comparison(prepared, artifacts.logits(prepared, name)).hashes
+    if not path.exists():
+        return False
+    compared = comparison(prepared, artifacts.logits(prepared, name))
+    return _belongs(read(path), compared.hashes, compared.contents)
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,12 @@ class Compared:
         """How many perturbed copies the model and the references classified, unless all of them all."""
         numbers = [table.about.get(PERTURBED, "all") for table in (self.model, *self.references)]
         return {} if {*numbers} == {"all"} else {PERTURBED: ",".join(dict.fromkeys(numbers))}
+
+    @property
+    def contents(self) -> str:
+        """Short hash of everything in the tables: logits, labels, splits and columns."""
+        others = [self.original] if self.original else []
+        return short(digest(table.hash for table in (self.model, *others, *self.references, *self.unlearned)))
 
 
 def _weights(table: LogitsTable) -> str:

@@ -1,6 +1,7 @@
 """A workspace's own settings: what made it is a layer of the configuration."""
 
 import json
+import re
 import shutil
 
 from ruamel.yaml import YAML
@@ -105,3 +106,21 @@ def test_a_workspace_of_an_earlier_version_keeps_its_settings_too(project: Proje
     settings = YAML(typ="safe").load(home / "settings.yaml")
     assert settings == {"data": {"limit": 11}, "pretrain": {"epochs": 1}}
     project.ran("unlearn", *NONE, *asked)
+
+
+def test_a_damaged_file_is_found_and_made_anew(project: Project) -> None:
+    said = project.ran("verify").stdout
+    assert re.search(r"^\d+ files are as they were written, .* 0 damaged, 0 belong to nothing$", said)
+    path = project.root / "scores" / "original.json"
+    path.write_text(path.read_text().replace('"tier": ', '"tier": 1'))
+    found = project.run("verify")
+    assert (found.returncode, found.stderr) == (1, "")
+    damaged, _ = found.stdout.splitlines()
+    assert damaged.startswith(f"damaged: {path}: is damaged or was edited: its content does not have the SHA-256 that it states; remove it")
+    refused = project.run("evaluate", "--method", "original")
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    ((stage, words),) = re.findall(r"remove it, then `python src/(\w+)\.py (.*)` makes it anew", damaged)
+    path.unlink()
+    project.ran(stage, *words.split())
+    assert project.run("verify").returncode == 0

@@ -16,6 +16,7 @@ from markupsafe import escape
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, short, write_json
+from lethe._util.integrity import sealed
 from lethe._util.redact import plain
 from lethe.config import loader as config
 from lethe.models import checkpoint
@@ -234,6 +235,18 @@ def test_the_alarm_is_on_the_card(home, undrawn):
     assert made["alarm"] == "" and "Alarm" not in html + markdown
 
 
+def edited(path, changes):
+    """Change a score file as the program would."""
+    content = json.loads(path.read_text()) | changes
+    write_json(path, sealed({key: value for key, value in content.items() if key != "sha256"}))
+
+
+def test_a_score_file_that_was_edited_makes_no_card(home, undrawn):
+    path = home / "scores" / "model_1.json"
+    write_json(path, json.loads(path.read_text()) | {"tier": 3})
+    refused(home, r"scores/model_1\.json is damaged or was edited: .*; `python src/verify\.py` says what makes it anew")
+
+
 def test_nothing_on_the_card_compares_with_an_unfit_reference(home, undrawn):
     made, *_ = written(home)
     assert made["cannot"] == [card_content.LIMITS[made["tier"]], card_content.NOT_TRIED, *card_content.ALWAYS]
@@ -241,7 +254,7 @@ def test_nothing_on_the_card_compares_with_an_unfit_reference(home, undrawn):
     for path in (home / "scores").glob("*.json"):
         content = json.loads(path.read_text())
         measures = {id_: {key: each[key] for key in each if key != "reference"} for id_, each in content["measures"].items()}
-        write_json(path, content | {"measures": measures, "verdict": "reference_unfit", "reference_unfit": line})
+        edited(path, {"measures": measures, "verdict": "reference_unfit", "reference_unfit": line})
     made, markdown, html = written(home)
     assert made["says"]["kind"] == "reference_unfit" and made["alarm"] == ""
     assert made["cannot"][0] == f"T{line[1:]}." and all(made["cannot"][0] in page for page in (html, markdown))
@@ -407,7 +420,7 @@ def test_without_a_run_or_its_scores(home, undrawn):
 
 def test_what_does_not_belong_together(home, undrawn):
     scores = json.loads((home / "scores" / "model_1.json").read_text())
-    write_json(home / "scores" / "model_1.json", scores | {"of": scores["of"] | {"retrained": "0" * 12}})
+    edited(home / "scores" / "model_1.json", {"of": scores["of"] | {"retrained": "0" * 12}})
     refused(home, r"scores/model_1\.json belongs to other tables than .*logits holds; `python src/evaluate\.py .*` creates it again")
     write_json(home / "scores" / "model_1.json", scores)
     tensors, about = checkpoint.load(home / "logits" / "model_1.safetensors")

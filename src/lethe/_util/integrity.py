@@ -1,0 +1,101 @@
+"""Hashes that files carry of their own content, so that a damaged file is noticed when it is read.
+
+They show that a file was altered by accident. Whoever alters a file on purpose can state another hash: against that, cards are signed.
+Files of versions before this had none; they are read as they are.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lethe._util.errors import UserError
+
+KEY = "sha256"  # in the metadata of a safetensors file, and among the keys of a JSON file
+AGAIN = "`python src/verify.py` says what makes it anew"
+BLANK = "0" * 64  # what the hash of a safetensors file is computed with in place of itself
+
+
+def seal(path: Path) -> None:
+    """Write the hash of a safetensors file into its metadata, which holds `KEY: BLANK`, and sort these.
+
+    Equal content is then equal bytes: the writer orders metadata by a hash that changes with the process.
+    """
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise ValueError(f"{path}: the header has another form than expected")
+        file.seek(8)
+        file.write(text.ljust(length))
+    _, whole = _hashes(path)
+    with path.open("r+b") as file:
+        file.seek(8 + text.index(f'"{KEY}":"{BLANK}"'.encode()) + len(f'"{KEY}":"'))
+        file.write(whole.encode())
+
+
+def check(path: Path) -> bool:
+    """Compare a safetensors file with the hash in its metadata.
+
+    Returns:
+        Whether it has one; a file of another program, or of an earlier version, has none.
+
+    Raises:
+        UserError: the file is not what it was when it was written.
+        OSError, ValueError: it can't be read, or has no header.
+    """
+    stated, whole = _hashes(path)
+    if stated and whole != stated:
+        raise UserError(f"{path} is damaged: its content does not have the SHA-256 that it states; {AGAIN}")
+    return bool(stated)
+
+
+def _hashes(path: Path) -> tuple[str, str]:
+    """The hash that a safetensors file states, "" if it states none, and the hash of its bytes with BLANK in the place of that."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        header = file.read(struct.unpack("<Q", length)[0]) if len(length) == 8 else b""
+        metadata = json.loads(header or b"{}").get("__metadata__") or {}
+        stated = str(metadata.get(KEY, ""))
+        if len(stated) != len(BLANK):
+            return "", ""
+        own, blank = (f'"{KEY}":"{text}"'.encode() for text in (stated, BLANK))
+        sha = hashlib.sha256(length + header.replace(own, blank, 1))
+        while part := file.read(1 << 22):
+            sha.update(part)
+    return stated, sha.hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a JSON file with its own hash.
+
+    >>> sealed({"accuracy": 91.5})["sha256"][:12]
+    '0de5c31d5e9f'
+    """
+    return {**content, KEY: _of_json(content)}
+
+
+def check_json(content: Mapping[str, Any], name: str) -> bool:
+    """Compare the content of a JSON file with the hash in it.
+
+    Args:
+        content: as read.
+        name: of the file.
+
+    Returns:
+        Whether it has a hash.
+
+    Raises:
+        UserError: the content is not what it was when it was written.
+    """
+    if KEY in content and content[KEY] != _of_json({key: value for key, value in content.items() if key != KEY}):
+        raise UserError(f"{name} is damaged or was edited: its content does not have the SHA-256 that it states; {AGAIN}")
+    return KEY in content
+
+
+def _of_json(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

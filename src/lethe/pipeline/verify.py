@@ -1,0 +1,212 @@
+"""`verify`: read every file of a workspace, and say which ones are damaged and which belong to nothing."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+
+from lethe._util import integrity
+from lethe._util.checkout import command
+from lethe._util.errors import UserError
+from lethe._util.files import read_json
+from lethe.config.loader import STAGE, Config
+from lethe.data import splits
+from lethe.engine import epoch_table
+from lethe.evaluation.score import Score
+from lethe.reporting import card_seal
+from lethe.tracking import outbox_format
+from lethe.workspace import ledger
+from lethe.workspace.layout import Layout
+from lethe.workspace.run_names import RunId
+
+HALF_WRITTEN = re.compile(r"\..+\.\w{8}")  # the name of a temporary file; a killed command leaves it
+KILLED = "left half-written by a killed command; remove it"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known of a file.
+
+    Attributes:
+        path: of the file.
+        kind: whole: as it was written; unverified: it states no hash of its own; damaged; stray: it belongs to nothing.
+        reason: why it is damaged or stray.
+    """
+
+    path: Path
+    kind: str
+    reason: str = ""
+
+
+def verify(config: Config) -> int:
+    """Print every damaged and every stray file of a workspace, and how to make it anew.
+
+    Args:
+        config: names the workspace.
+
+    Returns:
+        0 if no file is damaged, 1 otherwise.
+
+    Raises:
+        UserError: there is no such workspace.
+    """
+    layout = Layout(config.path(config.run.workspace))
+    findings = list(inspect(layout))
+    if not findings:
+        raise UserError(f"run.workspace is {layout.root}; it takes a folder with the files of a run, and there are none in it")
+    count = {kind: sum(each.kind == kind for each in findings) for kind in ("whole", "unverified", "damaged", "stray")}
+    for each in findings:
+        if each.kind == "damaged":
+            print(f"damaged: {each.path}: {each.reason}; {_remedy(layout, each.path)}")
+        elif each.kind == "stray":
+            print(f"belongs to nothing: {each.path}: {each.reason}")
+    print(
+        f"{count['whole']} files are as they were written, {count['unverified']} can be read and state no hash of their own, "
+        f"{count['damaged']} damaged, {count['stray']} belong to nothing"
+    )
+    return 1 if count["damaged"] else 0
+
+
+def inspect(layout: Layout) -> Iterator[Finding]:
+    """Read the files of a workspace, in the order of their paths.
+
+    Args:
+        layout: of the workspace. Of a workspace that is also a checkout, only folders that the program writes are looked at.
+    """
+    for path in sorted(_files(layout)):
+        if HALF_WRITTEN.fullmatch(path.name):
+            yield Finding(path, "stray", KILLED)
+            continue
+        look = _reader(layout, path)
+        if look is None:
+            continue
+        try:
+            yield Finding(path, "whole" if look(path) else "unverified")
+        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            reason = str(error).removeprefix(f"{path} ").removeprefix("is damaged: ").removesuffix(f"; {integrity.AGAIN}")
+            yield Finding(path, "damaged", " ".join(reason.split()))
+    yield from _without_model(layout)
+
+
+def _files(layout: Layout) -> Iterator[Path]:
+    folders = (layout.data, layout.models, layout.all_logits, layout.epochs("-").parent, layout.all_scores, layout.banks, layout.others)
+    for folder in (*folders, layout.cards, layout.accepted("-").parent, layout.resume, layout.outbox):
+        yield from (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    if layout.ledger.exists():
+        yield layout.ledger
+
+
+def _reader(layout: Layout, path: Path) -> Callable[[Path], bool] | None:
+    """What reads a file: it returns whether the file states its own hash, or raises. None: a file that nothing is read from."""
+    if path.is_relative_to(layout.outbox):
+        return {"row.json": _header, "sent.json": _state, "records.jsonl": _records}.get(path.name)
+    if path == layout.ledger:
+        return _ledger
+    if path.suffix == ".safetensors":
+        return _tensors
+    if path.suffix == ".json":
+        return _score if path.is_relative_to(layout.all_scores) else _card if path.is_relative_to(layout.cards) else _json
+    if path.suffix == ".csv" and path.parent == layout.splits:
+        return _split
+    return _epochs if path.suffix == ".csv" and path.is_relative_to(layout.epochs("-").parent) else None
+
+
+def _tensors(path: Path) -> bool:
+    with safe_open(path, framework="np") as file:
+        file.keys()
+    return integrity.check(path)
+
+
+def _json(path: Path) -> bool:
+    content = read_json(path)
+    return isinstance(content, dict) and integrity.check_json(content, str(path))
+
+
+def _score(path: Path) -> bool:
+    content = read_json(path)
+    Score.from_json(content, str(path))
+    return integrity.KEY in content
+
+
+def _card(path: Path) -> bool:
+    whole, said = card_seal.check(path)
+    if not whole:
+        raise ValueError(said)
+    return True
+
+
+def _split(path: Path) -> bool:
+    if not splits.count(path.parent, path.stem):
+        raise ValueError("it names no image")
+    return False
+
+
+def _epochs(path: Path) -> bool:
+    try:
+        rows = epoch_table.read_csv(path)
+    except pd.errors.ParserError as error:
+        raise ValueError(str(error)) from None
+    if [row.get("step") for row in rows] != sorted({row["step"] for row in rows}):
+        raise ValueError("its steps do not follow one another")
+    return False
+
+
+def _ledger(path: Path) -> bool:
+    _, _, faults = ledger.verify(path)
+    if faults:
+        raise ValueError("; ".join(f"line {fault.line} {fault.what}" for fault in faults))
+    return True
+
+
+def _header(path: Path) -> bool:
+    return _of_form(outbox_format.is_header(read_json(path)))
+
+
+def _state(path: Path) -> bool:
+    return _of_form(outbox_format.is_state(read_json(path)))
+
+
+def _records(path: Path) -> bool:
+    return _of_form(all(map(outbox_format.as_record, path.read_bytes().split(b"\n")[:-1])))
+
+
+def _of_form(fits: bool) -> bool:
+    if not fits:
+        raise ValueError("it does not have the form that this program writes")
+    return False
+
+
+def _without_model(layout: Layout) -> Iterator[Finding]:
+    """Results whose model or logits table is gone: nothing reads them again."""
+    for run in layout.with_scores():
+        if not layout.logits(run).exists():
+            yield Finding(layout.scores(run), "stray", f"there is no {layout.logits(run)}")
+
+
+def _remedy(layout: Layout, path: Path) -> str:
+    """How a damaged file is made anew."""
+    if path == layout.ledger:
+        return "nothing can make a ledger anew: compare it with a copy"
+    if path.is_relative_to(layout.outbox):
+        return "remove its folder; its records are then not sent to MLflow"
+    if path.is_relative_to(layout.resume):
+        return "remove it; the run then starts from its beginning"
+    return f"remove it, then `{_maker(layout, path)}` makes it anew"
+
+
+def _maker(layout: Layout, path: Path) -> str:
+    home = [] if layout.root.resolve() == Path.cwd().resolve() else ["--run.workspace", str(layout.root)]
+    if path.is_relative_to(layout.data):
+        return command("prepare", *home)
+    if path.is_relative_to(layout.banks):
+        return command("bank", *home)
+    folder = next((folder for folder in (layout.models, layout.all_logits, layout.all_scores) if path.is_relative_to(folder)), None)
+    if folder is None:
+        return command("report", "card", *home) if path.is_relative_to(layout.cards) else command("unlearn", *home)
+    run = RunId.parse(path.relative_to(folder).with_suffix("").as_posix())
+    if folder == layout.models:
+        return command(STAGE[run.key], *home) if run.key in STAGE else command("unlearn", "--method", run.key, *home)
+    return command("evaluate", "--method", run.key, *home)

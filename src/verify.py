@@ -1,0 +1,8 @@
+"""Read every file of a workspace: which are damaged, how to make them anew, and which belong to nothing."""
+
+import sys
+
+from lethe.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main("verify"))
