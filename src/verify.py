@@ -1,4 +1,4 @@
-"""Read every file of a workspace: which are damaged, how to make them anew, and which belong to nothing."""
+"""Read every file of a workspace: which are damaged, how to make them again, and which belong to nothing."""
 
 import sys
 

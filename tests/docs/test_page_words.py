@@ -11,7 +11,7 @@ WORDS = re.compile(
     r"\b(anew|beside|behind|climbs?|yardstick|glance|mend(s|ed)?|stands? (in|under|on|there|below)|lies? in)\b", re.IGNORECASE
 )
 KEYS = re.compile(r"\bbeside:|item\.beside")  # of dvc.yaml
-FILES = ("README.md", "CONTRIBUTING.md", "params.yaml", "MLproject", "conda.yaml", "dvc.yaml", "search/dvc.yaml", "Makefile")
+FILES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "params.yaml", "MLproject", "conda.yaml", "dvc.yaml", "search/dvc.yaml", "Makefile")
 PAGES = [
     *FILES,
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")) if path.name not in ("log.md", "keys.md")),

@@ -14,7 +14,7 @@ from typing import Any
 from lethe._util.errors import UserError
 
 KEY = "sha256"  # in the metadata of a safetensors file, and among the keys of a JSON file
-AGAIN = "`python src/verify.py` says what makes it anew"
+AGAIN = "`python src/verify.py` says what makes it again"
 BLANK = "0" * 64  # what the hash of a safetensors file is computed with in place of itself
 
 

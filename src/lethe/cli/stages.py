@@ -240,7 +240,7 @@ STAGES = {
         ("", "usage: {program} verify [--run.workspace <folder>]", "", "Exit codes: 0 the chain is whole, 1 it is not, 2 there is none."),
     ),
     "verify": Stage(
-        "read every file of a workspace: which are damaged, how to make them anew, and which belong to nothing",
+        "read every file of a workspace: which are damaged, how to make them again, and which belong to nothing",
         partial(_plain, "lethe.pipeline.verify:verify"),
         ("", "Exit codes: 0 no file is damaged, 1 one is, and is named, 2 there is no such workspace."),
     ),

@@ -42,7 +42,7 @@ class Finding:
 
 
 def verify(config: Config) -> int:
-    """Print every damaged and every stray file of a workspace, and how to make it anew.
+    """Print every damaged and every stray file of a workspace, and how to make it again.
 
     Args:
         config: names the workspace.
@@ -187,14 +187,14 @@ def _without_model(layout: Layout) -> Iterator[Finding]:
 
 
 def _remedy(layout: Layout, path: Path) -> str:
-    """How a damaged file is made anew."""
+    """How a damaged file is made again."""
     if path == layout.ledger:
-        return "nothing can make a ledger anew: compare it with a copy"
+        return "nothing can make a ledger again: compare it with a copy"
     if path.is_relative_to(layout.outbox):
         return "remove its folder; its records are then not sent to MLflow"
     if path.is_relative_to(layout.resume):
         return "remove it; the run then starts from its beginning"
-    return f"remove it, then `{_maker(layout, path)}` makes it anew"
+    return f"remove it, then `{_maker(layout, path)}` makes it again"
 
 
 def _maker(layout: Layout, path: Path) -> str:

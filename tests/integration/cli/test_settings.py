@@ -120,7 +120,7 @@ def test_a_damaged_file_is_found_and_made_anew(project: Project) -> None:
     refused = project.run("evaluate", "--method", "original")
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
-    ((stage, words),) = re.findall(r"remove it, then `python src/(\w+)\.py (.*)` makes it anew", damaged)
+    ((stage, words),) = re.findall(r"remove it, then `python src/(\w+)\.py (.*)` makes it again", damaged)
     path.unlink()
     project.ran(stage, *words.split())
     assert project.run("verify").returncode == 0

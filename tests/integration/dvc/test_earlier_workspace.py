@@ -1,6 +1,8 @@
 """A workspace that commit 8948325 made is used as it is: nothing is trained, read or run again (tests/fixtures/make_workspace.py)."""
 
+import json
 import re
+import struct
 import tarfile
 
 import pytest
@@ -36,6 +38,16 @@ def earlier(small: Checkout) -> Checkout:
     return small
 
 
+def without_hash(content: bytes) -> bytes:
+    """A safetensors file without the hash that it states of itself, which version 8948325 did not write."""
+    if content[8:9] != b"{":
+        return content
+    end = 8 + struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8:end])
+    header.get("__metadata__", {}).pop("sha256", None)
+    return json.dumps(header).encode() + content[end:]
+
+
 def test_dvc_makes_scores_again_and_nothing_else(earlier: Checkout) -> None:
     """The arithmetic of scores and report has changed since; models and logits tables are used as they are."""
     before = earlier.read("models", "logits", "epochs", "bank")
@@ -48,9 +60,11 @@ def test_dvc_makes_scores_again_and_nothing_else(earlier: Checkout) -> None:
     }
     assert {"measures", "report", "search"} == set(numerics.raised())
     assert stages(log) == {"fingerprint", "report", *scores}
-    # of the chain's folder of tables DVC keeps nothing while its stage runs: they are read again, to the same bytes
+    # of the chain's folder of tables DVC keeps nothing while its stage runs: they are read again, to the same bytes but for their hash
     assert not WORK.search(re.sub(r"^as_run/.* into a logits table$", "", log, flags=re.MULTILINE)), log
-    assert earlier.read("models", "logits", "epochs", "bank") == before
+    after = earlier.read("models", "logits", "epochs", "bank")
+    assert {name for name in after if after[name] != before.get(name)} <= {name for name in before if name.startswith("logits/as_run/")}
+    assert {name: without_hash(content) for name, content in after.items()} == {name: without_hash(each) for name, each in before.items()}
     assert stages(earlier.dvc("repro")) == {"fingerprint"}
 
 

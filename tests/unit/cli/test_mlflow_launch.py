@@ -127,6 +127,7 @@ def test_the_entries_are_those_promised():
         "card",
         "erase",
         "ledger",
+        "verify",
     ]
     methods = [f"model_{i}" for i in range(1, 7)] + [f"hybrid_{i}" for i in range(1, 5)]
     assert sorted(project["entry_points"]) == sorted(names + methods)

@@ -1,4 +1,4 @@
-"""`verify` names what is damaged, how to make it anew, and what belongs to nothing."""
+"""`verify` names what is damaged, how to make it again, and what belongs to nothing."""
 
 import json
 import shutil

@@ -244,7 +244,7 @@ def edited(path, changes):
 def test_a_score_file_that_was_edited_makes_no_card(home, undrawn):
     path = home / "scores" / "model_1.json"
     write_json(path, json.loads(path.read_text()) | {"tier": 3})
-    refused(home, r"scores/model_1\.json is damaged or was edited: .*; `python src/verify\.py` says what makes it anew")
+    refused(home, r"scores/model_1\.json is damaged or was edited: .*; `python src/verify\.py` says what makes it again")
 
 
 def test_nothing_on_the_card_compares_with_an_unfit_reference(home, undrawn):

@@ -58,7 +58,7 @@ def test_images_too(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "images.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / "images.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"images\.safetensors is damaged: .* `python src/verify\.py` says what makes it anew"):
+    with pytest.raises(UserError, match=r"images\.safetensors is damaged: .* `python src/verify\.py` says what makes it again"):
         images.load_images(tmp_path / "images.safetensors")
 
 
