@@ -2,7 +2,7 @@
 
 import gzip
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from lethe._util.errors import UserError
+from lethe._util.files import atomic_write
 from lethe.data.decoding import to_pixels
 from lethe.data.image_folder import divide_ids
 from lethe.data.images import Images, one_line
@@ -56,6 +57,50 @@ def read_idx(options: SourceOptions) -> Images:
     return _images(parts, options, f"data.root is {root}", IDX)
 
 
+def images_file(source: str, root: Path) -> Path:
+    """Return the file that holds the train images.
+
+    Args:
+        source: npz or idx.
+        root: data.root.
+    """
+    return root if source == "npz" else _idx_file(root, "train-images", 3)
+
+
+def blank(source: str, root: Path, erased: Callable[[str], bool]) -> None:
+    """Set the pixels of some train images to 0. Labels, other arrays and all places stay. The file is replaced as a whole.
+
+    Args:
+        source: npz or idx.
+        root: data.root.
+        erased: whether the image of this id is erased.
+
+    Raises:
+        UserError: the file can't be read.
+        RunFailed: it could not be written.
+    """
+    path = images_file(source, root)
+    if source == "npz":
+        with np.load(path, allow_pickle=False) as held, zipfile.ZipFile(path) as packed:
+            arrays = {name: held[name] for name in held.files}
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in packed.infolist())
+        name = next(images for images, labels in ARRAYS["train"] if images in arrays and labels in arrays)
+        arrays[name] = _blanked(arrays[name], erased)
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            (np.savez if stored else np.savez_compressed)(file, **arrays)
+        return
+    images = _blanked(_idx(root, "train-images", 3), erased)
+    content = bytes((0, 0, 8, 3)) + b"".join(size.to_bytes(4) for size in images.shape) + images.tobytes()
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _blanked(images: Array, erased: Callable[[str], bool]) -> Array:
+    images = images.copy()
+    images[[i for i in range(len(images)) if erased(f"train/{i}")]] = 0
+    return images
+
+
 def _named(arrays: Mapping[str, Array], names: Iterable[tuple[str, str]]) -> Part | None:
     return next(((arrays[images], arrays[labels]) for images, labels in names if images in arrays and labels in arrays), None)
 
@@ -68,12 +113,17 @@ def _file(options: SourceOptions, accepts: str) -> Path:
     return options.root
 
 
-def _idx(root: Path, name: str, dimensions: int) -> Array:
-    """The array of an idx file (yann.lecun.org/exdb/mnist): two zeros, type, number of dimensions, sizes, values."""
+def _idx_file(root: Path, name: str, dimensions: int) -> Path:
     names = [f"{name}{dot}idx{dimensions}-ubyte{ending}" for dot in "-." for ending in ("", ".gz")]
     path = next((root / each for each in names if (root / each).is_file()), None)
     if path is None:
         raise UserError(f"data.root is {root} (it has no file {names[0]}); {IDX}")
+    return path
+
+
+def _idx(root: Path, name: str, dimensions: int) -> Array:
+    """The array of an idx file (yann.lecun.org/exdb/mnist): two zeros, type, number of dimensions, sizes, values."""
+    path = _idx_file(root, name, dimensions)
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:

@@ -2,13 +2,14 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias
 
 from lethe._util.errors import UserError
+from lethe._util.files import write_text
 from lethe._util.log import log
 
 TAKES_IDS = "it takes a CSV with a column id, or a text file with one id per line"
@@ -75,6 +76,37 @@ def read(path: Path, key: str, column: str | None = None, *, accepts: str = TAKE
     if column is not None or header:
         raise UserError(f"{key} (no column {column or ID} in its first line: {first[:80]}){_near(column or ID, first)}; {accepts}")
     return IdTable(key, ID, tuple(({ID: line.strip()}, number) for number, line in enumerate(lines, 1) if line.strip()))
+
+
+def drop_rows(path: Path, dropped: Callable[[str], bool]) -> int:
+    """Write a table again without some of its rows; the others and the separator stay as they are, the text becomes UTF-8.
+
+    Args:
+        path: the file, as `read` takes it.
+        dropped: whether the row of an image of this name is left out.
+
+    Returns:
+        The number of rows that were left out. Without any the file is not written.
+
+    Raises:
+        UserError: as `read`.
+        RunFailed: the file could not be written.
+    """
+    table, text = read(path, "the table"), _text(path, "the table", TAKES_IDS)
+    if not any(dropped(name) for name, _ in table.names):
+        return 0
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = next(
+        (one for one in ",;\t" if _column([name.strip() for name in next(csv.reader([first], delimiter=one))], None) is not None), ","
+    )
+    names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter))]
+    at = names.index(table.column) if table.column in names else 0
+    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    kept = [row for row in rows if not (len(row) > at and dropped(row[at].strip()))]
+    out = io.StringIO()
+    csv.writer(out, delimiter=delimiter, lineterminator="\r\n" if "\r\n" in text else "\n").writerows(kept)
+    write_text(path, out.getvalue())
+    return len(rows) - len(kept)
 
 
 def _column(names: list[str], column: str | None) -> int | None:
