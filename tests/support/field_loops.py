@@ -421,3 +421,86 @@ def amun(model: Module, data: Source, sgd: Numbers, epochs: int, attack_radius: 
             first, second = model(torch.cat([images, adversarial])).split([len(images), len(wrong)])
             share = data.small_size / (data.size + data.small_size)
             descend(optimizer, (1 - share) * cross_entropy(first, labels) + share * cross_entropy(second, wrong))
+
+
+def gradients(model: Module, data: Source, split: Tensor, reduction: str = "sum") -> list[Tensor]:
+    """Of the cross-entropy in eval mode, by parameter."""
+    model.eval().requires_grad_(True)
+    loss = cross_entropy(model(data.images[split]), data.labels[split], reduction=reduction)
+    return list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+def moving(model: Module, sgd: Numbers) -> list[bool]:
+    train_only(model, sgd.trains)
+    return [parameter.requires_grad for parameter in model.parameters()]
+
+
+def ssd(model: Module, data: Source, sgd: Numbers, selection_threshold: float, dampening_strength: float, final_epochs: int) -> None:
+    def fisher(split: Tensor) -> list[Tensor]:
+        each = [gradients(model, data, split[[i]]) for i in range(len(split))]
+        return [torch.stack(own).pow(2).mean(0) for own in zip(*each, strict=True)]
+
+    forget, all_ = fisher(data.forget), fisher(torch.cat([data.retain, data.forget]))
+    with torch.no_grad():
+        for parameter, f, a, moves in zip(model.parameters(), forget, all_, moving(model, sgd), strict=True):
+            if moves:
+                parameter[f > selection_threshold * a] *= (dampening_strength * a / f).clamp(max=1)[f > selection_threshold * a]
+    cf_k(model, data, sgd, final_epochs)
+
+
+def task_arithmetic(model: Module, data: Source, sgd: Numbers, epochs: int, task_scale: float) -> None:
+    before = copy.deepcopy(model.state_dict())
+    optimizer = begin(model, sgd)
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        for images, labels, _ in data.batches("forget", epoch, ""):
+            descend(optimizer, cross_entropy(model(images), labels))
+    weights = dict(model.named_parameters())
+    for name, value in model.state_dict().items():
+        value.copy_(before[name] - task_scale * (value - before[name]) if name in weights else before[name])
+
+
+def reload(model: Module, data: Source, sgd: Numbers, epochs: int, ascent_rate: float, reset_share: float) -> None:
+    forget, retain = gradients(model, data, data.forget), gradients(model, data, data.retain)
+    parts = list(zip(moving(model, sgd), model.parameters(), data.fresh.parameters(), forget, retain, strict=True))
+    ratios = [(f.abs() + 1e-6) / ((f + r).abs() + 1e-6) for moves, _, _, f, r in parts if moves]
+    flat = torch.cat([ratio.flatten() for ratio in ratios]).sort().values
+    with torch.no_grad():
+        for moves, parameter, fresh, f, r in parts:
+            if moves:
+                parameter.add_(ascent_rate * f / len(data.forget))
+                low = (f.abs() + 1e-6) / ((f + r).abs() + 1e-6) <= flat[round(reset_share * len(flat)) - 1]
+                parameter[low] = fresh[low]
+    cf_k(model, data, sgd, epochs)
+
+
+def msg(model: Module, data: Source, sgd: Numbers, epochs: int, reinitialised_share: float, slow_factor: float, warmup: float) -> None:
+    drawn = data.retain[torch.randperm(len(data.retain), generator=torch.Generator().manual_seed(0))[: len(data.forget)]]
+    differences = [(r - f).abs() for r, f in zip(gradients(model, data, drawn), gradients(model, data, data.forget), strict=True)]
+    moves = moving(model, sgd)
+    parts = [part for part in zip(model.parameters(), data.fresh.parameters(), differences, moves, strict=True) if part[0].ndim == 4]
+    ranks = [d.flatten().sort(stable=True).indices.sort().indices.view_as(d) for _, _, d, _ in parts]  # many differences are 0
+    least = [rank < round(reinitialised_share * rank.numel()) for rank in ranks]
+    with torch.no_grad():
+        for (parameter, fresh, _, moved), mask in zip(parts, least, strict=True):
+            if moved:
+                parameter[mask] = fresh[mask]
+    optimizer = begin(model, sgd)
+    for epoch in range(epochs):
+        batches = list(data.batches("retain", epoch, ""))
+        for i, (images, labels, _) in enumerate(batches):
+            rate(optimizer, sgd.lr, warmup, (epoch + i / len(batches)) / epochs)
+            optimizer.zero_grad(set_to_none=True)
+            cross_entropy(model(images), labels).backward()
+            for (parameter, *_), mask in zip(parts, least, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad[~mask] *= slow_factor
+            optimizer.step()
+
+
+def ct(model: Module, data: Source, sgd: Numbers, epochs: int) -> None:
+    with torch.no_grad():
+        for moves, parameter in zip(moving(model, sgd), model.parameters(), strict=True):
+            if moves and parameter.ndim == 4:
+                parameter.copy_(parameter.transpose(2, 3).clone())
+    cf_k(model, data, sgd, epochs)

@@ -15,7 +15,8 @@ from lethe.workspace.plan import plan
 def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
     """Sum over all optimizer steps of the number of examples in it times the number of weights that train.
 
-    Forward passes without a step, such as those of a teacher, are not counted: seconds are.
+    An edit that takes gradients counts its examples times all weights. Forward passes without a step, such as those of a teacher, are not
+    counted: seconds are.
 
     Args:
         recipe: phases and edits.
@@ -24,6 +25,8 @@ def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
     """
     weights = {name: parameter.numel() for name, parameter in network.named_parameters()}
     total = 0.0
+    for edit in (step for step in recipe if hasattr(step, "examples")):
+        total += edit.examples(sizes) * sum(weights.values())
     for phase in (step for step in recipe if isinstance(step, Phase)):
         lengths = {letter: batches(sizes[stream], phase.size(stream)) for letter, stream in phase.streams.items()}
         for epoch in range(phase.epochs):
@@ -33,7 +36,7 @@ def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
                 passes, rest = divmod(taken[letter], lengths[letter])
                 changed = phase.inputs(stream)
                 total += trains * (changed.copies if changed else 1) * (passes * sizes[stream] + rest * phase.size(stream))
-    return total
+    return float(total)
 
 
 def batches(size: int, batch_size: int) -> int:

@@ -32,7 +32,7 @@ from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 
 SHARES = (0.03, 0.05, 0.1, 0.2, 0.3)
-DIALS = ("retain_epochs", "epochs")  # the argument by which a method costs more or less
+DIALS = ("retain_epochs", "epochs", "final_epochs")  # the argument by which a method costs more or less
 ROW = re.compile(r"(\w+)_at_(\d+)")
 MEASURES = ("mia.svc", "avg_gap.svc", "mia.over", "probe.excess", "kl_to_reference.forget")
 COLUMNS = ("method", "share", "seed", "retain", "forget", "validation", "test", *MEASURES, "floor", "seconds", "share_of_retrain")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from lethe.recipes.importance import squared_gradients
+from lethe.recipes.importance import least_telling, squared_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,3 +107,30 @@ class ForgetSalient:
             torch.nn.utils.clip_grad_norm_(model.parameters(), self.max_norm)
 
         return mask
+
+
+@dataclass(frozen=True)
+class SlowOthers:
+    """Multiply the gradients of the convolutions' other weights than `importance.least_telling` finds by `factor` (MSG).
+
+    Args:
+        share: of the weights of each convolution that keep their gradient.
+        factor: of the others' gradients.
+        seed: as in `gradient_edits.ReinitialiseLeast`.
+    """
+
+    share: float = 0.3
+    factor: float = 0.1
+    seed: int = 0
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> Callable[[str], None]:
+        masks = least_telling(data, refs, self.share, self.seed)
+        factors = {name: mask + self.factor * ~mask for name, mask in masks.items()}
+
+        def slow(letters: str) -> None:
+            for name, own in factors.items():
+                gradient = model.get_parameter(name).grad
+                if gradient is not None:
+                    gradient *= own
+
+        return slow

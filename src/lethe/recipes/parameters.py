@@ -53,6 +53,15 @@ AttackRadius = Annotated[
 ]
 AttackSteps = Annotated[int, Field(ge=1, description="gradient steps of the attack in each radius")]
 Balance = Annotated[float, Field(ge=0, description="exponent by which rare classes of the request are weighted; 0: not")]
+SelectionThreshold = Annotated[
+    float, Field(gt=0, description="weights shrink whose squared gradient on forget is more than this multiple of that on all images")
+]
+DampeningStrength = Annotated[float, Field(gt=0, description="a weight that shrinks keeps this times the inverse of that ratio")]
+TaskScale = Annotated[float, Field(gt=0, description="multiple of what fine-tuning on forget changed that is subtracted from the original")]
+AscentRate = Annotated[float, Field(ge=0, description="learning rate of the one step of gradient ascent on forget")]
+ResetShare = Annotated[float, Field(ge=0, le=1, description="share of the weights that are randomly initialised")]
+ReinitialisedShare = Annotated[float, Field(gt=0, le=1, description="share of each convolution's weights that is randomly initialised")]
+SlowFactor = Annotated[float, Field(ge=0, le=1, description="factor of the gradients of the other weights of convolutions")]
 L1Weight = Annotated[float, Field(ge=0, description="weight of the sum of absolute weights at the start; it falls linearly to 0")]
 ForgetEpochs = Annotated[int, Field(ge=0, description="first epochs in which a pass over forget precedes the pass over retain")]
 Temperature = Annotated[float, Field(gt=0, description="temperature of the distillation from the original")]

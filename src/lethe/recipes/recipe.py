@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from lethe.recipes import (
     constraints,
     contrast,
+    gradient_edits,
     gradients,
     inputs,
     losses,
@@ -237,15 +238,16 @@ def _values(*modules: Any) -> dict[str, Callable[..., Any]]:
 ALIASES: dict[str, str] = {}
 
 
+VOCABULARY = (
+    *(constraints, contrast, gradient_edits, gradients, inputs, losses, optimizers, ordering, schedules, trainable, unseen_losses),
+    weight_edits,
+)
+
+
 def names() -> dict[str, Any]:
     """Classes that the repr of a recipe may name, so that `parse(repr(recipe)) == recipe`."""
     own = {c.__name__: c for c in (Term, Augment, ByLoss, Phase)}
-    known = {
-        **_values(
-            constraints, contrast, gradients, inputs, losses, optimizers, ordering, schedules, trainable, unseen_losses, weight_edits
-        ),
-        **own,
-    }
+    known = {**_values(*VOCABULARY), **own}
     return known | {old: known[new] for old, new in ALIASES.items()}
 
 

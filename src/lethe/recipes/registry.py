@@ -29,6 +29,7 @@ BUILT_IN = (
     "lethe.recipes.fine_tuning_methods",
     "lethe.recipes.forget_loss_methods",
     "lethe.recipes.distillation_methods",
+    "lethe.recipes.editing_methods",
 )
 REQUIRED = inspect.Parameter.empty
 

@@ -3,9 +3,10 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from lethe._util.errors import UserError
+from lethe.recipes.importance import CONVOLUTION
 from lethe.recipes.trainable import Layers
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Edit(Protocol):
     """A change of the weights between phases; a frozen dataclass, so that `recipe.parse` can read its repr.
 
     One that names modules has a method `writes(model) -> frozenset[str]`: the parameters that it may change, frozen or not. An edit without
-    it may change all."""
+    it may change all. One that takes gradients has a method `examples(sizes) -> int`: of how many examples, by the sizes of the splits."""
 
     @property
     def name(self) -> str:
@@ -96,6 +97,58 @@ class Negate:
 
     def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
         _update(model, {name: -dict(model.named_parameters())[name] for name in self.writes(model)})
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """Swap height and width of every square convolution kernel (CT, the fourth of the NeurIPS 2023 unlearning challenge).
+
+    Args:
+        layers: names of modules, or symbols of `blocks.resolve`; their convolutions are transposed.
+        name: shown in epoch tables and messages.
+    """
+
+    layers: tuple[str, ...] = ("all",)
+    name: str = "transpose"
+
+    def writes(self, model: "Module") -> frozenset[str]:
+        """Names of the kernels."""
+        named, chosen = dict(model.named_parameters()), Layers(self.layers)(model, 0.0)
+        return frozenset(name for name in chosen if named[name].ndim == CONVOLUTION and named[name].shape[2] == named[name].shape[3] > 1)
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        written = self.writes(model)
+        if not written:
+            raise UserError(f"{self.name}: {', '.join(self.layers)} has no square convolution kernel")
+        _update(model, {name: model.get_parameter(name).detach().transpose(2, 3).clone() for name in written})
+
+
+@dataclass(frozen=True)
+class SubtractTask:
+    """original - `scale` x (present weights - original): the task vector of what was just trained, negated (arXiv:2212.04089).
+
+    Buffers are set to the original's: the statistics of BatchNorm are not weights that a task vector can be subtracted from.
+
+    Args:
+        scale: of the task vector.
+        layers: names of modules, or symbols of `blocks.resolve`.
+        name: shown in epoch tables and messages.
+    """
+
+    keeps_statistics: ClassVar[bool] = True
+    scale: float
+    layers: tuple[str, ...] = ("all",)
+    name: str = "subtract_task"
+
+    def writes(self, model: "Module") -> frozenset[str]:
+        """The parameters of the modules."""
+        return Layers(self.layers)(model, 0.0)
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        before, written = refs.original.state_dict(), self.writes(model)
+        now = {name: value.detach() for name, value in model.named_parameters()}
+        task = {name: before[name] - self.scale * (now[name] - before[name]) for name in written}
+        model.load_state_dict(before | {name: value for name, value in now.items() if name not in written} | task)
 
 
 @dataclass(frozen=True)

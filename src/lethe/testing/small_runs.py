@@ -31,7 +31,7 @@ Watch = Callable[[Any, Any], None]  # (batch, references)
 
 PARAMS = default_params()
 SMALL = {"epochs": 2, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.02, "unfreeze_at": 0.5}
-SMALL |= {"retain_epochs": 2.4, "forget_batch_size": 5, "attack_radius": 0.5, "attack_steps": 4}
+SMALL |= {"retain_epochs": 2.4, "forget_batch_size": 5, "attack_radius": 0.5, "attack_steps": 4, "selection_threshold": 1.0}
 
 
 @cache

@@ -20,7 +20,8 @@ from lethe.data.device_data import Batch, Data
 from lethe.engine.engine import FrozenReferences
 from lethe.recipes.constraints import L1, Saliency
 from lethe.recipes.contrast import Contrastive
-from lethe.recipes.gradients import Bargain, ForgetSalient
+from lethe.recipes.gradient_edits import AscendAndReset, Dampen, ReinitialiseLeast
+from lethe.recipes.gradients import Bargain, ForgetSalient, SlowOthers
 from lethe.recipes.held_out import for_selection, halves, shapes
 from lethe.recipes.inputs import Adversarial, Perturbed, Views
 from lethe.recipes.losses import BalancedCrossEntropy, CrossEntropy, Distillation, Hinge, RandomLabels, ToUnseen, Weighted, quantiles
@@ -30,7 +31,7 @@ from lethe.recipes.recipe import Augment, ByLoss, Edit, Phase, Term, parse
 from lethe.recipes.schedules import Constant, Cosine, Part, Ramp, WarmUp
 from lethe.recipes.trainable import Layers
 from lethe.recipes.unseen_losses import ByForgetting, LikeUnseen
-from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers, Rewind, ShrinkPerturb
+from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers, Rewind, ShrinkPerturb, SubtractTask, Transpose
 from lethe.testing.small_runs import copied, images, moved, network
 
 
@@ -60,6 +61,7 @@ LATER = [
     ),
     Phase("a", 1, (Term("retain", Contrastive(0.2), inputs=Views(2, False)),), 8, combine=Bargain(), gradients=ForgetSalient(2.0)),
     (Term("forget", LikeUnseen("class"), inputs=Perturbed(0.1, 2)), Term("forget", ByForgetting(0.0), inputs=Adversarial()), Ahead(5)),
+    (Dampen(), AscendAndReset(0.1, 0.2), ReinitialiseLeast(), Transpose(), SubtractTask(1.0), SlowOthers(0.3)),
     (Negate(), ReinitialiseLayers(("layer4",)), AddNoise(0.1), ShrinkPerturb(0.5), Rewind("a", "b"), Weighted(), Adam(), Alongside()),
 ]
 
@@ -342,3 +344,22 @@ def test_balanced_weights_are_those_of_scikit_learn_on_the_images_that_are_train
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels[split].numpy())
     assert isinstance(loss, CrossEntropy) and loss.label_smoothing == 0.2
     assert loss.class_weights == pytest.approx((*expected, 0.0))
+
+
+def test_transposing_needs_a_square_kernel(refs: FrozenReferences) -> None:
+    model = network()
+    Transpose()(model, images(), refs)
+    for name, before in refs.original.named_parameters():
+        assert torch.equal(model.get_parameter(name), before.transpose(2, 3) if before.ndim == 4 else before)
+    with pytest.raises(UserError, match="fc has no square convolution kernel"):
+        Transpose(("fc",))(model, images(), refs)
+
+
+def test_subtracting_a_task_reflects_the_weights_and_leaves_the_statistics(refs: FrozenReferences) -> None:
+    model = network()
+    model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()})
+    SubtractTask(2.0, ("layer1", "fc"))(model, images(), refs)
+    for name, before in refs.original.state_dict().items():
+        weight = name in dict(model.named_parameters())
+        expected = before - 2 if weight and name.startswith(("layer1", "fc")) else before + 1 if weight else before
+        assert torch.allclose(model.state_dict()[name], expected), name
