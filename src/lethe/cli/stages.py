@@ -77,8 +77,11 @@ def _unlearn(words: list[str]) -> Command:
     words, switches = split_switches(words, "--explain", "--time", "--list")
     if "--list" in switches:
         return Command("lethe.pipeline.method_list:print_methods", words)
+    rest, names = split_methods(words, references=False)
     if "--explain" in switches:
-        return Command("lethe.pipeline.dry_run:print_explanation", words, arguments={"measure": "--time" in switches})
+        return Command("lethe.pipeline.dry_run:print_explanation", rest, arguments={"measure": "--time" in switches, "names": names})
+    if names:
+        return Command("lethe.pipeline.several_methods:unlearn_each", rest, arguments={"names": names})
     return Command("lethe.pipeline.unlearn:unlearn", words)
 
 
@@ -116,7 +119,8 @@ def _card(words: list[str]) -> Command:
         return Command("lethe.reporting.card_seal:verify", None, arguments={"file": Path(files[0])})
     words, ids = split_option(words, "--list")
     if not ids:
-        return Command("lethe.reporting.card:write_cards", words)
+        words, names = split_methods(words, references=False)
+        return Command("lethe.reporting.card:write_cards", words, arguments={"names": names})
     if len(ids) > 1 or "" in ids:
         raise UserError(f"list is {' '.join(ids) or repr('')}; it takes the id of one image, e.g. --list train/5940")
     return Command("lethe.reporting.card:list_cards", words, arguments={"id_": ids[0]})
@@ -182,7 +186,7 @@ STAGES = {
         partial(_plain, "lethe.pipeline.bank_training:train_bank"),
     ),
     "unlearn": Stage(
-        "unlearn by --method, after training the reference models that are missing",
+        "unlearn by --method (several: model_1,hybrid_4, or all), after training the reference models that are missing",
         _unlearn,
         (
             "",
@@ -221,7 +225,9 @@ STAGES = {
         _report,
         ("", *(line.replace("{program}", "{program} card") for line in CARD_USAGE)),
     ),
-    "card": Stage("write the unlearning card of --method", _card, ("", *CARD_USAGE)),
+    "card": Stage(
+        "write the unlearning card of --method; several as model_1,hybrid_4, or all that have a result", _card, ("", *CARD_USAGE)
+    ),
     "erase": Stage(
         "erase the images of an unlearned request wherever they are kept; without --yes, print the plan and change nothing",
         _erase,
@@ -326,8 +332,17 @@ def split_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
     return rest, values
 
 
-def split_methods(words: list[str]) -> tuple[list[str], list[str]]:
-    """Split a `--method` that the configuration would refuse from the other words: references, several methods, all."""
+def split_methods(words: list[str], *, references: bool = True) -> tuple[list[str], list[str]]:
+    """Split a `--method` that the configuration would refuse from the other words: several methods, all, references.
+
+    Args:
+        words: A command line after its verb.
+        references: Whether a single `original` or `retrained` is one of them.
+
+    Returns:
+        The other words and the names; all words and no name where `--method` names one method, or nothing.
+    """
     rest, values = split_option(words, "--method")
-    names = values[0].split(",") if len(values) == 1 else []
-    return (rest, names) if len(names) > 1 or values in ([name] for name in (*STAGE, "all")) else (words, [])
+    names = [name.strip() for name in values[0].split(",") if name.strip()] if len(values) == 1 else []
+    alone = ("all", *STAGE) if references else ("all",)
+    return (rest, [*dict.fromkeys(names)]) if len(names) > 1 or (names and names[0] in alone) else (words, [])

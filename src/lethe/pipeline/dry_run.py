@@ -1,6 +1,6 @@
 """A dry run: the phases of the planned recipes in numbers. Reads no data, writes nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,7 +16,7 @@ from lethe.models import architectures, device
 from lethe.recipes.ordering import First, shorten
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.layout import Layout
-from lethe.workspace.plan import plan
+from lethe.workspace.plan import each_method, plan
 from lethe.workspace.request import request, source_keys
 
 
@@ -56,17 +56,18 @@ def explain(config: Config, measure: bool = False) -> str:
     return "\n".join(lines)
 
 
-def print_explanation(config: Config, measure: bool = False) -> None:
+def print_explanation(config: Config, measure: bool = False, names: Sequence[str] = ()) -> None:
     """Print what `explain` returns, on stdout.
 
     Args:
         config: the configuration.
         measure: also take three steps of each phase on random images, and estimate the time.
+        names: of several methods, as `plan.each_method` takes them; none: the configured one.
 
     Raises:
         UserError: as `explain`.
     """
-    print(explain(config, measure))
+    print("\n\n".join(explain(each, measure) for each in (each_method(config, names) if names else [config])))
 
 
 def _phase(phase: Phase, network: torch.nn.Module, retain: int, forget: int) -> list[str]:

@@ -37,6 +37,24 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
         UserError: the configuration does not fit the data or the network, or files in the workspace were made with other settings.
         RunFailed: a run diverged, or another process is running it.
     """
+    prepared = run_method(config)
+    if config.run.evaluate and show:
+        print_scores(prepared, beside)
+
+
+def run_method(config: Config) -> Prepared:
+    """Unlearn by the configured method, and score the results.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The images and splits.
+
+    Raises:
+        UserError: as `unlearn`.
+        RunFailed: as `unlearn`.
+    """
     runs = plan(config)
     prepared = _prepare(config, runs)
     _run(prepared, runs)
@@ -47,8 +65,7 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
         run_logging.log_references(prepared)
         remember(prepared, "evaluate.")
         ledger_events.record_evaluated(prepared, map(str, planned_results(config)))
-        if show:
-            _print_scores(prepared, beside)
+    return prepared
 
 
 def _run(prepared: Prepared, runs: tuple[PlannedRun, ...]) -> None:
@@ -75,10 +92,7 @@ def _run_from_another(prepared: Prepared, other: Prepared) -> None:
 def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
     """Check the recipes, read the images and splits, train or load the references."""
     device.resolve(config.run)
-    network = architectures.build(config.model.architecture, 2, 0)
-    recipes = tuple(dict.fromkeys(planned.recipe for planned in runs))
-    for recipe in recipes:
-        _check_layers(config, recipe, network)  # before any data is downloaded or written
+    recipes, network = check_recipes(config)
     _log_layers(config, recipes, network)
     references.check_models(config, "original", *(["retrained"] if config.run.evaluate else []))
     prepared = prepare(config)
@@ -92,8 +106,32 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
     return prepared
 
 
-def _print_scores(prepared: Prepared, beside: tuple[str, ...]) -> None:
-    """Print the table of results on stdout, the next command on stderr."""
+def check_recipes(config: Config) -> tuple[tuple[Recipe, ...], Module]:
+    """Check, before any data is downloaded or written, that the network has the modules that the method names.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The recipes, and the network they were checked on.
+
+    Raises:
+        UserError: a module name matches nothing; the message names the key.
+    """
+    network = architectures.build(config.model.architecture, 2, 0)
+    recipes = tuple(dict.fromkeys(planned.recipe for planned in plan(config)))
+    for recipe in recipes:
+        _check_layers(config, recipe, network)
+    return recipes, network
+
+
+def print_scores(prepared: Prepared, beside: tuple[str, ...]) -> None:
+    """Print the table of results on stdout, the next command on stderr.
+
+    Args:
+        prepared: the images and splits, configured for the method.
+        beside: names of other results of the workspace, printed before the method's.
+    """
     names = ["original", "retrained", *beside, *map(str, planned_results(prepared.config))]
     print(console_tables.accuracy_table([(name, scores.scores(prepared, name)) for name in names], scores.unfit_reference(prepared)))
     print_replications(prepared, names[2:])

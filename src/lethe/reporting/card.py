@@ -4,6 +4,8 @@ card_content.py collects the content as one JSON value; card_page.py renders tha
 cards/, which no DVC stage empties: cards of past requests are kept, and are found by an image's id."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lethe._util.errors import UserError
@@ -24,15 +26,23 @@ from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
 
-def write_cards(config: Config) -> None:
-    """Write cards/<method>-<request>.{json,md,html} of a method, or of each link of a chain, and log them to its MLflow run.
+def write_cards(config: Config, names: Sequence[str] = ()) -> None:
+    """Write cards/<method>-<request>.{json,md,html} of methods, or of each link of a chain, and log them to their MLflow runs.
 
     Nothing is written before all three are complete.
+
+    Args:
+        config: the configuration.
+        names: methods, or `all` that have a result; none: the configured one.
 
     Raises:
         UserError: files of the method are missing or do not belong together; names the command that fixes it.
     """
-    names = [str(run) for run in planned_results(config)]
+    if unknown := [name for name in names if name not in (*config.methods, "all")]:
+        raise UserError(f"method is {unknown[0]} (command line); it takes {', '.join(config.methods)}, several of these, or all")
+    with_scores = [name for name in config.methods if Layout(config.workspace).scores(name).exists()]
+    methods = [*(with_scores if "all" in names else names)] or [config.method]
+    names = [str(run) for method in methods for run in planned_results(replace(config, method=method))]
     for name in names:
         _require_files(config, name)
     prepared, key = load_existing(config), config.card.signing_key

@@ -217,6 +217,11 @@ def use_experiment(name: str | None, default: str | None) -> None:
         os.environ["MLFLOW_EXPERIMENT_NAME"] = name
 
 
+def release_launchers_run() -> None:
+    """Forget the run that a launcher made: it has had what it was made for, and further runs of this process are their own."""
+    os.environ.pop("MLFLOW_RUN_ID", None)
+
+
 def destination() -> dict[str, str | None]:
     """Return the store to log to, without credentials, and the experiment, as headers have them."""
     named = {key: os.environ.get(f"MLFLOW_{key.upper()}") for key in ("experiment_id", "experiment_name")}

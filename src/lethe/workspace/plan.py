@@ -1,7 +1,9 @@
 """Which runs a configuration asks for: one, one for each of several seeds, or the links of a chain."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from lethe._util.errors import UserError
 from lethe.config.loader import Config
 from lethe.recipes.recipe import Recipe
 from lethe.workspace.run_names import RunId
@@ -58,3 +60,25 @@ def plan_reference(config: Config, kind: str, recipe: Recipe) -> PlannedRun:
 def planned_results(config: Config) -> tuple[RunId, ...]:
     """Return the runs whose scores the configuration's method ends in: several seeds have one, their mean."""
     return tuple(dict.fromkeys(planned.run.all_seeds for planned in plan(config)))
+
+
+def each_method(config: Config, names: Sequence[str]) -> list[Config]:
+    """Return the configuration for each of several methods.
+
+    Args:
+        config: the configuration, of any method.
+        names: methods; `all`: every method but chains.
+
+    Raises:
+        UserError: there is no such method, or a key takes one method alone.
+    """
+    if "all" in names:
+        names = [name for name in config.methods if not replace(config, method=name).chain]
+    if unknown := [name for name in names if name not in config.methods]:
+        raise UserError(f"method is {unknown[0]} (command line); it takes {', '.join(config.methods)}, several of these, or all")
+    if config.run.register_as is not None:
+        raise UserError(f"run.register_as is {config.run.register_as}; one model is registered, so method takes one")
+    each = [replace(config, method=name) for name in names]
+    if config.run.seeds > 1 and (chains := [one.method for one in each if one.chain]):
+        raise UserError(f"run.seeds is {config.run.seeds}; {chains[0]} is a chain of runs and takes 1")
+    return each

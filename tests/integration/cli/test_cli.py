@@ -159,6 +159,23 @@ def test_equal_seeds_are_equal_bytes_in_another_interpreter(project: Project, ba
     assert len(bare.rows(method="hybrid_4")) == 1
 
 
+def test_several_methods_are_runs_of_their_own_in_one_table(project: Project) -> None:
+    """One that fails does not stop the others; a name that is none is refused before any of them."""
+    before = project.files()
+    refused = project.run("unlearn", "--method", "model_1,model_9")
+    assert refused.returncode == 2 and refused.stderr.startswith("error: method is model_9 (command line); it takes model_1,")
+    layer = project.run("unlearn", "--method", "model_1,model_2", "--methods.model_2.trains", "layer9")
+    assert layer.returncode == 2 and "methods.model_2.trains" in layer.stderr and project.files() == before
+    words = ["--methods.model_1.epochs", "1", "--methods.model_2.epochs", "1", "--methods.model_1.lr", "1e30"]
+    done = project.run("unlearn", "--method", "model_1,model_2,ft", *words, "--methods.ft.retain_epochs", "1")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("failed: model_1 diverged"), done.stderr
+    assert list(table(done.stdout)) == ["original", "retrained", "model_2", "ft"]
+    runs = [(row["name"], row["status"]) for row in project.rows() if row["name"] not in ("original", "retrained")]
+    assert runs == [("model_1", "FAILED"), ("model_2", "FINISHED"), ("ft", "FINISHED")]
+    cards = project.ran("report", "card", "--method", "ft,model_2").stdout.split()
+    assert [Path(card).name.partition("-")[0] for card in cards] == ["ft", "model_2"]
+
+
 @pytest.mark.slow
 def test_the_chain(project: Project) -> None:
     """The notebook's ten, each from the result before it; killed in the third, it goes on there."""
