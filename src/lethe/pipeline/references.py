@@ -91,10 +91,10 @@ def _steps(prepared: Prepared, kind: str) -> str:
 
 
 def judge(prepared: Prepared) -> None:
-    """Log, before anything is compared with the retrained model, why it is no reference; nothing where it is one."""
-    if dvc_stage.active():  # a DVC stage writes no other stage's outputs, here logits tables; `evaluate` logs it
-        return
-    if line := scores.unfit_reference(prepared):
+    """Log, before anything is compared with the retrained model, why it is no reference; nothing where it is one.
+
+    A DVC stage writes no other stage's outputs, here logits tables, so there the epoch tables decide, by retain alone."""
+    if line := scores.unfit_by_epochs(prepared) if dvc_stage.active() else scores.unfit_reference(prepared):
         log(line)
 
 

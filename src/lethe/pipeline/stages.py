@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from lethe._util import dvc_stage
 from lethe.config.loader import Config
 from lethe.pipeline import references
 from lethe.pipeline.bank_training import train_bank
@@ -41,7 +42,7 @@ def _reference(config: Config, kind: str) -> None:
     references.check_models(config, kind, replace=True)
     prepared = preparation.prepare(config)
     references.weights(prepared, kind, replace=True, launched=True)
-    if kind == "retrained":
+    if kind == "retrained" or dvc_stage.active():  # DVC may train the original after the retrained model
         references.judge(prepared)
     print(console_tables.accuracy_table([(kind, scores.scores(prepared, kind))]))
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, short, write_json
+from lethe.config.loader import STAGE
+from lethe.engine import epoch_table
 from lethe.evaluation import catalogue, reference, registry, seed_aggregation
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import LogitsTable
@@ -247,6 +249,24 @@ def unfit_reference(prepared: Prepared) -> str:
         return ""
     name = f"the mean of the {len(several)} retrained models of the bank" if several else "the retrained model"
     return f"{name} is no reference: it gets {short_of}, so nothing is compared with it; {_remedy(prepared, bool(several))}"
+
+
+def unfit_by_epochs(prepared: Prepared) -> str:
+    """Judge the retrained model as soon as it is made, where logits tables may not be written: by the last rows of both epoch tables.
+
+    Args:
+        prepared: the images and splits.
+
+    Returns:
+        As `unfit_reference`, by what both models know of their training images; "" where one of them is not made yet.
+    """
+    tables = [prepared.layout.epochs(kind) for kind in STAGE]
+    if not all(path.exists() for path in tables):
+        return ""
+    last = [epoch_table.read_csv(path)[-1] for path in tables]
+    original, retrained = ({split: row[f"{split}.accuracy"] for split in ("retain", "forget")} for row in last)
+    short_of = reference.retain_shortfall(original, retrained, {split: len(index) for split, index in prepared.splits.items()})
+    return f"the retrained model is no reference: it gets {short_of}; {_remedy(prepared, False)}" if short_of else ""
 
 
 def _remedy(prepared: Prepared, several: bool) -> str:
