@@ -98,13 +98,14 @@ class Storage(optuna.storages.RDBStorage):  # type: ignore[misc]
         engine: dict[str, Any] = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
         if url.startswith("postgresql"):
             engine["connect_args"] = {"connect_timeout": 10}
-        super().__init__(
-            with_driver(url),
-            engine,
-            heartbeat_interval=heartbeat,
-            grace_period=MISSED_HEARTBEATS * heartbeat,
-            heartbeat_stale_trial_callback=requeue,
-        )
+        with self.claim_lock():  # two processes that start together would both make the tables
+            super().__init__(
+                with_driver(url),
+                engine,
+                heartbeat_interval=heartbeat,
+                grace_period=MISSED_HEARTBEATS * heartbeat,
+                heartbeat_stale_trial_callback=requeue,
+            )
 
     def claim_lock(self) -> contextlib.AbstractContextManager[Any]:
         """Lock while a waiting trial is taken. SQLite locks no row: two processes would take the same trial (14 times of 60)."""

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from lethe._util import checkout
 from lethe._util.files import OUTBOX, digest, short
 from lethe._util.redact import clean
+from lethe.tracking import store_birth
 from lethe.tracking.outbox import callers_store, default_store, now
 
 if TYPE_CHECKING:
@@ -60,10 +61,8 @@ def connect(uri: str) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):  # it may have been imported before
         logging.getLogger(name).setLevel(logging.ERROR)
-    if uri == default_store() and not (checkout.root() / "mlflow.db").exists():
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        SqlAlchemyStore(uri, _default_artifacts())  # the client would put the artifacts under the current folder
+    if uri == default_store():
+        store_birth.ensure(checkout.root() / "mlflow.db", _default_artifacts())  # the client would put artifacts under the current folder
     return MlflowClient(callers_store() if clean(callers_store()) == uri else uri)
 
 

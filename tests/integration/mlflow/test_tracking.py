@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from lethe._util.errors import RunFailed
-from lethe.tracking import mlflow_store, sender
+from lethe.tracking import mlflow_store, sender, store_birth
 from lethe.tracking.mlflow_delivery import unreachable
 from lethe.tracking.mlflow_models import register
 from lethe.tracking.mlflow_store import connect, end_abandoned_runs
@@ -34,6 +34,9 @@ EPOCH = {"retain.accuracy": 98.5, "forget.loss": 0.25}
 def migrated(tmp_path_factory):
     """An empty default store: making its tables takes MLflow 8 seconds."""
     folder = tmp_path_factory.mktemp("a root")
+    with sqlite3.connect(folder / "mlflow.db") as db:  # what a process of an earlier version left that was killed while making them
+        db.execute("create table experiments (experiment_id integer)")
+    db.close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -716,3 +719,21 @@ def test_a_result_is_the_next_version_in_the_registry_under_its_alias(home, tmp_
     assert [each.source for each in versions] == [client().get_logged_model(model).artifact_location for model in logged]
     assert int(client().get_model_version_by_alias("the team's cats", "champion").version) == 2
     assert "registered in MLflow: the team's cats version 2, alias champion" in caplog.text
+
+
+def test_a_store_appears_whole_or_not_at_all(tmp_path, migrated, monkeypatch):
+    """MLflow takes eight seconds for its tables. `migrated` began with the file of a process that was killed in between."""
+    from mlflow.store.db import utils
+
+    assert {path.name for path in migrated.parent.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.half-made"}
+    path = tmp_path / "mlflow.db"
+    with monkeypatch.context() as stopped:
+        stopped.setattr(utils, "_upgrade_db", lambda engine: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            store_birth.ensure(path, "artifacts")
+    assert not list(tmp_path.iterdir())
+    for content in (migrated.read_bytes(), b"no database at all, and not ours to replace"):
+        path.write_bytes(content)
+        store_birth.ensure(path, "artifacts")
+        assert path.read_bytes() == content
+        assert [each.name for each in tmp_path.iterdir()] == ["mlflow.db"]
