@@ -58,7 +58,7 @@ def text(notebook: nbformat.NotebookNode) -> str:
 @pytest.mark.slow
 def test_it_runs_from_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     few = {"model_1": {"epochs": 1}, "hybrid_4": {"epochs": 2, "final_epochs": 1, "repair_every": 0, "batch_size": 16, "lr": 0.02}}
-    notebook = executed(tmp_path, pretrain={"epochs": 2, "final_epochs": 1}, methods=few)
+    notebook = executed(tmp_path, pretrain={"epochs": 2, "final_epochs": 1}, retrain={"epochs": 3}, methods=few)
     assert not [output for output in outputs(notebook) if output.get("name") == "stderr" or output.output_type == "error"]
     assert sum("image/png" in output.get("data", {}) for output in outputs(notebook)) == 3
     rows = [line.split()[0] for line in text(notebook).splitlines() if line.strip()]

@@ -2,6 +2,7 @@
 
 What would need the network, hours or another machine is typed in another form, given in PAGES next to the command."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.dvc_checkout import Checkout
-from support.project import NET, ROOT
+from support.dvc_checkout import RUN, Checkout, stages
+from support.project import NET, ROOT, Project, Warm
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Step:
         output: a pattern that its output matches.
         instead: what is replaced when it is typed.
         first: what is done before.
+        then: what is looked at after; of its output.
         elsewhere: the test that types it, if it is not this one.
     """
 
@@ -34,6 +36,7 @@ class Step:
     output: str = ""
     instead: dict[str, str] = field(default_factory=dict)
     first: "Callable[[Checkout, Path], None]" = lambda copy, home: None
+    then: "Callable[[Checkout, Project, str], None]" = lambda copy, project, said: None
     elsewhere: str = ""
 
 
@@ -76,6 +79,40 @@ def committed_and_edited(copy: Checkout, home: Path) -> None:
 
 def committed_again(copy: Checkout, home: Path) -> None:
     copy.commit()
+
+
+def only_the_peak(copy: Checkout, project: Project, said: str) -> None:
+    """What was changed, in DVC's words."""
+    lines = said.splitlines()[1:]
+    assert [line.split()[1] for line in lines] == ["methods.hybrid_4.peak"], said
+
+
+def only_hybrid_4(copy: Checkout, project: Project, said: str) -> None:
+    lines = said.splitlines()[1:]
+    assert {line.split()[0] for line in lines} == {"scores/hybrid_4.json"}, said
+
+
+def drawn(copy: Checkout, project: Project, said: str) -> None:
+    plots = json.loads(copy.dvc("plots", "diff", "HEAD", "--json"))
+    assert not plots.get("errors")
+    assert set(plots["data"]) == {"retain_against_forget", *(f"epochs/{name}.csv" for name in ("original", "retrained", *RUN))}
+
+
+def named(copy: Checkout, project: Project, said: str) -> None:
+    """An experiment is its own row, named."""
+    assert stages(said) == {"fingerprint", "unlearn@hybrid_4", "evaluate@hybrid_4", "report"}
+    experiments = copy.dvc("exp", "list", "--name-only").split()
+    tagged = project.rows(**{"dvc.revision": copy.git("rev-parse", "HEAD").strip()})
+    assert [(row["name"], row["tags"]["dvc.experiment"]) for row in tagged] == [("hybrid_4", *experiments)]
+    assert tagged[0]["params"]["methods.hybrid_4.peak"] == "-0.7"
+
+
+def queued(copy: Checkout, project: Project, said: str) -> None:
+    """It ran in a copy of the checkout, and says so in the checkout's store."""
+    (run,) = (row for row in project.rows(method="hybrid_4") if "dvc.experiment" in row["tags"])
+    (name,) = set(copy.dvc("exp", "list", "--name-only").split()) - {run["tags"]["dvc.experiment"]}
+    (row,) = project.rows(**{"dvc.experiment": name})
+    assert (row["name"], row["params"]["data.forget.count"]) == ("retrained", "50")
 
 
 OWN_DATA = (
@@ -158,14 +195,18 @@ MLOPS: dict[str, list[Step]] = {
     "MLflow": [Step("python src/send.py", r"Everything is sent|Nothing")],
     "DVC": [
         Step("dvc repro", r"unlearn@hybrid_3'.*unlearn@hybrid_4'.*'report'"),
-        Step("dvc metrics diff", r"scores/hybrid_4.json +accuracy.forget", first=committed_and_edited),
-        Step("dvc params diff", r"params.yaml +methods.hybrid_4.peak +-0.8 +-0.9"),
-        Step("dvc plots show", r"dvc_plots/index.html"),
+        Step("dvc metrics diff", r"scores/hybrid_4.json +accuracy.forget", first=committed_and_edited, then=only_hybrid_4),
+        Step("dvc params diff", r"params.yaml +methods.hybrid_4.peak +-0.8 +-0.9", then=only_the_peak),
+        Step("dvc plots show", r"dvc_plots/index.html", then=drawn),
         Step("git checkout HEAD~1 && dvc checkout", r"M\s+models/hybrid_4.safetensors", first=committed_again),
         Step("git checkout - && dvc checkout", r"M\s+models/hybrid_4.safetensors"),
-        Step("dvc exp run -S methods.hybrid_4.peak=-0.7", r"unlearn@hybrid_4'.*Ran experiment"),
-        Step("dvc exp run --queue -S methods.hybrid_4.peak=-0.5,-0.3", r"Queued experiment", {",-0.3": ""}),
-        Step("dvc exp run --run-all", r""),
+        Step("dvc exp run -S methods.hybrid_4.peak=-0.7", r"unlearn@hybrid_4'.*Ran experiment", then=named),
+        Step(
+            "dvc exp run --queue -S methods.hybrid_4.peak=-0.5,-0.3",
+            r"Queued experiment",
+            {",-0.3": " -S data.forget.count=50 -S data.forget.fraction=null retrain"},
+        ),
+        Step("dvc exp run --run-all", r"", then=queued),
         Step("dvc remote add --default folder ~/lethe-store", r"Setting 'folder' as a default remote"),
         Step("dvc remote add --default bucket s3://my-bucket/lethe", r"Setting 'bucket' as a default remote"),
         Step("dvc push", r"files? pushed", {"push": "push --remote folder"}),  # the bucket is on the network
@@ -222,7 +263,9 @@ def test_every_command_is_typed(page: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "sections"), TOGETHER, ids=lambda value: value if isinstance(value, str) else value[0])
-def test_a_section_can_be_typed(page: str, sections: list[str], request: pytest.FixtureRequest, built: Path, tmp_path: Path) -> None:
+def test_a_section_can_be_typed(
+    page: str, sections: list[str], request: pytest.FixtureRequest, built: Path, warm: Warm, tmp_path: Path
+) -> None:
     copy: Checkout = request.getfixturevalue("small")
     home = tmp_path / "home"
     home.mkdir()
@@ -236,3 +279,4 @@ def test_a_section_can_be_typed(page: str, sections: list[str], request: pytest.
             command = command.replace(word, other)
         output = typed(copy, home, command)
         assert re.search(step.output, output, re.DOTALL), f"$ {command}\n{output}"
+        step.then(copy, Project(copy.root, warm), output)

@@ -17,7 +17,7 @@ ALONE = {
     "integration/cli/test_shadow_models.py::test_shadows_learn_and_forget_their_own_halves": 16,
     "integration/dvc/test_dvc.py::test_a_killed_dvc_is_gone_on_with": 17,
     "integration/dvc/test_dvc.py::test_an_edit_runs_what_it_touches_and_nothing_else": 18,
-    "integration/dvc/test_dvc.py::test_made_versioned_shared_and_experimented_with": 85,
+    "integration/dvc/test_dvc.py::test_made_versioned_and_shared": 50,
 }
 FILES = {
     "contract/test_contract.py": 25,

@@ -44,7 +44,7 @@ LESS: dict[str, dict[str, Any]] = {
     "run": {"workspace": ".", "log_model": "none"},
     "search": {"fresh_seeds": 0},
 }
-FEW = {"epochs": 3, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.01, "share": 0.01}
+FEW = {"epochs": 3, "retain_epochs": 12, "final_epochs": 2, "repair_every": 2, "batch_size": 8, "lr": 0.01, "share": 0.01}
 
 
 NET = 1200  # seconds: many times what anything takes on a loaded machine; it only keeps a test that hangs from hanging for ever

@@ -1,5 +1,7 @@
 """The pipeline under the real DVC: which stages run again after which edit, and that what it made comes back.
 
+Its experiments are those of docs/guides/mlops.md: tests/docs/test_readme.py.
+
 DVC starts a stage with the first `python` on PATH. Here that forks it from a parent that has imported everything (conftest.py); or, to
 ask which stages run, only sketches most of them: their outputs differ at every run, so all that can follow from an edit follows."""
 
@@ -71,7 +73,7 @@ def test_an_edit_runs_what_it_touches_and_nothing_else(small: Checkout, monkeypa
     assert repro() == {"fingerprint", *ALL_UNLEARN, *ALL_EVALUATE, "report"}
 
 
-def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: Path, warm: Warm) -> None:
+def test_made_versioned_and_shared(small: Checkout, tmp_path: Path, warm: Warm) -> None:
     said = small.dvc("repro")
     assert stages(said) == EVERYTHING
     assert "WARNING" not in said
@@ -81,7 +83,7 @@ def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: 
     assert all(row["status"] == "FINISHED" and "test.accuracy" in row["metrics"] for row in rows)
     small.commit()
     assert small.repro() == {"fingerprint"}
-    head, kinds = small.git("rev-parse", "HEAD").strip(), ("data/splits", "models", "epochs", "logits", "scores", "report", "recipes")
+    kinds = ("data/splits", "models", "epochs", "logits", "scores", "report", "recipes")
     made = small.read(*kinds)
 
     # To a folder, and into a second clone
@@ -96,38 +98,6 @@ def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: 
     second.put(methods__hybrid_3__lr=0.02)  # the images are no output: a stage that wants them reads them
     assert second.repro() == {"fingerprint", "unlearn@hybrid_3", "evaluate@hybrid_3", "report"}
 
-    # An experiment is its own row, named
-    said = small.dvc("exp", "run", "-S", "methods.hybrid_4.peak=-0.7")
-    assert stages(said) == {"fingerprint", "unlearn@hybrid_4", "evaluate@hybrid_4", "report"}
-    experiments = small.dvc("exp", "list", "--name-only").split()
-    tagged = Project(small.root, warm).rows(**{"dvc.revision": head})
-    assert [(row["name"], row["tags"]["dvc.experiment"]) for row in tagged] == [("hybrid_4", *experiments)]
-    assert tagged[0]["params"]["methods.hybrid_4.peak"] == "-0.7"
-
-    # What it changed, in DVC's words
-    ((key, change),) = json.loads(small.dvc("params", "diff", "--json"))["params.yaml"].items()
-    assert (key, change["new"]) == ("methods.hybrid_4.peak", -0.7)
-    measured = json.loads(small.dvc("metrics", "diff", "--json"))
-    assert list(measured) == ["scores/hybrid_4.json"]
-    drawn = json.loads(small.dvc("plots", "diff", "HEAD", "--json"))
-    assert not drawn.get("errors")
-    assert set(drawn["data"]) == {"retain_against_forget", *(f"epochs/{name}.csv" for name in ("original", "retrained", *RUN))}
-    small.dvc("plots", "show", "--out", str(tmp_path / "plots"))
-
-    # And back
-    small.git("checkout", "-q", ".")
-    small.dvc("checkout")
-    assert small.read(*kinds) == made
-
-    # A queued one runs in a copy of the checkout, and says so in the checkout's store
-    small.dvc("exp", "run", "--queue", "-S", "data.forget.count=50", "-S", "data.forget.fraction=null", "retrain")
-    small.dvc("exp", "run", "--run-all")
-    (queued,) = set(small.dvc("exp", "list", "--name-only").split()) - set(experiments)
-    (row,) = Project(small.root, warm).rows(**{"dvc.experiment": queued})
-    assert (row["name"], row["params"]["data.forget.count"]) == ("retrained", "50")
-    assert small.read(*kinds) == made
-    assert small.git("status", "--porcelain") == ""
-
     # Other arithmetic of scores reads no model again
     small.edit("src/lethe/workspace/numerics.py", f"\nMEASURES = {numerics.MEASURES}\n", f"\nMEASURES = {numerics.MEASURES + 1}\n")
     said = small.dvc("repro")
@@ -135,8 +105,11 @@ def test_made_versioned_shared_and_experimented_with(small: Checkout, tmp_path: 
     assert "into a logits table" not in said
     raised = made | {"recipes/measures.txt": f"{numerics.MEASURES + 1}\n".encode()}
     assert {name: content for name, content in small.read(*kinds).items() if name in raised} == raised
+
+    # And back
     small.git("checkout", "-q", ".")
     small.dvc("checkout")
+    assert small.read(*kinds) == made
 
     # Several seeds, and one again; single seeds lie beside what is versioned
     said = small.dvc("exp", "run", "-S", "run.seeds=2")

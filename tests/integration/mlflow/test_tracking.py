@@ -23,7 +23,7 @@ from lethe.tracking.mlflow_store import connect, end_abandoned_runs
 from lethe.tracking.outbox import abandoned, default_store
 from lethe.tracking.run_log import RunLog, experiment, find_runs
 from lethe.tracking.sender import send
-from support.project import until
+from support.project import Warm, until
 from support.server import Server, free_port
 
 ROOT = Path(__file__).parents[3]
@@ -330,17 +330,33 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def killed(home, when="early", previous=None, first=0):
-    """A run killed with -9 after five epochs, before or after its row was made; what its resume state would hold."""
-    command = [sys.executable, "-c", KILLED, str(home), when, json.dumps(previous), str(first)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert outboxes(home)
-    return json.loads(done.stdout)
+@pytest.fixture
+def forked(home, warm: Warm):
+    """`python <words>`, forked, in the environment of this process; `again`: packages that it imports itself."""
+
+    def start(*words, again=()):
+        return warm.start([str(word) for word in words], home.parent, os.environ, [ROOT / "src"] if again else [], again).wait()
+
+    return start
 
 
-def test_a_killed_runs_outbox_is_sent_by_the_next_start(home):
-    killed(home)
+@pytest.fixture
+def killed(home, forked):
+    """Makes a run that is killed with -9 after five epochs, before or after its row was made; gives what its resume state would hold."""
+
+    def kill(when="early", previous=None, first=0):
+        (home.parent / "killed.py").write_text(KILLED)
+        again = ("lethe", "mlflow") if when == "early" else ()  # while MLflow is imported nothing is sent
+        done = forked(home.parent / "killed.py", home, when, json.dumps(previous), first, again=again)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert outboxes(home)
+        return json.loads(done.stdout)
+
+    return kill
+
+
+def test_a_killed_runs_outbox_is_sent_by_the_next_start(home, killed):
+    killed()
     RunLog.open(home, name="next").close()
     old, new = rows()
     assert (old.info.run_name, old.info.status) == ("killed", "KILLED")
@@ -351,8 +367,8 @@ def test_a_killed_runs_outbox_is_sent_by_the_next_start(home):
     assert not outboxes(home)
 
 
-def test_a_line_cut_off_by_the_kill_was_never_told(home):
-    killed(home)
+def test_a_line_cut_off_by_the_kill_was_never_told(home, killed):
+    killed()
     with (outboxes(home)[0] / "records.jsonl").open("a") as file:
         file.write('{"metrics": [["retain.accuracy"')
     RunLog.open(home, name="next").close()
@@ -453,8 +469,8 @@ def test_an_outbox_of_an_earlier_version_is_sent(home):
 
 
 @pytest.mark.parametrize("when", ["early", pytest.param("late", marks=pytest.mark.slow)])
-def test_a_resumed_run_joins_its_row(home, when):
-    reference = killed(home, when)
+def test_a_resumed_run_joins_its_row(home, killed, when):
+    reference = killed(when)
     history = [(step, {"retain.accuracy": step, "forget.loss": 1.0}) for step in range(5)]
     with RunLog.open(home, name="resumed", params={"lr": 0.1}, previous=reference, history=history) as row:
         row.metrics(EPOCH, 5)
@@ -464,8 +480,8 @@ def test_a_resumed_run_joins_its_row(home, when):
     assert steps(run.info.run_id) == list(range(6)) == steps(run.info.run_id, "forget.loss")
 
 
-def test_a_run_killed_twice_before_anything_was_sent_has_one_row(home):
-    reference = killed(home, previous=killed(home), first=5)
+def test_a_run_killed_twice_before_anything_was_sent_has_one_row(home, killed):
+    reference = killed(previous=killed(), first=5)
     assert len(outboxes(home)) == 2
     with RunLog.open(home, name="a", previous=reference, history=[(step, EPOCH) for step in range(10)]) as row:
         row.metrics(EPOCH, 10)
@@ -474,17 +490,17 @@ def test_a_run_killed_twice_before_anything_was_sent_has_one_row(home):
     assert steps(run.info.run_id) == list(range(11))
 
 
-def test_a_resumed_run_sends_what_its_row_lacks(home):
+def test_a_resumed_run_sends_what_its_row_lacks(home, killed):
     """The kill came between saving the resume state and telling the epoch."""
-    reference = killed(home)
+    reference = killed()
     with RunLog.open(home, name="a", previous=reference, history=[(step, EPOCH) for step in range(8)]):
         pass
     (run,) = rows()
     assert steps(run.info.run_id) == list(range(8))
 
 
-def test_a_resumed_run_under_a_new_launcher_has_all_epochs_and_ends_the_old(home, monkeypatch):
-    reference = killed(home)
+def test_a_resumed_run_under_a_new_launcher_has_all_epochs_and_ends_the_old(home, killed, monkeypatch):
+    reference = killed()
     run_id = launcher_row()
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     with RunLog.open(home, name="new", previous=reference, history=[(step, EPOCH) for step in range(5)]) as row:
@@ -501,8 +517,8 @@ def test_a_resumed_run_under_a_new_launcher_has_all_epochs_and_ends_the_old(home
     assert steps(run_id) == list(range(7))
 
 
-def test_a_resumed_run_whose_row_is_gone_has_a_new_one(home, tmp_path, monkeypatch, migrated):
-    reference = killed(home)
+def test_a_resumed_run_whose_row_is_gone_has_a_new_one(home, killed, tmp_path, monkeypatch, migrated):
+    reference = killed()
     (tmp_path / "other").mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store(tmp_path / 'other', migrated)}")
     with RunLog.open(home, name="new", previous=reference, history=[(step, EPOCH) for step in range(5)]):
@@ -512,10 +528,10 @@ def test_a_resumed_run_whose_row_is_gone_has_a_new_one(home, tmp_path, monkeypat
     assert steps(run.info.run_id) == list(range(5))
 
 
-def test_the_outbox_of_a_living_process_is_left_alone(home):
+def test_the_outbox_of_a_living_process_is_left_alone(home, forked):
     with RunLog.open(home, name="alive") as row:
         assert list(abandoned(home)) == []
-        done = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
+        done = forked(ROOT / "src" / "send.py", home)
         assert (done.returncode, done.stdout) == (0, "1 runs are left to the processes that run them\n")
         end_abandoned_runs(home, os.environ["MLFLOW_TRACKING_URI"])
         until(lambda: row.run_id)
@@ -555,7 +571,7 @@ def server(tmp_path_factory, migrated, request):
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, monkeypatch, caplog):
+def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, forked, server, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     monkeypatch.setattr(sender, "MAX_DELAY", 1.0)
     row = RunLog.open(home, name="a", params={"lr": 0.1})
@@ -573,7 +589,7 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
     assert row.close() is False
     assert "are not sent to MLflow yet" in caplog.text
     assert len(outboxes(home)) == 1
-    failed = subprocess.run([sys.executable, ROOT / "src" / "send.py", home], capture_output=True, text=True)
+    failed = forked(ROOT / "src" / "send.py", home)
     assert failed.returncode == 1, failed.stderr
     assert "records are not sent" in failed.stdout
     assert "Traceback" not in failed.stderr
@@ -589,12 +605,11 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, server, mo
     assert not outboxes(home)
 
 
-def test_send_knows_its_folders(home, tmp_path):
-    command: list[str | Path] = [sys.executable, ROOT / "src" / "send.py"]
-    wrong = subprocess.run([*command, tmp_path / "nowhere"], capture_output=True, text=True)
+def test_send_knows_its_folders(forked, tmp_path):
+    wrong = forked(ROOT / "src" / "send.py", tmp_path / "nowhere")
     assert wrong.returncode == 2, wrong.stderr
     assert "nowhere is not a folder" in wrong.stderr
-    assert (done := subprocess.run([*command, tmp_path], capture_output=True, text=True)).returncode == 0, done.stderr
+    assert (done := forked(ROOT / "src" / "send.py", tmp_path)).returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("secret", ["s3cr3t", "s3cr3t/with?signs"])
