@@ -86,11 +86,11 @@ class HeldOut(Section):
 
 class DataSection(Section):
     source: Text = Field(
-        description="data source: cifar10, image_folder, csv, npz, idx, digits, a registered one, or package.module:function"
+        description="data source: cifar10, image_folder, csv, npz, idx, huggingface, digits, a registered one, or package.module:function"
     )
     root: Path | None = Field(
         description="image_folder: contains train/<class>/* and test/<class>/*; csv, npz: the file; idx: folder of the four files; "
-        "cifar10: folder of the archive"
+        "huggingface: folder of a saved dataset; cifar10: folder of the archive"
     )
     image_size: int = Field(ge=8, le=1024, description="height and width of every image in pixels")
     seed: int = Field(ge=0, description="seed of the random split into retain, forget, validation and test")

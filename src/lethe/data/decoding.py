@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from queue import SimpleQueue
 from subprocess import PIPE, Popen
@@ -162,8 +163,16 @@ def to_pixels(image: Image.Image, image_size: int, resize: str = "squash", bits:
 Part: TypeAlias = tuple[npt.NDArray[np.uint8], dict[int, str], int]
 
 
-def _decode_some(paths: list[str], fit: Fit) -> Part:
-    """Decode several files."""
+def decode_some(paths: Sequence[str | BytesIO], fit: Fit) -> Part:
+    """Decode several files.
+
+    Args:
+        paths: of the files, or their contents.
+        fit: what they become.
+
+    Returns:
+        uint8 [N, 3, H, W]; by position the reason of each that can't be read, whose pixels are 0; the largest value of 16-bit grey.
+    """
     pixels = np.zeros((len(paths), 3, fit.size, fit.size), np.uint8)
     bad: dict[int, str] = {}
     highest = 0
@@ -188,13 +197,13 @@ def _workers(files: list[File]) -> int:
 
 
 def _decode_all(chunks: list[list[str]], fit: Fit, workers: int) -> Generator[Part, None, None]:
-    """`_decode_some` of each chunk, in order.
+    """`decode_some` of each chunk, in order.
 
     In processes, because threads compete for the interpreter lock on small files (60,000 JPEGs of 32x32 on two cores: 7 s in two
     processes, 10 s in one, 17 s in threads). Not those of multiprocessing, which either forks a caller that may have threads
     or runs its script again, nor those of joblib, which print tracebacks when stopped."""
     if workers == 1:
-        yield from (_decode_some(paths, fit) for paths in chunks)
+        yield from (decode_some(paths, fit) for paths in chunks)
         return
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     idle: SimpleQueue[Popen[bytes]] = SimpleQueue()
@@ -234,5 +243,5 @@ def _serve() -> None:
     with suppress(EOFError, BrokenPipeError):  # the caller has finished, or died
         while True:
             paths, fit = pickle.load(sys.stdin.buffer)
-            pickle.dump(_decode_some(paths, fit), answers)
+            pickle.dump(decode_some(paths, fit), answers)
             answers.flush()

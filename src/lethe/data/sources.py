@@ -22,6 +22,7 @@ BUILT_IN = {
     "csv": "lethe.data.csv_table:read_csv",
     "npz": "lethe.data.arrays:read_npz",
     "idx": "lethe.data.arrays:read_idx",
+    "huggingface": "lethe.data.huggingface:read_huggingface",
 }
 GROUP = "lethe.data_sources"  # of entry points: name -> function
 EDITION = "1"  # part of every listing: raise it when the same files would be read into other pixels
