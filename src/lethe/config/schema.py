@@ -5,6 +5,7 @@ The parser, --help, docs/keys.md and error messages are derived from these annot
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -298,6 +299,18 @@ class CardSection(Section):
     smallest_class: int = Field(
         10, ge=1, description="the unlearning card names a class only if the request has at least this many images of it; 1: every class"
     )
+    remains: Conditions | None = Field(
+        None,
+        description="what still holds the images out of this program's reach, and until when, as name=YYYY-MM-DD (several: "
+        "backups=2027-01-31,archive=2027-06-30); stated on the card and on the page for the person once they are erased; null: not stated",
+    )
+
+    @field_validator("remains")
+    @classmethod
+    def _dated(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for one in value or ():
+            date.fromisoformat(one.rpartition("=")[2])
+        return value
 
 
 class Space(Section):

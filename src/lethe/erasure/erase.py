@@ -5,6 +5,8 @@ not at all, and last the original, which is replaced by the accepted weights."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from lethe.erasure.source_files import SourceFiles
 from lethe.erasure.stores import REPLACE, YOURS, Place, Store
 from lethe.erasure.workspace_files import WorkspaceFiles, all_models, relist
 from lethe.models import checkpoint
+from lethe.reporting import card_erasure
 from lethe.workspace import erased, ledger
 from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout
@@ -111,15 +114,9 @@ def _erase(config: Config, layout: Layout, source: bool) -> int:
     ledger.append_once(config, "approved", erasure.request, method=erasure.method, weights=erasure.accepted)
     _accept(layout, erasure)
     stores = _stores(config, erasure)
-    replaced: list[tuple[Store, Place]] = []
-    for store in stores:
-        for place in list(store.find()):
-            if place.step == REPLACE:
-                replaced.append((store, place))
-            elif place.step != YOURS:
-                log(f"{place.step}: {place.name}")
-                store.erase(place)
-    for store, place in replaced:  # last: from here on nothing here remembers
+    found = [(store, place) for store in stores for place in store.find() if place.step != YOURS]
+    erasure = _noted(config, erasure, [place for _, place in found])
+    for store, place in sorted(found, key=lambda one: one[1].step == REPLACE):  # those last: from then on nothing here remembers
         log(f"{place.step}: {place.name}")
         store.erase(place)
     if erasure.source:
@@ -131,9 +128,27 @@ def _erase(config: Config, layout: Layout, source: bool) -> int:
     erasures = [one if one.state == erased.DONE else one.done() for one in erased.read(config)]
     left = _check(config, erasures)
     ledger.append_once(config, "erased", erasure.request, images=erasure.images, left=len(left), data=_data_hash(layout))
+    unreachable = list(_unreachable(stores))
+    if page := card_erasure.record(config, erasure, left=len(left), unreached=len(unreachable)):
+        log(f"for the person whose images they were: {page}")
     erased.write(config, erasures)
-    _print_unreachable(stores)
+    for line in unreachable:
+        log(f"not reached from here: {line}")
     return 1 if left else 0
+
+
+def _noted(config: Config, erasure: Erasure, places: Sequence[Place]) -> Erasure:
+    """Note what is about to be erased in the journal, which the card reports: a killed command has erased it in part."""
+    hashed, today = pseudonyms(config), datetime.now(UTC).date().isoformat()
+    known = {(key, step) for key, _, step, _, _ in erasure.places}
+    rows = [[short(hashed.of_hash(place.name)), place.store, place.step, place.size, today] for place in places]
+    new = [row for row in rows if (row[0], row[2]) not in known]
+    if not new:
+        return erasure
+    derived = tuple(dict.fromkeys([*erasure.derived, *(place.derived for place in places if place.derived)]))
+    noted = replace(erasure, places=(*erasure.places, *new), derived=derived)
+    erased.write(config, [noted if one.request == erasure.request else one for one in erased.read(config)])
+    return noted
 
 
 def _check(config: Config, erasures: Sequence[Erasure]) -> list[Place]:

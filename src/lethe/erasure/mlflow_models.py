@@ -45,9 +45,11 @@ class MlflowModels:
         for model in store.models():
             if self._learned(model):
                 self._models[model.id] = model
-                size = size_of(files_in(model.folder)) if model.folder else 0
                 registered = "".join(f", registered as {name} version {version}" for name, version in model.versions)
-                yield Place(STORE, f"models:/{model.id}", f"1 model{registered}", size, DELETE)
+                files = list(files_in(model.folder)) if model.folder else []
+                exported = " exported as pt2" if any(path.suffix == ".pt2" for path in files) else ""
+                derived = f"model {model.id} in MLflow{exported}{registered}"
+                yield Place(STORE, f"models:/{model.id}", f"1 model{registered}", size_of(files), DELETE, derived=derived)
         for run in store.runs():
             yield from self._artifacts(run)
         if store.database and (ids := examine(store.database, self.sought).ids):

@@ -19,6 +19,7 @@ class Place:
         size: bytes.
         step: how it is erased: DELETE, REWRITE, REPLACE, or YOURS if this program can't.
         advice: for YOURS: what to do.
+        derived: what was made from a model that learned the images, in words that name nobody; "" for all else.
     """
 
     store: str
@@ -27,6 +28,7 @@ class Place:
     size: int
     step: str
     advice: str = ""
+    derived: str = ""
 
 
 class Store(Protocol):

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lethe._util.errors import UserError
 from lethe._util.files import read_json, write_json, write_text
 from lethe.config.loader import Config
 from lethe.data import sources
@@ -21,7 +19,7 @@ from lethe.erasure.sought import Sought
 from lethe.erasure.stores import DELETE, REPLACE, REWRITE, YOURS, Place, files_in, size_of
 from lethe.evaluation import logits_table
 from lethe.models import checkpoint
-from lethe.reporting import card_page, card_seal
+from lethe.reporting import card_erasure
 from lethe.workspace import erased
 from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout
@@ -196,15 +194,7 @@ def _drop_thumbnails(path: Path) -> None:
     json_path = path.with_suffix(".json")
     content = read_json(json_path)
     content["request"]["thumbnails"] = []
-    if content.pop("seal", None):  # the signature, if there was one, was of the thumbnails, too
-        content = card_seal.sealed(content, None)
-    try:
-        pages = {".md": card_page.markdown(content), ".html": card_page.html(content)}
-    except Exception as error:  # a card of an earlier version lacks what the page shows now
-        raise UserError(f"{json_path} can't be rendered without its thumbnails ({error}); delete the card's three files") from None
-    for suffix, page in pages.items():
-        write_text(json_path.with_suffix(suffix), page)
-    write_text(json_path, json.dumps(content, indent=1) + "\n")
+    card_erasure.rewrite(json_path, content, None)  # the signature, if there was one, was of the thumbnails, too
 
 
 def all_models(layout: Layout) -> Iterator[Path]:

@@ -30,6 +30,30 @@ TARGETS = {
     registry.REFERENCE: "the retrained model's",
     registry.HELD_OUT: "the retrained model's",
 }
+# What the page for the person says: of the verdict, of the events of the ledger, of stores, and of what was done to a place
+PLAIN = {
+    "as_retrained": "No test could tell it from a model that had never seen them.",
+    "remembers": "The tests still show that it has seen your images.",
+    "over_forgets": "It now treats your images as stranger than images that it has never seen, which can give away that they were used.",
+    "different": "It still differs from such a model, though not by knowing your images better.",
+    "cannot_tell": "The tests could not decide it: there were too few images or models to compare with.",
+    REFERENCE_UNFIT: "There was no suitable model to compare it with, so we can't say.",
+}
+ACTS = {
+    "received": "your request was entered",
+    "unlearned": "a model was changed so that it forgets your images",
+    "evaluated": "it was tested",
+    "approved": "it was accepted in place of the model that had learned your images",
+    "erased": "your images and what had been made from them were deleted",
+    "verified": "everything within reach was searched again",
+}
+STORES = {
+    "workspace": "the folder in which the model was changed",
+    "source": "the collection of images",
+    "mlflow": "the record of experiments",
+    "dvc": "the archive of earlier versions",
+}
+STEPS = {"delete": "deleted", "rewrite without them": "rewritten without your images", "replace by the accepted result": "replaced"}
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -40,6 +64,12 @@ def html(card: Card) -> str:
         .get_template("card.html.jinja")
         .render(**_variables(card, str), figure=histograms.loss_histograms(_series(card), card["loss"]["log10_edges"]))
     )
+
+
+def person(card: Card) -> str:
+    """Render the page for the person whose images they were, from a card with its section on the erasure."""
+    plain = PLAIN.get(card["verdict"] or "", PLAIN[REFERENCE_UNFIT])
+    return _environment(True).get_template("person.html.jinja").render(card=card, plain=plain, acts=ACTS, stores=STORES, steps=STEPS)
 
 
 def markdown(card: Card) -> str:

@@ -25,6 +25,6 @@ def verify(config: Config) -> int:
     if faults:
         return 1
     for entry in ledger.read(config):
-        print(f"{entry['n']:>4}  {entry['at']}  {entry['event']:<10} {entry['request'][:12]}")
+        print(f"{entry['n']:>4}  {entry['at']}  {entry['event']:<10} {entry['request'][:12]}  {entry.get('by', '')}".rstrip())
     log(f"{lines} lines, each follows the one before; lines removed from the end show only if this hash was noted elsewhere: {head}")
     return 0

@@ -42,6 +42,8 @@ class Erasure:
         tensors: SHA-256 of the bytes of a tensor of each, by which they are found in files of other kinds.
         source: whether the files of the source are erased, too.
         near: perceptual hashes of the images, hidden by the secret; () where the images are too small to tell near copies from others.
+        places: what was erased: of each place a pseudonym of its name, its store, what was done, bytes, and the day.
+        derived: what had been made from models that learned the images: logged models, registered versions, exports.
     """
 
     request: str
@@ -59,6 +61,8 @@ class Erasure:
     tensors: tuple[str, ...]
     source: bool
     near: tuple[str, ...] = ()
+    places: tuple[Sequence[Any], ...] = ()
+    derived: tuple[str, ...] = ()
 
     def done(self) -> "Erasure":
         return replace(self, state=DONE)

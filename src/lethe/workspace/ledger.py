@@ -3,6 +3,7 @@
 A line has the SHA-256 of the line before, so a line that was altered, removed or moved is found. A removed end is found only against the
 hash of the last line, noted elsewhere. The chain shows what was recorded in which order, not that what was recorded is true."""
 
+import getpass
 import hashlib
 import json
 import os
@@ -63,7 +64,7 @@ def append(config: Config, event: str, request: str, **facts: Any) -> str:
             lines.pop()
         previous = _hash(lines[-1]) if lines else FIRST
         entry = {"event": event, "n": len(lines) + 1, "previous": previous, "request": request}
-        entry |= {"at": datetime.now(UTC).isoformat(timespec="seconds")} | dict(facts)
+        entry |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": _account()} | dict(facts)
         line = canonical(entry) + b"\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,6 +173,14 @@ def head(config: Config) -> str:
     """Return the hash of the last line of a workspace's ledger; "" if there is none."""
     lines = _lines(_path(config))
     return _hash(lines[-1]) if lines else ""
+
+
+def _account() -> str:
+    """The account that runs the command, by the name that the system gives it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        return str(os.getuid()) if hasattr(os, "getuid") else ""
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -57,7 +57,9 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
 
     refused = unlearned.run("erase", "--run.workspace", "ws", "--check")
     assert (refused.returncode, "nothing was erased" in refused.stderr) == (2, True)
-    done = unlearned.ran("erase", *WS, "--yes")
+    refused = unlearned.run("erase", *WS, "--yes", "--card.remains", "backups=soon")
+    assert (refused.returncode, "card.remains is backups=soon" in refused.stderr) == (2, True)
+    done = unlearned.ran("erase", *WS, "--yes", "--card.remains", "backups=2027-01-31,the archive=2027-06-30")
     assert (done.stdout, "nothing is left in what was searched" in done.stderr) == ("", True)
     assert "near copies were not looked for" in done.stderr  # digits are too small
     assert unlearned.ran("erase", "--run.workspace", "ws", "--check").stdout == ""
@@ -78,7 +80,19 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
 
     # Between two requests
     (card,) = (ws / "cards").glob("*.json")
-    assert json.loads(card.read_text())["request"]["thumbnails"] == []
+    content = json.loads(card.read_text())
+    assert content["request"]["thumbnails"] == []
+    section = content["erasure"]
+    assert section["remains"] == [{"what": "backups", "until": "2027-01-31"}, {"what": "the archive", "until": "2027-06-30"}]
+    assert [event["event"] for event in section["events"]] == ["received", "unlearned", "evaluated", "approved", "erased"]
+    assert all(event["by"] and event["at"] for event in section["events"]) and section["left"] == 0
+    steps = {line["step"].partition(" ")[0]: line["places"] for line in section["places"] if line["store"] == "workspace"}
+    planned_steps = [line.split()[1] for line in planned.stdout.splitlines() if line.startswith("workspace")]
+    assert steps == {step: planned_steps.count(step) for step in ("delete", "rewrite", "replace")}
+    (page,) = (ws / "cards").glob("person-*.html")
+    assert str(page) in done.stderr
+    for text in (page.read_text(), card.with_suffix(".md").read_text(), card.with_suffix(".html").read_text()):
+        assert "2027-06-30" in text and not any(id_ in text for id_ in gone)
     assert str(card.with_suffix(".html")) in unlearned.ran("report", "card", "--run.workspace", "ws", "--list", gone[0]).stdout
     for stage in ("unlearn", "evaluate"):
         refused = unlearned.run(stage, *WS)
@@ -162,7 +176,8 @@ import sys
 from lethe.tracking import mlflow_store
 from lethe.tracking.outbox import callers_store
 client = mlflow_store.connect(callers_store())
-(model,) = client.search_logged_models(["0"], "name = 'model'")
+everywhere = [each.experiment_id for each in client.search_experiments()]
+(model,) = client.search_logged_models(everywhere, "name = 'model'")
 client.create_registered_model("classifier")
 version = client.create_model_version("classifier", f"models:/{model.model_id}", model_id=model.model_id)
 client.set_registered_model_alias("classifier", "champion", version.version)
@@ -172,7 +187,9 @@ SERVED = """
 from lethe.tracking import mlflow_store
 from lethe.tracking.outbox import callers_store
 client = mlflow_store.connect(callers_store())
-print(len(client.search_model_versions()), len(client.search_logged_models(["0"])), dict(client.get_registered_model("classifier").aliases))
+everywhere = [each.experiment_id for each in client.search_experiments()]
+models = client.search_logged_models(everywhere)
+print(len(client.search_model_versions()), len(models), dict(client.get_registered_model("classifier").aliases))
 """
 
 
@@ -186,7 +203,7 @@ def test_mlflow_and_dvc(unlearned: Project) -> None:
     own = checkpoint.metadata(ws / "models" / "model_2.safetensors")
     about = checkpoint.metadata(folder / "model.safetensors")
     assert (about["split"] != own["split"], about | {"split": own["split"]}) == (True, own)
-    assert {row["tags"]["split"] for row in unlearned.rows(method="model_2")} == {about["split"][:12]}
+    assert {row["tags"]["split"] for row in unlearned.rows("ws", method="model_2")} == {about["split"][:12]}
     stored = [root / "mlflow.db", *(path for path in (root / "mlruns").rglob("*") if path.is_file())]
     for path in stored:  # hashes over ids alone, by which one would find out by trying what was forgotten
         assert own["split"][:12].encode() not in path.read_bytes(), path
@@ -221,3 +238,7 @@ def test_mlflow_and_dvc(unlearned: Project) -> None:
         assert [path.name for path in place.iterdir()] == ["clean"]
     assert [path.name for path in runs.iterdir()] == ["two"]
     assert not list((root / "mlruns").rglob("card/*"))
+    (card,) = (ws / "cards").glob("*.json")
+    section = json.loads(card.read_text())["erasure"]
+    assert [line["places"] for line in section["places"] if line["store"] == "dvc"] == [3]  # the remote that was away included
+    assert any("registered as classifier version 1" in one for one in section["derived"])

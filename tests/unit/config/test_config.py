@@ -712,6 +712,7 @@ def test_help_names_every_key_with_what_it_takes() -> None:
 
 # Keys that an earlier workspace's params.yaml does not have
 ADDED = {
+    "card.remains",
     "card.signing_key",
     "card.smallest_class",
     "evaluate.perturbed",
