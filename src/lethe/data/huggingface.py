@@ -156,10 +156,8 @@ def _column(parts: Mapping[str, list[Path]], key: str) -> _Column:
     labels = [name for name in LABELS if name in schema.names] or classes
     for what, found in (("images", images), ("labels", labels[:1] if labels and labels[0] in LABELS else labels)):
         if len(found) != 1:
-            several = (
-                f"several columns of {what}: {', '.join(found)}" if found else f"no column of {what}: it has {', '.join(schema.names)}"
-            )
-            raise UserError(f"{key} ({several}); it takes one column of images and one of labels, {' or '.join(LABELS[:2])}")
+            several = f"several columns of {what}: {', '.join(found)}" if found else f"no column of {what} in {', '.join(schema.names)}"
+            raise UserError(f"{key} ({several}); it takes one column of images, and one of labels, called {LABELS[0]}")
     names = features.get(labels[0], {}).get("names") or ()
     return _Column(images[0], labels[0], tuple(map(str, names)))
 
