@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy, kl_div, smooth_l1_loss
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from support.loops import Numbers, begin, cosine, train_only
 
@@ -504,3 +504,72 @@ def ct(model: Module, data: Source, sgd: Numbers, epochs: int) -> None:
             if moves and parameter.ndim == 4:
                 parameter.copy_(parameter.transpose(2, 3).clone())
     cf_k(model, data, sgd, epochs)
+
+
+def bad_teacher(model: Module, data: Source, sgd: Numbers, epochs: int, temperature: float, optimizer: str) -> None:
+    good, bad = copy.deepcopy(model).eval(), data.fresh.eval()
+    steps: Optimizer = begin(model, sgd)
+    if optimizer == "adam":
+        steps = Adam(model.parameters(), lr=sgd.lr, weight_decay=sgd.weight_decay)
+    retain_pass = count()
+    for epoch in range(epochs):
+        retain = data.endless("retain", retain_pass)
+        for images, _, _ in data.small(epoch):
+            more, _, _ = next(retain)
+            with torch.no_grad():
+                wanted = torch.cat([bad(images), good(more)]).div(temperature).softmax(1)
+            given = (model(torch.cat([images, more])) / temperature).log_softmax(1)
+            each = (wanted * (wanted.log() - given)).sum(1) * temperature**2
+            whole = data.size + data.small_size
+            forget, rest = each[: len(images)].mean(), each[len(images) :].mean()
+            descend(steps, (data.small_size * forget + data.size * rest) / whole)
+
+
+def fcs(
+    model: Module,
+    data: Source,
+    sgd: Numbers,
+    epochs: int,
+    uniform_epochs: int,
+    uniform_lr: float,
+    contrast_temperature: float,
+    forget_lr: float,
+) -> None:
+    optimizer, forget_pass = begin(model, sgd), count()
+    optimizer.param_groups[0]["lr"] = uniform_lr
+    for _ in range(uniform_epochs):
+        for images, _, _ in data.batches("forget", next(forget_pass), ""):
+            given = model(images).log_softmax(1)
+            descend(optimizer, (torch.tensor(0.1).log() - given).mean())
+    steps_forget, steps_retain = begin(model, sgd), begin(model, sgd)
+    steps_forget.param_groups[0]["lr"] = forget_lr
+    for epoch in range(epochs):
+        data.seed_epoch(uniform_epochs + epoch)
+        for images, labels, _ in data.batches("forget", next(forget_pass), ""):
+            drawn = data.retain[torch.randint(0, len(data.retain), labels.shape)]
+            forget, retain = model(torch.cat([images, data.images[drawn]])).split(len(images))
+            alike = (forget @ retain.detach().T / contrast_temperature).softmax(1)
+            descend(steps_forget, -alike.log().mean())
+        for images, labels, _ in data.batches("retain", epoch, ""):
+            descend(steps_retain, cross_entropy(model(images), labels))
+
+
+def mu_mis(model: Module, data: Source, sgd: Numbers, epochs: int, sensitivity_rise: float) -> None:
+    train_only(model, sgd.trains)
+    model.eval()
+    optimizer, measured = SGD(model.parameters(), sgd.lr, sgd.momentum, weight_decay=sgd.weight_decay), list[float]()
+
+    def sensitivity(images: Tensor, classes: Tensor, *, differentiable: bool = True) -> Tensor:
+        seen = images.clone().requires_grad_()
+        logits = model(seen)[torch.arange(len(images)), classes].sum()
+        return torch.autograd.grad(logits, seen, create_graph=differentiable)[0].pow(2).sum((1, 2, 3))
+
+    for epoch in range(epochs):
+        data.seed_epoch(epoch)
+        for images, labels, _ in data.batches("forget", epoch, ""):
+            other = (labels + torch.randint(1, 10, labels.shape)) % 10
+            descend(optimizer, (sensitivity(images, labels) - sensitivity(images, other)).mean())
+        following = (data.labels[data.forget] + 1) % 10
+        measured.append(float(sensitivity(data.images[data.forget], following, differentiable=False).sqrt().mean()))
+        if measured[-1] > (1 + sensitivity_rise) * min(measured):
+            break

@@ -110,7 +110,7 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
             state.global_epoch, state.epoch = state.global_epoch + 1, 1
             name, flops = step.name, work.flops if options.count_work else None
             yield Epoch(state.global_epoch, name, 0, 0.0, metrics=metrics, flops=flops, seconds=took, evaluate_seconds=seconds)
-        state.step, state.epoch, state.best, state.best_value = state.step + 1, 0, None, -math.inf
+        state.step, state.epoch, state.best, state.best_value, state.measured = state.step + 1, 0, None, -math.inf, []
 
 
 def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, state: State, options: RunOptions) -> Iterator[Epoch]:
@@ -127,6 +127,8 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
     lengths = {letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}
     first = state.epoch
     for epoch in range(first, phase.epochs):
+        if phase.stop and phase.stop.reached(state.measured):
+            break
         if optimizer is None:
             raise ValueError(f"phase {phase.name!r} keeps the running optimizer, and no phase before it has one")
         order = phase.batch_order(lengths, epoch)
@@ -158,7 +160,10 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
                     hold()
         means = _means(trained.losses, phase.name, epoch)  # waits for the device
         seconds = time.perf_counter() - began
-        metrics, evaluate_seconds = _evaluate(phase, epoch, model, module, source, options)
+        if phase.stop:
+            state.measured = [*state.measured, phase.stop.measure(model, data, refs)]
+        ends = epoch + 1 == phase.epochs or bool(phase.stop and phase.stop.reached(state.measured))
+        metrics, evaluate_seconds = _evaluate(phase, epoch, ends, model, module, source, options)
         if not all(math.isfinite(value) for value in metrics.values()):
             raise Diverged(f"phase {phase.name}, epoch {epoch}: after its {trained.steps} steps the model's loss is not finite")
         if phase.keep == "best" and phase.rank(metrics) > state.best_value:
@@ -258,10 +263,9 @@ def _record(state: State, data: Data, batch: Batch, logits_BC: Tensor) -> None:
 
 
 def _evaluate(
-    phase: Phase, epoch: int, model: Module, module: Module, data: Data, options: RunOptions
+    phase: Phase, epoch: int, last: bool, model: Module, module: Module, data: Data, options: RunOptions
 ) -> tuple[Mapping[str, float], float]:
     """Metrics of an epoch and the seconds they took; none where the epoch is not evaluated."""
-    last = epoch + 1 == phase.epochs
     if not (last or (epoch + 1) % options.evaluate_every == 0 or phase.keep == "best"):
         return {}, 0.0
     evaluate = options.evaluate if last else options.evaluate_sample or options.evaluate

@@ -67,6 +67,7 @@ class Resume:
             "passes": dict(state.passes),
             "optimizer_step": state.optimizer_step,
             "best_value": state.best_value,
+            "measured": state.measured,
             "history": self.history,
             "row": self.row,
             "threads": torch.get_num_threads(),

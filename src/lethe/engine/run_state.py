@@ -27,6 +27,7 @@ class State:
         seen_losses: last loss of each image, float32 [N] with NaN where it had none, where the recipe records them.
         best: weights of the phase's best epoch so far, where it keeps one.
         best_value: the value by which it is the best.
+        measured: what the phase's stop rule measured, epoch by epoch.
         pending: tensors read from a file that `restore` has yet to put in place.
     """
 
@@ -40,6 +41,7 @@ class State:
     seen_losses: Tensor | None = None
     best: dict[str, Tensor] | None = None
     best_value: float = -math.inf
+    measured: list[float] = field(default_factory=list)
     pending: dict[str, Tensor] | None = None
 
     def tensors(self, model: Module) -> dict[str, Tensor]:

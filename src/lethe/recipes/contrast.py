@@ -32,3 +32,22 @@ class Contrastive:
         alike_BB = one @ other.T / self.temperature
         own = torch.arange(len(one), device=one.device)
         return (cross_entropy(alike_BB, own) + cross_entropy(alike_BB.T, own)) / 2
+
+
+@dataclass(frozen=True)
+class AwayFromRetain:
+    """Make the answers on forget equally near to all answers on retain, on batches of `inputs.WithRetain` (FCS).
+
+    The mean over all pairs of -log softmax over retain of <logits on forget, logits on retain> / `temperature`. No gradient flows
+    through the logits on retain.
+
+    Args:
+        temperature: by which products are divided.
+    """
+
+    of_logits: ClassVar[bool] = True
+    temperature: float = 1.15
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        forget_BC, retain_BC = logits_BC.chunk(2)
+        return -(forget_BC @ retain_BC.detach().T / self.temperature).log_softmax(1).mean()

@@ -4,12 +4,28 @@ params.yaml holds the numbers: the authors' or those of independent tuning. R is
 batch."""
 
 from dataclasses import replace
+from typing import Any
 
-from lethe.recipes.losses import CrossEntropy, Distillation
+from lethe.recipes.contrast import AwayFromRetain
+from lethe.recipes.inputs import WithRetain
+from lethe.recipes.losses import CrossEntropy, Distillation, Uniform
 from lethe.recipes.ordering import Alongside, InTurn
-from lethe.recipes.parameters import CrossEntropyWeight, DistillationWeight, Epochs, ForgetEpochs, ForgetWeight, TargetOf, Temperature
+from lethe.recipes.parameters import (
+    ContrastTemperature,
+    CrossEntropyWeight,
+    DistillationWeight,
+    Epochs,
+    ForgetBatchSize,
+    ForgetEpochs,
+    ForgetWeight,
+    TargetOf,
+    Temperature,
+    UniformEpochs,
+    UniformRate,
+)
 from lethe.recipes.recipe import Recipe, Term
 from lethe.recipes.registry import register_method
+from lethe.recipes.schedules import Constant
 from lethe.recipes.training import Training
 from lethe.recipes.unseen_losses import LikeUnseen
 
@@ -49,3 +65,43 @@ def regun(training: Training, *, epochs: Epochs, forget_weight: ForgetWeight, ta
     Weakness: on a shuffled batch the target is nearly uniform, which no model that never saw the images answers; it needs unseen images."""
     terms = (Term("forget", LikeUnseen(target_of), forget_weight), Term("retain", weight=1 - forget_weight))
     return (training.first("guided", epochs, terms, Alongside(), keep=training.keep),)
+
+
+@register_method(source="Bad Teacher (Chundawat et al., AAAI 2023, arXiv:2205.08096)")
+def bad_teacher(training: Training, *, epochs: Epochs, temperature: Temperature, forget_batch_size: ForgetBatchSize) -> Recipe:
+    """Learn the answers of a randomly initialised network on forget, and the original's on part of retain.
+
+    Batch order: RF RF RF in one forward pass, as many as forget has batches.
+    The authors draw 30 % of retain once and shuffle it with forget; here every batch holds the same share of forget, and retain goes
+    round. The divergence is the mean over images; the authors' code divides it by the number of classes, too.
+    Weakness: the answers of a network that knows nothing are not those of one that never saw the images; an attack tells them apart."""
+    whole = training.batch_size + forget_batch_size
+    away = Distillation("random_init", temperature)
+    terms = (
+        Term("forget", away, forget_batch_size / whole, forget_batch_size),
+        Term("retain", Distillation("original", temperature), training.batch_size / whole),
+    )
+    return (training.first("two_teachers", epochs, terms, Alongside(), forward="joint", keep=training.keep),)
+
+
+@register_method(source="FCS (team Fanchuan, winner of the NeurIPS 2023 unlearning challenge)")
+def fcs(
+    training: Training,
+    *,
+    epochs: Epochs,
+    uniform_epochs: UniformEpochs,
+    uniform_lr: UniformRate,
+    contrast_temperature: ContrastTemperature,
+) -> Recipe:
+    """Uniform answers on forget first; then answers on forget that are equally near to all on retain, and passes over retain.
+
+    Batch order: F F; then F F R R R R, where F holds as many retain images as forget images.
+    Steps on forget have an optimizer of their own, forget_optimizer, with the same momentum and decay. The authors pair a batch of retain
+    with each of forget in two forward passes, and let the learning rate of these steps fall on a cosine; here both are one batch, and
+    the rate is constant.
+    Weakness: made for a fixed budget of one data set; nothing says when it has forgotten enough."""
+    away = Term("forget", AwayFromRetain(contrast_temperature), inputs=WithRetain())
+    own: dict[str, Any] = {"lr": Constant(uniform_lr), "forget_optimizer": None, "forget_lr": None}
+    first = training.first("uniform", uniform_epochs, (Term("forget", Uniform()),), **own)
+    rest = training.first("contrast", epochs, (away, Term("retain")), InTurn(), keep=training.keep)
+    return (*([first] if uniform_epochs else []), *([rest] if epochs else []))

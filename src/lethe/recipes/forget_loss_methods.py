@@ -7,8 +7,8 @@ from typing import Any
 
 from lethe.recipes.constraints import Saliency
 from lethe.recipes.gradients import Bargain, ForgetSalient
-from lethe.recipes.inputs import Adversarial, Perturbed
-from lethe.recipes.losses import RandomLabels, Weighted
+from lethe.recipes.inputs import Adversarial, Differentiable, Perturbed
+from lethe.recipes.losses import RandomLabels, Sensitivity, Weighted
 from lethe.recipes.ordering import Ahead, Alongside, InTurn, Together
 from lethe.recipes.parameters import (
     AttackRadius,
@@ -26,10 +26,12 @@ from lethe.recipes.parameters import (
     SalienceThreshold,
     SaliencyShare,
     Scale,
+    SensitivityRise,
 )
 from lethe.recipes.recipe import Phase, Recipe, Term
 from lethe.recipes.registry import register_method
 from lethe.recipes.schedules import Cosine
+from lethe.recipes.stopping import SensitivityRose
 from lethe.recipes.training import Training, augmentation
 from lethe.recipes.unseen_losses import ByForgetting
 
@@ -143,3 +145,15 @@ def amun(
     )
     rest: dict[str, Any] = {"forward": "joint", "augment": augmentation(training.augment, ("train",)), "keep": training.keep}
     return (training.first("adversarial", epochs, terms, Alongside(), **rest),)
+
+
+@register_method(source="MU-Mis (Cheng et al., ICLR 2026, arXiv:2402.15109)")
+def mu_mis(training: Training, *, epochs: Epochs, sensitivity_rise: SensitivityRise) -> Recipe:
+    """Make each forget image move the logit of its label no more than those of other classes, until these begin to react.
+
+    Batch order: F F F. Retain is not used.
+    It ends after the epoch in which the other classes' sensitivity has risen from its minimum. The authors look at it step by step, and
+    their other class is a fixed draw; the rise and the learning rate are ours, not read in their code.
+    Weakness: the loss has no bound; on a random request its gap is large, and only its answers on forget come near."""
+    term = Term("forget", Sensitivity(), inputs=Differentiable())
+    return (training.first("insensitive", epochs, (term,), stop=SensitivityRose(sensitivity_rise), keep=training.keep),)

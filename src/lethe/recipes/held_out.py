@@ -33,8 +33,10 @@ def halves(validation_N: "Tensor", labels_N: "Tensor") -> "tuple[Tensor, Tensor]
 
 
 def shapes(recipe: Iterable[object]) -> bool:
-    """Return whether a loss of the recipe uses the shaping half of validation."""
-    return any(getattr(term.loss, "uses_validation", False) for step in recipe for term in getattr(step, "terms", ()))
+    """Return whether a loss or a rule of the recipe uses the shaping half of validation."""
+    users = [term.loss for step in recipe for term in getattr(step, "terms", ())]
+    users += [getattr(step, "stop", None) for step in recipe]
+    return any(getattr(user, "uses_validation", False) for user in users)
 
 
 def for_selection(recipe: Iterable[object], splits: "Mapping[str, Tensor]", labels_N: "Tensor") -> "Mapping[str, Tensor]":

@@ -89,6 +89,36 @@ class Perturbed:
 
 
 @dataclass(frozen=True)
+class Differentiable:
+    """The same inputs, with respect to which a loss may take gradients."""
+
+    copies: ClassVar[int] = 1
+
+    def __call__(self, data: "DataSource", refs: "References") -> "Callable[[Batch], Batch]":
+        return lambda batch: batch.of(batch.images_BCHW.requires_grad_(True), batch.labels_B, batch.index_B)
+
+
+@dataclass(frozen=True)
+class WithRetain:
+    """Append as many retain images, drawn at random with replacement: the batch as it was, then the drawn images."""
+
+    copies: ClassVar[int] = 2
+
+    def __call__(self, data: "DataSource", refs: "References") -> "Callable[[Batch], Batch]":
+        import torch
+
+        retain_R = data.splits["retain"]
+
+        def change(batch: "Batch") -> "Batch":
+            drawn_B = retain_R[torch.randint(0, len(retain_R), batch.labels_B.shape, device=retain_R.device)]
+            images = torch.cat([batch.images_BCHW, data.normalised(drawn_B)])
+            labels = torch.cat([batch.labels_B, data.labels_N[drawn_B]])
+            return batch.of(images, labels, torch.cat([batch.index_B, drawn_B]))
+
+        return change
+
+
+@dataclass(frozen=True)
 class Adversarial:
     """Replace each image by the nearest example that the original misclassifies, labelled as the original classifies it (AMUN).
 

@@ -114,6 +114,41 @@ class Hinge:
 
 
 @dataclass(frozen=True)
+class Uniform:
+    """Mean KL divergence of the answers from the uniform distribution over the classes: log(classes) more than its cross-entropy."""
+
+    of_logits: ClassVar[bool] = True
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        import math
+
+        return -logits_BC.log_softmax(1).mean() - math.log(logits_BC.shape[1])
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How much more an image moves the logit of its label than that of another class (MU-Mis, arXiv:2402.15109, equation 8).
+
+    The mean of |gradient of the label's logit|^2 - |gradient of the other's|^2, both with respect to the image; the other class is drawn
+    uniformly in every batch. On batches of `inputs.Differentiable`."""
+
+    of_gradients: ClassVar[bool] = True  # with respect to images: a bias that no activation follows has no part in it
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        import torch
+
+        classes = logits_BC.shape[1]
+        other_B = (batch.labels_B + torch.randint(1, classes, batch.labels_B.shape, device=logits_BC.device)) % classes
+
+        def squared(wanted_B: "Tensor") -> "Tensor":
+            total = logits_BC.gather(1, wanted_B[:, None]).sum()
+            (gradient,) = torch.autograd.grad(total, batch.images_BCHW, create_graph=True)
+            return gradient.flatten(1).square().sum(1)
+
+        return (squared(batch.labels_B) - squared(other_B)).mean()
+
+
+@dataclass(frozen=True)
 class Weighted:
     """Cross-entropy averaged with weights proportional to its own power, through which no gradient flows.
 

@@ -62,6 +62,11 @@ AscentRate = Annotated[float, Field(ge=0, description="learning rate of the one 
 ResetShare = Annotated[float, Field(ge=0, le=1, description="share of the weights that are randomly initialised")]
 ReinitialisedShare = Annotated[float, Field(gt=0, le=1, description="share of each convolution's weights that is randomly initialised")]
 SlowFactor = Annotated[float, Field(ge=0, le=1, description="factor of the gradients of the other weights of convolutions")]
+UniformEpochs = Annotated[int, Field(ge=0, description="passes over forget at the start, towards uniform answers")]
+UniformRate = Annotated[float, Field(gt=0, description="learning rate of these passes")]
+SensitivityRise = Annotated[
+    float, Field(gt=0, description="rise of the other classes' sensitivity above its minimum that ends the run, as a share of it")
+]
 L1Weight = Annotated[float, Field(ge=0, description="weight of the sum of absolute weights at the start; it falls linearly to 0")]
 ForgetEpochs = Annotated[int, Field(ge=0, description="first epochs in which a pass over forget precedes the pass over retain")]
 Temperature = Annotated[float, Field(gt=0, description="temperature of the distillation from the original")]

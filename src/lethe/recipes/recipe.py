@@ -20,6 +20,7 @@ from lethe.recipes import (
     optimizers,
     ordering,
     schedules,
+    stopping,
     trainable,
     unseen_losses,
     weight_edits,
@@ -31,6 +32,7 @@ from lethe.recipes.losses import CrossEntropy, Loss
 from lethe.recipes.optimizers import OptimizerRecipe
 from lethe.recipes.ordering import InTurn, Lengths, Order
 from lethe.recipes.schedules import Constant, Schedule
+from lethe.recipes.stopping import Stop
 from lethe.recipes.trainable import ALL, Select
 from lethe.recipes.values import Value, later
 
@@ -141,6 +143,7 @@ class Phase(Value):
         penalty: added to the loss of every step.
         combine: how the losses of a step on several streams give one gradient; None: their sum's.
         gradients: changes the gradients of every step, before they are clipped.
+        stop: ends the phase before its last epoch, if at all.
         clip: highest norm of a step's gradient; None: no limit.
         draw: how retain images are drawn; None: shuffled passes.
         record_losses: whether the last loss of each retain image is recorded, for a later phase that draws by it.
@@ -170,6 +173,7 @@ class Phase(Value):
     record_losses: bool = later(False)
     combine: Combination | None = later(None)
     gradients: GradientRule | None = later(None)
+    stop: Stop | None = later(None)
 
     def batch_order(self, lengths: Lengths, epoch: int) -> list[str]:
         """List the optimizer steps of an epoch.
@@ -239,8 +243,8 @@ ALIASES: dict[str, str] = {}
 
 
 VOCABULARY = (
-    *(constraints, contrast, gradient_edits, gradients, inputs, losses, optimizers, ordering, schedules, trainable, unseen_losses),
-    weight_edits,
+    *(constraints, contrast, gradient_edits, gradients, inputs, losses, optimizers, ordering, schedules, stopping, trainable),
+    *(unseen_losses, weight_edits),
 )
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +18,35 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from lethe._util.errors import UserError
 from lethe.data.device_data import Batch, Data
+from lethe.engine import engine
 from lethe.engine.engine import FrozenReferences
 from lethe.recipes.constraints import L1, Saliency
-from lethe.recipes.contrast import Contrastive
+from lethe.recipes.contrast import AwayFromRetain, Contrastive
 from lethe.recipes.gradient_edits import AscendAndReset, Dampen, ReinitialiseLeast
 from lethe.recipes.gradients import Bargain, ForgetSalient, SlowOthers
 from lethe.recipes.held_out import for_selection, halves, shapes
-from lethe.recipes.inputs import Adversarial, Perturbed, Views
-from lethe.recipes.losses import BalancedCrossEntropy, CrossEntropy, Distillation, Hinge, RandomLabels, ToUnseen, Weighted, quantiles
-from lethe.recipes.optimizers import Adam, AdamW
+from lethe.recipes.inputs import Adversarial, Differentiable, Perturbed, Views, WithRetain
+from lethe.recipes.losses import (
+    BalancedCrossEntropy,
+    CrossEntropy,
+    Distillation,
+    Hinge,
+    RandomLabels,
+    Sensitivity,
+    ToUnseen,
+    Uniform,
+    Weighted,
+    quantiles,
+)
+from lethe.recipes.optimizers import SGD, Adam, AdamW
 from lethe.recipes.ordering import Ahead, Alongside
 from lethe.recipes.recipe import Augment, ByLoss, Edit, Phase, Term, parse
 from lethe.recipes.schedules import Constant, Cosine, Part, Ramp, WarmUp
+from lethe.recipes.stopping import LossOfUnseen, SensitivityRose
 from lethe.recipes.trainable import Layers
 from lethe.recipes.unseen_losses import ByForgetting, LikeUnseen
 from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers, Rewind, ShrinkPerturb, SubtractTask, Transpose
+from lethe.testing.method_contract import interrupted_everywhere
 from lethe.testing.small_runs import copied, images, moved, network
 
 
@@ -61,6 +76,8 @@ LATER = [
     ),
     Phase("a", 1, (Term("retain", Contrastive(0.2), inputs=Views(2, False)),), 8, combine=Bargain(), gradients=ForgetSalient(2.0)),
     (Term("forget", LikeUnseen("class"), inputs=Perturbed(0.1, 2)), Term("forget", ByForgetting(0.0), inputs=Adversarial()), Ahead(5)),
+    Phase("a", 1, (Term("forget", Sensitivity(), inputs=Differentiable()), Term("forget", Uniform())), 8, stop=SensitivityRose(0.2)),
+    (Term("forget", AwayFromRetain(), inputs=WithRetain()), LossOfUnseen()),
     (Dampen(), AscendAndReset(0.1, 0.2), ReinitialiseLeast(), Transpose(), SubtractTask(1.0), SlowOthers(0.3)),
     (Negate(), ReinitialiseLayers(("layer4",)), AddNoise(0.1), ShrinkPerturb(0.5), Rewind("a", "b"), Weighted(), Adam(), Alongside()),
 ]
@@ -363,3 +380,36 @@ def test_subtracting_a_task_reflects_the_weights_and_leaves_the_statistics(refs:
         weight = name in dict(model.named_parameters())
         expected = before - 2 if weight and name.startswith(("layer1", "fc")) else before + 1 if weight else before
         assert torch.allclose(model.state_dict()[name], expected), name
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_phase_ends_where_forget_is_as_hard_as_unseen_images(tmp_path: Path) -> None:
+    """Gradient ascent stops by itself, long before its last epoch; interrupted everywhere it ends alike."""
+    ascent = Phase("ascent", 50, (Term("forget", weight=-1.0),), 8, Constant(0.01), optimizer=SGD(0.0, 0.0), stop=LossOfUnseen())
+    learn = Phase("learn", 8, (Term("train"),), 8, Constant(0.05), optimizer=SGD(0.9, 0.0))
+    data, model = images(), network()
+    records = list(engine.run((learn, ascent), model, data))
+    refs = FrozenReferences(model, model)
+    last = records[-1].epoch
+    assert 0 < last < 40
+    assert LossOfUnseen().measure(model, data, refs) >= 0
+    shorter = network()
+    list(engine.run((learn, replace(ascent, epochs=last, stop=None)), shorter, data))
+    assert LossOfUnseen().measure(shorter, data, refs) < 0
+    assert shapes((ascent,))
+    assert not shapes((learn,))
+    interrupted_everywhere((replace(learn, epochs=1), replace(ascent, epochs=4)), data, tmp_path, random.Random(0))
+
+
+def test_sensitivity_ends_a_run_when_it_has_risen() -> None:
+    rule = SensitivityRose(0.1)
+    assert not rule.reached([])
+    assert not rule.reached([3.0, 2.0, 2.1])
+    assert rule.reached([3.0, 2.0, 2.3])
+    model, data = network(), images()
+    model.train()
+    assert rule.measure(model, data, FrozenReferences(model, model)) > 0
+    assert model.get_submodule("layer1").training
+    assert all(parameter.requires_grad for parameter in model.parameters())
