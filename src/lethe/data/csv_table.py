@@ -9,7 +9,7 @@ import numpy as np
 from lethe._util.errors import UserError
 from lethe.data import id_table
 from lethe.data.decoding import File, Fit, read_files
-from lethe.data.image_folder import divide_ids
+from lethe.data.image_folder import divide_ids, in_dvc_cache
 from lethe.data.images import Images
 from lethe.data.sources import SourceOptions, register_data_source
 
@@ -101,7 +101,10 @@ def _file(name: str, label: int, folder: Path, where: str) -> File:
     path = folder / name.replace("\\", "/")
     try:
         stat = path.stat()
-        id_ = path.resolve().relative_to(folder.resolve()).as_posix()
+        resolved = path.resolve()
+        if path.is_symlink() and in_dvc_cache(resolved, folder):
+            resolved = path.parent.resolve() / path.name
+        id_ = resolved.relative_to(folder.resolve()).as_posix()
     except (OSError, RuntimeError):
         raise UserError(f"{where}: there is no file {path}); {TAKES}") from None
     except ValueError:

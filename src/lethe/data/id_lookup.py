@@ -17,6 +17,7 @@ SPELLINGS = {
     "dot": "with ./ before them",
     "quotes": "in quotes",
     "root": "with data.root before them",
+    "elsewhere": "with the path to a folder of data.root's name elsewhere before them",
     "short": "without what comes before the last folders of an id",
     "case": "in other upper and lower case",
 }
@@ -66,6 +67,8 @@ class IdLookup:
         if name in self.exact:
             return (self.exact[name],)
         path, differs = self._cleaned(name)
+        if is_absolute(path) and (below := self._below_namesake(path)):
+            path, differs = below, [*differs, "elsewhere"]
         found = self._matching(path, differs)
         if len(found) == 1:
             self.spellings.update(differs)
@@ -84,6 +87,15 @@ class IdLookup:
             while before := next((text for text in start if name.startswith(text)), ""):
                 name, differs = name.removeprefix(before), [*differs, kind]
         return name, list(dict.fromkeys(differs))
+
+    def _below_namesake(self, path: str) -> str:
+        """The part of an absolute path after a folder called as data.root, where that part is a whole id: as the list's author has the
+        same folder elsewhere. "" where there is none; a part that is no whole id could be another image."""
+        parts = path.split("/")
+        ends = (
+            "/".join(parts[i + 1 :]) for i, part in enumerate(parts) if self.root and part in (self.root.name, self.root.resolve().name)
+        )
+        return next((end for end in ends if end in self.exact), "")
 
     def _matching(self, path: str, differs: list[str]) -> tuple[int, ...]:
         if path in self.exact:
@@ -114,12 +126,21 @@ class IdLookup:
         found = [self.images.ids[i] for i in self._matching(path, [])]
         if len(found) > 1:
             return f"; nearest: {' or '.join(found[:3])}{' ...' if len(found) > 3 else ''}"
-        if name.startswith("/") or name[1:3] in (":\\", ":/"):
+        if is_absolute(name):
             parts = path.split("/")
             below = next((end for end in ("/".join(parts[i:]) for i in range(len(parts))) if end in self.exact), None)
             if below:
                 return f"; it is not below data.root{f' ({self.root})' if self.root else ''}, which has {below}"
         return nearest(path, self.images.ids) or f"; ids here look like {self.images.ids[0]}"
+
+
+def is_absolute(name: str) -> bool:
+    """Whether a name is an absolute path, of this system or of Windows.
+
+    Args:
+        name: as a list has it.
+    """
+    return name.startswith(("/", "\\\\")) or name[1:3] in (":\\", ":/")
 
 
 def nearest(word: str, words: Sequence[str]) -> str:

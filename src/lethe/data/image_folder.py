@@ -88,8 +88,25 @@ def _inside(link: Path, root: Path) -> None:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
         raise UserError(f"{link} is a symlink that leads nowhere ({link.readlink()})") from None
-    if not target.is_relative_to(root.resolve()):
-        raise UserError(f"{link} is a symlink that leads out of data.root (to {target}); it takes files within {root}")
+    if not target.is_relative_to(root.resolve()) and not in_dvc_cache(target, root):
+        raise UserError(
+            f"{link} is a symlink that leads out of data.root (to {target}); it takes files within {root}, and those in "
+            "the DVC cache of its repository"
+        )
+
+
+def in_dvc_cache(target: Path, root: Path) -> bool:
+    """Whether a file is in the cache of the DVC repository that a folder is part of: with `cache.type symlink` its images are links there.
+
+    A cache elsewhere (`cache.dir`) does not count: whoever made the folder could name any place of this machine in its .dvc/config.
+
+    Args:
+        target: where a link leads, resolved.
+        root: data.root.
+    """
+    caches = (above / ".dvc" / "cache" for above in (root.resolve(), *root.resolve().parents) if (above / ".dvc").is_dir())
+    cache = next(caches, None)
+    return cache is not None and not cache.is_symlink() and target.is_relative_to(cache) and target.is_file()
 
 
 def _class_names(folder: Path, root: Path) -> list[str]:

@@ -209,6 +209,33 @@ def test_symlinks_may_not_lead_out_of_the_root(root: Path, tmp_path: Path, what:
     assert tree(root) == before
 
 
+def test_symlinks_may_lead_into_the_dvc_cache_of_the_repository(root: Path, tmp_path: Path) -> None:
+    """As `dvc checkout` leaves a folder with cache.type symlink; into other caches, and as folders, they may not."""
+    before = folder(root)
+    cache = tmp_path / ".dvc/cache/files/md5/ab"
+    cache.mkdir(parents=True)
+    images = sorted(path for path in root.rglob("*.png"))
+    for number, path in enumerate(images):
+        path.rename(cache / f"{number:030}")
+        path.symlink_to(cache / f"{number:030}")
+    after = folder(root)
+    assert after.ids == before.ids and np.array_equal(after.pixels, before.pixels)
+    (root / "images.csv").write_text(
+        "path,label,split\n" + "".join(f"{id_},{id_.split('/')[1]},{id_.split('/')[0]}\n" for id_ in before.ids)
+    )
+    table = sources.read("csv", root=root / "images.csv", image_size=32, limit=None, cache=tmp_path)
+    assert table.ids == before.ids
+    (root / "images.csv").unlink()
+    other = tmp_path / "other/.dvc/cache"
+    other.mkdir(parents=True)
+    images[0].unlink()
+    images[0].symlink_to((cache / f"{0:030}").rename(other / "x"))
+    refuses(lambda: folder(root), images[0], "leads out of data.root")
+    images[0].unlink()
+    (root / "train/eel").symlink_to(cache)
+    refuses(lambda: folder(root), root / "train/eel", "leads out of data.root")
+
+
 def test_symlinks_that_lead_nowhere_are_named(root: Path) -> None:
     for target in ("gone.png", "loop.png"):
         (root / "train/cat/loop.png").symlink_to(target)
