@@ -30,7 +30,7 @@ from lethe.testing.tables import of_phi
 SIZES = (50, 100, 500, 5000)
 DRAWS = {50: 80, 100: 80, 500: 40, 5000: 6}  # for each population
 LARGE, REPEATED = 25_000, 6  # ids of up to 100,000 images sort by number
-STEPS = 30
+STEPS = 60  # of relearning: enough for every draw to reach the line
 MODELS = 16
 Ends = dict[str, tuple[float, float, float]]  # id -> value, low, high
 Case = Callable[[int, np.random.Generator], Ends]
@@ -87,9 +87,13 @@ OF_IMAGES = (
 OF_COLUMNS = ("probe.excess", "residual", "iam", "relearn", "swap.advantage")
 
 
+ASKED: set[str] = set()  # by --measures
+
+
 def ends(context: EvaluationContext, *ids: str) -> Ends:
     """The intervals of some measures; a value without one is a point."""
-    asked = [replace(each, min_references=0) for each in catalogue.all_measures() if each.id in ids]
+    wanted = {*ids} & ASKED if ASKED else ids
+    asked = [replace(each, min_references=0) for each in catalogue.all_measures() if each.id in wanted]
     found = catalogue.measure_model(context, asked)
     return {id_: (one.value, *one.ends()) for id_, one in found.items() if isinstance(one, Estimate)}
 
@@ -204,18 +208,21 @@ def true_values(case: str, population: str, quick: bool) -> dict[str, float]:
     return {id_: float(np.mean(values)) for id_, values in found.items()}
 
 
-def measured(only: str, of: str, quick: bool, path: Path | None) -> pd.DataFrame:
-    """Coverage by measure, population and number of images; written case by case."""
+def measured(options: argparse.Namespace) -> pd.DataFrame:
+    """Coverage by measure, population and number of images; written case by case, in place of the rows that the file has of these."""
+    path: Path | None = options.write
+    before = pd.read_csv(path) if path and path.exists() and not options.quick else None
     columns = ["measure", "population", "images", "coverage", "draws", "true", "mean", "width", "lowest", "highest"]
     table = pd.DataFrame(columns=columns)
     rows = []
     for case, population, draw_ends, sizes, share in cases():
-        if (only and case != only) or (of and population != of):
+        if (options.only and case != options.only) or (options.population and population != options.population):
             continue
+        quick = options.quick
         began = time.process_time()
         truth = true_values(case, population, quick)
-        for n in sizes[:2] if quick else sizes:
-            draws = max(10, round(DRAWS[n] * share) // (10 if quick else 1))
+        for n in sizes[:2] if quick else [n for n in sizes if not options.sizes or n in options.sizes]:
+            draws = options.draws or max(10, round(DRAWS[n] * share) // (10 if quick else 1))
             found = defaultdict(list)
             for number in range(draws):
                 for id_, one in draw_ends(n, np.random.default_rng([number, n])).items():
@@ -230,7 +237,8 @@ def measured(only: str, of: str, quick: bool, path: Path | None) -> pd.DataFrame
         table = pd.DataFrame(rows, columns=columns)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            table.round(4).to_csv(path, index=False)
+            both = table if before is None else pd.concat([before, table])
+            both.drop_duplicates(columns[:3], keep="last").round(4).to_csv(path, index=False)
     return table
 
 
@@ -262,13 +270,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="50 and 100 images, a tenth of the draws")
     parser.add_argument("--only", default="", help="one kind of case: images, columns, svc, models, shadows, features, seeds")
     parser.add_argument("--population", default="", help="one population: " + ", ".join(POPULATIONS))
-    parser.add_argument("--write", type=Path, help="CSV file of the coverages")
+    parser.add_argument("--sizes", nargs="+", type=int, choices=SIZES, help="numbers of images; default: all")
+    parser.add_argument("--draws", type=int, help="of each case; default: by the number of images")
+    parser.add_argument("--measures", nargs="+", help="of a case that asks for several; default: all")
+    parser.add_argument("--write", type=Path, help="CSV file of the coverages; rows that are not measured now stay")
     parser.add_argument("--table", type=Path, help="folder with before.csv and after.csv: print the table and stop")
     options = parser.parse_args()
+    ASKED.update(options.measures or ())
     if options.table:
         print(page(options.table), end="")
         return
-    coverage = measured(options.only, options.population, options.quick, options.write)
+    coverage = measured(options)
     with pd.option_context("display.max_rows", None, "display.width", 200):
         print(coverage.round(4).to_string(index=False))
     tables = 100 if options.quick else 1000
