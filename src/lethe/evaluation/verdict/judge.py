@@ -102,8 +102,13 @@ _TRAIN_ONE = "A model has to be retrained without the forget images first."
 _NO_ORIGINAL = "Without the logits of the original it is not known how much memory there was."
 
 
+def _p(p: float) -> str:
+    """A p-value in words; the smallest ones depend on the tails of an approximation."""
+    return f"p {p:.2g}" if p >= 0.0001 else "p < 0.0001"
+
+
 def _because(apart: Sequence[Part], left: Estimate | None) -> str:
-    sentence = f"distinguished by {', '.join(f'{part.id} (p {part.p:.2g})' for part in apart)}" if apart else ""
+    sentence = f"distinguished by {', '.join(f'{part.id} ({_p(part.p)})' for part in apart)}" if apart else ""
     if left:
         low, high = left.ends()
         share = f"memory left {left.value:.0f} % of the original's (95 % interval {low:.0f} to {high:.0f})"
