@@ -70,9 +70,10 @@ class Forget(Section):
         "value of each column is enough",
     )
     column: str | None = Field(default=None, description="column of data.forget.ids or data.metadata that names the images; null: id")
-    copies: Literal["report", "include"] = Field(
+    copies: Literal["report", "include", "include_near"] = Field(
         default="report",
-        description="exact copies of forgotten images among the train images: report counts and names them, include forgets them too",
+        description="copies of forgotten images among the train images: report counts and names them, include forgets exact ones too, "
+        "include_near also those whose perceptual hash differs in 6 of 64 bits or fewer",
     )
 
 

@@ -97,6 +97,21 @@ def exact_in(images: Images, of: Iterable[int], among: npt.NDArray[np.int64]) ->
     return np.array([i for i in among if _digest(images.pixels[i]) in wanted], np.int64)
 
 
+def near_in(images: Images, of: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Find the copies of some images, exact or near.
+
+    Args:
+        images: all images, of SMALLEST pixels or more.
+        of: indices of the images.
+        among: indices of those that may be copies.
+
+    Returns:
+        Their indices, in the order of `among`.
+    """
+    found = {pair.copy for pair in _similar(FORGOTTEN, of, among, _hashes(images), {})}
+    return among[np.isin(among, [*found, *exact_in(images, of, among).tolist()])]
+
+
 def _digest(pixels: npt.NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(pixels.tobytes()).digest()
 

@@ -18,7 +18,9 @@ class DeletionRequest:
         where: conditions `column=value` on the metadata table.
         metadata: the metadata table: a CSV that names images in one column and says something of them in others.
         column: the column of either file that names images; None: id.
-        copies: `report` or `include`: whether exact copies of the images, among the train images, are forgotten too.
+        copies: `report`, `include` or `include_near`: whether exact copies of the images, or near ones as well, among the train images
+            are forgotten too.
+        tells_near: whether near copies can be told from different images of the source.
         root: data.root; a file may name images by paths below it.
         limit: data.limit, with which positions among the train images would be others.
     """
@@ -33,3 +35,4 @@ class DeletionRequest:
     root: Path | None = None
     limit: int | None = None
     copies: str = "report"
+    tells_near: bool = True

@@ -64,20 +64,30 @@ def draw(images: Images, request: DeletionRequest, seed: int) -> Splits:
         forget = forget_count(request, n)
         order = torch.randperm(n, generator=generator).numpy()
         found = {"retain": order[: n - forget], "forget": order[n - forget :], **halves}
-    if request.copies == "include":
-        found = _with_copies(images, found)
+    if request.copies != "report":
+        found = _with_copies(images, found, request)
     if not len(found["retain"]):
         value = ",".join(request.classes or request.where or ()) or request.ids or getattr(request, kind)
         raise UserError(f"data.forget.{kind} is {value} (all {n} train images); some must be left to retain")
     return found
 
 
-def _with_copies(images: Images, drawn: Splits) -> Splits:
-    """Move the exact copies of forgotten images from retain to the end of forget."""
-    more = copies.exact_in(images, drawn["forget"], drawn["retain"])
+def _with_copies(images: Images, drawn: Splits, request: DeletionRequest) -> Splits:
+    """Move copies of forgotten images from retain to the end of forget: exact ones, with include_near also near ones."""
+    exact = copies.exact_in(images, drawn["forget"], drawn["retain"])
+    more, near = exact, request.copies == "include_near"
+    if near:
+        if not (request.tells_near and copies.tells_near(images)):
+            raise UserError(
+                f"data.forget.copies is include_near; near copies can't be told from different images where these are below "
+                f"{copies.SMALLEST} pixels, so it takes report or include"
+            )
+        more = copies.near_in(images, drawn["forget"], drawn["retain"])
     if not len(more):
         return drawn
-    log(f"data.forget.copies is include: {len(more):,} exact copies of forgotten images are forgotten too, first {images.ids[more[0]]}")
+    beside = f" and {len(more) - len(exact):,} near" if near else ""
+    first = f"first {images.ids[more[0]]}"
+    log(f"data.forget.copies is {request.copies}: {len(exact):,} exact{beside} copies of forgotten images are forgotten too, {first}")
     kept = drawn["retain"][~np.isin(drawn["retain"], more)]
     return {**drawn, "retain": kept, "forget": np.concatenate([drawn["forget"], more])}
 

@@ -22,8 +22,9 @@ def request(config: Config) -> DeletionRequest:
     ids = config.path(forget.ids) if forget.ids else None
     root = config.path(data.root) if data.root else None
     table = metadata_file(config)
+    near = forget.copies != "include_near" or sources.find(data.source).near_copies
     return DeletionRequest(
-        forget.fraction, forget.count, forget.classes, ids, forget.where, table, forget.column, root, data.limit, forget.copies
+        forget.fraction, forget.count, forget.classes, ids, forget.where, table, forget.column, root, data.limit, forget.copies, near
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from lethe._util.errors import UserError
 from lethe.data import copies, splits
 from lethe.data.copies import FORGOTTEN, HELD_OUT, TWO_LABELS
 from lethe.data.images import Images
@@ -116,3 +117,16 @@ def test_what_is_said() -> None:
         "1 picture has an exact copy with another label",
     ]
     assert sentences({}, sizes) == []
+
+
+def test_near_copies_are_forgotten_too_on_request(images: Images, capsys: pytest.CaptureFixture[str]) -> None:
+    request = DeletionRequest(classes=("a",), copies="include_near")
+    forgotten = np.array([0, 1])
+    assert copies.near_in(images, forgotten, np.arange(2, 8)).tolist() == [2, 3]
+    assert copies.near_in(images, forgotten[:1], np.arange(2, 8)).tolist() == [2]
+    relabelled = replace(images, labels=np.array([0, 0, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1]))
+    drawn = splits.draw(relabelled, request, 1)
+    assert drawn["forget"].tolist() == [0, 1, 2, 3] and drawn["retain"].tolist() == [4, 5, 6, 7]
+    assert "include_near: 1 exact and 1 near copies of forgotten images are forgotten too, first train/2" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"data\.forget\.copies is include_near; .* takes report or include"):
+        splits.draw(relabelled, replace(request, tells_near=False), 1)
