@@ -162,6 +162,7 @@ def evaluator(
     splits: Iterable[str],
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
     retain: int | None = None,
+    read: Callable[[Module, Data, Tensor], Tensor] | None = None,
 ) -> Callable[..., dict[str, float]]:
     """Build the function that the engine evaluates a model with after an epoch.
 
@@ -170,6 +171,7 @@ def evaluator(
         splits: the splits to evaluate on.
         autocast: context of the forward pass, for reduced precision.
         retain: number of retain images to evaluate on, always the same sample; None for all.
+        read: returns the logits of a model on images, as `logits`, which it replaces: `Outputs.read` knows some already.
 
     Returns:
         A function (model, data) -> `<split>.accuracy` (percent), `<split>.loss` (nats), `gap` (retain minus forget accuracy, points).
@@ -184,7 +186,7 @@ def evaluator(
     labels = data.labels_N[index_N].split(sizes)
 
     def evaluate(model: Module, source: Data = data) -> dict[str, float]:
-        tables = logits(model, source, index_N, autocast).split(sizes)
+        tables = (read(model, source, index_N) if read else logits(model, source, index_N, autocast)).split(sizes)
         measured: dict[str, float] = {}
         for name, logits_NC, labels_N in zip(names, tables, labels, strict=True):
             measured[f"{name}.accuracy"] = accuracy(logits_NC, labels_N)

@@ -56,6 +56,7 @@ def _run(unit: SeedRun) -> None:
         for epoch in engine.run(planned.recipe, run.network, run.data, run.options, state=run.state):
             run.record(epoch)
         run.finish()
+        run.export()
 
 
 def unlearn_seeds(prepared: Prepared, runs: Sequence[PlannedRun]) -> None:

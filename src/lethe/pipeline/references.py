@@ -23,7 +23,7 @@ from lethe.models.class_order import positions, reorder
 from lethe.pipeline import given_original
 from lethe.pipeline.runner import KEYS, metadata, start
 from lethe.recipes.recipe import Phase
-from lethe.workspace import scores
+from lethe.workspace import artifacts, scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan_reference
 from lethe.workspace.prepare import remember
@@ -67,7 +67,10 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
                 f"{repair_command(STAGE[kind], prepared.config)} makes it again"
             )
     if wanted["provenance"] != "trained":
-        return _take_checkpoint(prepared, kind, wanted)
+        taken = _take_checkpoint(prepared, kind, wanted)
+        if prepared.config.run.evaluate and not dvc_stage.active():
+            artifacts.logits(prepared, kind)  # now: what its epoch table was made from is still known
+        return taken
     log(f"{kind}: training on {DATA[kind]}{_steps(prepared, kind)}")
     with start(prepared, planned, launched=launched) as run:
         for epoch in engine.run(planned.recipe, run.network, run.data, run.options, state=run.state):
@@ -168,7 +171,7 @@ def _take_checkpoint(prepared: Prepared, kind: str, wanted: dict[str, str]) -> d
         reorder(network, positions(own, classes), data.normalised(data.splits["retain"][:8]))
     if kind == "original" and (line := given_original.check(network, data, classes, spec)):
         log(line)
-    first = Epoch(0, "start", 0, 0.0, metrics=inference.evaluator(prepared.data, MEASURED)(network))
+    first = Epoch(0, "start", 0, 0.0, metrics=inference.evaluator(prepared.data, MEASURED, read=prepared.outputs.read)(network))
     write_text(layout.epochs(kind), to_csv([epoch_row(first)]))
     about = {**wanted, "checkpoint": spec.rsplit("/", 1)[-1], "sha256": sha256}
     checkpoint.save_model(network.state_dict(), layout.weights(kind), about)

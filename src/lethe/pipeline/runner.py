@@ -20,7 +20,7 @@ from lethe.data.device_data import Data
 from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, row_metrics, to_csv
 from lethe.engine.frozen_prefix import Prefix
-from lethe.engine.options import RunOptions
+from lethe.engine.options import Evaluate, RunOptions
 from lethe.engine.progress import Progress
 from lethe.engine.resume import Resume
 from lethe.engine.run_state import State
@@ -28,8 +28,8 @@ from lethe.evaluation import inference
 from lethe.models import checkpoint, foreign
 from lethe.pipeline import run_logging
 from lethe.plots import training_curves
-from lethe.tracking.run_log import RunLog
-from lethe.workspace import timing
+from lethe.tracking.run_log import REFRESH, RunLog
+from lethe.workspace import artifacts, read_model, timing
 from lethe.workspace.plan import PlannedRun
 from lethe.workspace.prepare import remember
 from lethe.workspace.settings import WITH_ORIGINAL
@@ -79,7 +79,7 @@ class ActiveRun:
         data = self.data.for_selection(self.planned.recipe)
         sample = run.evaluate_retain
         return RunOptions(
-            evaluate=inference.evaluator(data, MEASURED, autocast),
+            evaluate=self._evaluator(data),
             evaluate_sample=inference.evaluator(data, MEASURED, autocast, sample) if sample else None,
             evaluate_every=run.evaluate_every,
             seed=self.planned.seed,
@@ -89,13 +89,34 @@ class ActiveRun:
             count_work=True,
         )
 
+    def _evaluator(self, data: Data) -> Evaluate:
+        """Metrics of an epoch. Outputs are shared with logits tables: those of the start with the table of the model that it is, those of
+        the last epoch with the table of the result. Only in float32, in which tables are made."""
+        prepared, recipe = self.prepared, self.planned.recipe
+        compute = inference.evaluator(data, MEASURED, prepared.compute.autocast)
+        if prepared.compute.precision != "float32" or not (self.name in STAGE or prepared.config.run.evaluate):
+            return compute
+        share, last = (
+            inference.evaluator(data, MEASURED, read=prepared.outputs.read),
+            sum(getattr(step, "epochs", 1) for step in recipe) - 1,
+        )
+
+        def evaluate(model: Module, source: Data) -> Mapping[str, float]:
+            if self.state.global_epoch < 0 and self.planned.parent is not None:
+                if table := artifacts.current_logits(prepared, str(self.planned.parent)):
+                    prepared.outputs.remember(model, read_model.measured_logits(prepared, table))
+                return share(model, source)
+            return share(model, source) if self.state.global_epoch == last else compute(model, source)
+
+        return evaluate
+
     def record(self, epoch: Epoch) -> None:
         """Save the resume state, then show the epoch and send it to MLflow: what was sent once must not be lost by a kill."""
         latest = self.resume.record(epoch, self.state, self.network)
         self.progress.show(epoch)
         self.run_log.metrics(row_metrics(latest), epoch.global_epoch, latest["at"])
         self.run_log.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
-        self.run_log.refresh(lambda: training_curves.accuracy_curves(self.resume.history, self.name), "curves.png")
+        self.run_log.refresh(lambda: training_curves.accuracy_curves(self.resume.history, self.name), "curves.png", wait=REFRESH)
         every = self.prepared.config.run.checkpoint_every
         if every and epoch.global_epoch and epoch.global_epoch % every == 0:
             path = self.resume.folder / f"{epoch.global_epoch}.safetensors"
@@ -104,7 +125,7 @@ class ActiveRun:
             self.run_log.checkpoint(path, epoch.global_epoch, shape=shape, info=info)
 
     def finish(self) -> None:
-        """Write the epoch table and the weights; log the weights' hash, the time and the scores, of a method also the model."""
+        """Write the epoch table and the weights; log the weights' hash, the time and the scores."""
         self.progress.close()
         layout, config, reference = self.prepared.layout, self.prepared.config, self.name in STAGE
         path, tensors = layout.weights(self.planned.run), self.network.state_dict()
@@ -120,8 +141,10 @@ class ActiveRun:
         remember(self.prepared, *KEYS.get(self.name, (f"methods.{config.method}.",)))
         if reference or config.run.evaluate:
             run_logging.log_scores(self.run_log, self.scoring, self.name, self.state.global_epoch)
-        if not reference:
-            run_logging.log_model(self.run_log, self.prepared, self.network, path)
+
+    def export(self) -> None:
+        """Log the model, in the format of run.log_model."""
+        run_logging.log_model(self.run_log, self.prepared, self.network, self.prepared.layout.weights(self.planned.run))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Unlearning, from a configuration to a table of results. Missing references are trained first; files of other settings are refused."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from torch.nn import Module
@@ -37,16 +37,15 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
         UserError: the configuration does not fit the data or the network, or files in the workspace were made with other settings.
         RunFailed: a run diverged, or another process is running it.
     """
-    prepared = run_method(config)
-    if config.run.evaluate and show:
-        print_scores(prepared, beside)
+    run_method(config, partial(print_scores, beside=beside) if show and config.run.evaluate else None)
 
 
-def run_method(config: Config) -> Prepared:
+def run_method(config: Config, show: Callable[[Prepared], None] | None = None) -> Prepared:
     """Unlearn by the configured method, and score the results.
 
     Args:
         config: the configuration.
+        show: called once the results are scored: of a single run before its model is exported and figures are drawn, which takes seconds.
 
     Returns:
         The images and splits.
@@ -57,19 +56,30 @@ def run_method(config: Config) -> Prepared:
     """
     runs = plan(config)
     prepared = _prepare(config, runs)
-    _run(prepared, runs)
-    for other in replication.further(prepared):
+    further, rescored = replication.further(prepared), list[str]()
+
+    def scored() -> None:
+        if show and not further:
+            rescored.extend(name for name in run_logging.ABOUT if not scores.is_current(prepared, name))
+            show(prepared)
+
+    shown = _run(prepared, runs, scored) and not further
+    for other in further:
         _run_from_another(prepared, other)
     ledger_events.record_unlearned(prepared)
     if config.run.evaluate:
-        run_logging.log_references(prepared)
+        run_logging.log_references(prepared, rescored=rescored)
         remember(prepared, "evaluate.")
         ledger_events.record_evaluated(prepared, map(str, planned_results(config)))
+    if show and not shown:
+        show(prepared)
     return prepared
 
 
-def _run(prepared: Prepared, runs: tuple[PlannedRun, ...]) -> None:
-    """Run what is not finished: one run, one for each seed, or a chain."""
+def _run(prepared: Prepared, runs: tuple[PlannedRun, ...], scored: Callable[[], None] = lambda: None) -> bool:
+    """Run what is not finished: one run, one for each seed, or a chain. Returns whether `scored` was called, between the scores and the
+    export of the last run: not where nothing was left to do, nor for several seeds."""
+    called = False
     if runs[0].run.seed is None:
         with one_after_another(prepared, runs) as group:
             for planned in group.missing():
@@ -77,8 +87,13 @@ def _run(prepared: Prepared, runs: tuple[PlannedRun, ...]) -> None:
                     for epoch in engine.run(planned.recipe, run.network, run.data, run.options, state=run.state):
                         run.record(epoch)
                     run.finish()
+                    if planned == runs[-1]:
+                        scored()
+                        called = True
+                    run.export()
     else:
         unlearn_seeds(prepared, runs)
+    return called
 
 
 def _run_from_another(prepared: Prepared, other: Prepared) -> None:

@@ -93,17 +93,43 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
         return _cached(path, name)
     metadata = checkpoint.metadata(weights)
     _require(prepared, weights, metadata, ["data", "normalisation"] if name in STAGE else ["data", "split", "normalisation"])
-    wanted = {"model": checkpoint.model_hash(weights), "split": prepared.hashes["split"], "reading": read_model.reading_hash(prepared)}
-    wanted |= {key: metadata[key] for key in ("recipe", seed_aggregation.KEY) if key in metadata}
-    if path.exists():
-        found = checkpoint.metadata(path)
-        whole = found.get(seed_aggregation.KEY) == wanted.get(seed_aggregation.KEY) and read_model.enough_copies(prepared, found)
-        if whole and matches(wanted, found):
-            return _cached(path, name)
+    wanted = _wanted(prepared, weights, metadata)
+    if _is_current(prepared, path, wanted):
+        return _cached(path, name)
     columns, about = _columns_of_others(path, wanted)
     table = _read(prepared, name, wanted)
     logits_table.write(replace(table, columns={**table.columns, **columns}, about={**table.about, **about}), path)
     return _cached(path, name)  # from the file: scores after training equal those after reading to the last digit
+
+
+def current_logits(prepared: Prepared, name: str) -> LogitsTable | None:
+    """Return the logits table of a run's weights if it exists and is up to date; None otherwise. No model is read.
+
+    Args:
+        prepared: the images and splits.
+        name: the run.
+
+    Raises:
+        UserError: a file is not what its name says.
+    """
+    weights, path = prepared.layout.weights(name), prepared.layout.logits(name)
+    if not weights.exists() or not _is_current(prepared, path, _wanted(prepared, weights, checkpoint.metadata(weights))):
+        return None
+    return _cached(path, name)
+
+
+def _wanted(prepared: Prepared, weights: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What the logits table of some weights must say of itself; `metadata`: of the weights."""
+    wanted = {"model": checkpoint.model_hash(weights), "split": prepared.hashes["split"], "reading": read_model.reading_hash(prepared)}
+    return wanted | {key: metadata[key] for key in ("recipe", seed_aggregation.KEY) if key in metadata}
+
+
+def _is_current(prepared: Prepared, path: Path, wanted: Mapping[str, str]) -> bool:
+    if not path.exists():
+        return False
+    found = checkpoint.metadata(path)
+    seeds = found.get(seed_aggregation.KEY) == wanted.get(seed_aggregation.KEY)
+    return seeds and read_model.enough_copies(prepared, found) and matches(wanted, found)
 
 
 def add_columns(prepared: Prepared, name: str, columns: Mapping[str, Array], about: Mapping[str, str]) -> None:

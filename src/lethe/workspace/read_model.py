@@ -84,12 +84,12 @@ def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], met
     copies = evaluate.perturbed
     perturbed = min(len(forget), copies or len(forget))
     log(f"{name}: reading {len(ids):,} images, and perturbed copies of {perturbed:,}, into a logits table")
-    network, device = prepared.network(0), prepared.compute.device
+    network = prepared.network(0)
     network.load_state_dict(dict(tensors))
     split = np.zeros(len(ids), np.uint8)
     for number, part in enumerate(SPLITS):
         split[prepared.splits[part]] = number
-    logits_NC, features_ND = inference.logits_and_features(network, prepared.data, torch.arange(len(ids), device=device))
+    logits_NC, features_ND = _outputs(prepared, network)
     labels = prepared.images.labels.astype(np.int64)
     if not torch.isfinite(logits_NC).all():
         raise UserError(f"{name}: the model's logits are not all finite: it diverged")
@@ -106,6 +106,28 @@ def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], met
         columns["relearn"] = np.zeros((len(ids), 1 + evaluate.relearn), np.uint8)
         columns["relearn"][forget] = relearn(network, prepared.data, relearn_recipe(prepared.config))
     return LogitsTable(name, tuple(ids), labels, split, logits_NC.cpu().numpy(), columns, {**metadata, **_perturbed(prepared)})
+
+
+def measured_logits(prepared: Prepared, table: LogitsTable) -> torch.Tensor:
+    """Return the logits of a table on the images that an epoch is measured on, float32 [n, C], in the order of `prepared.outputs`."""
+    row = {id_: number for number, id_ in enumerate(table.ids)}
+    return torch.from_numpy(table.logits[[row[prepared.images.ids[image]] for image in prepared.outputs.index_N.tolist()]])
+
+
+def _outputs(prepared: Prepared, network: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits and features of all images; of those that an epoch is measured on where they are known already."""
+    known, place = prepared.outputs, prepared.compute.device
+    parts = [(known.index_N, *known.logits_and_features(network))]
+    known.clear()
+    rest = torch.ones(len(prepared.images.ids), dtype=torch.bool, device=place)
+    rest[known.index_N] = False
+    if rest.any():
+        index_N = rest.nonzero().squeeze(1)
+        parts.append((index_N, *inference.logits_and_features(network, prepared.data, index_N)))
+    order_N = torch.cat([index_N for index_N, _, _ in parts]).argsort()
+    features = [features_ND for _, _, features_ND in parts if features_ND is not None]
+    every = torch.cat(features)[order_N.cpu()] if len(features) == len(parts) else None
+    return torch.cat([logits_NC for _, logits_NC, _ in parts])[order_N], every
 
 
 def relearn_recipe(config: Config) -> Recipe:

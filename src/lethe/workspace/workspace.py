@@ -13,6 +13,8 @@ from lethe.data import splits
 from lethe.data.device_data import Data
 from lethe.data.images import Images
 from lethe.data.splits import Splits
+from lethe.engine.epoch_table import MEASURED
+from lethe.evaluation.outputs import Outputs
 from lethe.models import architectures, checkpoint, device, initial
 from lethe.models.device import Compute
 from lethe.recipes import recipe
@@ -64,11 +66,16 @@ class Prepared:
         log(f"{pixels.nbytes / 2**20:,.0f} MiB of images stay in the host's memory")
         return Data(pixels, labels, index, mean, std, self.compute.channels_last, PREFETCH)
 
+    @cached_property
+    def outputs(self) -> Outputs:
+        """What the model that was read last gives for the images that an epoch is measured on."""
+        return Outputs(self.data, MEASURED)
+
     def seeded(self, seed: int) -> "Prepared":
         """Return the same images, without a copy, configured for a run by another seed."""
         run = self.config.run.model_copy(update={"seed": seed, "seeds": 1})
         other = replace(self, config=replace(self.config, run=run))
-        for name in ("hashes", "compute", "data"):
+        for name in ("hashes", "compute", "data", "outputs"):
             object.__setattr__(other, name, getattr(self, name))
         return other
 

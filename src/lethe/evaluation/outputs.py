@@ -1,0 +1,84 @@
+"""A model's outputs on the measured images, computed once as long as its weights are the same.
+
+An epoch's metrics and a logits table need the same outputs: of the last epoch and of the result, of a given model and of its table, of the
+original and of the start of unlearning. N images, C classes, D features."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from lethe.data.device_data import Data
+from lethe.evaluation import inference
+
+
+class Outputs:
+    """Outputs in float32 on the images of some splits, kept for one model at a time.
+
+    Attributes:
+        data: the images.
+        index_N: the images, in the order in which an evaluator of the splits reads them: the same batches give the same bits.
+    """
+
+    def __init__(self, data: Data, splits: Iterable[str]) -> None:
+        self.data = data
+        self.index_N = torch.cat([data.splits[name] for name in splits])
+        self._weights: dict[str, Tensor] | None = None
+        self._logits_NC, self._features_ND = torch.empty(0), torch.empty(0)
+        self._has_features = False
+
+    def remember(self, model: Module, logits_NC: Tensor) -> None:
+        """Keep outputs that are known already.
+
+        Args:
+            model: whose they are.
+            logits_NC: float32, on `index_N`.
+        """
+        self._weights = _copied(model)
+        self._logits_NC, self._features_ND, self._has_features = logits_NC.to(self.data.device), torch.empty(0), False
+
+    def read(self, model: Module, data: Data, index_N: Tensor) -> Tensor:
+        """Compute what `inference.logits` gives, or return it where it is known: of these images, read in this order.
+
+        Args:
+            model: takes a batch of inputs [B, ...].
+            data: the images.
+            index_N: which images, in this order.
+
+        Returns:
+            float32 [N, C] on the data's device.
+        """
+        same = data.images_NCHW is self.data.images_NCHW and data.mean is self.data.mean and torch.equal(index_N, self.index_N)
+        if not same:
+            return inference.logits(model, data, index_N)
+        if not self._knows(model):
+            self._compute(model)
+        return self._logits_NC
+
+    def logits_and_features(self, model: Module) -> tuple[Tensor, Tensor | None]:
+        """Return what `inference.logits_and_features` gives on these images, computed where it is not known."""
+        if not (self._has_features and self._knows(model)):
+            self._compute(model)
+        return self._logits_NC, self._features_ND if len(self._features_ND) else None
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._weights, self._logits_NC, self._features_ND, self._has_features = None, torch.empty(0), torch.empty(0), False
+
+    def _compute(self, model: Module) -> None:
+        logits_NC, features_ND = inference.logits_and_features(model, self.data, self.index_N)
+        self._weights, self._logits_NC, self._has_features = _copied(model), logits_NC, True
+        self._features_ND = torch.empty(0) if features_ND is None else features_ND
+
+    def _knows(self, model: Module) -> bool:
+        tensors = model.state_dict()
+        return (
+            self._weights is not None
+            and tensors.keys() == self._weights.keys()
+            and all(torch.equal(tensor.cpu(), self._weights[name]) for name, tensor in tensors.items())
+        )
+
+
+def _copied(model: Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}

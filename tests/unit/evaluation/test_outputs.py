@@ -1,0 +1,76 @@
+"""A model's outputs are computed once for the same weights, and are those that any other reading gives, to the bit."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lethe.data.device_data import Data
+from lethe.evaluation import inference
+from lethe.evaluation.outputs import Outputs
+from lethe.testing.small_runs import images, network
+
+SPLITS = ("retain", "forget", "validation")
+
+
+class Counting(nn.Module):
+    """A network that counts the images that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.seen = network(), 0
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        self.seen += len(images_BCHW)
+        logits: Tensor = self.inner(images_BCHW)
+        return logits
+
+
+@pytest.fixture
+def data() -> Data:
+    return images(retain=700)  # more than one batch
+
+
+def test_the_same_weights_are_read_once(data: Data) -> None:
+    model, outputs = Counting().eval(), Outputs(data, SPLITS)
+    evaluate = inference.evaluator(data, SPLITS, read=outputs.read)
+    metrics, n = evaluate(model), len(outputs.index_N)
+    logits, features = outputs.logits_and_features(model)
+    assert model.seen == n == 749
+    expected = inference.logits_and_features(model, data, outputs.index_N)
+    assert torch.equal(logits, expected[0])
+    assert features is not None and expected[1] is not None and torch.equal(features, expected[1])
+    assert metrics == evaluate(model) == inference.evaluator(data, SPLITS)(model)
+    assert model.seen == 3 * n
+
+
+@pytest.mark.parametrize("changed", ["weight", "statistics"])
+def test_other_weights_are_read_again(data: Data, changed: str) -> None:
+    model, outputs = Counting().eval(), Outputs(data, SPLITS)
+    before = outputs.read(model, data, outputs.index_N)
+    with torch.no_grad():
+        if changed == "weight":
+            next(model.parameters()).data[0] += 1.0
+        else:
+            next(buffer for name, buffer in model.named_buffers() if name.endswith("running_var"))[0] *= 2.0
+    after = outputs.read(model, data, outputs.index_N)
+    assert torch.equal(after, inference.logits(model, data, outputs.index_N))
+    assert not torch.equal(after, before)
+
+
+def test_other_images_are_read_as_ever(data: Data) -> None:
+    model, outputs = Counting().eval(), Outputs(data, SPLITS)
+    outputs.remember(model, torch.zeros(749, 10))
+    assert not outputs.read(model, data, outputs.index_N).any() and model.seen == 0
+    for other, index in (
+        (data, outputs.index_N[:40]),
+        (replace(data, mean=data.mean / 2), outputs.index_N),
+        (images(700, seed=1), outputs.index_N),
+    ):
+        assert torch.equal(outputs.read(model, other, index), inference.logits(model, other, index))
+    assert outputs.logits_and_features(model)[0].any()  # what was remembered has no features
+    outputs.clear()
+    seen = model.seen
+    outputs.read(model, data, outputs.index_N)
+    assert model.seen == seen + 749
