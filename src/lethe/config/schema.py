@@ -234,7 +234,10 @@ class Run(Section):
     evaluate: bool = Field(description="whether to measure the result after unlearning")
     evaluate_every: int = Field(ge=1, description="epochs between measurements; the last epoch of a phase is always measured")
     evaluate_retain: int | None = Field(
-        ge=1, description="size of the fixed sample of retain images that is measured before the last epoch of a phase; null: all"
+        ge=1,
+        description="size of the fixed sample of retain images that is measured before the last epoch of a phase; null: all. An accuracy "
+        "of 90 % on 5,000 images has a 95 % interval of 0.8 points to both sides, one of 99 % of 0.3; the start and the last epoch of a "
+        "phase, and so the results, are measured on all",
     )
     measures: Names | None = Field(
         default=None, description="additional measures: package.module:function of functions decorated with lethe.register_measure"

@@ -178,7 +178,7 @@ def evaluator(
     """
     names = list(splits)
     chosen = {name: data.splits[name] for name in names}
-    if retain is not None and "retain" in chosen:
+    if retain is not None and retain < len(chosen.get("retain", ())):  # of all of them the order stays: the same batches, the same bits
         order = torch.randperm(len(chosen["retain"]), generator=torch.Generator().manual_seed(0))
         chosen["retain"] = chosen["retain"][order[:retain].to(data.device)]
     index_N = torch.cat(list(chosen.values()))

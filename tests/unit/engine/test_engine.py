@@ -172,6 +172,12 @@ def test_a_sample_stands_in_but_for_the_last_of_a_phase(data: Data) -> None:
         assert e.metrics == whole.metrics or share == pytest.approx(round(share)), "seven images"
 
 
+@pytest.mark.parametrize("retain", [700, 5000])
+def test_a_sample_of_all_retain_images_is_all_of_them_to_the_bit(retain: int) -> None:
+    data, splits = images(retain=700), ("retain", "forget")
+    assert predict.evaluator(data, splits, retain=retain)(network()) == predict.evaluator(data, splits)(network())
+
+
 # --- how time passes --------------------------------------------------------------------------------------------------
 
 
