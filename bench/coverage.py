@@ -243,9 +243,11 @@ def measured(options: argparse.Namespace) -> pd.DataFrame:
 
 
 def page(folder: Path) -> str:
-    """The table: coverage in percent over the populations that both files have, and the lowest of one in brackets where it is below 93."""
+    """The table: coverage in percent over the populations that both files have, and the lowest of one in brackets where it is below 93;
+    below it, by population, what after.csv alone has."""
     columns = ["measure", "population", "images"]
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in ("before", "after")}
+    alone = tables["after"].merge(tables["before"][columns], how="left", indicator=True).query("_merge == 'left_only'")
     both = tables["before"][columns].merge(tables["after"][columns])
     for name, table in tables.items():
         tables[name] = table.merge(both)
@@ -257,6 +259,14 @@ def page(folder: Path) -> str:
             each = [table[(table.measure == id_) & (table.images == n)] for table in tables.values()]
             cells.append(" → ".join(map(_cell, each)) if len(each[1]) else "")
         lines.append(f"| `{id_}` | " + " | ".join(cells) + " |")
+    shown = alone.assign(cell=[f"{100 * row.coverage:.0f}" for row in alone.itertuples()]).pivot_table(
+        "cell", ["measure", "population"], "images", "first", fill_value="", sort=False
+    )
+    lines += ["", "| measure | population | " + " | ".join(f"{n:,}" for n in shown) + " |", "|---" * (2 + len(shown.columns)) + "|"]
+    lines += [
+        f"| `{measure}` | {population} | {' | '.join(row)} |"
+        for (measure, population), row in zip(shown.index, shown.to_numpy(), strict=True)
+    ]
     return "\n".join(lines) + "\n"
 
 

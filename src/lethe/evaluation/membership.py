@@ -160,6 +160,12 @@ def rmia(context: EvaluationContext, gamma: float) -> Estimates:
     chosen = context.bootstrap(by_population, roc.sizes[2])
     rates = zip(ROC_PARTS[1:], chosen, strict=True)
     estimates = roc.estimates(context.bootstrap)
+    # A resampled population has fewer distinct images, so more ties: the resamples of the AUC lie on one side of it, and so do their
+    # percentiles. Mirrored at the value, they hold where the AUC of another population is
+    low, high = estimates["auc"].ends()
+    value = estimates["auc"].value
+    if estimates["auc"].low is not None:
+        estimates["auc"] = estimates["auc"].containing(2 * value - high, 2 * value - low).within(FRACTION)
     return estimates | {part: estimates[part].containing(*other.ends()) for part, other in rates if estimates[part].low is not None}
 
 

@@ -21,7 +21,6 @@ from lethe.recipes import (
     ordering,
     schedules,
     stopping,
-    stored,
     trainable,
     unseen_losses,
     weight_edits,
@@ -244,8 +243,8 @@ ALIASES: dict[str, str] = {}
 
 
 VOCABULARY = (
-    *(constraints, contrast, gradient_edits, gradients, inputs, losses, optimizers, ordering, schedules, stopping, stored),
-    *(trainable, unseen_losses, weight_edits),
+    *(constraints, contrast, gradient_edits, gradients, inputs, losses, optimizers, ordering, schedules, stopping, trainable),
+    *(unseen_losses, weight_edits),
 )
 
 
