@@ -7,11 +7,14 @@ to, by CURVES.
 """
 
 import atexit
+import ctypes
 import faulthandler
+import fcntl
 import gc
 import importlib
 import importlib.util
 import json
+import multiprocessing.util
 import os
 import resource
 import runpy
@@ -30,7 +33,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from filelock import FileLock
 
@@ -441,13 +444,20 @@ def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: 
         sys.path[:1] = path
     if environment.get("CURVES") == "none":  # drawing them takes longer than the rest of a small run
         importlib.import_module("lethe.plots.training_curves").accuracy_curves = lambda *_: b""  # type: ignore[attr-defined]
+    if sys.platform == "linux" and any("workers" in word for word in argv):
+        spawn_by_fork()
     if "HIT" in environment:
         hit(**json.loads(environment["HIT"]))
     if "LARGEST" in environment:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(environment["LARGEST"]),) * 2)
+    leave(lambda: runpy.run_path(argv[0], run_name="__main__"))
+
+
+def leave(program: Callable[[], object]) -> NoReturn:
+    """Run it and end the process as an interpreter would."""
     code: Any = 0
     try:
-        runpy.run_path(argv[0], run_name="__main__")
+        program()
     except SystemExit as end:
         code = end.code
     except BaseException:
@@ -457,6 +467,64 @@ def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: 
     atexit._run_exitfuncs()
     sys.stdout.flush()
     os._exit(code or 0)  # the rest of an interpreter's end, object by object, takes 4 seconds
+
+
+def spawn_by_fork() -> None:
+    """Processes that multiprocessing spawns are forked as this one is now, before the stage has begun, and not imported from nothing.
+
+    A child of this process forks them; they become this process's children, as spawned ones are, for it adopts orphans."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+    if os.fork() == 0:
+        ours.close()
+        _nursery(theirs)
+    theirs.close()
+    exec_spawn = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
+
+    def spawn(path: bytes, words: list[str], fds: Sequence[int]) -> int:
+        if "--multiprocessing-fork" not in words:
+            return exec_spawn(path, words, fds)  # type: ignore[no-any-return]
+        numbers = sorted(map(int, fds))
+        asked = {"code": words[words.index("-c") + 1], "cwd": str(Path.cwd()), "environment": dict(os.environ), "numbers": numbers}
+        socket.send_fds(ours, [json.dumps(asked).encode()], numbers)
+        return int(ours.recv(20))
+
+    multiprocessing.util.spawnv_passfds = spawn  # type: ignore[attr-defined]
+
+
+def _nursery(link: socket.socket) -> NoReturn:
+    while True:
+        message, fds, _, _ = socket.recv_fds(link, 1 << 20, 64)
+        if not message:
+            os._exit(0)
+        told, telling = os.pipe()
+        if (between := os.fork()) == 0:
+            if (pid := os.fork()) == 0:
+                for each in (told, telling, link.fileno()):
+                    os.close(each)
+                _spawned(fds=fds, **json.loads(message))
+            os.write(telling, str(pid).encode())
+            os._exit(0)
+        os.waitpid(between, 0)
+        link.send(os.read(told, 20))
+        for each in (*fds, told, telling):
+            os.close(each)
+
+
+def _spawned(code: str, cwd: str, environment: dict[str, str], numbers: list[int], fds: list[int]) -> NoReturn:
+    """In the process that was to be spawned: its descriptors have the numbers that its command line names."""
+    ctypes.CDLL(None).prctl(15, b"spawned")  # PR_SET_NAME
+    apart = [fcntl.fcntl(fd, fcntl.F_DUPFD, 500) for fd in fds]
+    for fd in fds:
+        os.close(fd)
+    for fd, number in zip(apart, numbers, strict=True):
+        os.dup2(fd, number)
+        os.close(fd)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    sys.argv = ["-c", "--multiprocessing-fork"]
+    leave(lambda: exec(code, {"__name__": "__main__"}))
 
 
 def hit(call: str, times: int, number: int, file: str | None) -> None:

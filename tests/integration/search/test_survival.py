@@ -17,7 +17,7 @@ def workers(search: Started) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(search.pid).children():
         with contextlib.suppress(psutil.Error):
-            found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+            found += [child] if child.name() == "spawned" or "spawn_main" in " ".join(child.cmdline()) else []
     return found
 
 
