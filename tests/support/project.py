@@ -489,7 +489,7 @@ def spawn_by_fork() -> None:
         socket.send_fds(ours, [json.dumps(asked).encode()], numbers)
         return int(ours.recv(20))
 
-    multiprocessing.util.spawnv_passfds = spawn  # type: ignore[attr-defined]
+    multiprocessing.util.spawnv_passfds = spawn  # type: ignore[assignment]
 
 
 def _nursery(link: socket.socket) -> NoReturn:
