@@ -6,13 +6,14 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
 
 from support.dvc_checkout import RUN, Checkout, stages
@@ -50,8 +51,7 @@ def photos(copy: Checkout, home: Path) -> None:
                 Image.fromarray(draw.integers(0, 256, (40, 30, 3), np.uint8)).save(root / part / name / f"{number:04}.png")
     (root / "delete.csv").write_text("id\ntrain/cat/0003.png\ntrain/dog/0007.png\n")
     (root / "next.csv").write_text("id\ntrain/dog/0001.png\n")
-    model = "import sys, torch, torchvision; torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), sys.argv[1])"
-    subprocess.run([sys.executable, "-c", model, str(root / "model.pth")], check=True)
+    torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), root / "model.pth")
 
 
 def ran(copy: Checkout, home: Path) -> None:
@@ -211,6 +211,7 @@ MLOPS: dict[str, list[Step]] = {
         Step("dvc remote add --default bucket s3://my-bucket/lethe", r"Setting 'bucket' as a default remote"),
         Step("dvc push", r"files? pushed", {"push": "push --remote folder"}),  # the bucket is on the network
     ],
+    "Files that changed on their own": [Step("python src/verify.py", r"\b0 damaged")],
 }
 PAGES = {
     "README.md": README,
