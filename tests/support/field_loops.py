@@ -573,3 +573,30 @@ def mu_mis(model: Module, data: Source, sgd: Numbers, epochs: int, sensitivity_r
         measured.append(float(sensitivity(data.images[data.forget], following, differentiable=False).sqrt().mean()))
         if measured[-1] > (1 + sensitivity_rise) * min(measured):
             break
+
+
+def kde(model: Module, data: Source, sgd: Numbers, epochs: int, unseen_epochs: int, temperature: float, distillation_weight: float) -> None:
+    teacher, fresh = copy.deepcopy(model).eval(), data.fresh.state_dict()
+    for name, value in model.state_dict().items():
+        if name.startswith(("layer1.0.", "fc.")):  # the first convolution and the head
+            value.copy_(fresh[name])
+
+    def divergence(images: Tensor, given: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = (teacher(images) / temperature).softmax(1)
+        each: Tensor = (wanted * (wanted.log() - (given / temperature).log_softmax(1))).sum(1)
+        return each.mean() * temperature**2
+
+    optimizer = begin(model, sgd)
+    for epoch in range(unseen_epochs):
+        cosine(optimizer, sgd.lr, epoch, unseen_epochs)
+        data.seed_epoch(1 + epoch)
+        for _, labels, _ in data.batches("forget", epoch, ""):
+            images = data.images[data.shaping[torch.randint(0, len(data.shaping), labels.shape)]]
+            descend(optimizer, divergence(images, model(images)))
+    optimizer = begin(model, sgd)
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        for images, labels, _ in data.batches("retain", epoch, ""):
+            given = model(images)
+            descend(optimizer, cross_entropy(given, labels) + distillation_weight * divergence(images, given))

@@ -31,9 +31,10 @@ class DvcObjects:
     def __init__(self, config: Config, sought: Sought) -> None:
         self.root, self.sought = root(), sought
         self.folder = self.root / ".dvc"
+        self._gone: set[str] = set()  # objects that hold something, by their path in a remote
 
     def find(self) -> Iterator[Place]:
-        gone = set[str]()
+        gone = self._gone
         for folder in self._folders():
             if not folder.is_dir():
                 yield Place(STORE, str(folder), "a remote that is not there now", 0, YOURS, "the same command goes on later")
@@ -41,14 +42,14 @@ class DvcObjects:
             for path in files_in(folder):
                 found = examine(path, self.sought)
                 if found.certain:
-                    gone.add(path.parent.name + path.name)
+                    gone.add(f"{path.parent.name}/{path.name}")
                 if found:
                     step, advice = (DELETE, "") if found.certain else (YOURS, LOOK)
                     yield Place(STORE, str(path), str(found), path.stat().st_size, step, advice)
         runs = self._cache() / "runs"
         for path in files_in(runs) if gone and runs.is_dir() else ():
             text = path.read_text(encoding="utf-8", errors="replace")
-            if any(hash_ in text for hash_ in gone):
+            if any(name.replace("/", "") in text for name in gone):
                 yield Place(STORE, str(path), "a recorded run that would restore them", path.stat().st_size, DELETE)
 
     def erase(self, place: Place) -> None:
@@ -66,7 +67,9 @@ class DvcObjects:
             return
         for name, url in self._remotes().items():
             if _is_elsewhere(url):
-                yield f"the DVC remote {name} ({url}): delete these objects there with its own tools"
+                objects = f"the objects {', '.join(sorted(self._gone))} under files/md5" if self._gone else "what was erased"
+                yield f"the DVC remote {name} ({url}): delete {objects} there with its own tools"
+        yield "git's history, which may hold lists of ids and, in dvc.lock, hashes of them: rewrite it with git-filter-repo where it does"
         names = self._experiments()
         if names:
             yield f"{len(names)} DVC experiments, whose commits still name the objects that are gone ({', '.join(names[:3])})"

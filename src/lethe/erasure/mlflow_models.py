@@ -1,7 +1,9 @@
 """MLflow: logged models, registered versions, and the artifacts of the workspace's runs."""
 
+import tempfile
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 
 from lethe._util.errors import RunFailed
 from lethe._util.files import short
@@ -83,9 +85,19 @@ class MlflowModels:
         return any(examine(path, self.sought).models for path in (files_in(model.folder) if model.folder else ()))
 
     def _artifacts(self, run: RunFiles) -> Iterator[Place]:
-        for path in files_in(run.folder) if run.folder and run.folder.exists() else ():
+        if run.folder:
+            yield from self._in_folder(run, run.folder)
+            return
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                yield from self._in_folder(run, self.store.download(run, Path(temporary)))
+            except RunFailed as error:
+                yield Place(STORE, f"runs:/{run.run_id}", str(error), 0, YOURS, "the same command goes on later")
+
+    def _in_folder(self, run: RunFiles, folder: Path) -> Iterator[Place]:
+        for path in files_in(folder) if folder.exists() else ():
             found = examine(path, self.sought)
-            relative = path.relative_to(run.folder or path).as_posix()
+            relative = path.relative_to(folder).as_posix()
             if relative.startswith("card/") and (card := path.with_suffix(".json")).exists():
                 found = found.at_least(card_thumbnails(card, self.sought))
             if found:

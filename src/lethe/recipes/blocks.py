@@ -19,10 +19,11 @@ MOST = {"last_block": 0.9, "early": 0.5}
 def resolve(model: "Module", name: str) -> tuple[str, ...]:
     """Resolve a name to modules of the model.
 
-    `head` is the last linear layer, `last_block` the last block before it, `early` the first half of the blocks before it. A share such
-    as `0.25` is that share of the blocks, the last ones, and the head. A block is a child module that has weights, with the normalisation
-    that follows it; one that holds most of the weights is divided further. ResNet's names stand for the same parts of another network:
-    layer1 and layer2 for `early`, layer3 for the blocks between, layer4 for `last_block`, fc for `head`.
+    `first` is the first convolution, `head` the last linear layer, `last_block` the last block before it, `early` the first half of the
+    blocks before it. A share such as `0.25` is that share of the blocks, the last ones, and the head. A block is a child module that
+    has weights, with the normalisation that follows it; one that holds most of the weights is divided further. ResNet's names stand for
+    the same parts of another network: layer1 and layer2 for `early`, layer3 for the blocks between, layer4 for `last_block`, fc for
+    `head`.
 
     Args:
         model: the network.
@@ -34,6 +35,8 @@ def resolve(model: "Module", name: str) -> tuple[str, ...]:
     modules = {module for module, _ in model.named_modules()}
     if name in RESNET and name not in modules and (name == "fc" or modules.isdisjoint(RESNET.keys() - {"fc"})):
         name = RESNET[name]
+    elif name == "first" and name not in modules:
+        return (first(model),)
     elif (name not in SYMBOLS and not SHARE.fullmatch(name)) or name == "all" or name in modules:
         return (name,)
     last = head(model)
@@ -50,6 +53,15 @@ def resolve(model: "Module", name: str) -> tuple[str, ...]:
     else:
         chosen = [*before[-max(1, round(float(name) * len(before))) :], (last,)]
     return tuple(module for block in chosen for module in block)
+
+
+def first(model: "Module") -> str:
+    """Name of the first convolution; without one, of the first layer that has weights."""
+    from torch.nn.modules.conv import _ConvNd
+
+    layers = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
+    convolutions = [name for name, module in layers if isinstance(module, _ConvNd)]
+    return str((convolutions or [name for name, _ in layers])[0])
 
 
 def head(model: "Module") -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from lethe.recipes.contrast import AwayFromRetain
-from lethe.recipes.inputs import WithRetain
+from lethe.recipes.inputs import InsteadUnseen, WithRetain
 from lethe.recipes.losses import CrossEntropy, Distillation, Uniform
 from lethe.recipes.ordering import Alongside, InTurn
 from lethe.recipes.parameters import (
@@ -22,6 +22,7 @@ from lethe.recipes.parameters import (
     Temperature,
     UniformEpochs,
     UniformRate,
+    UnseenEpochs,
 )
 from lethe.recipes.recipe import Recipe, Term
 from lethe.recipes.registry import register_method
@@ -105,3 +106,21 @@ def fcs(
     first = training.first("uniform", uniform_epochs, (Term("forget", Uniform()),), **own)
     rest = training.first("contrast", epochs, (away, Term("retain")), InTurn(), keep=training.keep)
     return (*([first] if uniform_epochs else []), *([rest] if epochs else []))
+
+
+@register_method(source="KDE (team Amnesiacs, NeurIPS 2023 unlearning challenge)")
+def kde(
+    training: Training, *, epochs: Epochs, unseen_epochs: UnseenEpochs, temperature: Temperature, distillation_weight: DistillationWeight
+) -> Recipe:
+    """Reset the first convolution and the head (those of reinit), learn the original's answers to unseen images, then train on retain.
+
+    Batch order: F F F, where F holds unseen images in place of forget's; then R R R with distillation from the original.
+    The unseen images are drawn from half of validation, as many as forget has; the authors go over all of it. Their soft cross-entropy
+    and divergence have the same gradient, so that one distillation stands for both.
+    Weakness: the original's answers on retain carry what it knows; it needs unseen images."""
+    soft = Distillation(temperature=temperature)
+    terms = (Term("retain"), Term("retain", soft, distillation_weight))
+    own: dict[str, Any] = {"forget_optimizer": None, "forget_lr": None}
+    first = training.first("unseen", unseen_epochs, (Term("forget", soft, inputs=InsteadUnseen()),), **own)
+    rest = training.first("retain", epochs, terms, keep=training.keep)
+    return (*([first] if unseen_epochs else []), *([rest] if epochs else []))

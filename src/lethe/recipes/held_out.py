@@ -34,7 +34,7 @@ def halves(validation_N: "Tensor", labels_N: "Tensor") -> "tuple[Tensor, Tensor]
 
 def shapes(recipe: Iterable[object]) -> bool:
     """Return whether a loss or a rule of the recipe uses the shaping half of validation."""
-    users = [term.loss for step in recipe for term in getattr(step, "terms", ())]
+    users = [user for step in recipe for term in getattr(step, "terms", ()) for user in (term.loss, getattr(term, "inputs", None))]
     users += [getattr(step, "stop", None) for step in recipe]
     return any(getattr(user, "uses_validation", False) for user in users)
 

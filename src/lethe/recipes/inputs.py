@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from lethe.recipes.held_out import halves
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
@@ -114,6 +116,25 @@ class WithRetain:
             images = torch.cat([batch.images_BCHW, data.normalised(drawn_B)])
             labels = torch.cat([batch.labels_B, data.labels_N[drawn_B]])
             return batch.of(images, labels, torch.cat([batch.index_B, drawn_B]))
+
+        return change
+
+
+@dataclass(frozen=True)
+class InsteadUnseen:
+    """Replace the batch by as many images of the shaping half of validation (`held_out.halves`), drawn at random with replacement."""
+
+    uses_validation: ClassVar[bool] = True
+    copies: ClassVar[int] = 1
+
+    def __call__(self, data: "DataSource", refs: "References") -> "Callable[[Batch], Batch]":
+        import torch
+
+        unseen_V = halves(data.splits["validation"], data.labels_N)[0]
+
+        def change(batch: "Batch") -> "Batch":
+            drawn_B = unseen_V[torch.randint(0, len(unseen_V), batch.labels_B.shape, device=unseen_V.device)]
+            return batch.of(data.normalised(drawn_B), data.labels_N[drawn_B], drawn_B)
 
         return change
 

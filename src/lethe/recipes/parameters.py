@@ -67,6 +67,9 @@ UniformRate = Annotated[float, Field(gt=0, description="learning rate of these p
 SensitivityRise = Annotated[
     float, Field(gt=0, description="rise of the other classes' sensitivity above its minimum that ends the run, as a share of it")
 ]
+UnseenEpochs = Annotated[
+    int, Field(ge=0, description="epochs at the start, of as many unseen images as forget has, on the original's answers to them")
+]
 L1Weight = Annotated[float, Field(ge=0, description="weight of the sum of absolute weights at the start; it falls linearly to 0")]
 ForgetEpochs = Annotated[int, Field(ge=0, description="first epochs in which a pass over forget precedes the pass over retain")]
 Temperature = Annotated[float, Field(gt=0, description="temperature of the distillation from the original")]
@@ -129,7 +132,19 @@ NegatedLayers = Annotated[
 ]
 ReinitialisedLayers = Annotated[
     tuple[_Module, ...],
-    Field(description="modules that are randomly initialised before the first epoch, or: head, last_block, early; empty: none"),
+    Field(description="modules that are randomly initialised before the first epoch, or: first, head, last_block, early; empty: none"),
+]
+StopRule = Annotated[
+    Literal["none", "unseen"],
+    Field(description="when a phase on forget ends early; unseen: when forget's mean loss reaches that of unseen images of its classes"),
+]
+EarlierCheckpoint = Annotated[
+    str,
+    Field(
+        pattern=r"^(.+@[0-9a-f]{64})?$",
+        examples=["earlier.safetensors@<its SHA-256>"],
+        description="earlier checkpoint of the original's training to start from, as FILE@SHA256; empty: the original",
+    ),
 ]
 Noise = Annotated[
     float,

@@ -21,6 +21,7 @@ from lethe.recipes import (
     ordering,
     schedules,
     stopping,
+    stored,
     trainable,
     unseen_losses,
     weight_edits,
@@ -243,8 +244,8 @@ ALIASES: dict[str, str] = {}
 
 
 VOCABULARY = (
-    *(constraints, contrast, gradient_edits, gradients, inputs, losses, optimizers, ordering, schedules, stopping, trainable),
-    *(unseen_losses, weight_edits),
+    *(constraints, contrast, gradient_edits, gradients, inputs, losses, optimizers, ordering, schedules, stopping, stored),
+    *(trainable, unseen_losses, weight_edits),
 )
 
 

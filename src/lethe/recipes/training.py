@@ -10,6 +10,7 @@ from lethe.recipes.parameters import (
     Augmentation,
     BatchNormMode,
     BatchSize,
+    EarlierCheckpoint,
     ForgetLearningRate,
     ForgetOptimizer,
     Keep,
@@ -20,14 +21,16 @@ from lethe.recipes.parameters import (
     Noise,
     OptimizerName,
     ReinitialisedLayers,
+    StopRule,
     Trains,
     WarmUpShare,
     WeightDecay,
 )
 from lethe.recipes.recipe import Augment, Edit, Phase, Recipe, Term, epochs
 from lethe.recipes.schedules import Constant, Cosine, Part, Schedule, WarmUp
+from lethe.recipes.stopping import LossOfUnseen
 from lethe.recipes.trainable import Layers
-from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers
+from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers, Rewind
 
 RESIZED, SMALLEST_PART = "resized_crop", 0.08  # the share of torchvision's RandomResizedCrop
 
@@ -54,6 +57,8 @@ class Training:
     negate: NegatedLayers = ()
     reinit: ReinitialisedLayers = ()
     noise: Noise = 0.0
+    stop: StopRule = "none"
+    rewind: EarlierCheckpoint = ""
 
     @property
     def schedule(self) -> Schedule:
@@ -81,6 +86,8 @@ class Training:
         }
         if self.forget_optimizer != "none" and any(term.stream == "forget" for term in terms):
             settings |= {"forget_optimizer": self._optimizer(self.forget_optimizer), "forget_lr": Constant(self.forget_lr)}
+        if self.stop == "unseen" and any(term.stream == "forget" for term in terms):
+            settings |= {"stop": LossOfUnseen()}
         return Phase(name, epochs, terms, self.batch_size, order=order, **(settings | changes))
 
     def then(self, name: str, epochs: int, terms: tuple[Term, ...], **changes: Any) -> Phase:
@@ -121,6 +128,8 @@ class Training:
             recipe: what the method returned.
         """
         edits: list[Edit] = []
+        if self.rewind:
+            edits.append(Rewind(*self.rewind.rsplit("@", 1)))
         if self.negate:
             edits.append(Negate(self.negate))
         if self.reinit:

@@ -1,12 +1,11 @@
 """Edits: one-shot changes of a model's weights."""
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from lethe._util.errors import UserError
 from lethe.recipes.importance import CONVOLUTION
+from lethe.recipes.stored import state_dict
 from lethe.recipes.trainable import Layers
 
 if TYPE_CHECKING:
@@ -212,19 +211,7 @@ class Rewind:
     name: str = "rewind"
 
     def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
-        from safetensors.torch import load
-
-        try:
-            content = Path(self.file).read_bytes()
-        except OSError as error:
-            raise UserError(f"rewind: {self.file} can't be read ({error.strerror})") from None
-        if (found := hashlib.sha256(content).hexdigest()) != self.sha256:
-            raise UserError(f"rewind: the SHA-256 of {self.file} is {found}, not {self.sha256}")
-        tensors = load(content)
-        own = model.state_dict()
-        if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in own.items()}:
-            raise UserError(f"rewind: the tensors of {self.file} are not those of this network")
-        model.load_state_dict(tensors)
+        model.load_state_dict(state_dict(self.file, self.sha256, model, self.name))
 
 
 def _buffer_of(name: str, modules: set[str], model: "Module") -> bool:

@@ -175,6 +175,18 @@ def trials_of(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
     return trials
 
 
+def earlier_trials(config: Config, name: str) -> int:
+    """Count the trials of other searches of the same method and objective in the storage, which had other settings.
+
+    Args:
+        config: The configuration.
+        name: Of the study, `<method>.<objective>.<hash>`.
+    """
+    summaries = with_storage(config, functools.partial(optuna.get_all_study_summaries, include_best_trial=False))
+    kind = name.rpartition(".")[0]
+    return sum(each.n_trials for each in summaries if each.study_name != name and each.study_name.rpartition(".")[0] == kind)
+
+
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Read the trials that count, in the order in which they ended: a failed one counts unless it was or will be tried again."""
     retried = retried_numbers(study) | {trial.number for trial in unqueued(study)}

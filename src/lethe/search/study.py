@@ -31,7 +31,7 @@ from lethe.search.adopt import for_search, search_key
 from lethe.search.objectives import AUC_ENDS, OBJECTIVES, Measurements, evaluator, without_test
 from lethe.search.results import SearchResults, Trial, describe_winner
 from lethe.search.spaces import stated_values, widened_space
-from lethe.search.storage import MAX_ATTEMPTS, finished_trials, requeue, shared_layout, trials_of, unqueued, with_storage
+from lethe.search.storage import MAX_ATTEMPTS, earlier_trials, finished_trials, requeue, shared_layout, trials_of, unqueued, with_storage
 from lethe.search.trial import SearchSpec, TrialRunner, TrialTask, run_trial, share
 from lethe.tracking.run_log import RunLog
 from lethe.tracking.sender import send
@@ -167,6 +167,11 @@ class Search:
             self.study.set_metric_names(list(self.objective.names))
             if first:
                 self.study.enqueue_trial(dict(first))
+            if left := earlier_trials(self.config, self.study.study_name):
+                log(
+                    f"a new search: {left} trials of {self.config.method} with other spaces or settings are kept and do not count; "
+                    "the settings that they had resume them"
+                )
             return
         self.runner.requeue_dead(exclusive=self.config.search.storage is None)
         for trial in unqueued(self.study):

@@ -114,7 +114,7 @@ class MethodContract:
         phases = [part for part in steps if isinstance(part, Phase)]
         trains = {name for phase in phases for e in range(phase.epochs) for name in phase.trains(student, e / phase.epochs)}
         trains |= {name for part in steps if not isinstance(part, Phase) for name in written(part, student)}
-        for _ in engine.run(steps, student, data):
+        for _ in engine.run(steps, student, data, RunOptions(random_init=network(1))):
             pass
         after = moved(before, student.state_dict())
         weights = {name for name, _ in student.named_parameters()}

@@ -157,6 +157,24 @@ class MlflowStore:
         except Exception as error:
             raise RunFailed(f"MLflow does not replace {path} of run {run.run_id}: {summarize_error(error)}") from None
 
+    def download(self, run: RunFiles, to: Path) -> Path:
+        """Download the artifacts of a run, which are small: tables, pictures, cards.
+
+        Args:
+            run: the run.
+            to: an existing folder.
+
+        Returns:
+            The folder with the artifacts.
+
+        Raises:
+            RunFailed: the store refuses.
+        """
+        try:
+            return Path(self._client.download_artifacts(run.run_id, "", str(to)))
+        except Exception as error:
+            raise RunFailed(f"MLflow does not give the artifacts of run {run.run_id}: {summarize_error(error)}") from None
+
     def compact(self) -> None:
         """Rewrite the database, so that deleted rows are not in the bytes of its file.
 

@@ -1,7 +1,8 @@
-"""A team's tracking server, on a real PostgreSQL: a search by two workers tells it every epoch, though it is killed on the way."""
+"""A team's tracking server, on a real PostgreSQL: a search by two workers tells it every epoch, though it is killed on the way; and what a
+deletion request left on it is found and erased."""
 
+import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,9 @@ from support.searches import SMALL, done, trials
 from support.server import Server
 
 
-@pytest.fixture
-def server(database: Any, tmp_path: Path) -> Iterator[Server]:
-    folder = tmp_path / "server"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def server(database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
     server = Server(folder, database.url.replace("://", "+psycopg://"))
     server.start()
     yield server
@@ -51,3 +51,34 @@ def test_a_killed_server_has_every_epoch_of_every_trial(server: Server, database
         assert sorted(steps) == list(range(ran[number] + 1))
     for path in [*project.root.rglob("*"), *server.folder.rglob("*")]:
         assert not path.is_file() or database.password.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.slow
+def test_erased_from_a_server(server: Server, project: Project) -> None:
+    """A registered model and a card with thumbnails, whose files only the server reaches."""
+    told, own = {"MLFLOW_TRACKING_URI": server.address}, ("--run.workspace", "ws", "--method", "model_1")
+    for name in ("data", "models", "epochs", "logits", "scores"):
+        shutil.copytree(project.root / name, project.root / "ws" / name)
+    until(server.answers)
+    project.ran("unlearn", *own, **told)
+    project.ran("report", "card", *own, "--card.thumbnails", "24", **told)
+    project.ran("unlearn", "--run.workspace", "ws", "--method", "model_2", "--run.log_model", "safetensors", **told)
+    client = connect(server.address)
+    everywhere = [each.experiment_id for each in client.search_experiments()]
+    (model,) = client.search_logged_models(everywhere, "name = 'model'")
+    client.create_registered_model("classifier")
+    version = client.create_model_version("classifier", f"models:/{model.model_id}", model_id=model.model_id)
+    client.set_registered_model_alias("classifier", "champion", version.version)
+    artifacts = server.folder / "artifacts"
+    assert len([*artifacts.rglob("model.safetensors")]) == 1 and len([*artifacts.rglob("card/*.html")]) == 1
+
+    server.stop()
+    away = project.run("erase", *own, "--yes", **told)
+    assert (away.returncode, away.stdout.count("MLflow can't be reached at")) == (1, 1)
+    assert "1 places still hold something" in away.stderr
+    server.start()
+    until(server.answers)
+    done = project.ran("erase", *own, "--yes", **told)
+    assert "nothing is left in what was searched" in done.stderr and "`mlflow gc` on its machine removes them" in done.stderr
+    assert not client.search_model_versions() and not client.search_logged_models(everywhere)
+    assert not [*artifacts.rglob("model.safetensors")] and not [*artifacts.rglob("card/*.html")]

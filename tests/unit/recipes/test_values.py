@@ -25,7 +25,7 @@ from lethe.recipes.contrast import AwayFromRetain, Contrastive
 from lethe.recipes.gradient_edits import AscendAndReset, Dampen, ReinitialiseLeast
 from lethe.recipes.gradients import Bargain, ForgetSalient, SlowOthers
 from lethe.recipes.held_out import for_selection, halves, shapes
-from lethe.recipes.inputs import Adversarial, Differentiable, Perturbed, Views, WithRetain
+from lethe.recipes.inputs import Adversarial, Differentiable, InsteadUnseen, Perturbed, Views, WithRetain
 from lethe.recipes.losses import (
     BalancedCrossEntropy,
     CrossEntropy,
@@ -43,11 +43,12 @@ from lethe.recipes.ordering import Ahead, Alongside
 from lethe.recipes.recipe import Augment, ByLoss, Edit, Phase, Term, parse
 from lethe.recipes.schedules import Constant, Cosine, Part, Ramp, WarmUp
 from lethe.recipes.stopping import LossOfUnseen, SensitivityRose
+from lethe.recipes.stored import MatchModel
 from lethe.recipes.trainable import Layers
 from lethe.recipes.unseen_losses import ByForgetting, LikeUnseen
 from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers, Rewind, ShrinkPerturb, SubtractTask, Transpose
 from lethe.testing.method_contract import interrupted_everywhere
-from lethe.testing.small_runs import copied, images, moved, network
+from lethe.testing.small_runs import copied, images, moved, network, small
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ LATER = [
     Phase("a", 1, (Term("retain", Contrastive(0.2), inputs=Views(2, False)),), 8, combine=Bargain(), gradients=ForgetSalient(2.0)),
     (Term("forget", LikeUnseen("class"), inputs=Perturbed(0.1, 2)), Term("forget", ByForgetting(0.0), inputs=Adversarial()), Ahead(5)),
     Phase("a", 1, (Term("forget", Sensitivity(), inputs=Differentiable()), Term("forget", Uniform())), 8, stop=SensitivityRose(0.2)),
-    (Term("forget", AwayFromRetain(), inputs=WithRetain()), LossOfUnseen()),
+    (Term("forget", AwayFromRetain(), inputs=WithRetain()), LossOfUnseen(), MatchModel("a", "b"), InsteadUnseen()),
     (Dampen(), AscendAndReset(0.1, 0.2), ReinitialiseLeast(), Transpose(), SubtractTask(1.0), SlowOthers(0.3)),
     (Negate(), ReinitialiseLayers(("layer4",)), AddNoise(0.1), ShrinkPerturb(0.5), Rewind("a", "b"), Weighted(), Adam(), Alongside()),
 ]
@@ -413,3 +414,34 @@ def test_sensitivity_ends_a_run_when_it_has_risen() -> None:
     assert rule.measure(model, data, FrozenReferences(model, model)) > 0
     assert model.get_submodule("layer1").training
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_matching_a_retrained_model_equals_a_plain_loop(tmp_path: Path) -> None:
+    """Oracle matching: the upper bound of training towards another model's answers."""
+    file, data = tmp_path / "retrained.safetensors", images()
+    save_file(network(5).state_dict(), file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    match = MatchModel(str(file), sha256)
+    phase = Phase("match", 2, (Term("train", match),), 8, Constant(0.01), optimizer=SGD(0.9, 0.0))
+    student, plain, teacher = network(), network(), network(5).eval()
+    list(engine.run((phase,), student, data))
+    steps = torch.optim.SGD(plain.train().parameters(), lr=0.01, momentum=0.9)
+    for number in range(2):
+        for one in data.batches("train", 8, 0, number):
+            steps.zero_grad()
+            (plain(one.images_BCHW) - teacher(one.images_BCHW).detach()).square().mean().backward()
+            steps.step()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(student.parameters(), plain.parameters(), strict=True))
+    with pytest.raises(UserError, match="match: the SHA-256 of"):
+        MatchModel(str(file), "0" * 64).prepare(student, data, FrozenReferences(student, student))
+
+
+def test_any_method_starts_from_an_earlier_checkpoint_and_stops_where_forget_is_unseen(tmp_path: Path) -> None:
+    file = tmp_path / "earlier.safetensors"
+    save_file(network(5).state_dict(), file)
+    (rewound, *_) = small("ft", rewind=f"{file}@{hashlib.sha256(file.read_bytes()).hexdigest()}")
+    model = network()
+    rewound(model, images(), FrozenReferences(model, model))  # type: ignore[operator]
+    assert not moved(network(5).state_dict(), model.state_dict())
+    phases = [step for step in small("neggrad_plus", stop="unseen") if isinstance(step, Phase)]
+    assert [phase.stop for phase in phases] == [LossOfUnseen()]

@@ -2,6 +2,7 @@
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.redact import clean
+from lethe.config import loader
 from lethe.search import storage
 
 
@@ -74,3 +76,15 @@ def test_on_sqlite_too_a_waiting_trial_is_taken_once(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")  # a heartbeat is for optimize
         taken = [n for each in pool.map(take, range(2)) for n in each]
     assert sorted(taken) == list(range(2 * number))
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_what_a_new_search_leaves_behind_is_counted(tmp_path: Path) -> None:
+    config = loader.load(["--run.workspace", str(tmp_path)])
+    for name, trials in (("model_4.oracle.a", 2), ("model_4.oracle.b", 1), ("model_4.report.a", 4), ("model_3.oracle.a", 8)):
+        study = storage.with_storage(config, partial(optuna.create_study, study_name=name))
+        for _ in range(trials):
+            study.add_trial(optuna.trial.create_trial(value=1.0))
+    assert storage.earlier_trials(config, "model_4.oracle.c") == 3
+    assert storage.earlier_trials(config, "model_4.oracle.a") == 1
+    assert storage.earlier_trials(config, "model_4.oracle_free.a") == 0
