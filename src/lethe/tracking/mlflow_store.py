@@ -208,6 +208,9 @@ def create_experiment(client: "MlflowClient", where: Mapping[str, Any]) -> str:
     """
     name = where["experiment_name"]
     ours = where["uri"] == default_store()
+    with contextlib.suppress(Exception):  # it has been removed for good
+        if client.get_experiment("0").lifecycle_stage != "active":
+            log.warning("The experiment Default is deleted in MLflow; these runs are in the experiment %s", name)
     return str(client.create_experiment(name, f"{_default_artifacts()}/{quote(name, safe='')}" if ours else None))
 
 

@@ -196,7 +196,7 @@ def test_rows_of_a_chain_stand_under_one(home, monkeypatch):
     assert {run.data.tags["mlflow.parentRunId"] for run in under} == {top.info.run_id}
 
 
-def test_the_callers_experiment(home, monkeypatch):
+def test_the_callers_experiment(home, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "cats and dogs")
     for name in ("first", "second"):
         RunLog.open(home, name=name, tags={"method": name}).close()
@@ -210,6 +210,10 @@ def test_the_callers_experiment(home, monkeypatch):
     assert "third" in [row["name"] for row in find_runs({})], "its name can't be used otherwise"
     assert client().get_run(row.run_id).data.metrics == {"retain.accuracy": 66.6667}
     RunLog.open(home, name="before", tags={"method": "before"}).close()
+    client().delete_experiment("0")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "a third")
+    RunLog.open(home, name="there").close()
+    assert "The experiment Default is deleted in MLflow; these runs are in the experiment a third" in caplog.text
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
     with RunLog.join(home, tags={"method": "before"}) as row:
         row.metrics({"test.accuracy": 50.0}, 0)
