@@ -13,13 +13,14 @@ from typing import Any
 
 from lethe._util.errors import UserError
 
-KEY = "sha256"  # in the metadata of a safetensors file, and among the keys of a JSON file
+KEY = "sha256"  # among the keys of a JSON file
+FILE_KEY = "content_sha256"  # in the metadata of a safetensors file: there `sha256` is that of the file a model was given as
 AGAIN = "`python src/verify.py` says what makes it again"
 BLANK = "0" * 64  # what the hash of a safetensors file is computed with in place of itself
 
 
 def seal(path: Path) -> None:
-    """Write the hash of a safetensors file into its metadata, which holds `KEY: BLANK`, and sort these.
+    """Write the hash of a safetensors file into its metadata, which holds `FILE_KEY: BLANK`, and sort these.
 
     Equal content is then equal bytes: the writer orders metadata by a hash that changes with the process.
     """
@@ -34,7 +35,7 @@ def seal(path: Path) -> None:
         file.write(text.ljust(length))
     _, whole = _hashes(path)
     with path.open("r+b") as file:
-        file.seek(8 + text.index(f'"{KEY}":"{BLANK}"'.encode()) + len(f'"{KEY}":"'))
+        file.seek(8 + text.index(f'"{FILE_KEY}":"{BLANK}"'.encode()) + len(f'"{FILE_KEY}":"'))
         file.write(whole.encode())
 
 
@@ -60,10 +61,10 @@ def _hashes(path: Path) -> tuple[str, str]:
         length = file.read(8)
         header = file.read(struct.unpack("<Q", length)[0]) if len(length) == 8 else b""
         metadata = json.loads(header or b"{}").get("__metadata__") or {}
-        stated = str(metadata.get(KEY, ""))
+        stated = str(metadata.get(FILE_KEY, ""))
         if len(stated) != len(BLANK):
             return "", ""
-        own, blank = (f'"{KEY}":"{text}"'.encode() for text in (stated, BLANK))
+        own, blank = (f'"{FILE_KEY}":"{text}"'.encode() for text in (stated, BLANK))
         sha = hashlib.sha256(length + header.replace(own, blank, 1))
         while part := file.read(1 << 22):
             sha.update(part)

@@ -124,7 +124,7 @@ def save_images(images: Images, path: Path, listing: str) -> None:
     }
     with atomic_write(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata={"images": json.dumps(rest), integrity.KEY: integrity.BLANK})
+            save_file(tensors, temporary, metadata={"images": json.dumps(rest), integrity.FILE_KEY: integrity.BLANK})
             integrity.seal(temporary)
         except SafetensorError as error:
             raise OSError(str(error)) from None

@@ -30,7 +30,7 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_write(path) as temporary:
         try:
-            save_file(plain, temporary, {**metadata, integrity.KEY: integrity.BLANK})
+            save_file(plain, temporary, {**metadata, integrity.FILE_KEY: integrity.BLANK})
             integrity.seal(temporary)
         except SafetensorError as error:  # how the writer wraps an input/output error
             raise OSError(str(error)) from error
@@ -58,7 +58,7 @@ def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
 
 def _own(metadata: Mapping[str, str] | None) -> dict[str, str]:
     """Metadata as they were given to `save`."""
-    return {key: value for key, value in (metadata or {}).items() if key != integrity.KEY}
+    return {key: value for key, value in (metadata or {}).items() if key != integrity.FILE_KEY}
 
 
 def save_model(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> str:

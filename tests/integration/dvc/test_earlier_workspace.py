@@ -44,7 +44,7 @@ def without_hash(content: bytes) -> bytes:
         return content
     end = 8 + struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8:end])
-    header.get("__metadata__", {}).pop("sha256", None)
+    header.get("__metadata__", {}).pop("content_sha256", None)
     return json.dumps(header).encode() + content[end:]
 
 
