@@ -109,7 +109,7 @@ def test_intervals_and_chance_are_a_hover_or_a_tick_away_and_in_print(browser: B
     browser.evaluate("document.querySelector('#intervals').click()")
     browser.ask("Emulation.setEmulatedMedia", media="print")
     browser.until(f"new Set({HIDDEN}).size === 1 && {HIDDEN}[0] === 'block'")
-    browser.until_said("95 %: ", "retrained ")
+    browser.until_said("95 % over ", "retrained ")
 
 
 def test_without_javascript_all_is_there(browser: Browser, page: Path) -> None:
