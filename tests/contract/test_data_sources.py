@@ -1,13 +1,16 @@
 """Every built-in data source under contract."""
 
 import hashlib
+import io
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from lethe.data import cifar10
 from lethe.data.sources import BUILT_IN, SourceOptions
@@ -76,6 +79,26 @@ class TestIdx(DataSourceContract):
         return SourceOptions(root=tmp_path, image_size=16)
 
 
+class TestHuggingface(DataSourceContract):
+    source = "huggingface"
+
+    @pytest.fixture
+    def options(self, tmp_path: Path) -> SourceOptions:
+        arrays = _arrays()
+        for part in ("train", "test"):
+            column = [{"bytes": _png(pixels), "path": None} for pixels in arrays[f"{part}_images"]]
+            names = [("cat", "dog", "emu")[label] for label in arrays[f"{part}_labels"]]
+            images = pa.array(column, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+            parquet.write_table(pa.table({"image": images, "label": names}), tmp_path / f"{part}-00000-of-00001.parquet")
+        return SourceOptions(root=tmp_path, image_size=16)
+
+
+def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
 @pytest.mark.slow
 class TestCifar10(DataSourceContract):
     """Of an archive of its form and size: black images, ten classes."""
@@ -105,5 +128,5 @@ class TestCifar10(DataSourceContract):
 
 
 def test_every_built_in_source_is_under_contract() -> None:
-    contracts = (TestDigits, TestImageFolder, TestCsv, TestNpz, TestIdx, TestCifar10)
+    contracts = (TestDigits, TestImageFolder, TestCsv, TestNpz, TestIdx, TestHuggingface, TestCifar10)
     assert {contract.source for contract in contracts} == set(BUILT_IN)

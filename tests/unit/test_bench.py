@@ -1,5 +1,6 @@
 """What the benches compare is comparable: the same steps in every row, and a difference is seen."""
 
+import argparse
 import csv
 import importlib.util
 import shutil
@@ -109,7 +110,8 @@ def test_the_coverage_bench_counts_intervals_that_hold_the_true_value(tmp_path: 
 
     calls: list[int] = []
     monkeypatch.setattr(coverage, "cases", lambda: iter([("seeds", "two", every_other, (50, 100), 0.25)]))
-    table = coverage.measured("", "", False, tmp_path / "after.csv")
+    options = {"only": "", "population": "", "quick": False, "sizes": None, "draws": None, "measures": None}
+    table = coverage.measured(argparse.Namespace(**options, write=tmp_path / "after.csv"))
     assert calls == [50] * 20 + [100] * 20
     assert table.set_index(["measure", "images"]).coverage.to_dict() == {
         ("held", 50): 1.0,

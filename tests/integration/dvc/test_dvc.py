@@ -17,6 +17,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from lethe._util import checkout
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.workspace import numerics
 from support import yaml_once
@@ -201,3 +202,10 @@ def test_dvc_yaml_names_what_there_is() -> None:
     needs = {"measures": "evaluate_reference", "report": "report", "search": "search"}
     for name in numerics.raised():  # else what was computed by the old number would count as up to date
         assert f"${{run.workspace}}/recipes/{name}.txt" in definitions[needs[name]]["deps"]
+
+
+def test_an_experiment_of_dvc_is_dirty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git sees no difference between files of equal size and second."""
+    monkeypatch.setenv("DVC_EXP_NAME", "gentle-mule")
+    known = checkout.commit()
+    assert known is None or known[1], "None: the sources are no clone"

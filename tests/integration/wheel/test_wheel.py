@@ -100,6 +100,7 @@ def test_the_wheel_holds_the_program_and_its_defaults(guest: Guest, source: Path
         "lethe/reporting/card.html.jinja",
         "lethe/reporting/card.md.jinja",
         "lethe/reporting/parts.html.jinja",
+        "lethe/reporting/person.html.jinja",
         "lethe/reporting/report.html.jinja",
     }
     assert sum(files.values()) < 2e6

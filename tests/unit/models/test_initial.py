@@ -79,5 +79,6 @@ def test_what_is_none_is_one_line(text: str, architecture: str, says: str, tmp_p
 def test_weights_that_cannot_be_fetched_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of its first use
     with pytest.raises(UserError, match=r"pretrain.init: SqueezeNet1_1_Weights.IMAGENET1K_V1 can't be fetched from https://.*: .*refused"):
         loaded("DEFAULT", tmp_path, "squeezenet1_1")

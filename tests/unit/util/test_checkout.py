@@ -38,10 +38,3 @@ def test_without_a_checkout_it_is_the_current_folder(elsewhere: Path, monkeypatc
     assert checkout.addresses() == set()
     monkeypatch.setenv("DVC_ROOT", os.fspath(elsewhere / "root"))
     assert checkout.root() == elsewhere / "root"
-
-
-def test_an_experiment_of_dvc_is_dirty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Git sees no difference between files of equal size and second."""
-    monkeypatch.setenv("DVC_EXP_NAME", "gentle-mule")
-    known = checkout.commit()
-    assert known is None or known[1], "None: the sources are no clone"
