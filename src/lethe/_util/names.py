@@ -5,7 +5,7 @@ import re
 # Collections of runs, references, and words of the command line: `models/original.safetensors` is the original, whoever wrote it
 RESERVED = frozenset({"original", "retrained", "all", "none", "last", "bank", "search", "trial", "reference"})
 LONGEST = 64
-ACCEPTED = f"a name takes letters, digits, - and _, begins with a letter or a digit, and has at most {LONGEST} characters"
+ACCEPTED = f"a name takes letters, digits, - and _, does not begin with -, and has at most {LONGEST} characters"
 
 _FORM = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{LONGEST - 1}}}", re.ASCII)
 

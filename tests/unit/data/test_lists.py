@@ -58,7 +58,7 @@ SPELLINGS = {
     "'train/bee/000.png'": "bee/000.png",
     "ROOT/train/bee/000.png": "bee/000.png",
     "ROOT/./train/bee/000.png": "bee/000.png",
-    "/home/ann/photos/train/bee/000.png": "bee/000.png",
+    "/data/photos/train/bee/000.png": "bee/000.png",
     r"D:\photos\train\bee\000.png": "bee/000.png",
     "bee/001.png": "bee/001.png",
     r".\bee\001.png": "bee/001.png",
@@ -105,8 +105,8 @@ def test_a_path_of_another_root_is_not_taken(listed: Listed, tmp_path: Path) -> 
     for path in ("/elsewhere/train/bee/000.png", r"C:\photos\train\bee\000.png"):
         said = refusal(lambda path=path: listed(f"{path}\n", root=tmp_path))  # type: ignore[misc]
         assert f"it is not below data.root ({tmp_path}), which has train/bee/000.png" in said
-    said = refusal(lambda: listed("/home/ann/photos/bee/000.png\n", root=tmp_path / "photos"))
-    assert "1 of 1 ids unknown, first /home/ann/photos/bee/000.png" in said, "what follows is no whole id"
+    said = refusal(lambda: listed("/data/photos/bee/000.png\n", root=tmp_path / "photos"))
+    assert "1 of 1 ids unknown, first /data/photos/bee/000.png" in said, "what follows is no whole id"
 
 
 def test_the_spelling_of_an_id_wins(tmp_path: Path) -> None:
