@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from lethe._util.errors import UserError
 from lethe._util.files import read_json, short, write_text
 from lethe.config.loader import Config
@@ -90,7 +92,13 @@ def rewrite(path: Path, content: Mapping[str, Any], key: Path | None) -> dict[st
     sealed = card_seal.sealed({name: value for name, value in content.items() if name != "seal"}, key)
     try:
         pages = {".md": card_page.markdown(sealed), ".html": card_page.html(sealed)}
-    except Exception as error:  # a card of an earlier version lacks what the page shows now
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        TemplateError,
+    ) as error:  # a card of an earlier version lacks what the page shows now
         raise UserError(f"{path} can't be rendered again ({error}); delete the card's three files") from None
     for suffix, page in pages.items():
         write_text(path.with_suffix(suffix), page)

@@ -262,6 +262,15 @@ def test_nothing_on_the_card_compares_with_an_unfit_reference(home, undrawn):
     assert "retrained" not in made["loss"]["of"] and "retrained" not in made["models"]
 
 
+def test_the_page_for_the_person_says_what_was_not_searched(home, undrawn):
+    made, *_ = written(home)
+    erasure = {"events": [], "places": [], "left": 0, "unreached": 1, "remains": []}
+    pages = [cardpage.person(made | {"erasure": erasure | {"unreached": number}}) for number in range(3)]
+    assert "could not be reached" not in pages[0]
+    assert "1 store could not be reached and was not searched. Ask us what it holds." in pages[1]
+    assert "2 stores could not be reached and were not searched. Ask us what they hold." in pages[2]
+
+
 def test_what_all_measures_come_to_stands_at_the_top(home, undrawn):
     made, markdown, html = written(home, method="model_2")
     assert made["verdict"] == made["says"]["kind"] == "over_forgets" and made["says"]["head"] == "Over-forgets"
