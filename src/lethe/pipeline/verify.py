@@ -93,7 +93,9 @@ def inspect(layout: Layout) -> Iterator[Finding]:
 
 def _files(layout: Layout) -> Iterator[Path]:
     folders = (layout.data, layout.models, layout.all_logits, layout.epochs("-").parent, layout.all_scores, layout.banks, layout.others)
-    for folder in (*folders, layout.cards, layout.accepted("-").parent, layout.resume, layout.outbox):
+    further = (layout.cards, layout.accepted("-").parent, layout.originals)
+    own = (layout.resume, layout.bank_states, layout.other_states, layout.outbox)
+    for folder in (*folders, *further, *own):
         yield from (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     if layout.ledger.exists():
         yield layout.ledger
@@ -192,7 +194,7 @@ def _remedy(layout: Layout, path: Path) -> str:
         return "nothing can make a ledger again: compare it with a copy"
     if path.is_relative_to(layout.outbox):
         return "remove its folder; its records are then not sent to MLflow"
-    if path.is_relative_to(layout.resume):
+    if path.is_relative_to(layout.state):
         return "remove it; the run then starts from its beginning"
     return f"remove it, then `{_maker(layout, path)}` makes it again"
 

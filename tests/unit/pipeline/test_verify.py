@@ -54,6 +54,24 @@ def test_a_damaged_file_is_named_with_what_makes_it_anew(name: str, remedy: str,
 
 
 @pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        (".lethe/resume/model_1/state.safetensors", "remove it; the run then starts from its beginning"),
+        (".lethe/bank/a/retrained.seed1/state.safetensors", "remove it; the run then starts from its beginning"),
+        ("originals/1/models/model_1.safetensors", "remove it, then `python src/unlearn.py"),
+        ("bank/a/retrained.seed1.safetensors", "remove it, then `python src/bank.py"),
+    ],
+)
+def test_files_of_every_folder_are_read(name: str, remedy: str, layout: Layout) -> None:
+    path = layout.root / name
+    path.parent.mkdir(parents=True)
+    shutil.copy(layout.logits("model_1"), path)
+    changed(path)
+    assert kinds(layout)[name][0] == "damaged"
+    assert verify._remedy(layout, path).startswith(remedy)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
         ("scores/model_1.json", "{", "can't be read as JSON"),
