@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)# dvc and mlflow start the first `python`
 LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help env ray postgres server database demo demo-full test lint docs docs-site ui lock bench compare
+.PHONY: help env ray postgres server database demo demo-full test test-slow test-all lint docs docs-site ui lock bench compare
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -34,7 +34,13 @@ demo: env ## the main job on bundled digits: original, retrained model and four 
 demo-full: env ## the demo with a reference bank of 64, ten methods with 8 or 64 seeds, every measure, the report (half an hour)
 	python src/demo.py --full
 
-test: env lint ## lint, types, every test (what cannot run on this machine is skipped and listed)
+test: env lint ## lint, types, and the tests that are not marked slow (what cannot run on this machine is skipped and listed)
+	python -m pytest -n 2 -m "not slow"
+
+test-slow: env ## the tests marked slow: whole pages typed, kills, clusters, servers, the wheel
+	python -m pytest -n 2 -m slow
+
+test-all: env lint ## lint, types, every test
 	python -m pytest -n 2
 
 lint: env ## ruff, mypy, and who may import whom

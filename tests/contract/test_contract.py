@@ -114,7 +114,6 @@ class TestMethods(MethodContract):
         return name
 
 
-@pytest.mark.slow
 def test_two_processes_end_alike() -> None:
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     one_thread = "import json, torch; torch.set_num_threads(1); from lethe.testing.small_runs import digests; "
@@ -206,7 +205,6 @@ def test_the_best_epoch_equals_its_plain_loop_to_the_bit(data: Data) -> None:
     assert 0 < not_last < 6
 
 
-@pytest.mark.slow
 def test_hybrid_4_equals_its_plain_loop_on_resnet18_to_the_bit() -> None:
     data = images(retain=21, forget=9, validation=4, size=32)
     changes = {"epochs": 2, "final_epochs": 1, "repair_every": 2, "batch_size": 8, "lr": 0.001}

@@ -107,7 +107,6 @@ def test_a_new_method(copy: Copy, built: Path) -> None:
     assert re.search(r"^\| joint \|.*\d \([+-]", (copy / "report" / "report.md").read_text(), re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_a_new_loss(copy: Copy) -> None:
     apply(diff("A new loss"), copy.root)
     well_formed(copy.root)
@@ -132,7 +131,6 @@ print("trained")
     assert said == "trained\n"
 
 
-@pytest.mark.slow
 def test_a_new_measure(copy: Copy) -> None:
     apply(diff("A new measure"), copy.root)
     well_formed(copy.root)
@@ -155,7 +153,6 @@ print("measured")
     )
 
 
-@pytest.mark.slow
 def test_a_new_data_source(copy: Copy) -> None:
     apply(diff("A new data source"), copy.root)
     well_formed(copy.root)

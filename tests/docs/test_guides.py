@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from support.project import NET, ROOT, clean
 
 RUN = """
@@ -27,7 +25,6 @@ def blocks(page: str) -> str:
     return "".join(part if n % 2 else "\n" * part.count("\n") for n, part in enumerate(parts))
 
 
-@pytest.mark.slow
 def test_the_python_of_the_pages_runs(tmp_path: Path) -> None:
     scripts = []
     for page in PAGES:

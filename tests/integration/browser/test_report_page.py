@@ -11,7 +11,7 @@ from lethe.reporting.report import report
 from support.browser import CHROMIUM, Browser
 from support.cards import workspace
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium here (apt-get install chromium)")]
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="no chromium here (apt-get install chromium)")]
 
 NAMES = "[...document.querySelectorAll('.runs tbody th')].map(cell => cell.textContent)"
 NUMBERS = "[...document.querySelectorAll('.runs tbody tr')].map(row => row.children[4].firstChild.textContent)"

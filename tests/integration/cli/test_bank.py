@@ -37,7 +37,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.slow
 def test_it_grows_is_kept_and_gone_on_with(project: Project, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     # Killed within a stack, then between two of its tables, which is cheap; each model has its row, and none has two
     four = ("--retrain.seeds", "4")
@@ -81,7 +80,6 @@ def test_it_grows_is_kept_and_gone_on_with(project: Project, monkeypatch: pytest
         assert made.ids == alone.ids
 
 
-@pytest.mark.slow
 def test_beside_it_all_is_measured_and_again_when_it_grows(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model of run.seed too, which it does not hold."""
     here = prepared(project, monkeypatch)

@@ -176,7 +176,6 @@ def test_several_methods_are_runs_of_their_own_in_one_table(project: Project) ->
     assert [Path(card).name.partition("-")[0] for card in cards] == ["ft", "model_2"]
 
 
-@pytest.mark.slow
 def test_the_chain(project: Project) -> None:
     """The notebook's ten, each from the result before it; killed in the third, it goes on there."""
     names = [f"as_run/{name}" for name in PAPER_METHODS]

@@ -181,7 +181,6 @@ def test_a_folder_that_does_not_fit_is_refused(root: Path, tmp_path: Path, damag
     assert tree(tmp_path) == before
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/cifar10-jpeg beside this checkout")
 def test_the_real_folder() -> None:
     images = folder(REAL, limit=20)

@@ -68,8 +68,10 @@ def methods(built: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -
     return copied(built, tmp_path_factory.mktemp("resume") / "project", warm)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", [*PAPER_METHODS, "lethe"])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in PAPER_METHODS if name != "hybrid_4"]
+
+
+@pytest.mark.parametrize("method", [*OTHERS, "hybrid_4", "lethe"])
 def test_killed_in_every_phase_it_ends_the_same(method: str, methods: Project) -> None:
     """As processes: the report's methods, and one whose losses look at whole splits. The contract tests stop all methods."""
     argv, left = command(method, keep="best"), states(methods)  # by another method whose test failed

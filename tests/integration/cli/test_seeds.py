@@ -118,7 +118,6 @@ def test_at_once_they_are_what_they_are_one_by_one(project: Project, built: Path
     assert [model(alone, f"model_1.seed{k}") for k in (0, 1)] == [model(project, f"model_1.seed{k}") for k in (0, 1)]
 
 
-@pytest.mark.slow
 def test_a_run_that_was_alone_is_the_first_of_several_and_remains_what_it_was(project: Project) -> None:
     project.ran("unlearn", "--method", "model_1")
     alone, scores = model(project, "model_1"), score(project, "model_1")

@@ -167,7 +167,6 @@ def test_of_someones_original_the_others_must_be_as_good(project: Project) -> No
     assert done.returncode == 2 and "set it to what made that file" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.slow
 def test_the_retrained_model_has_the_bank_for_its_others(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     here = prepared(project, monkeypatch)
     for seed in range(1, 7):

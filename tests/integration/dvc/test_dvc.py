@@ -24,7 +24,6 @@ from support import yaml_once
 from support.dvc_checkout import RUN, Checkout, stages
 from support.project import ROOT, Project, Warm, until
 
-pytestmark = pytest.mark.slow
 ALL_UNLEARN, ALL_EVALUATE = ({f"{stage}@{name}" for name in RUN} for stage in ("unlearn", "evaluate"))
 EVALUATED = {"evaluate_reference@original", "evaluate_reference@retrained", *ALL_EVALUATE, "report"}
 EVERYTHING = {"fingerprint", "prepare", "pretrain", "retrain", "bank", *ALL_UNLEARN, *EVALUATED}
@@ -74,6 +73,7 @@ def test_an_edit_runs_what_it_touches_and_nothing_else(small: Checkout, monkeypa
     assert repro() == {"fingerprint", *ALL_UNLEARN, *ALL_EVALUATE, "report"}
 
 
+@pytest.mark.slow
 def test_made_versioned_and_shared(small: Checkout, tmp_path: Path, warm: Warm) -> None:
     said = small.dvc("repro")
     assert stages(said) == EVERYTHING
@@ -130,6 +130,7 @@ def test_made_versioned_and_shared(small: Checkout, tmp_path: Path, warm: Warm) 
     }
 
 
+@pytest.mark.slow
 def test_a_bank_is_kept_when_it_grows_and_comes_back(small: Checkout, tmp_path: Path) -> None:
     small.put(retrain__seeds=1)
     assert small.repro("bank") == {"fingerprint", "prepare", "bank"}
@@ -148,6 +149,7 @@ def test_a_bank_is_kept_when_it_grows_and_comes_back(small: Checkout, tmp_path: 
     assert small.read("bank") == first
 
 
+@pytest.mark.slow
 def test_a_search_is_run_only_when_asked_for(small: Checkout) -> None:
     """That a plain `dvc repro` leaves it alone is what EVERYTHING in the tests above says."""
     small.put(search__trials=2, search__spaces__hybrid_4={"peak": {"low": -1.0, "high": -0.01}})
@@ -172,6 +174,7 @@ def test_a_search_is_run_only_when_asked_for(small: Checkout) -> None:
     assert len(list(csv.DictReader((small.root / "search/hybrid_4/trials.csv").read_text().splitlines()))) == 3
 
 
+@pytest.mark.slow
 def test_a_killed_dvc_is_gone_on_with(small: Checkout, warm: Warm) -> None:
     small.put(methods__hybrid_4__epochs=80)
     small.dvc("repro", "pretrain")

@@ -109,7 +109,6 @@ def uses_this_environment(seen):
     return Path(seen.python).parent == BIN and f"No conda found: the run uses {BIN}/python" in seen.printed
 
 
-@pytest.mark.slow
 def test_in_an_activated_environment(mlflow_run, clean):
     seen = mlflow_run(mlflow="mlflow", PATH=f"{BIN}:{clean['PATH']}", VIRTUAL_ENV=str(BIN.parent))
     assert uses_this_environment(seen)

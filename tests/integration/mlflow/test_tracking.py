@@ -651,7 +651,6 @@ def weights(folder):
     return folder / "a.safetensors"
 
 
-@pytest.mark.slow
 def test_a_safetensors_model(home):
     import mlflow
     from safetensors.torch import load_file

@@ -39,7 +39,6 @@ def searched(built: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) 
     return project
 
 
-@pytest.mark.slow
 def test_a_search_and_its_rows(searched: Project) -> None:
     found = trials(searched)
     assert [trial["state"] for trial in found] == ["COMPLETE"] * 3
@@ -223,7 +222,6 @@ def test_the_other_objectives_and_methods(searched: Project) -> None:
             assert trial["values"] == pytest.approx([sum(apart) / 3, measured["validation.accuracy"]], abs=1e-5)
 
 
-@pytest.mark.slow
 def test_a_trial_that_diverges_is_a_failed_one_with_its_reason(project: Project) -> None:
     lr = "--search.spaces.model_1.lr"
     keys = ["--search.method", "model_1", "--methods.model_1.lr", "1e30", "--search.spaces.model_1.epochs", "null"]
@@ -272,7 +270,6 @@ def test_a_trial_without_enough_memory_is_a_failed_one_with_its_reason(project: 
     assert row["tags"]["trial.reason"].startswith("out of memory: ")
 
 
-@pytest.mark.slow
 def test_bad_input_is_one_line_and_nothing_is_written(project: Project) -> None:
     before = project.files()
     for argv, says in (
@@ -300,7 +297,6 @@ def test_bad_input_is_one_line_and_nothing_is_written(project: Project) -> None:
     assert not project.rows()
 
 
-@pytest.mark.slow
 def test_adopt_writes_a_variant_that_runs(searched: Project) -> None:
     params = searched.root / "params.yaml"
     before = params.read_text()

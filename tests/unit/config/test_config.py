@@ -177,7 +177,6 @@ def wrong(info: Any) -> str:
     return "" if "names" in accepts(info) else "null"
 
 
-@pytest.mark.slow
 def test_every_key_refuses_a_wrong_value_on_the_command_line(tmp_path: Path) -> None:
     tried = 0
     paths: dict[str, Path] = {}
@@ -196,7 +195,6 @@ def test_every_key_refuses_a_wrong_value_on_the_command_line(tmp_path: Path) -> 
     assert tried > 150
 
 
-@pytest.mark.slow
 def test_every_key_refuses_a_wrong_value_in_the_file(tmp_path: Path) -> None:
     """A section where a value should stand: of the wrong type for every key. The line is that of the key."""
     tried = 0
