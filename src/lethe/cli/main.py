@@ -11,6 +11,7 @@ from lethe._util.errors import RunFailed, UserError
 try:
     from lethe._util import dvc_stage
     from lethe._util.redact import clean
+    from lethe.cli import completion
     from lethe.cli import help as manual
     from lethe.cli.stages import STAGES, nearest
 except ModuleNotFoundError as error:
@@ -19,6 +20,7 @@ except ModuleNotFoundError as error:
     print(f"error: {sys.executable} has no {error.name}; `make env` builds .venv, which has: .venv/bin/python", file=sys.stderr)
     sys.exit(2)
 
+HELP = frozenset(("--help", "-h", "--help-all"))
 STOPS = (UserError, RunFailed, KeyboardInterrupt, BrokenPipeError)  # what ends a command without a traceback
 
 
@@ -32,7 +34,10 @@ def lethe() -> int:
     if verb in STAGES:
         return main(verb, words, program=f"lethe {verb}")
     try:
-        _without_verb(verb)
+        if verb == "--completion":
+            print(completion.script(" ".join(words)))
+        else:
+            _without_verb(verb)
     except STOPS as error:
         return _exit_code(error)
     return 0
@@ -59,8 +64,8 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if "--help" in words or "-h" in words:
-            print(manual.stage(verb, program or f"python src/{verb}.py"))
+        if not HELP.isdisjoint(words):
+            print(manual.stage(verb, program or f"python src/{verb}.py", words, every="--help-all" in words))
             return 0
         signal.signal(signal.SIGTERM, _stop)
         dvc_stage.begin()

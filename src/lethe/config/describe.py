@@ -115,5 +115,5 @@ def _words(kind: Any, marks: list[Any]) -> str:
     if kind in (int, float):
         bounds = [f"{word} {getattr(mark, name):g}" for mark in marks for name, word in _BOUNDS if getattr(mark, name, None) is not None]
         return " ".join([noun, " and ".join(bounds)]).strip()
-    pattern = next((mark.pattern for mark in marks if getattr(mark, "pattern", None)), None)
-    return "auto, cpu, mps, cuda or cuda:<n>" if pattern else noun
+    pattern = next((mark.pattern for mark in marks if getattr(mark, "pattern", None)), "")
+    return "auto, cpu, mps, cuda or cuda:<n>" if pattern.startswith("^(auto|cpu") else noun

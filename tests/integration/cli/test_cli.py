@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from lethe.cli import completion
 from lethe.evaluation.verdict.words import WORDS
 from lethe.models import checkpoint
 from lethe.recipes.paper_methods import PAPER_METHODS
@@ -40,16 +42,35 @@ def table(text: str) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "send"])
-def test_help_names_every_key(stage: str, bare: Project) -> None:
+def test_help_names_keys_and_writes_nothing(stage: str, bare: Project) -> None:
     before = bare.files()
     done = bare.ran(stage, "--help")
     assert done.stderr == ""
     assert "usage: " in done.stdout
     assert f"src/{stage}.py" in done.stdout or stage == "send"
     if stage != "send":
+        assert "  --run.workspace " in done.stdout
+        everything = bare.ran(stage, "--help-all").stdout
         for key in ("data.forget.ids", "pretrain.checkpoint", "run.workspace", "method", "methods.<method>.unfreeze_at"):
-            assert f"  --{key} " in done.stdout
+            assert f"  --{key} " in everything
     assert bare.files() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("unl", "unlearn"),
+        ("unlearn --run.see", "--run.seed --run.seeds"),
+        ("report --ru", "--run.workspace --run.experiment"),
+        ("evaluate --method hybrid", "hybrid_1 hybrid_2 hybrid_3 hybrid_4"),
+        ("unlearn --run.precision b", "bfloat16"),
+    ],
+)
+def test_the_shell_completes_verbs_keys_and_values(words: str, offered: str) -> None:
+    typed = ["lethe", *words.split()]
+    press_tab = f"COMP_WORDS=({shlex.join(typed)}); COMP_CWORD={len(typed) - 1}; _shtab_lethe; echo ${{COMPREPLY[@]}}"
+    done = subprocess.run(["bash", "-c", f"{completion.script('bash')}\n{press_tab}"], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (offered, "")
 
 
 @pytest.mark.parametrize("method", [*METHODS, "as_run"])

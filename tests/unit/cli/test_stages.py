@@ -1,16 +1,20 @@
 """Command lines: which function does the work, with which words; what the command `lethe` answers without one."""
 
 import ast
+import re
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+import shtab
 
 from lethe._util.errors import UserError
+from lethe.cli.key_groups import GROUPS, READS, group_of
 from lethe.cli.main import lethe
 from lethe.cli.stages import STAGES, nearest
+from lethe.config.schema import SECTIONS, leaves
 from lethe.data.sources import summaries
 from lethe.models.architectures import OWN
 from lethe.recipes import registry
@@ -180,6 +184,37 @@ def test_help_and_version(run: Run) -> None:
         assert out.startswith(f"usage: lethe {verb} [")
         assert ("--run.workspace" in out) == stage.takes_keys
         assert "{program}" not in out
+
+
+def _keys_shown(out: str) -> list[str]:
+    return re.findall(r"^  --([\w.<>]+)", out, re.MULTILINE)
+
+
+def test_every_key_has_one_group_and_help_all_shows_each_once(run: Run) -> None:
+    keys = [key for name, kind in SECTIONS.items() for key, _ in leaves(kind, name)]
+    assert {group_of(key) for key in keys} | {"Method", "Arguments of the method"} == {*GROUPS}
+    with_keys = {verb for verb, stage in STAGES.items() if stage.takes_keys}
+    assert {*READS} == with_keys
+    assert {group for groups in READS.values() for group in groups} == {*GROUPS}
+    for verb in ("report", "search"):
+        shown = [key for key in _keys_shown(run(verb, "--help-all")[1]) if not key.startswith(("methods.", "search.spaces"))]
+        assert sorted(shown) == sorted([*keys, "method", "config"])
+
+
+def test_help_shows_what_the_verb_reads(run: Run) -> None:
+    assert _keys_shown(run("report", "--help")[1]) == ["run.workspace", "run.experiment", "config", "help"]
+    out = run("unlearn", "--help", "--method", "ssd")[1]
+    shown = _keys_shown(out)
+    assert {"data.forget.ids", "pretrain.checkpoint", "run.seeds", "methods.ssd.dampening_strength"} <= {*shown}
+    assert not [key for key in shown if key.startswith(("search.", "card.", "methods.hybrid_4"))]
+    assert "methods.hybrid_4.peak" in _keys_shown(run("unlearn", "-h")[1])
+    assert "card.remains" in _keys_shown(run("card", "--help")[1])
+    assert len(run("prepare", "--help")[1].splitlines()) < 70
+
+
+def test_completion_is_for_known_shells(run: Run) -> None:
+    assert run("--completion", "csh") == (2, "", f"error: completion is csh; it takes {', '.join(shtab.SUPPORTED_SHELLS)}\n")
+    assert run("--completion")[0] == 2
 
 
 def test_list_names_what_is_registered(run: Run) -> None:
