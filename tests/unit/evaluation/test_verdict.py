@@ -215,6 +215,20 @@ def test_forget_images_that_are_harder_than_test_images_are_no_alarm() -> None:
     assert {*words_} <= {"as_retrained", "cannot_tell"}
 
 
+@given(st.integers(0, 10_000), st.floats(0.5, 2.0))
+@settings(max_examples=8, deadline=None)
+def test_a_model_that_is_merely_more_certain_is_judged_alike(seed: int, scale: float) -> None:
+    """Scaled logits are an affine function of the margin here. Of forget images that are harder than test images a difference of scale would
+    look like memory."""
+    draw = np.random.default_rng(seed)
+    sizes = (50, 40, 0, 120)
+    hard = draw.normal(0, 1, sum(sizes)) + np.repeat([2.0, -1.5, 0.0, 0.0], sizes)
+    model, reference, original = (of_phi((hard + draw.normal(0, 0.7, sum(sizes))).clip(-4, 4), name, sizes) for name in "mro")
+    scaled = judge([replace(model, logits=np.float32(scale) * model.logits)], [reference], original)
+    for one, other in zip(scaled.parts, judge([model], [reference], original).parts, strict=True):
+        assert (one.size, one.p) == pytest.approx((other.size, other.p), rel=1e-3)
+
+
 def test_wrong_labels_are_remembered_or_not() -> None:
     """Retrained models get such images wrong and test images right, which alone tells forget from test; it must not explain memory away."""
     sizes = (200, 24, 0, 60)

@@ -184,10 +184,18 @@ def _difference(models: Sequence[LogitsTable], references: Sequence[LogitsTable]
 
     If all models are retrained ones, nothing can be predicted: whichever images they find hard, they are interchangeable. So forget
     images that are harder than test images are no false alarm. The references alone predict more, but what they leave depends on how hard
-    an image is (regression to the mean): they are taken where images were drawn at random."""
-    ours, theirs = _mean(models, name, strata), _mean(references, name, strata)
-    level = theirs if at_random else (len(models) * ours + len(references) * theirs) / (len(models) + len(references))
-    return adjusted((ours - theirs)[:, None], level, strata)[:, 0]
+    an image is (regression to the mean): they are taken where images were drawn at random. A model that is merely more or less certain
+    than the references is not interchangeable with them, and what is left would depend on difficulty again: so margins are divided by
+    their deviation within classes first, over forget and test images together, which no permutation changes. Next to the references
+    alone this would change nothing: what they leave scales with the model."""
+    if at_random:
+        ours, theirs = _mean(models, name, strata), _mean(references, name, strata)
+        return adjusted((ours - theirs)[:, None], theirs, strata)[:, 0]
+    values = np.stack([_mean([table], name, strata) for table in (*models, *references)])
+    if name == "memory" and not separates(values.mean(axis=0), strata):
+        values = values / np.maximum(strata.centred(values.T).std(axis=0), 1e-6)[:, None]
+    apart = values[: len(models)].mean(axis=0) - values[len(models) :].mean(axis=0)
+    return adjusted(apart[:, None], values.mean(axis=0), strata)[:, 0]
 
 
 def _part(name: str, size: float, p: float, limit: float = FALSE_ALARMS) -> Part:
