@@ -218,8 +218,7 @@ def test_forget_images_that_are_harder_than_test_images_are_no_alarm() -> None:
 @given(st.integers(0, 10_000), st.floats(0.5, 2.0))
 @settings(max_examples=8, deadline=None)
 def test_a_model_that_is_merely_more_certain_is_judged_alike(seed: int, scale: float) -> None:
-    """Scaled logits are an affine function of the margin here. Of forget images that are harder than test images a difference of scale would
-    look like memory."""
+    """Of forget images that are harder than test images a difference of scale would look like memory. Scaled logits scale phi here."""
     draw = np.random.default_rng(seed)
     sizes = (50, 40, 0, 120)
     hard = draw.normal(0, 1, sum(sizes)) + np.repeat([2.0, -1.5, 0.0, 0.0], sizes)
