@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sqlite3
+import tempfile
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from lethe.erasure import archives
 from lethe.erasure.sought import Sought
 from lethe.models import checkpoint
 
+_DATABASE = b"SQLite format 3\0"
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 _BASE64 = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/=\s\\n]{40,}")  # PNG, JPEG, GIF, WebP
 
@@ -62,12 +64,13 @@ class Found:
 LOOK = "look at it: it may show an erased image, changed, or another one; delete it if it does"  # advice on a file with near copies alone
 
 
-def examine(path: Path, sought: Sought) -> Found:
+def examine(path: Path, sought: Sought, name: str = "") -> Found:
     """Look into a file.
 
     Args:
         path: any file; its name does not matter.
         sought: what is looked for.
+        name: by which what is passed over is noted; "": the path.
 
     Returns:
         What it holds. Archives and compressed files are looked into (archives.py); what is passed over is noted in `sought.unread`.
@@ -83,13 +86,19 @@ def examine(path: Path, sought: Sought) -> Found:
         except UserError:
             pass  # a text, or another format: its bytes are searched
     content = path.read_bytes()
-    if head.startswith(b"SQLite format 3\0"):
+    if head.startswith(_DATABASE):
         return _database(path, sought) + Found(ids=len(sought.ids_in(content)))
-    passed_over = Counter[str]()
-    found = _content(content, sought, passed_over)
-    if passed_over:
-        sought.unread[str(path)] = ", ".join(f"{number} {what}" for what, number in passed_over.items())
-    return found
+    return _noting(content, sought, name or str(path))
+
+
+def examine_bytes(content: bytes, sought: Sought, name: str) -> Found:
+    """Look into the content of a file that is not on this disk; as `examine`."""
+    if content[8:9] != b"{" and not content.startswith(_DATABASE):
+        return _noting(content, sought, name)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "content")
+        copy.write_bytes(content)
+        return examine(copy, sought, name)
 
 
 def card_thumbnails(path: Path, sought: Sought) -> int:
@@ -103,6 +112,14 @@ def card_thumbnails(path: Path, sought: Sought) -> int:
     request = content.get("request", {}) if isinstance(content, dict) else {}
     mine = request.get("hash") in {one.request for one in sought.erasures} or "key" not in request
     return len(request.get("thumbnails", ())) if mine else 0
+
+
+def _noting(content: bytes, sought: Sought, name: str) -> Found:
+    passed_over = Counter[str]()
+    found = _content(content, sought, passed_over)
+    if passed_over:
+        sought.unread[name] = ", ".join(f"{number} {what}" for what, number in passed_over.items())
+    return found
 
 
 def _content(content: bytes, sought: Sought, passed_over: Counter[str], depth: int = 0) -> Found:

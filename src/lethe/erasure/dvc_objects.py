@@ -1,63 +1,86 @@
-"""DVC: the cache, the run cache, copies in which experiments run, and remotes. Single objects are deleted, not whole generations.
+"""DVC: the cache, the run cache, copies in which experiments run, remotes, experiments. Single objects are deleted, not whole generations.
 
 `dvc gc -w` leaves the remotes, and with `-c` it drops whatever tags, branches and experiments name. Here an object goes because of what it
-holds; a commit that names it still exists and can no longer be checked out in full."""
+holds; a commit that names it still exists and can no longer be checked out in full. An experiment whose objects are gone goes with them."""
 
-import configparser
-import subprocess
+import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from lethe._util.checkout import root
 from lethe._util.errors import RunFailed
-from lethe.config.loader import Config
-from lethe.erasure.contents import LOOK, examine
+from lethe._util.redact import summarize_error, without_secrets
+from lethe.erasure.contents import LOOK, Found, examine
+from lethe.erasure.dvc_locations import Location, open_remote, site_cache
+from lethe.erasure.git_objects import EXPERIMENTS, PRUNE, GitObjects
 from lethe.erasure.sought import Sought
-from lethe.erasure.stores import DELETE, YOURS, Place, files_in
+from lethe.erasure.stores import DELETE, YOURS, Place, files_in, size_of
+
+if TYPE_CHECKING:
+    from dvc.config import Config as DvcConfig
 
 STORE = "dvc"
+LATER = "the same command goes on later"
+RUNS = "runs"  # the folder of the run cache
 
 
 class DvcObjects:
     """The DVC repository that the workspace belongs to, if there is one.
 
     Args:
-        config: the configuration.
         sought: what is looked for.
+        git: the repository that has its experiments.
     """
 
     name = STORE
 
-    def __init__(self, config: Config, sought: Sought) -> None:
-        self.root, self.sought = root(), sought
+    def __init__(self, sought: Sought, git: GitObjects) -> None:
+        self.root, self.sought, self.git = root(), sought, git
         self.folder = self.root / ".dvc"
-        self._gone: set[str] = set()  # objects that hold something, by their path in a remote
+        self._files: dict[str, tuple[Location, str]] = {}
+        self._removed: list[str] = []  # references of experiments
 
     def find(self) -> Iterator[Place]:
-        gone = self._gone
-        for folder in self._folders():
-            if not folder.is_dir():
-                yield Place(STORE, str(folder), "a remote that is not there now", 0, YOURS, "the same command goes on later")
-                continue
-            for path in files_in(folder):
-                found = examine(path, self.sought)
-                if found.certain:
-                    gone.add(f"{path.parent.name}/{path.name}")
-                if found:
-                    step, advice = (DELETE, "") if found.certain else (YOURS, LOOK)
-                    yield Place(STORE, str(path), str(found), path.stat().st_size, step, advice)
-        runs = self._cache() / "runs"
-        for path in files_in(runs) if gone and runs.is_dir() else ():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            if any(name.replace("/", "") in text for name in gone):
-                yield Place(STORE, str(path), "a recorded run that would restore them", path.stat().st_size, DELETE)
+        """Experiments first and objects last: an object that is gone no longer shows which experiments and recorded runs name it."""
+        if not self.folder.is_dir():
+            return
+        objects: list[Place] = []
+        recorded: list[tuple[Location, str]] = []
+        gone: set[str] = set()
+        for location in self._locations(objects):
+            try:
+                for file, found in self._examined(location):
+                    if found.certain:
+                        gone.add("".join(PurePosixPath(file).parts[-2:]))
+                    if found:
+                        objects.append(self._place(location, file, str(found), DELETE if found.certain else YOURS))
+                    elif file.startswith(f"{RUNS}/"):
+                        recorded.append((location, file))
+            except RunFailed as error:
+                advice = f"delete {', '.join(sorted(gone))} there" if gone and "can't be listed" in str(error) else LATER
+                objects.append(Place(STORE, location.address, str(error), 0, YOURS, advice))
+        for ref in self.git.experiments(gone):
+            yield Place(STORE, ref, "an experiment that names or holds them", 0, DELETE)
+        if gone and (queued := self.git.queued()):
+            advice = "`dvc queue remove --all`, if one of them is to be made with what is gone"
+            yield Place(STORE, ", ".join(queued), "queued or failed experiments", 0, YOURS, advice)
+        for location, file in recorded if gone else ():
+            if any(hash_ in self._text(location, file) for hash_ in gone):
+                yield self._place(location, file, "a recorded run that would restore them", DELETE)
+        yield from self._names_seen()
+        yield from objects
 
     def erase(self, place: Place) -> None:
-        path = Path(place.name)
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise RunFailed(f"{path} can't be deleted: {error.strerror}") from None
+        if place.name.startswith(EXPERIMENTS):
+            self.git.delete(place.name)
+            self._removed.append(place.name)
+        elif place.name in self._files:
+            location, file = self._files[place.name]
+            location.delete(file)
+        elif place.name == str(self._seen):
+            shutil.rmtree(place.name, ignore_errors=True)
 
     def check(self) -> Iterator[Place]:
         yield from self.find()
@@ -65,55 +88,60 @@ class DvcObjects:
     def unreachable(self) -> Iterator[str]:
         if not self.folder.is_dir():
             return
-        for name, url in self._remotes().items():
-            if _is_elsewhere(url):
-                objects = f"the objects {', '.join(sorted(self._gone))} under files/md5" if self._gone else "what was erased"
-                yield f"the DVC remote {name} ({url}): delete {objects} there with its own tools"
-        yield "git's history, which may hold lists of ids and, in dvc.lock, hashes of them: rewrite it with git-filter-repo where it does"
-        names = self._experiments()
-        if names:
-            yield f"{len(names)} DVC experiments, whose commits still name the objects that are gone ({', '.join(names[:3])})"
-        if not self._setting("core", "site_cache_dir"):
-            yield "DVC's cache of file names outside of the project (core.site_cache_dir), which has names of tracked files"
+        if any(location.filesystem for location in self._locations([])):
+            yield "older versions of the objects, where a remote keeps them (versioned buckets, snapshots)"
+        if self._removed:
+            yield f"the commits of {len(self._removed)} experiments that were removed, which git has until `{PRUNE}`"
 
-    def _folders(self) -> list[Path]:
-        """Folders whose files are objects or copies of a workspace: the cache, experiments under way, remotes that are folders."""
-        if not self.folder.is_dir():
-            return []
-        inside = [self._cache() / "files", self.folder / "tmp"]
-        remotes = [self._resolved(url) for url in self._remotes().values() if not _is_elsewhere(url)]
-        return [folder for folder in inside if folder.is_dir()] + remotes
+    # --- places ---------------------------------------------------------------------------------------------------------
 
-    def _cache(self) -> Path:
-        own = self._setting("cache", "dir")
-        return self._resolved(own) if own else self.folder / "cache"
+    def _locations(self, away: list[Place]) -> Iterator[Location]:
+        """The cache, experiments under way, and the remotes; what can't be opened is added to `away`."""
+        config = self._config
+        if isinstance(config, str):
+            away.append(Place(STORE, str(self.folder / "config"), config, 0, YOURS, LATER))
+            return
+        cache = Path(config.get("cache", {}).get("dir") or self.folder / "cache")
+        for folder in (cache, self.folder / "tmp"):
+            if folder.is_dir():
+                yield Location(str(folder), str(folder))
+        for name, settings in config.get("remote", {}).items():
+            try:
+                yield open_remote(config, name)
+            except RunFailed as error:
+                away.append(Place(STORE, without_secrets(str(settings.get("url", name))), str(error), 0, YOURS, LATER))
 
-    def _remotes(self) -> dict[str, str]:
-        parser = self._config()
-        sections = [name for name in parser.sections() if "remote" in name]
-        return {name.strip("'").split('"')[1]: parser[name].get("url", "") for name in sections if '"' in name}
+    @cached_property
+    def _config(self) -> "DvcConfig | str":
+        """DVC's configuration, from all its files; else why it can't be read."""
+        from dvc.config import Config
 
-    def _setting(self, section: str, key: str) -> str:
-        parser = self._config()
-        return parser[section].get(key, "") if section in parser else ""
-
-    def _config(self) -> configparser.ConfigParser:
-        parser = configparser.ConfigParser(interpolation=None)
-        parser.read([self.folder / "config", self.folder / "config.local"], encoding="utf-8")
-        return parser
-
-    def _resolved(self, path: str) -> Path:
-        return (self.folder / Path(path).expanduser()).resolve()
-
-    def _experiments(self) -> list[str]:
-        """Names of experiments, by the references that git has: `dvc exp list` does not show those whose commit is gone."""
-        command = ["git", "for-each-ref", "--format=%(refname)", "refs/exps"]
         try:
-            done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=True, timeout=60)
-        except (OSError, subprocess.SubprocessError):
-            return []
-        return [line.rpartition("/")[2] for line in done.stdout.splitlines() if not line.startswith("refs/exps/exec")]
+            return Config(str(self.folder), local_dvc_dir=str(self.folder))
+        except Exception as error:
+            return f"a configuration that DVC does not read: {summarize_error(error)}"
 
+    def _examined(self, location: Location) -> Iterator[tuple[str, Found]]:
+        for file in location.files():
+            with location.local(file) as path:
+                yield file, examine(path, self.sought, location.name(file))
 
-def _is_elsewhere(url: str) -> bool:
-    return "://" in url or url.startswith(("ssh:", "s3:"))
+    @cached_property
+    def _seen(self) -> Path | None:
+        return site_cache(self.root)
+
+    def _names_seen(self) -> Iterator[Place]:
+        files = list(files_in(self._seen)) if self._seen else []
+        if found := sum((examine(path, self.sought) for path in files), Found()):
+            holds = f"{found} in DVC's cache of file names, which it makes again"
+            yield Place(STORE, str(self._seen), holds, size_of(files), DELETE)
+
+    @staticmethod
+    def _text(location: Location, file: str) -> str:
+        with location.local(file) as path:
+            return path.read_text(encoding="utf-8", errors="replace")
+
+    def _place(self, location: Location, file: str, holds: str, step: str) -> Place:
+        name = location.name(file)
+        self._files[name] = location, file
+        return Place(STORE, name, holds, location.size(file), step, LOOK if step == YOURS else "")

@@ -19,6 +19,7 @@ from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.data.splits import count
 from lethe.erasure.dvc_objects import DvcObjects
+from lethe.erasure.git_objects import GitObjects
 from lethe.erasure.mlflow_models import MlflowModels
 from lethe.erasure.sought import Sought
 from lethe.erasure.source_files import SourceFiles
@@ -249,7 +250,8 @@ def _stores(config: Config, erasure: Erasure) -> list[Store]:
 
 
 def _all_stores(config: Config, sought: Sought, erasure: Erasure | None, *, erases: bool) -> list[Store]:
-    others: list[Store] = [SourceFiles(config, sought, erases), MlflowModels(config, sought), DvcObjects(config, sought)]
+    git = GitObjects(root(), sought)
+    others: list[Store] = [SourceFiles(config, sought, erases), MlflowModels(config, sought), DvcObjects(sought, git), git]
     return [*others, WorkspaceFiles(config, sought, erasure)]
 
 
