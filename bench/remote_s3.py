@@ -1,0 +1,131 @@
+"""Erase a request from a DVC remote on S3, played by moto's server on this machine: planned, away, finished, searched again.
+
+    uv pip install --target /tmp/s3 dvc-s3 'moto[server]'
+    PYTHONPATH=/tmp/s3 python bench/remote_s3.py
+
+A workspace of digits is added to DVC and pushed; a photo of the request is put next to its objects under another name. Right is: the plan
+names every object of the bucket that holds something; with the remote away `erase --yes` ends with 1 and names it; the same command then
+ends with 0, and so does --check; and no object of the bucket has an id or a photo of the request, or the weights of the original.
+"""
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import boto3
+import numpy as np
+from moto.server import ThreadedMotoServer
+from PIL import Image
+
+from lethe.data.images import load_images
+from lethe.models import checkpoint
+
+CHECKOUT = Path(__file__).parents[1]
+KEYS = (
+    "--data.source",
+    "digits",
+    "--data.limit",
+    "20",
+    "--data.forget.count",
+    "40",
+    "--model.architecture",
+    "convnet",
+    "--run.threads",
+    "1",
+)
+KEYS += ("--pretrain.epochs", "3", "--pretrain.final_epochs", "1", "--pretrain.batch_size", "16", "--pretrain.min_steps", "0")
+KEYS += ("--methods.model_1.epochs", "1", "--methods.model_1.batch_size", "16", "--run.log_model", "none")
+OWN = ("--run.workspace", "ws", "--method", "model_1")
+
+
+def stage(verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a stage as a user types it."""
+    return subprocess.run([sys.executable, str(CHECKOUT / "src" / f"{verb}.py"), *words, *OWN], capture_output=True, text=True)
+
+
+def typed(*words: str) -> None:
+    """Run a command that must end well."""
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+
+def expect(holds: bool, what: str) -> None:
+    """Print what was tried and whether it is right; stop if it is not."""
+    print(f"{'right' if holds else 'WRONG'}: {what}")
+    if not holds:
+        raise SystemExit(1)
+
+
+def main() -> None:
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    folder = Path(tempfile.mkdtemp(prefix="lethe-s3-"))
+    os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "DVC_ROOT": str(folder), "DVC_SITE_CACHE_DIR": f"{folder}/site"}
+    os.environ |= {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "mine", "AWS_DEFAULT_REGION": "us-east-1", "DVC_NO_ANALYTICS": "1"}
+    bucket = boto3.client("s3", endpoint_url=address)
+    bucket.create_bucket(Bucket="lethe")
+    shutil.copy(CHECKOUT / "params.yaml", folder)
+    os.chdir(folder)
+    try:
+        done = stage("unlearn", *KEYS)
+        expect(done.returncode == 0, f"a result on digits {done.stderr[-300:] if done.returncode else ''}")
+        with Path("ws/data/splits/forget.csv").open(newline="") as file:
+            gone = [row["id"] for row in csv.DictReader(file)]
+        images, _ = load_images(Path("ws/data/images.safetensors"))
+        original = checkpoint.load(Path("ws/models/original.safetensors"))[0]
+        largest = max(original.values(), key=lambda value: value.numel()).numpy().tobytes()
+        picture = images.pixels[images.ids.index(gone[0])]
+        typed("git", "init", "-q")
+        typed("dvc", "init", "-q")
+        Path("ws/.gitignore").unlink(missing_ok=True)
+        typed("dvc", "add", "-q", "ws/data", "ws/models", "ws/logits")
+        typed("dvc", "remote", "add", "-q", "-d", "far", "s3://lethe/store")
+        typed("dvc", "remote", "modify", "-q", "--local", "far", "endpointurl", address)
+        typed("dvc", "push", "-q")
+        photo = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))).save(photo, "BMP")
+        bucket.put_object(Bucket="lethe", Key="store/holiday", Body=photo.getvalue())
+        holding = [key for key, content in contents(bucket).items() if holds(content, gone, picture, largest)]
+        planned = stage("erase")
+        named = [line for line in planned.stdout.splitlines() if "s3://lethe/store/" in line]
+        missed = [key for key in holding if not any(key in line for line in named)]
+        expect(not missed and len(named) >= len(holding) > 3, f"the plan names {len(named)} objects; {len(holding)} hold something")
+        typed("dvc", "remote", "modify", "-q", "--local", "far", "endpointurl", "http://127.0.0.1:9")
+        away = stage("erase", "--yes")
+        expect(away.returncode == 1 and away.stdout.count("s3://lethe/store: a remote that is not there now") == 1, "away: listed, exit 1")
+        typed("dvc", "remote", "modify", "-q", "--local", "far", "endpointurl", address)
+        finished = stage("erase", "--yes")
+        expect(
+            finished.returncode == 0, f"the same command goes on {finished.stdout}{finished.stderr[-300:] if finished.returncode else ''}"
+        )
+        expect(stage("erase", "--check").returncode == 0, "--check finds nothing")
+        left = contents(bucket)
+        expect(
+            not any(holds(content, gone, picture, largest) for content in left.values()), f"{len(left)} objects left, none holds anything"
+        )
+    finally:
+        os.chdir(folder.parent)
+        shutil.rmtree(folder)
+        server.stop()
+
+
+def contents(bucket: "boto3.client") -> dict[str, bytes]:
+    """Every object of the bucket."""
+    listed = bucket.list_objects_v2(Bucket="lethe")["Contents"]
+    return {one["Key"]: bucket.get_object(Bucket="lethe", Key=one["Key"])["Body"].read() for one in listed}
+
+
+def holds(content: bytes, gone: list[str], picture: "np.ndarray", tensor: bytes) -> bool:
+    """Whether an object has an id in a list, a photo's pixels as stored or as a bitmap, or the original's largest tensor."""
+    raw, bitmap = picture.tobytes(), np.ascontiguousarray(picture.transpose(1, 2, 0)[::-1, :, ::-1]).tobytes()
+    ids = any(f'"{id_}"'.encode() in content or f"\n{id_}\n".encode() in content for id_ in gone)
+    return ids or raw in content or bitmap in content or tensor in content
+
+
+if __name__ == "__main__":
+    main()
