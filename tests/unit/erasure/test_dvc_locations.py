@@ -94,5 +94,5 @@ def test_a_filesystem_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
         raise ConnectionError("no route to https://user:secret@host\nTraceback ...")
 
     monkeypatch.setattr(MemoryFileSystem, "find", broken)
-    with pytest.raises(RunFailed, match="^a remote that is not there now: no route to https://host$"):
+    with pytest.raises(RunFailed, match=r"^a remote that is not there now: no route to https://host$"):
         list(Location("memory://x", "/x", MemoryFileSystem(), is_remote=True).files())
