@@ -15,6 +15,7 @@ from lethe.parallel.pool import map_units
 from lethe.pipeline import batch_training, nested_runs
 from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe
+from lethe.tracking.sender import send
 from lethe.workspace import bank, read_model
 from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.run_names import RunId
@@ -93,6 +94,7 @@ def train_bank(config: Config) -> None:
         with held(prepared.layout.lock("bank"), "bank"):
             _train_missing(prepared, missing)
     remember(prepared, "pretrain.seeds", "retrain.seeds")
+    send([config.workspace])  # records of a process that was killed after the bank was complete
     print(f"{folder}: {', '.join(f'{number} {kind}' for kind, number in _counts(prepared).items())}", flush=True)
 
 

@@ -11,6 +11,7 @@ from lethe.pipeline.unlearn import unlearn
 from lethe.recipes.paper_methods import PAPER_METHODS
 from lethe.reporting import console_tables
 from lethe.reporting.report import report
+from lethe.tracking.sender import send
 from lethe.workspace import copies, scores
 from lethe.workspace import prepare as preparation
 from lethe.workspace.plan import planned_results
@@ -42,6 +43,7 @@ def _reference(config: Config, kind: str) -> None:
     references.check_models(config, kind, replace=True)
     prepared = preparation.prepare(config)
     references.weights(prepared, kind, replace=True, launched=True)
+    send([config.workspace])  # where the training was complete, and its process was killed before MLflow had all of it
     if kind == "retrained" or dvc_stage.active():  # DVC may train the original after the retrained model
         references.judge(prepared)
     print(console_tables.accuracy_table([(kind, scores.scores(prepared, kind))]))

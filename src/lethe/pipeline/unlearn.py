@@ -19,6 +19,7 @@ from lethe.recipes.blocks import resolve
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.trainable import Layers, Stages, UnknownLayer
 from lethe.reporting import console_tables
+from lethe.tracking.sender import send
 from lethe.workspace import copies, replication, scores
 from lethe.workspace.plan import PlannedRun, plan, planned_results
 from lethe.workspace.prepare import prepare, remember
@@ -73,6 +74,7 @@ def run_method(config: Config, show: Callable[[Prepared], None] | None = None) -
         ledger_events.record_evaluated(prepared, map(str, planned_results(config)))
     if show and not shown:
         show(prepared)
+    send([config.workspace])  # records of a process that was killed after the result was complete
     return prepared
 
 

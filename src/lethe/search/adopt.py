@@ -19,7 +19,7 @@ from lethe._util.files import write_text
 from lethe._util.log import log
 from lethe.config.loader import Config, load
 from lethe.search.spaces import argument_values
-from lethe.search.storage import shared_layout, with_storage
+from lethe.search.storage import at_place, places, shared_layout, trials_of, with_storage
 
 
 def for_search(config: Config) -> Config:
@@ -44,7 +44,7 @@ def adopt(config: Config, number: int, name: str = "") -> None:
 
     Args:
         config: The configuration, whose `search.*` keys find the search.
-        number: The trial.
+        number: The trial's place in the search, as its tables have it.
         name: Name of the variant; "": `<method>_trial_<number>`.
 
     Raises:
@@ -58,16 +58,17 @@ def adopt(config: Config, number: int, name: str = "") -> None:
     if name in config.methods:
         raise UserError(f"methods.{name} already exists; give the variant another name: adopt {number} <name>")
     study = _newest(config)
-    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    state = trials[number].state if number in trials else None
-    if state is not TrialState.COMPLETE:
-        complete = [str(n) for n, trial in trials.items() if trial.state is TrialState.COMPLETE]
+    trial = at_place(study, number)
+    state = trial.state if trial else None
+    if trial is None or state is not TrialState.COMPLETE:
+        place = places(study)
+        complete = [str(n) for n in sorted(place[each.number] for each in trials_of(study, TrialState.COMPLETE))]
         what = f"is {state.name.lower()}" if state else "does not exist"
         raise UserError(f"trial {number} of {study.study_name} {what}; it takes a complete one: {', '.join(complete) or 'there is none'}")
     params = root() / "params.yaml"
     source = params if params.exists() else params_file()
     own = argument_values(replace(load(params=source), method=config.method))
-    changes = {word: value for word, value in trials[number].user_attrs["arguments"].items() if value != own[word]}
+    changes = {word: value for word, value in trial.user_attrs["arguments"].items() if value != own[word]}
     write_text(params, with_variant(source.read_text(encoding="utf-8"), name, config.method, changes))
     log(f"{params.name}: methods.{name} is trial {number} of {study.study_name}; {command('unlearn', '--method', name)}")
 

@@ -22,7 +22,7 @@ class Trial:
     """A finished trial.
 
     Attributes:
-        number: Its number in the study, from 0.
+        number: Its place in the search, from 0; a trial that was killed and tried again keeps it.
         state: "complete", "pruned" or "fail".
         values: Both objectives of a complete trial.
         arguments: The method's arguments it ran with.

@@ -211,6 +211,19 @@ def retried_numbers(study: optuna.Study) -> set[int]:
     return {number for trial in trials_of(study) for number in RetryHeartbeatStaleTrialCallback.retry_history(trial)}
 
 
+def places(study: optuna.Study) -> dict[int, int]:
+    """Return each trial's place in the search by its number in the database, which gives a trial that is tried again a new number."""
+    histories = {trial.number: RetryHeartbeatStaleTrialCallback.retry_history(trial) for trial in trials_of(study)}
+    rank = {number: place for place, number in enumerate(sorted(number for number, history in histories.items() if not history))}
+    return {number: rank[history[0] if history else number] for number, history in histories.items()}
+
+
+def at_place(study: optuna.Study, place: int) -> FrozenTrial | None:
+    """Return the trial at a place of the search, of several attempts the last; None if there is none."""
+    attempts = [number for number, at in places(study).items() if at == place]
+    return trials_of(study)[max(attempts)] if attempts else None
+
+
 def unqueued(study: optuna.Study) -> list[FrozenTrial]:
     """Interrupted trials that were killed before they were queued again."""
     retried = retried_numbers(study)

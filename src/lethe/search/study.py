@@ -31,7 +31,17 @@ from lethe.search.adopt import for_search, search_key
 from lethe.search.objectives import AUC_ENDS, OBJECTIVES, Measurements, evaluator, without_test
 from lethe.search.results import SearchResults, Trial, describe_winner
 from lethe.search.spaces import stated_values, widened_space
-from lethe.search.storage import MAX_ATTEMPTS, earlier_trials, finished_trials, requeue, shared_layout, trials_of, unqueued, with_storage
+from lethe.search.storage import (
+    MAX_ATTEMPTS,
+    earlier_trials,
+    finished_trials,
+    places,
+    requeue,
+    shared_layout,
+    trials_of,
+    unqueued,
+    with_storage,
+)
 from lethe.search.trial import SearchSpec, TrialRunner, TrialTask, run_trial, share
 from lethe.tracking.run_log import RunLog
 from lethe.tracking.sender import send
@@ -147,12 +157,12 @@ class Search:
 
     def results(self) -> SearchResults:
         """Compute results from the trials finished so far."""
-        fresh = {}
+        fresh, place = {}, places(self.study)
         for key, record in self.study.user_attrs.items():
             if key.startswith("fresh."):
                 _, number, seed = key.split(".")
-                fresh[int(number), int(seed)] = record
-        finished = [_trial(trial) for trial in finished_trials(self.study)]
+                fresh[place[int(number)], int(seed)] = record
+        finished = [_trial(trial, place[trial.number]) for trial in finished_trials(self.study)]
         spec = self.spec
         return SearchResults(self.config, list(spec.space), spec.original, spec.retrained, finished, fresh, self.runner.images)
 
@@ -177,7 +187,7 @@ class Search:
         for trial in unqueued(self.study):
             requeue(self.study, trial)
         finished = finished_trials(self.study)
-        self.shown, self.resumed = {trial.number for trial in finished}, len(finished)
+        self.shown, self.resumed = {trial.number for trial in self.results().finished}, len(finished)
         log(f"search {self.study.study_name}: resuming after {self.resumed} trials")
 
     def run_trials(self, run: RunLog) -> None:
@@ -192,7 +202,7 @@ class Search:
             elsewhere = trials_of(self.study, TrialState.RUNNING)
             tasks = [TrialTask(self.spec, run.reference(), deadline)] * max(0, left - len(elsewhere))
             if not tasks and not announced:
-                numbers = ", ".join(str(trial.number) for trial in elsewhere)
+                numbers = ", ".join(str(places(self.study)[trial.number]) for trial in elsewhere)
                 log(f"waiting for trial {numbers} of another process (run again if its heartbeat stops)")
                 announced = True
             for _ in map_units(run_trial, tasks, workers=settings.workers, gpus=settings.gpus, fail_fast=True):
@@ -279,8 +289,8 @@ class Search:
         log(f"adopt the best trial as a variant: {command('search', 'adopt', str(winner.number))}{keys}")
 
 
-def _trial(trial: FrozenTrial) -> Trial:
+def _trial(trial: FrozenTrial, place: int) -> Trial:
     attributes = trial.user_attrs
     values = (trial.values[0], trial.values[1]) if trial.state is TrialState.COMPLETE else None
     reason = attributes.get("reason", f"its process died, {MAX_ATTEMPTS} times")
-    return Trial(trial.number, trial.state.name.lower(), values, attributes.get("arguments", trial.params), attributes, reason)
+    return Trial(place, trial.state.name.lower(), values, attributes.get("arguments", trial.params), attributes, reason)

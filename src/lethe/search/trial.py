@@ -36,11 +36,12 @@ from lethe.search.results import scorable_objectives
 from lethe.search.spaces import argument_values, suggest
 from lethe.search.storage import (
     Storage,
+    at_place,
     finished_trials,
     marked_alive,
+    places,
     requeue,
     requeue_dead,
-    retried_numbers,
     retrying,
     shared_layout,
     storage_url,
@@ -87,7 +88,7 @@ class TrialTask:
         spec: The search.
         parent: Reference of the search's MLflow run.
         deadline: Time (`time.time()`) after which no trial starts; None: no limit.
-        number: The trial to run again; None: a new trial.
+        number: The place of the trial to run again; None: a new trial.
         seed: The seed to run it again with.
     """
 
@@ -183,7 +184,7 @@ class TrialRunner:
                 try:
                     self.study.sampler = self._sampler(trial)
                     config = self.config.changed(suggest(trial, self.config, self.spec.space))
-                    runs.append(stack.enter_context(self._open_run(config, trial.number, task.parent)))
+                    runs.append(stack.enter_context(self._open_run(config, places(self.study)[trial.number], task.parent)))
                     outcome = self._run_recipe(config, runs[0], self._pruning_rule())
                     return self._record(trial, config, outcome, runs[0])
                 except (optuna.TrialPruned, _TrialFailed):
@@ -201,16 +202,19 @@ class TrialRunner:
     def rerun(self, task: TrialTask, number: int) -> None:
         """Run a finished trial's arguments again with another seed.
 
-        The result is recorded on the study as `fresh.<number>.<seed>`: the measurements and, if the run failed, the reason.
+        The result is recorded on the study as `fresh.<number in the database>.<seed>`: the measurements and, if the run failed, the
+        reason.
 
         Args:
             task: The seed, and the search's MLflow run as parent.
-            number: The finished trial.
+            number: The place of the finished trial.
 
         Raises:
             RunFailed: The records of the MLflow run can't be written to disk; the message names the file.
         """
-        arguments = trials_of(self.study)[number].user_attrs["arguments"]
+        trial = at_place(self.study, number)
+        assert trial
+        arguments = trial.user_attrs["arguments"]
         config = self.config.changed(arguments)
         config = replace(config, run=config.run.model_copy(update={"seed": task.seed}))
         with self._open_run(config, number, task.parent, task.seed) as run:
@@ -218,7 +222,7 @@ class TrialRunner:
             run.tag("trial.reason", outcome.failed or None)
             run.close("FAILED" if outcome.failed else "FINISHED")
         record = {"measured": outcome.measured} | ({"reason": outcome.failed} if outcome.failed else {})
-        self.study.set_user_attr(f"fresh.{number}.{task.seed}", record)
+        self.study.set_user_attr(f"fresh.{trial.number}.{task.seed}", record)
 
     def requeue_dead(self, exclusive: bool = False) -> None:
         """Queue again every trial whose process has died; `exclusive`: no other process can start a trial now."""
@@ -231,8 +235,7 @@ class TrialRunner:
         return run_logging.tags(self.data, str(RunId(self.config.method, chain="search"))) | own
 
     def _sampler(self, trial: optuna.Trial) -> optuna.samplers.BaseSampler:
-        place = trial.number - sum(number < trial.number for number in retried_numbers(self.study))
-        seed = int(digest([str(self.config.search.seed), str(place)])[:8], 16)
+        seed = int(digest([str(self.config.search.seed), str(places(self.study)[trial.number])])[:8], 16)
         sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, SAMPLERS[self.config.search.sampler])(seed=seed)
         return sampler
 

@@ -56,7 +56,8 @@ class Delivery:
         self.store: str = outbox.header["uri"]
         self.met = self.stuck = False
         self.present: set[tuple[str, int]] = set()  # metrics and steps that the run had before
-        self.newest: set[tuple[str, float, int]] = set()  # newest points of a run that is joined: not sent again
+        self.newest: dict[str, Any] = {}  # metric -> its newest point, of a run that is joined, until older ones are asked for too
+        self.sent_before: set[tuple[str, float, int]] = set()  # points of such a run (key, value, step): not sent again
         self.params: Mapping[str, str] = {}  # those that it had before
         self.model_id: str | None = None  # of the logged model that metrics are linked to
 
@@ -179,7 +180,10 @@ class Delivery:
         tags: dict[str, str] = {}
         for kind, value in records:
             if kind == "metrics":
-                lacking = (point for point in value if (point[0], point[2]) not in self.present and tuple(point[:3]) not in self.newest)
+                self._recall(value)
+                lacking = (
+                    point for point in value if (point[0], point[2]) not in self.present and tuple(point[:3]) not in self.sent_before
+                )
                 metrics += [Metric(key, number, at, step, self.model_id) for key, number, step, at in lacking]
             elif kind == "params":
                 params |= {key: text for key, text in value.items() if key not in self.params}
@@ -225,9 +229,9 @@ class Delivery:
             if all(output.model_id != model.model_id for output in run.outputs.model_outputs):
                 client.log_outputs(run_id, [LoggedModelOutput(model.model_id, about["step"])])
             if about["final"]:
-                points = [point for kind, points in self.outbox.records().values() if kind == "metrics" for point in points]
-                newest = {key: Metric(key, number, at, step, model.model_id) for key, number, step, at in points}
-                client.log_batch(run_id, list(newest.values()))
+                # As the store has them: with another time, as of a process that was killed, a point would stand there twice
+                newest = client.get_run(run_id).data.to_proto().metrics
+                client.log_batch(run_id, [Metric(one.key, one.value, one.timestamp, one.step, model.model_id) for one in newest])
         except Exception as error:
             if is_refusal(error):
                 client.delete_logged_model(model.model_id)
@@ -252,9 +256,18 @@ class Delivery:
             self.params = run.data.params
             outputs = run.outputs.model_outputs if run.outputs and self.outbox.joins else []
             if self.outbox.joins:
-                self.newest = {(point.key, point.value, point.step) for point in run.data.to_proto().metrics}
+                self.newest = {point.key: point for point in run.data.to_proto().metrics}
+                self.sent_before = {(point.key, point.value, point.step) for point in self.newest.values()}
             self.model_id = next((output.model_id for output in outputs), None)
             self.outbox.mark_sent((), run_id=run.info.run_id)
+
+    def _recall(self, points: Iterable[tuple[str, float, int, int]]) -> None:
+        """Read all points of those metrics of a joined run of which there are points older than its newest: an earlier process, which was
+        killed, may have sent them."""
+        older = {key for key, _, step, _ in points if key in self.newest and step < self.newest[key].step}
+        for key in older:
+            del self.newest[key]
+            self.sent_before |= {(key, point.value, point.step) for point in self.client.get_metric_history(self.run_id, key)}
 
     def _joined_run(self) -> "Run | None":
         """Find the run that `RunLog.join` names."""

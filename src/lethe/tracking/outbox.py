@@ -154,6 +154,7 @@ class Outbox:
 
     def remove(self) -> None:
         """Delete the folder and release the lock."""
+        (self.folder / "row.json").unlink(missing_ok=True)  # the first: what is left of it by a kill is no run that was killed
         shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.release()
         Path(f"{self.folder}.lock").unlink(missing_ok=True)  # a process that waits for it finds nothing left to send

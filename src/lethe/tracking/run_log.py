@@ -269,7 +269,7 @@ class RunLog:
         """
         if kind == "none" or self.outbox.idle:
             return
-        folder = self.outbox.models / f"{self.outbox.header['row']}-{uuid.uuid4().hex[:8]}"
+        folder = self.outbox.models / f"{self.outbox.header['row']}-{name}-{step}"  # the same in a process that resumes a killed one
         folder.mkdir(parents=True)
         if kind == "pt2" and module is not None and not _exported(module, shape, folder):
             kind = "safetensors"

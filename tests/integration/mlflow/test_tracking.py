@@ -679,6 +679,41 @@ def test_a_safetensors_model(home):
     assert load_file(folder / "model.safetensors").keys() == net().state_dict().keys()
 
 
+def test_a_run_that_was_killed_when_all_but_its_end_was_sent_has_each_metric_once_and_one_model(home):
+    """The metrics of its end are measured again, and have another time."""
+    reference = None
+    for seconds in (1.5, 2.5):
+        row = RunLog.open(home, name="killed twice", history=[(0, EPOCH, 1000)], previous=reference)
+        row.metrics({"seconds": seconds}, 0)
+        row.model(weights(home), "safetensors", shape=(3, 8, 8), info=INFO)
+        row.close("KILLED")
+        reference = row.reference()
+    (run,) = rows()
+    for key in ("seconds", *EPOCH):
+        assert steps(run.info.run_id, key) == [0]
+    (model,) = client().search_logged_models(["0"])
+    assert {metric.key: metric.value for metric in model.metrics} == EPOCH | {"seconds": 1.5}
+
+
+def test_curves_that_are_added_a_second_time_change_nothing(home):
+    RunLog.open(home, name="mean of seeds", tags={"result": "abc"}).close()
+    for _ in range(2):
+        with RunLog.join(home, tags={"result": "abc"}) as row:
+            for step in range(3):
+                row.metrics({"retain.accuracy": 90.0 + step}, step)
+    assert steps(rows()[0].info.run_id) == [0, 1, 2]
+
+
+def test_an_outbox_whose_removal_was_cut_off_belongs_to_no_killed_run(home):
+    row = RunLog.open(home, name="a")
+    row.close()
+    folder = row.outbox.folder
+    folder.mkdir()
+    (folder / "records.jsonl").write_text("{}\n")  # row.json is removed first
+    RunLog.open(home, name="next").close()
+    assert {run.info.status for run in rows()} == {"FINISHED"} and not outboxes(home)
+
+
 LOAD = """
 import json, sys
 sys.modules["lethe"] = None

@@ -162,6 +162,11 @@ def test_a_search_that_was_killed_goes_on_as_if_it_was_not(searched: Project, bu
     above, *below = (row for row in project.rows() if row["name"].startswith("search/"))
     assert [row["status"] for row in (above, *below)] == ["FINISHED", "FINISHED", "KILLED", "KILLED", "FINISHED", "FINISHED"]
     assert {row["tags"]["mlflow.parentRunId"] for row in below} == {above["run_id"]}
+    assert [row["tags"]["trial"] for row in below] == ["0", "1", "1", "1", "2"]
+    for table in ("trials.csv", "front.csv"):
+        assert [path.read_text() for path in project.root.glob(f"search/*/{table}")] == [
+            path.read_text() for path in searched.root.glob(f"search/*/{table}")
+        ]
 
 
 @pytest.mark.slow

@@ -88,3 +88,20 @@ def test_what_a_new_search_leaves_behind_is_counted(tmp_path: Path) -> None:
     assert storage.earlier_trials(config, "model_4.oracle.c") == 3
     assert storage.earlier_trials(config, "model_4.oracle.a") == 1
     assert storage.earlier_trials(config, "model_4.oracle_free.a") == 0
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_trial_that_is_tried_again_keeps_its_place_among_those_of_other_workers() -> None:
+    study = optuna.create_study()
+    killed, other = study.ask(), study.ask()  # numbers 0 and 1, by two workers
+    storage.requeue(study, study.trials[killed.number])
+    study.tell(killed, state=optuna.trial.TrialState.FAIL)
+    study.tell(other, 1.0)
+    again = study.ask()
+    later = study.ask()
+    assert (killed.number, other.number, again.number, later.number) == (0, 1, 2, 3)
+    assert storage.places(study) == {0: 0, 1: 1, 2: 0, 3: 2}
+    study.tell(again, 0.5)
+    found = storage.at_place(study, 0)
+    assert found is not None and found.value == 0.5
+    assert storage.at_place(study, 3) is None
