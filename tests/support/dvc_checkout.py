@@ -35,8 +35,8 @@ if program == "python" and (how == "real" or stage == "fingerprint"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 if program == "python" and how == "sketched" and stage != "prepare":
     name = {{"pretrain": "original", "retrain": "retrained"}}.get(stage) or "".join(sys.argv[3:4])
-    for kind in {{"evaluate": ("logits", "scores"), "report": ("report",), "bank": ("bank",)}}.get(stage, ("models", "epochs")):
-        path = kind + "/" + name + {{"scores": ".json", "epochs": ".csv"}}.get(kind, ".safetensors")
+    for kind in {{"evaluate": ("logits", "scores", "metrics"), "report": ("report",), "bank": ("bank",)}}.get(stage, ("models", "epochs")):
+        path = kind + "/" + name + {{"scores": ".json", "metrics": ".json", "epochs": ".csv"}}.get(kind, ".safetensors")
         os.makedirs(kind, exist_ok=True)
         with open(path, "w") as file:
             file.write(os.urandom(16).hex())

@@ -18,6 +18,14 @@ from lethe.config.loader import STAGE, Config, load
 from lethe.tracking import outbox
 from lethe.workspace import settings
 
+READS_WEIGHTS = frozenset(  # functions to which the given original may say data.mean and data.std
+    f"lethe.{name}"
+    for name in (
+        *("pipeline.stages:pretrain", "pipeline.stages:retrain", "pipeline.stages:demo", "pipeline.bank_training:train_bank"),
+        *("pipeline.unlearn:unlearn", "pipeline.several_methods:unlearn_each", "pipeline.evaluate:evaluate", "search.study:search"),
+    )
+)
+
 
 @dataclass(frozen=True)
 class Command:
@@ -36,6 +44,8 @@ class Command:
         config = load(self.words, overlay=self.overlay, settings=remembered)  # first: bad input answers at once
         settings.check(config, verb)
         _use_experiment(config)
+        if self.function in READS_WEIGHTS and (config.pretrain.checkpoint or ":" in config.model.architecture):
+            config = importlib.import_module("lethe.pipeline.own_normalisation").adopted(config)
         return partial(self._resolve(), config, **self.arguments)
 
     def _resolve(self) -> Callable[..., int | None]:

@@ -27,11 +27,18 @@ class Normalisation:
         names: of its two tensors.
         mean: one number a channel.
         std: the same.
+        unit: what the layer takes white for: 1, or 255.
     """
 
     names: tuple[str, str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    unit: float = 1.0
+
+    @property
+    def left(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation that leave the input of the layer as it expects it."""
+        return (0.0,) * 3, (round(1 / self.unit, 8),) * 3
 
     def check(self, mean: Iterable[float], std: Iterable[float], source: str, *, quiet: bool = False) -> None:
         """Compare with data.mean and data.std, which take its place.
@@ -84,7 +91,7 @@ def fit(model: Module, tensors: Mapping[str, Tensor], source: str, *, quiet: boo
     missing = [name for name in wanted if name not in own and not name.endswith(COUNTER)]
     more = {name: value for name, value in own.items() if name not in wanted and not AUXILIARY.match(name)}
     more |= {name: value for name, value in outside.items() if not NOT_THE_NETWORK.match(name)}
-    normalisation = None if missing else _normalisation(more)
+    normalisation = None if missing else own_normalisation(more)
     unexpected = [name for name in more if normalisation is None or name not in normalisation.names]
     if head and not any(prefix + name in held for name in head):
         unexpected = []  # a head of another kind, such as a projection: all of the network but its own head is there
@@ -146,14 +153,24 @@ def _check_classes(wanted: Mapping[str, Tensor], own: Mapping[str, Tensor], sour
             raise UserError(f"{source} was made for {own[name].numel()} classes, the data has {len(wanted[name])}")
 
 
-def _normalisation(more: Mapping[str, Tensor]) -> Normalisation | None:
-    """The two tensors, of one number a channel, that are called mean and std."""
-    pairs = [(name, f"{name[:-4]}std") for name in more if name.endswith("mean") and f"{name[:-4]}std" in more]
-    if len(pairs) != 1 or any(more[name].numel() not in (1, 3) for name in pairs[0]):
+def own_normalisation(tensors: Mapping[str, Tensor]) -> Normalisation | None:
+    """Find the mean and standard deviation of a network that normalises its input itself.
+
+    Args:
+        tensors: by name.
+
+    Returns:
+        The only two tensors of one number, or one number a channel, that are called mean and std; None where there are none or several.
+    """
+    pairs = [(name, f"{name[:-4]}std") for name in tensors if name.endswith("mean") and f"{name[:-4]}std" in tensors]
+    if len(pairs) != 1 or any(tensors[name].numel() not in (1, 3) for name in pairs[0]):
         return None
-    mean, std = ([float(value) for value in more[name].flatten()] * (3 // more[name].numel()) for name in pairs[0])
+    mean, std = ([round(float(value), 6) for value in tensors[name].flatten()] * (3 // tensors[name].numel()) for name in pairs[0])
     unit = 255.0 if max(mean) > 1 else 1.0  # for pixels of 0 to 255
-    return Normalisation(pairs[0], tuple(value / unit for value in mean), tuple(value / unit for value in std))
+    if min(std) <= 0:
+        return None
+    scaled_mean, scaled_std = (tuple(round(value / unit, 6) for value in values) for values in (mean, std))
+    return Normalisation(pairs[0], scaled_mean, scaled_std, unit)
 
 
 def _check_values(wanted: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:

@@ -79,13 +79,14 @@ class Spec:
         return f"{sha256}#key={self.key}" if self.key else sha256
 
 
-def read(text: str, base: Path, downloads: Path) -> tuple[dict[str, Tensor], str]:
+def read(text: str, base: Path, downloads: Path, *, quiet: bool = False) -> tuple[dict[str, Tensor], str]:
     """Read a state dict of other origin. What is not obvious about the choice is logged.
 
     Args:
         text: `<file>` or `<URL>`, with `#sha256=<sum>` and `#key=<name>`: safetensors, or what torch.load reads with weights_only.
         base: the folder that a relative file resolves against.
         downloads: the folder that keeps downloads.
+        quiet: log nothing.
 
     Returns:
         Tensors by name, as the file has them, and what identifies them: the file's SHA-256, with `#key=<name>` after it if one is named.
@@ -105,7 +106,7 @@ def read(text: str, base: Path, downloads: Path) -> tuple[dict[str, Tensor], str
             path.unlink()
         raise UserError(f"{spec.file}: its SHA-256 is {actual}, not {spec.sha256}")
     try:
-        tensors = _state_dict(checkpoint.load(path)[0] if _is_safetensors(path) else _unpickled(path, spec.file), spec)
+        tensors = _state_dict(checkpoint.load(path)[0] if _is_safetensors(path) else _unpickled(path, spec.file), spec, quiet)
         return {name: _plain(name, value, spec.file) for name, value in tensors.items()}, spec.identity(actual)
     except UserError:
         if spec.url:  # what is repaired at its address must be downloaded again
@@ -211,7 +212,7 @@ def _in_folder(folder: Path) -> str:
 # --- the state dict in it -----------------------------------------------------------------------------------------------
 
 
-def _state_dict(tree: Any, spec: Spec) -> dict[str, Tensor]:
+def _state_dict(tree: Any, spec: Spec, quiet: bool) -> dict[str, Tensor]:
     """The state dict in a file: under the asked key, under one of WRAPPERS, under the only other key that has one, or all of it."""
     if spec.key:
         return _asked(tree, spec)
@@ -221,11 +222,11 @@ def _state_dict(tree: Any, spec: Spec) -> dict[str, Tensor]:
         others = [name for name in _state_dicts(tree) if name != known]
         if known is None and len(others) != 1:
             break
-        if known is not None and others:
+        if known is not None and others and not quiet:
             log(f"{spec.file}: its {known!r} is taken; it has also {_quoted(others)}, which {spec.file}#key={others[0]} takes")
         path.append(known or others[0])
         tree = tree[path[-1]]
-    if path and path[-1] not in WRAPPERS:
+    if path and path[-1] not in WRAPPERS and not quiet:
         log(f"{spec.file}: the weights under {path[-1]!r} are taken, the only ones in it")
     if isinstance(tree, Mapping) and (packed := next((name for name in tree if "_packed_params" in str(name)), None)):
         raise UserError(f"{spec.file} holds quantised weights ({packed}), which can't be trained; {FLOAT}")

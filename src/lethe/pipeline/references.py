@@ -129,7 +129,7 @@ def check_models(config: Config, *kinds: str, replace: bool = False) -> None:
         if spec is None:
             continue
         with _naming(f"{stage}.checkpoint"):
-            tensors, _ = foreign.read(spec, config.path(Path()), layout.downloads)
+            tensors, _ = foreign.read(spec, config.path(Path()), layout.downloads, quiet=True)
             if counted:
                 _fit(config, network, tensors, spec, quiet=True)
 

@@ -93,7 +93,7 @@ def inspect(layout: Layout) -> Iterator[Finding]:
 
 def _files(layout: Layout) -> Iterator[Path]:
     folders = (layout.data, layout.models, layout.all_logits, layout.epochs("-").parent, layout.all_scores, layout.banks, layout.others)
-    further = (layout.cards, layout.accepted("-").parent, layout.originals)
+    further = (layout.metrics("-").parent, layout.cards, layout.accepted("-").parent, layout.originals)
     own = (layout.resume, layout.bank_states, layout.other_states, layout.outbox)
     for folder in (*folders, *further, *own):
         yield from (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

@@ -74,6 +74,10 @@ class Layout:
     def scores(self, run: RunId | str) -> Path:
         return self.all_scores / f"{run}.json"
 
+    def metrics(self, run: RunId | str) -> Path:
+        """A score's few numbers that `dvc metrics` shows."""
+        return self.root / "metrics" / f"{run}.json"
+
     def exists(self, run: RunId | str) -> bool:
         """Whether there are weights or a logits table of the run."""
         return self.weights(run).exists() or self.logits(run).exists()

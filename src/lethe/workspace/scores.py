@@ -48,11 +48,13 @@ def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
     path, tables = prepared.layout.scores(name), compared.hashes
     stored = read(path) if path.exists() else None
     if not recompute and stored and _belongs(stored, tables, compared.contents):
+        _write_metrics(prepared.layout, name, stored)
         return stored
     score = score_model(compared.model, compared.references, compared.original, compared.unlearned, drawn_at_random(prepared))
     score = replace(score, tables=tables, unfit=compared.unfit, contents=compared.contents)
     if score != stored:  # else the file keeps its modification time
         write_json(path, score.to_json())
+    _write_metrics(prepared.layout, name, score)
     return score
 
 
@@ -76,6 +78,7 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
     contents = short(digest([model.hash, *(one.contents for one in each.values())]))
     stored = read(path) if path.exists() else None
     if not recompute and stored and _belongs(stored, tables, contents):
+        _write_metrics(prepared.layout, name, stored)
         return stored
     mean = seed_aggregation.aggregate(each, paired)
     compared = comparison(prepared, model, [artifacts.logits(prepared, str(run.with_seed(seed))) for seed in seeds])
@@ -88,7 +91,20 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
     score = replace(mean, measures=measures, tier=tier, tables=tables, unfit=compared.unfit, judged=judged, contents=contents)
     if score != stored:
         write_json(path, score.to_json())
+    _write_metrics(prepared.layout, name, score)
     return score
+
+
+def _write_metrics(layout: Layout, name: str, score: Score) -> None:
+    """Write what `dvc metrics` compares between commits: a score has hundreds of numbers, and texts."""
+    run, path = RunId.parse(name), layout.metrics(name)
+    if run.seed is not None or run.chain is not None:
+        return
+    numbers = {"accuracy": {split: round(value, 2) for split, value in score.accuracy.items() if split != "validation"}}
+    left = score.judged.memory_left if score.judged and not score.unfit else None
+    content = numbers | ({} if left is None else {"memory_left": round(left.value, 1)})
+    if not path.exists() or read_json(path) != content:
+        write_json(path, content)
 
 
 def _belongs(stored: Score, tables: Mapping[str, Any], contents: str) -> bool:

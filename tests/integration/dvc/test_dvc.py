@@ -84,7 +84,7 @@ def test_made_versioned_and_shared(small: Checkout, tmp_path: Path, warm: Warm) 
     assert all(row["status"] == "FINISHED" and "test.accuracy" in row["metrics"] for row in rows)
     small.commit()
     assert small.repro() == {"fingerprint"}
-    kinds = ("data/splits", "models", "epochs", "logits", "scores", "report", "recipes")
+    kinds = ("data/splits", "models", "epochs", "logits", "scores", "metrics", "report", "recipes")
     made = small.read(*kinds)
 
     # To a folder, and into a second clone
@@ -117,6 +117,12 @@ def test_made_versioned_and_shared(small: Checkout, tmp_path: Path, warm: Warm) 
     assert stages(said) == {"fingerprint", *ALL_UNLEARN, *ALL_EVALUATE, "report"}
     assert list(json.loads((small.root / "scores/hybrid_4.json").read_text())["seeds"]) == ["0", "1"]
     assert "±" in (small.root / "report/report.md").read_text()
+    changed = json.loads(small.dvc("metrics", "diff", "--json"))
+    assert {*changed} == {f"metrics/{name}.json" for name in RUN}
+    assert all(isinstance(each["new"], float) for metrics in changed.values() for each in metrics.values())
+    assert all(
+        {*metrics} <= {*(f"accuracy.{split}" for split in ("retain", "forget", "test")), "memory_left"} for metrics in changed.values()
+    )
     assert small.repro() == {"fingerprint"}
     small.put(run__seeds=1)
     small.dvc("repro")
