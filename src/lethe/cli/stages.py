@@ -113,7 +113,11 @@ def _search(words: list[str]) -> Command:
 def _leaderboard(words: list[str]) -> Command:
     words, methods = split_option(words, "--method")
     words, shares = split_option(words, "--share")
+    words, settings = split_option(words, "--settings")
     named = {"names": [name for text in methods for name in text.split(",")], "shares": [one for text in shares for one in text.split(",")]}
+    if settings:
+        named_settings = {"words": words, **named, "settings": settings[-1]}
+        return Command("lethe.search.leaderboard:leaderboard", None, arguments=named_settings)
     return Command("lethe.pipeline.leaderboard:leaderboard", None, arguments={"words": words, **named})
 
 
@@ -227,7 +231,8 @@ STAGES = {
             "",
             "  --method  a method, several (lethe,ft), or all [all]",
             "  --share   shares of the cost of retraining, as 0.1,0.2 [0.03,0.05,0.1,0.2,0.3]",
-            "  Finished rows are kept. Writes results/leaderboard/leaderboard.csv in the workspace.",
+            "  --settings  try so many settings of each method at a share of 0.1, without a retrained model; rows have the best [0]",
+            "  Finished rows are kept. Writes leaderboard.csv, summary.csv and figures to results/leaderboard in the workspace.",
         ),
     ),
     "report": Stage(

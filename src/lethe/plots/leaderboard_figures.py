@@ -1,4 +1,4 @@
-"""Figures of the leaderboard: the gap to the retrained model against cost."""
+"""Figures of the leaderboard: the gap to the retrained model against cost, and forget accuracy against test accuracy."""
 
 import io
 from collections import defaultdict
@@ -13,15 +13,17 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKS = "os^DvPX"
 
 
-def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write gap.png next to the table.
+def write(rows: Sequence[Mapping[str, Any]], retrained: Mapping[str, float], folder: Path) -> None:
+    """Write gap.png and forget_against_test.png next to the tables.
 
     Args:
-        rows: method, share, share_of_retrain, avg_gap.svc and floor.
-        folder: where the table is stored.
+        rows: method, share, share_of_retrain, forget, test, avg_gap.svc and floor.
+        retrained: accuracies of the retrained model in percent, by split; empty if there is none.
+        folder: where the tables are stored.
     """
-    with atomic_write(folder / "gap.png") as path:
-        path.write_bytes(gap_against_cost(rows))
+    for name, content in (("gap", gap_against_cost(rows)), ("forget_against_test", forget_against_test(rows, retrained))):
+        with atomic_write(folder / f"{name}.png") as path:
+            path.write_bytes(content)
 
 
 def gap_against_cost(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -33,30 +35,70 @@ def gap_against_cost(rows: Sequence[Mapping[str, Any]]) -> bytes:
     Returns:
         A PNG image.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    points: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    points: dict[str, dict[float, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["avg_gap.svc"] is not None:
-            points[row["method"]][row["share_of_retrain"] or row["share"]].append(row["avg_gap.svc"])
-    figure = Figure((8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+            points[row["method"]][row["share"]].append(row)
+    figure, axes = _figure()
     floors = [row["floor"] for row in rows if row["floor"] is not None]
     if floors:
         axes.axhspan(0, max(floors), color=GREY, alpha=0.25, label="floor: a retrained model")
     for number, (method, by_share) in enumerate(points.items()):
-        shares = sorted(by_share)
-        means = [sum(by_share[share]) / len(by_share[share]) for share in shares]
-        percent = [100 * share for share in shares]
-        colour, mark = PALETTE[number % len(PALETTE)], MARKS[number // len(PALETTE) % len(MARKS)]
-        axes.plot(percent, means, color=colour, marker=mark, label=method)
+        costs = [100 * _mean([row["share_of_retrain"] or row["share"] for row in by_share[share]]) for share in sorted(by_share)]
+        gaps = [_mean([row["avg_gap.svc"] for row in by_share[share]]) for share in sorted(by_share)]
+        axes.plot(costs, gaps, label=method, **_look(number))
     axes.set_xlabel("cost (percent of retraining, by work)")
     axes.set_ylabel("avg_gap.svc (points)")
     axes.set_ylim(bottom=0)
+    return _png(figure, axes)
+
+
+def forget_against_test(rows: Sequence[Mapping[str, Any]], retrained: Mapping[str, float]) -> bytes:
+    """Draw forget accuracy against test accuracy, a point for each method and share, means over seeds; larger for larger shares.
+
+    Args:
+        rows: as for `write`.
+        retrained: accuracies of the retrained model, drawn as a cross; empty: no cross.
+
+    Returns:
+        A PNG image.
+    """
+    points: dict[str, dict[float, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        points[row["method"]][row["share"]].append(row)
+    figure, axes = _figure()
+    if retrained:
+        axes.axvline(retrained["test"], color=GREY, alpha=0.5)
+        axes.axhline(retrained["forget"], color=GREY, alpha=0.5, label="the retrained model")
+    for number, (method, by_share) in enumerate(points.items()):
+        x, y = ([_mean([row[name] for row in by_share[share]]) for share in sorted(by_share)] for name in ("test", "forget"))
+        look = _look(number)
+        axes.scatter(x, y, [20 + 300 * share for share in sorted(by_share)], label=method, color=look["color"], marker=look["marker"])
+    axes.set_xlabel("test accuracy (percent)")
+    axes.set_ylabel("forget accuracy (percent)")
+    return _png(figure, axes)
+
+
+def _figure() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((9, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _look(number: int) -> dict[str, Any]:
+    return {"color": PALETTE[number % len(PALETTE)], "marker": MARKS[number // len(PALETTE) % len(MARKS)]}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _png(figure: Any, axes: Any) -> bytes:
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, ncols=2)
+    axes.legend(fontsize=8, ncols=2, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
     return content.getvalue()

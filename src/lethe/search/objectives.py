@@ -61,6 +61,20 @@ class Objective:
         """
         return ", ".join(f"{label} {value:.4g}" for label, value in zip(self.labels, point, strict=True))
 
+    def rank(self, measured: Measurements, retrained: Measurements, images: Sizes) -> tuple[bool, float, float]:
+        """Key by which the best of several models is the least: `unseen` first.
+
+        Forgetting comes first, within its interval: a smaller distance than chance allows is luck. Among the models that pass, the
+        highest validation accuracy wins; where none does, the least distance.
+
+        Args:
+            measured: of the model.
+            retrained: of the retrained model; empty if the objective needs none.
+            images: numbers of images by split.
+        """
+        distance, passed = self.distance(measured, retrained), self.unseen(measured, retrained, images)
+        return (not passed, *((-measured["utility"], distance) if passed else (distance, -measured["utility"])))
+
 
 def _oracle_free(measured: Measurements, retrained: Measurements) -> Point:
     return abs(measured["forget.auc"] - CHANCE), measured["utility"]

@@ -117,12 +117,9 @@ class SearchResults:
         objective = objective or self.config.search.objective
         scored = [(trial, point) for trial in self.complete if (point := self.point(trial, objective))]
 
-        def rank(pair: tuple[Trial, Point]) -> tuple[bool, float, float, float]:
+        def rank(pair: tuple[Trial, Point]) -> tuple[bool, float, float, int]:
             trial, _ = pair
-            measured = trial.attributes["measured"]
-            distance, passed = OBJECTIVES[objective].distance(measured, self.retrained), self.unseen(trial, objective)
-            first, second = (-measured["utility"], distance) if passed else (distance, -measured["utility"])
-            return not passed, first, second, trial.number
+            return (*OBJECTIVES[objective].rank(trial.attributes["measured"], self.retrained, self.images), trial.number)
 
         return min(scored, key=rank)[0] if scored else None
 

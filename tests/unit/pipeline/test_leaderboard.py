@@ -8,9 +8,10 @@ import pytest
 from lethe._util.errors import UserError
 from lethe.config import loader
 from lethe.pipeline.cost import batches, planned_share, work
-from lethe.pipeline.leaderboard import COLUMNS, Entry, at_share, leaderboard, table
+from lethe.pipeline.leaderboard import Entry, at_share, leaderboard
+from lethe.pipeline.leaderboard_tables import COLUMNS, table
 from lethe.pipeline.method_list import listing
-from lethe.plots.leaderboard_figures import gap_against_cost
+from lethe.plots.leaderboard_figures import forget_against_test, gap_against_cost
 from lethe.recipes.recipe import Phase
 from lethe.recipes.registry import registered_names
 from lethe.testing.small_runs import configured, images, network, small
@@ -51,7 +52,7 @@ def test_a_share_is_of_the_retraining_of_the_same_configuration() -> None:
 
 @pytest.mark.parametrize(("method", "share"), [("lethe", 0.05), ("lethe", 0.2), ("ft", 0.1), ("salun", 0.1), ("neggrad_plus", 0.3)])
 def test_as_many_epochs_are_run_as_fit_into_the_share(method: str, share: float, tmp_path: Path) -> None:
-    config = at_share(["--run.workspace", str(tmp_path)], Entry(method, share))
+    config = at_share(["--run.workspace", str(tmp_path)], Entry(method, share), {})
     assert config is not None
     assert config.method == f"{method}_at_{round(100 * share)}"
     found = planned_share(config)
@@ -61,11 +62,11 @@ def test_as_many_epochs_are_run_as_fit_into_the_share(method: str, share: float,
 
 
 def test_a_method_whose_shortest_run_costs_more_has_no_row(tmp_path: Path) -> None:
-    assert at_share(["--run.workspace", str(tmp_path)], Entry("model_3", 0.02)) is None
+    assert at_share(["--run.workspace", str(tmp_path)], Entry("model_3", 0.02), {}) is None
 
 
 def test_a_methods_own_arguments_reach_its_rows(tmp_path: Path) -> None:
-    config = at_share(["--run.workspace", str(tmp_path), "--methods.lethe.weight", "0.3"], Entry("lethe", 0.1))
+    config = at_share(["--run.workspace", str(tmp_path), "--methods.lethe.weight", "0.3"], Entry("lethe", 0.1), {})
     assert config is not None
     assert config.methods["lethe_at_10"].weight == 0.3  # type: ignore[attr-defined]
 
@@ -84,8 +85,9 @@ def test_a_method_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 ROW = {"method": "ft", "share": 0.1, "seed": 0, "retain": 99.0, "forget": 88.0, "validation": 83.0, "test": 83.5, "mia.svc": 15.0}
-ROW |= {"avg_gap.svc": 4.6, "mia.over": 50.0, "probe.excess": 1.0, "kl_to_reference.forget": 0.4}
+ROW |= {"avg_gap.svc": 4.6, "mia.over": 50.0, "probe.excess": 1.0, "residual": 1.0, "kl_to_reference.forget": 0.4}
 ROW |= {"floor": 0.33, "seconds": 900.0, "share_of_retrain": 0.1}
+ROW |= {"memory_left": 8.0, "memory_left.low": -1.0, "memory_left.high": 17.0, "verdict": "cannot_tell"}
 
 
 def test_the_table_and_the_figure_show_rows_with_and_without_a_gap() -> None:
@@ -97,6 +99,17 @@ def test_the_table_and_the_figure_show_rows_with_and_without_a_gap() -> None:
     assert lines[3] == "floor: 0.33 points, the gap of a retrained model next to the others" and not lines[4:]
     assert gap_against_cost(rows).startswith(b"\x89PNG")
     assert gap_against_cost(rows) != gap_against_cost([ROW | {"avg_gap.svc": 1.0}])
+    assert forget_against_test(rows, {}) != forget_against_test(rows, {"forget": 85.0, "test": 84.0})
+
+
+def test_chosen_settings_reach_the_rows_and_typed_ones_override_them(tmp_path: Path) -> None:
+    """Next to a cost ratio of 2, a run of half as many epochs is planned."""
+    words, chosen = ["--run.workspace", str(tmp_path)], {"arguments": {"weight": 0.07, "lr": 0.02}, "cost_ratio": 2.0}
+    config = at_share([*words, "--methods.lethe.lr", "0.01"], Entry("lethe", 0.1), chosen)
+    assert config is not None
+    own = config.methods["lethe_at_10"].model_dump()
+    assert (own["weight"], own["lr"]) == (0.07, 0.01)
+    assert planned_share(config) == pytest.approx(0.05, rel=0.02)
 
 
 def test_every_method_is_listed_with_source_cost_and_arguments() -> None:

@@ -1,0 +1,176 @@
+"""The tables of the leaderboard: one row a run (leaderboard.csv), one row a method and share (summary.csv), and the figures."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lethe._util.errors import UserError
+from lethe._util.files import read_json, write_text
+from lethe.config.loader import load
+from lethe.evaluation.score import MeasureResult, Score
+from lethe.models import checkpoint
+from lethe.pipeline.cost import planned_share
+from lethe.plots import leaderboard_figures
+from lethe.workspace import scores, settings
+from lethe.workspace.layout import Layout
+from lethe.workspace.run_names import RunId
+
+ROW = re.compile(r"(\w+)_at_(\d+)")
+ACCURACIES = ("retain", "forget", "validation", "test")
+MEASURES = ("mia.svc", "avg_gap.svc", "mia.over", "probe.excess", "residual", "kl_to_reference.forget")
+MEMORY = ("memory_left", "memory_left.low", "memory_left.high", "verdict")
+COLUMNS = ("method", "share", "seed", *ACCURACIES, *MEASURES, "floor", "seconds", "share_of_retrain", *MEMORY)
+GAPS = tuple(f"{id_}{end}" for id_ in ("avg_gap.svc", "avg_gap.of_means") for end in ("", ".low", ".high", ".floor"))
+SUMMARY = ("method", "share", "seeds", *ACCURACIES, "mia.svc", *GAPS, "mia.over", "probe.excess", "residual", *MEMORY)
+SUMMARY = (*SUMMARY, "seconds", "share_of_retrain")
+Row = dict[str, Any]
+
+
+def folder(workspace: Path) -> Path:
+    """Where the leaderboard of a workspace is stored."""
+    return workspace / "results" / "leaderboard"
+
+
+def write(workspace: Path) -> list[Row]:
+    """Write the tables and the figures of all rows of a workspace.
+
+    Args:
+        workspace: its folder.
+
+    Returns:
+        The rows, by share and then by gap.
+    """
+    layout = Layout(workspace)
+    runs = [run for run in layout.with_scores() if ROW.fullmatch(run.method) and not run.chain]
+    rows = _sorted(_row(layout, run) for run in runs if not _is_mean(layout, run))
+    write_text(folder(workspace) / "leaderboard.csv", _csv(COLUMNS, rows))
+    means = _sorted(_summary(layout, run, rows) for run in runs if run.seed is None)
+    write_text(folder(workspace) / "summary.csv", _csv(SUMMARY, means))
+    if rows:
+        leaderboard_figures.write(rows, _retrained(layout), folder(workspace))
+    return rows
+
+
+def _is_mean(layout: Layout, run: RunId) -> bool:
+    """Whether a run's score is the mean of several seeds, which have rows of their own."""
+    return run.seed is None and layout.scores(run.with_seed(int(_seed(layout, run)))).exists()
+
+
+def _sorted(rows: Iterable[Row]) -> list[Row]:
+    def key(row: Row) -> tuple[Any, ...]:
+        return row["share"], 1e9 if row["avg_gap.svc"] is None else row["avg_gap.svc"], row["method"], row.get("seed", 0)
+
+    return sorted(rows, key=key)
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _row(layout: Layout, run: RunId) -> Row:
+    score = scores.read(layout.scores(run))
+    clock, retraining = (read_json(path) if (path := layout.clock(name)).exists() else {} for name in (run, "retrained"))
+    counted = clock["flops"] / retraining["flops"] if clock.get("flops") and retraining.get("flops") else None
+    taken = {"seconds": clock.get("seconds"), "share_of_retrain": counted or _planned_share(layout, run)}
+    about = _named(run) | {"seed": int(_seed(layout, run)), "floor": _floor(layout, score)}
+    return about | _accuracies(score) | {id_: _value(score, id_) for id_ in MEASURES} | taken | _memory(score)
+
+
+def _summary(layout: Layout, run: RunId, rows: Sequence[Row]) -> Row:
+    """The row of a method at a share: the score of all seeds where there are several, else that of its one run."""
+    score = scores.read(layout.scores(run))
+    own = [row for row in rows if (row["method"], row["share"]) == (_named(run)["method"], _named(run)["share"])]
+    row = _named(run) | {"seeds": len(own)} | _accuracies(score) | _memory(score)
+    row |= {id_: _value(score, id_) for id_ in ("mia.svc", "mia.over", "probe.excess", "residual")}
+    for id_ in ("avg_gap.svc", "avg_gap.of_means"):
+        result = score.measures.get(id_) or MeasureResult(None)
+        each, floor = result.estimate, result.reference
+        row |= {
+            id_: each and each.value,
+            f"{id_}.low": each and each.low,
+            f"{id_}.high": each and each.high,
+            f"{id_}.floor": floor and floor.value,
+        }
+    if row["avg_gap.svc.floor"] is None:
+        row["avg_gap.svc.floor"] = _floor(layout, score)
+    for name in ("seconds", "share_of_retrain"):
+        known = [each[name] for each in own if each[name] is not None]
+        row[name] = sum(known) / len(known) if known else None
+    return row
+
+
+def _named(run: RunId) -> Row:
+    found = ROW.fullmatch(run.method)
+    assert found
+    return {"method": found[1], "share": int(found[2]) / 100}
+
+
+def _accuracies(score: Score) -> Row:
+    return {split: score.accuracy[split] for split in ACCURACIES}
+
+
+def _value(score: Score, id_: str) -> float | None:
+    """Value of a measure; of `residual` that of the largest radius."""
+    if id_ == "residual":
+        id_ = max((each for each in score.measures if each.startswith("residual.")), default="residual")
+    return score.value(id_)
+
+
+def _memory(score: Score) -> Row:
+    verdict = score.verdict
+    left = verdict.memory_left if verdict else None
+    ends = {"memory_left": left and left.value, "memory_left.low": left and left.low, "memory_left.high": left and left.high}
+    return ends | {"verdict": verdict.word if verdict else None}
+
+
+def _floor(layout: Layout, score: Score) -> float | None:
+    """avg_gap.svc of a retrained model: the mean over the reference bank, each held out of it; else that of models/retrained next to the
+    bank. None where neither is known."""
+    retrained = scores.read(layout.scores("retrained")) if layout.scores("retrained").exists() else None
+    own = score.measures.get("avg_gap.svc")
+    return own.reference.value if own and own.reference else retrained.value("avg_gap.svc") if retrained else None
+
+
+def _retrained(layout: Layout) -> Mapping[str, float]:
+    path = layout.scores("retrained")
+    return scores.read(path).accuracy if path.exists() else {}
+
+
+def _seed(layout: Layout, run: RunId) -> str:
+    return str(run.seed) if run.seed is not None else checkpoint.metadata(layout.weights(run)).get("seed", "0")
+
+
+def _planned_share(layout: Layout, run: RunId) -> float | None:
+    """The share that the run's own settings give; None where the workspace has no settings of it."""
+    name = run.method
+    try:
+        config = load(["--run.workspace", str(layout.root), "--method", name], settings=settings.layer)
+    except UserError:
+        return None
+    return planned_share(replace(config, method=name))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as text, in percent and points.
+
+    Args:
+        rows: as `write` returns them.
+    """
+    lines = [f"{'method':<14}{'share':>6}{'seed':>5}{'retain':>8}{'forget':>8}{'test':>8}{'mia.svc':>9}{'gap':>7}{'seconds':>9}"]
+    for row in rows:
+        numbers = "".join(f"{row[name]:>8.2f}" for name in ("retain", "forget", "test"))
+        gap = "" if row["avg_gap.svc"] is None else f"{row['avg_gap.svc']:.2f}"
+        attack = "" if row["mia.svc"] is None else f"{row['mia.svc']:.2f}"
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        lines.append(f"{row['method']:<14}{row['share']:>6.2f}{row['seed']:>5}{numbers}{attack:>9}{gap:>7}{seconds:>9}")
+    floors = [row["floor"] for row in rows if row["floor"] is not None]
+    lines += [f"floor: {max(floors):.2f} points, the gap of a retrained model next to the others"] if floors else []
+    return "\n".join(lines)

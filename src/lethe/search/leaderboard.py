@@ -1,0 +1,165 @@
+"""The leaderboard's settings: a few of each method, tried on equal terms and chosen without a retrained model.
+
+The first is the configured one, the others lie evenly in `search.spaces` of the method. Each is run once, at the cost of one share and by a
+seed that no row uses; the choice is that of a search by the objective `oracle_free`. No trial reads the test split."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lethe._util.errors import Diverged, UserError
+from lethe._util.files import digest, read_json, short, write_json
+from lethe._util.log import log
+from lethe.config.loader import Config
+from lethe.config.schema import Space
+from lethe.engine import engine
+from lethe.engine.epoch_table import MEASURED
+from lethe.engine.options import RunOptions
+from lethe.pipeline import leaderboard as rows
+from lethe.pipeline import references
+from lethe.pipeline.cost import planned_share
+from lethe.search.objectives import OBJECTIVES, evaluator, without_test
+from lethe.search.spaces import argument_values, is_active, stated_values
+from lethe.workspace.layout import Layout
+from lethe.workspace.prepare import prepare
+from lethe.workspace.workspace import Prepared
+
+OBJECTIVE = OBJECTIVES["oracle_free"]
+AT = 0.1  # the share at which settings are tried
+SEED = 1000  # added to run.seed
+CLOSE = 0.03  # of the share: a plan that costs so much more or less than the share is left alone
+
+
+def leaderboard(words: list[str], names: list[str], shares: list[str], settings: str) -> None:
+    """Choose each method's settings where none are chosen yet, then run the rows that are missing (`pipeline.leaderboard`).
+
+    Args:
+        words: the keys of the command line.
+        names: methods; empty or all: every single-run method.
+        shares: shares of the cost of retraining, as typed; empty: all of `SHARES`.
+        settings: number of settings to try for each method, as typed.
+
+    Raises:
+        UserError: a key, a share, a method or the number is not what is accepted.
+        RunFailed: a run diverged, or another process is running it.
+    """
+    if not settings.isdecimal() or not 1 <= int(settings) <= 50:
+        raise UserError(f"settings is {settings}; it takes the number of settings to try for each method, from 1 to 50")
+    rows.accepted_shares(shares)
+    for method in rows.accepted_methods(names):
+        choose(words, method, int(settings))
+    rows.leaderboard(words, names, shares)
+
+
+def choose(words: Sequence[str], method: str, count: int) -> None:
+    """Try settings of a method and write the choice into the workspace, where the leaderboard's rows find it.
+
+    A choice that was made among as many settings of the same configuration is kept.
+
+    Args:
+        words: the keys of the command line.
+        method: the method.
+        count: number of settings, the configured one included.
+    """
+    config = rows.at_share(words, rows.Entry(method, AT), {})
+    if config is None:
+        log(f"{method}: one epoch costs more than {AT} of retraining; its settings stay as configured")
+        return
+    prepared = prepare(config)
+    path = rows.chosen_file(config.workspace, method)
+    key = short(digest([repr(stated_values(config)), repr(config.space), str(count), str(config.run.seed), prepared.hashes["split"]]))
+    if path.exists() and read_json(path).get("key") == key:
+        return
+    start = references.weights(prepared, "original")
+    references.weights(prepared, "retrained")  # whose work is what shares are of
+    data = without_test(prepared)
+    first = _try(data, config, start)
+    ratio = _cost_ratio(prepared, config, first)
+    planned = rows.at_share(words, rows.Entry(method, AT), {"cost_ratio": ratio}) if abs(ratio - 1) > CLOSE else config
+    tried = [first] if planned == config else []
+    planned = planned or config
+    for arguments in evenly(planned, count)[len(tried) :]:
+        tried.append(_try(data, planned.changed(arguments), start, arguments))
+        log(f"{method}: {_words(arguments) or 'as configured'}: {_result(tried[-1])}")
+    complete = [one for one in tried if one["measured"]]
+    if not complete:
+        log(f"{method}: every setting diverged; its settings stay as configured")
+    splits = data.data.for_selection(config.recipe()).splits
+    sizes = {split: len(splits[split]) for split in MEASURED}
+    best = min(complete, key=lambda one: OBJECTIVE.rank(one["measured"], {}, sizes)) if complete else tried[0]
+    log(f"{method}: chosen of {len(tried)} settings: {_words(best['arguments']) or 'as configured'}")
+    write_json(path, {"key": key, "share": AT, "cost_ratio": ratio, "arguments": best["arguments"], "tried": tried})
+
+
+def evenly(config: Config, count: int) -> list[dict[str, Any]]:
+    """Draw settings of the configured method: the configured one, then points of a Halton sequence in its space.
+
+    Arguments by which a method costs more or less are left out.
+
+    Args:
+        config: the configuration; its `space` gives the ranges.
+        count: how many.
+
+    Returns:
+        The arguments that differ; `{}` for the first. Fewer where the method has no space.
+    """
+    from scipy.stats.qmc import Halton
+
+    spaces = {name: space for name, space in config.space.items() if name not in rows.DIALS}
+    if not spaces or count == 1:
+        return [{}]
+    points = Halton(len(spaces), scramble=False).random(count)[1:]
+    return [{}, *(_arguments(config, spaces, point) for point in points)]
+
+
+def _arguments(config: Config, spaces: Mapping[str, Space], point: Sequence[float]) -> dict[str, Any]:
+    values, drawn = argument_values(config), dict[str, Any]()
+    for (name, space), at in zip(spaces.items(), point, strict=True):
+        if is_active(space, values | drawn):
+            drawn[name] = _at(space, float(at), whole=isinstance(values[name], int))
+    return drawn
+
+
+def _at(space: Space, at: float, whole: bool) -> Any:
+    """The value at a share of a space, from 0 to 1."""
+    if space.choices is not None:
+        return space.choices[int(at * len(space.choices))]
+    assert space.low is not None and space.high is not None
+    low, high = float(space.low), float(space.high)
+    if whole:
+        return min(int(high), int(low + at * (high - low + 1)))
+    return float(f"{low * (high / low) ** at if space.log else low + at * (high - low):.4g}")
+
+
+def _try(data: Prepared, config: Config, start: Mapping[str, Any], arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Run a setting once: what it measures without the test split, and its work."""
+    network, recipe, seed = data.network(config.run.seed + SEED), config.recipe(), config.run.seed + SEED
+    network.load_state_dict(dict(start))
+    blank = data.network(seed)
+    options = RunOptions(seed=seed, autocast=data.compute.autocast, random_init=blank, count_work=True)
+    evaluate = evaluator(data.data.for_selection(recipe), MEASURED, data.compute.autocast, intervals=True)
+    flops, measured = 0, dict[str, float]()
+    try:
+        flops = sum(epoch.flops or 0 for epoch in engine.run(recipe, network, data.data, options))
+        measured = dict(evaluate(network, data.data))
+    except Diverged:
+        flops = 0
+    return {"arguments": dict(arguments or {}), "measured": measured if "forget.auc" in measured else {}, "flops": flops}
+
+
+def _cost_ratio(prepared: Prepared, config: Config, first: Mapping[str, Any]) -> float:
+    """The work of a run next to that of retraining, relative to what was planned: teachers and target losses take forward passes, too."""
+    path = Layout(config.workspace).clock("retrained")
+    retraining = read_json(path).get("flops") if path.exists() else None
+    if not first["flops"] or not retraining:
+        return 1.0
+    return float(f"{first['flops'] / retraining / planned_share(config):.4g}")
+
+
+def _words(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in arguments.items())
+
+
+def _result(tried: Mapping[str, Any]) -> str:
+    if not tried["measured"]:
+        return "diverged"
+    return OBJECTIVE.describe(OBJECTIVE.point(tried["measured"], {}))

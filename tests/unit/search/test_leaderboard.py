@@ -1,0 +1,49 @@
+"""The settings that the leaderboard tries: equal numbers of them, within the space, the configured one first."""
+
+from pathlib import Path
+
+import pytest
+
+from lethe._util.errors import UserError
+from lethe.pipeline.leaderboard import DIALS, chosen, chosen_file
+from lethe.recipes.registry import registered_names
+from lethe.search.leaderboard import OBJECTIVE, choose, evenly, leaderboard
+from lethe.testing.small_runs import configured
+
+DIGITS = ["--data.source", "digits", "--data.limit", "10", "--model.architecture", "convnet", "--pretrain.min_steps", "0"]
+DIGITS += ["--pretrain.epochs", "10", "--pretrain.final_epochs", "0", "--pretrain.batch_size", "50", "--run.threads", "1"]
+
+
+@pytest.mark.parametrize("method", registered_names(chains=False))
+def test_five_different_settings_lie_in_the_space_of_every_method(method: str) -> None:
+    config = configured(method)
+    tried = evenly(config, 5)
+    assert tried[0] == {} and len({repr(one) for one in tried}) == 5
+    for arguments in tried[1:]:
+        config.changed(arguments)  # within each argument's own range
+        assert not {*arguments} & {*DIALS}
+        for name, value in arguments.items():
+            space = config.space[name]
+            assert value in space.choices if space.choices else space.low <= value <= space.high  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("number", ["0", "x", "-1", "51"])
+def test_a_number_of_settings_that_is_none_is_refused(number: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^settings is .*; it takes the number of settings"):
+        leaderboard([*DIGITS, "--run.workspace", str(tmp_path)], ["ft"], ["0.1"], number)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_choice_is_the_best_of_equally_many_runs_and_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*DIGITS, "--run.workspace", str(tmp_path), "--methods.ft.batch_size", "50"]
+    choose(words, "ft", 3)
+    found = chosen(tmp_path, "ft")
+    assert [one["arguments"] for one in found["tried"]] == [{}, {"crop_share": 0.5, "lr": 0.02154}, {"crop_share": 0.35, "lr": 0.04642}]
+    best = min(found["tried"], key=lambda one: OBJECTIVE.rank(one["measured"], {}, {}))
+    assert found["arguments"] == best["arguments"]
+    assert all(one["flops"] == found["tried"][0]["flops"] > 0 for one in found["tried"])
+    assert "test.accuracy" not in best["measured"]
+    capsys.readouterr()
+    choose(words, "ft", 3)
+    assert not capsys.readouterr().err  # nothing is run again
+    assert chosen_file(tmp_path, "ft").exists()
