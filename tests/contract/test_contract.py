@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,14 @@ def method(request: pytest.FixtureRequest) -> str:
 # --- the section of params.yaml ---------------------------------------------------------------------------------------
 
 
+@cache
+def in_file() -> dict[str, Any]:
+    """What params.yaml says."""
+    return YAML(typ="safe", pure=True).load(PARAMS)  # type: ignore[no-any-return]
+
+
 def test_the_section_holds_exactly_the_functions_arguments(method: str) -> None:
-    said = YAML(typ="safe", pure=True).load(PARAMS)["methods"][method]
+    said = in_file()["methods"][method]
     first, *own = inspect.signature(find_method(method).function).parameters
     assert first == "training"
     defaults = {field.name: field.default for field in fields(Training) if field.default is not MISSING}
@@ -114,6 +121,7 @@ class TestMethods(MethodContract):
         return name
 
 
+@pytest.mark.slow
 def test_two_processes_end_alike() -> None:
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     one_thread = "import json, torch; torch.set_num_threads(1); from lethe.testing.small_runs import digests; "

@@ -99,6 +99,7 @@ def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 class TestCifar10(DataSourceContract):
     """Of an archive of its form and size: black images, ten classes."""
 

@@ -144,7 +144,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
     from ruamel.yaml.error import YAMLError
 
     try:
-        tree = deepcopy(_parsed(path.read_text(encoding="utf-8"))) or {}
+        tree = deepcopy(_parsed(path.read_text(encoding="utf-8"))[0]) or {}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -159,11 +159,17 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=16)
-def _parsed(text: str) -> Any:
-    """Parse YAML; a third of a second for params.yaml, hence once per text. Callers copy what they change."""
+def _parsed(text: str) -> tuple[Any, Any]:
+    """Parse YAML, once per text: params.yaml takes a tenth of a second. Callers copy what they change.
+
+    Returns:
+        Its values, and the nodes that hold their lines; two times None if it is empty.
+    """
     from ruamel.yaml import YAML
 
-    return YAML(typ="safe", pure=True).load(text)
+    yaml = YAML(typ="safe", pure=True)
+    node = yaml.compose(text)
+    return (None if node is None else yaml.constructor.construct_document(node)), node
 
 
 def line_of(path: Path, key: str) -> int | None:
@@ -176,18 +182,12 @@ def line_of(path: Path, key: str) -> int | None:
     Returns:
         The line, from 1, of the key or of its innermost parent that exists; None if no part of it exists.
     """
-    node: Any = _with_lines(path.read_text(encoding="utf-8"))
+    node = _parsed(path.read_text(encoding="utf-8"))[1]
     line = None
     for part in key.split("."):
-        if not (hasattr(node, "lc") and part in node):
+        pairs = node.value if node is not None and node.id == "mapping" else ()
+        found = next(((name, value) for name, value in pairs if name.value == part), None)
+        if found is None:
             return line
-        line = node.lc.key(part)[0] + 1
-        node = node[part]
+        line, node = found[0].start_mark.line + 1, found[1]
     return line
-
-
-@lru_cache(maxsize=16)
-def _with_lines(text: str) -> Any:
-    from ruamel.yaml import YAML
-
-    return YAML().load(text)
