@@ -9,7 +9,7 @@ from types import FrameType
 from lethe._util.errors import RunFailed, UserError
 
 try:
-    from lethe._util import dvc_stage
+    from lethe._util import collector, dvc_stage
     from lethe._util.redact import clean
     from lethe.cli import completion
     from lethe.cli import help as manual
@@ -63,6 +63,7 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    collector.spare()
     try:
         if not HELP.isdisjoint(words):
             print(manual.stage(verb, program or f"python src/{verb}.py", words, every="--help-all" in words))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lethe._util.errors import UserError
+from lethe.models.torchvision_models import torchvision_models
 
 
 class ConvNet(nn.Module):
@@ -42,9 +43,7 @@ class ConvNet(nn.Module):
 
 def resnet18_cifar(num_classes: int) -> nn.Module:
     """ResNet-18 for small images: 3x3 stem of stride 1, no max-pool (He et al., arXiv:1512.03385, section 4.2)."""
-    from torchvision.models import resnet18
-
-    model: nn.Module = resnet18(num_classes=num_classes)
+    model: nn.Module = torchvision_models().resnet18(num_classes=num_classes)
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
@@ -111,8 +110,7 @@ def _build(architecture: str, classes: int) -> nn.Module:
     if architecture in OWN:
         own: nn.Module = OWN[architecture](num_classes=classes)
         return own
-    import torchvision.models as zoo
-
+    zoo = torchvision_models()
     known = [*OWN, *zoo.list_models(module=zoo)]
     if architecture not in known:
         near = difflib.get_close_matches(architecture, known, 3) or ["resnet18", *OWN]

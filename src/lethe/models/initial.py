@@ -12,6 +12,7 @@ from torch.nn import Module
 from lethe._util.errors import UserError
 from lethe._util.log import log
 from lethe.models import fitting, foreign
+from lethe.models.torchvision_models import torchvision_models
 
 KEY = "pretrain.init"
 _NAME = re.compile(r"^(?:(?P<kind>\w+_Weights)\.)?(?P<name>[A-Za-z]\w*)$")
@@ -93,10 +94,8 @@ def _torchvisions(text: str, architecture: str, base: Path) -> Any:
     named = _NAME.match(text)
     if named is None or (base / text).exists():
         return None
-    import torchvision.models as zoo
-
     try:
-        known: Any = zoo.get_model_weights(architecture)
+        known: Any = torchvision_models().get_model_weights(architecture)
     except ValueError:
         raise UserError(f"{KEY} is {text}, which is no file, and torchvision has no weights for {architecture}; {FILE}") from None
     if named["kind"] in (None, known.__name__) and named["name"].upper() in known.__members__:

@@ -1,7 +1,9 @@
 """Optimizers as values: what a phase builds at its start."""
 
+import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
@@ -25,9 +27,7 @@ class SGD:
 
     def build(self, parameters: "list[Parameter]") -> "Optimizer":
         """A new optimizer over `parameters`."""
-        import torch
-
-        return torch.optim.SGD(parameters, lr=0.0, momentum=self.momentum, weight_decay=self.weight_decay)
+        return _build("SGD", parameters, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,7 @@ class Adam:
 
     def build(self, parameters: "list[Parameter]") -> "Optimizer":
         """A new optimizer over `parameters`."""
-        import torch
-
-        return torch.optim.Adam(parameters, lr=0.0, betas=(self.beta_1, self.beta_2), weight_decay=self.weight_decay)
+        return _build("Adam", parameters, betas=(self.beta_1, self.beta_2), weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,29 @@ class AdamW:
 
     def build(self, parameters: "list[Parameter]") -> "Optimizer":
         """A new optimizer over `parameters`."""
-        import torch
+        return _build("AdamW", parameters, betas=(self.beta_1, self.beta_2), weight_decay=self.weight_decay)
 
-        return torch.optim.AdamW(parameters, lr=0.0, betas=(self.beta_1, self.beta_2), weight_decay=self.weight_decay)
+
+def _build(name: str, parameters: "list[Parameter]", **numbers: Any) -> "Optimizer":
+    optimizer: Optimizer = without_compiler(name)(parameters, lr=0.0, **numbers)
+    return optimizer
+
+
+@cache
+def without_compiler(name: str) -> "type[Any]":
+    """Make a class of torch's optimizers whose methods are not wrapped for torch.compile.
+
+    The wrappers import torch's compiler, which takes more than a second of a command, at the first optimizer; no step is compiled here.
+    The arithmetic, the state and its keys are those of torch's class.
+
+    Args:
+        name: of the class in torch.optim.
+
+    Returns:
+        A subclass of the same name.
+    """
+    import torch
+
+    kind = getattr(torch.optim, name)
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict")}
+    return type(kind.__name__, (kind,), methods | {"__module__": kind.__module__, "step": torch.no_grad()(inspect.unwrap(kind.step))})
