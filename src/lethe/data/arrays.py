@@ -23,7 +23,7 @@ NPZ = "it takes a .npz file with train_images, train_labels, test_images, test_l
 IDX = "it takes a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-..., each with or without .gz"
 # Names of images and labels of a part -> part
 ARRAYS = {
-    "train": (("train_images", "train_labels"), ("x_train", "y_train"), ("images", "labels")),
+    "train": (("train_images", "train_labels"), ("x_train", "y_train"), ("images", "labels"), ("X", "y"), ("x", "y")),
     "val": (("val_images", "val_labels"), ("x_val", "y_val")),
     "test": (("test_images", "test_labels"), ("x_test", "y_test")),
 }
@@ -35,8 +35,11 @@ def read_npz(options: SourceOptions) -> Images:
     path = _file(options, NPZ)
     key = f"data.root is {path}"
     try:
-        with np.load(path, allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files} if isinstance(held, np.lib.npyio.NpzFile) else {}
+        held = np.load(path, allow_pickle=False)
+        if not isinstance(held, np.lib.npyio.NpzFile):
+            raise UserError(f"{key} (one array, without labels); {NPZ}")
+        with held:
+            arrays = {name: held[name] for name in held.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{key} ({one_line(error)}); {NPZ}") from None
     parts = {part: _named(arrays, names) for part, names in ARRAYS.items()}
@@ -117,7 +120,10 @@ def _idx_file(root: Path, name: str, dimensions: int) -> Path:
     names = [f"{name}{dot}idx{dimensions}-ubyte{ending}" for dot in "-." for ending in ("", ".gz")]
     path = next((root / each for each in names if (root / each).is_file()), None)
     if path is None:
-        raise UserError(f"data.root is {root} (it has no file {names[0]}); {IDX}")
+        cifar = (
+            ", but CIFAR's Python batches, which data.source cifar10 reads from the folder above" if any(root.glob("data_batch_*")) else ""
+        )
+        raise UserError(f"data.root is {root} (it has no file {names[0]}{cifar}); {IDX}")
     return path
 
 

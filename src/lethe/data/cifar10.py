@@ -37,6 +37,8 @@ def read_cifar10(options: SourceOptions) -> Images:
     from torchvision.datasets import CIFAR10  # takes seconds to import
 
     folder = options.root or options.cache
+    if folder.name == CIFAR10.base_folder:  # the unpacked archive itself
+        folder = folder.parent
 
     def parts(**download: bool) -> list[Any]:
         return [CIFAR10(folder, train=True, **download), CIFAR10(folder, train=False)]  # checksums verified each time

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import unquote
 
 from lethe.data.images import Images
 
@@ -16,6 +17,7 @@ SPELLINGS = {
     "slashes": r"with \ for /",
     "dot": "with ./ before them",
     "quotes": "in quotes",
+    "url": "written as addresses (file://, %20)",
     "root": "with data.root before them",
     "elsewhere": "with the path to a folder of data.root's name elsewhere before them",
     "short": "without what comes before the last folders of an id",
@@ -70,6 +72,9 @@ class IdLookup:
         if is_absolute(path) and (below := self._below_namesake(path)):
             path, differs = below, [*differs, "elsewhere"]
         found = self._matching(path, differs)
+        decoded = unquote(name.removeprefix("file://"))
+        if not found and decoded != name and (found := self.find(decoded)):
+            differs = ["url"]
         if len(found) == 1:
             self.spellings.update(differs)
             self.example = self.example or (name, self.images.ids[found[0]])
@@ -124,6 +129,9 @@ class IdLookup:
         """What an unknown or ambiguous name may mean, for an error message."""
         path, _ = self._cleaned(name)
         found = [self.images.ids[i] for i in self._matching(path, [])]
+        inside = sum(id_.startswith(f"{path.rstrip('/')}/") for id_ in self.images.ids)
+        if inside and not found:
+            return f"; it is a folder of {inside:,} images: list each, or give its class to data.forget.classes"
         if len(found) > 1:
             return f"; nearest: {' or '.join(found[:3])}{' ...' if len(found) > 3 else ''}"
         if is_absolute(name):

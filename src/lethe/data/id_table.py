@@ -2,7 +2,10 @@
 
 import csv
 import io
+import json
+import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +19,7 @@ TAKES_IDS = "it takes a CSV with a column id, or a text file with one id per lin
 ID = "id"
 PATHS = ("path", "file_name", "filename", "file", "image", "image_path", "filepath")
 ROW_NUMBERS = ("row", "rows", "row_number", "index", "idx")  # columns of positions among the train images, from 0
+DELIMITERS = ",;\t|"
 BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
 Row: TypeAlias = tuple[dict[str, str], int]  # column -> value, and its line
 
@@ -48,8 +52,9 @@ class IdTable:
 def read(path: Path, key: str, column: str | None = None, *, accepts: str = TAKES_IDS, header: bool = False) -> IdTable:
     """Read a list or table.
 
-    A file whose first line has the column is a CSV, separated by commas, semicolons or tabs. Without a column, one called id is looked for,
-    then one of paths, then one of row numbers; a file with none of them is a list of one id per line.
+    A file whose first line has the column is a CSV, separated by commas, semicolons, tabs or |. Without a column, one called id is looked
+    for, then one of paths, then one of row numbers; a file with none of them is a list of one id per line. Lines that begin with # and a
+    space are comments, in a CSV before its header only. A list may be JSON: of names, of objects, or an object per line.
 
     Args:
         path: the file, in UTF-8, UTF-16 with a byte-order mark, or Windows-1252.
@@ -66,9 +71,12 @@ def read(path: Path, key: str, column: str | None = None, *, accepts: str = TAKE
     """
     key = f"{key} is {path}"
     text = _text(path, key, accepts)
+    if not header and (objects := _json(text, key, accepts)) is not None:
+        return _of_objects(objects, key, column, accepts)
+    text = _without_comments(text, key)
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
-    for delimiter in ",;\t":
+    for delimiter in DELIMITERS:
         names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
         found = _column(names, column)
         if found is not None:
@@ -95,9 +103,9 @@ def drop_rows(path: Path, dropped: Callable[[str], bool]) -> int:
     table, text = read(path, "the table"), _text(path, "the table", TAKES_IDS)
     if not any(dropped(name) for name, _ in table.names):
         return 0
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in _without_comments(text).splitlines() if line.strip()), "")
     delimiter = next(
-        (one for one in ",;\t" if _column([name.strip() for name in next(csv.reader([first], delimiter=one))], None) is not None), ","
+        (one for one in DELIMITERS if _column([name.strip() for name in next(csv.reader([first], delimiter=one))], None) is not None), ","
     )
     names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter))]
     at = names.index(table.column) if table.column in names else 0
@@ -116,6 +124,55 @@ def _column(names: list[str], column: str | None) -> int | None:
         return names.index(column) if column in names else lower.index(column.lower()) if column.lower() in lower else None
     lower = [name.lower() for name in names]
     return next((lower.index(name) for name in (ID, *PATHS, *ROW_NUMBERS) if name in lower), None)
+
+
+def _json(text: str, key: str, accepts: str) -> list[object] | None:
+    """The entries of a JSON list, or of JSON lines; None for other text."""
+    start = text.lstrip()[:1]
+    if start not in ("[", "{") or not start:
+        return None
+    for read in (json.loads, lambda whole: [json.loads(line) for line in whole.splitlines() if line.strip()]):
+        with suppress(ValueError):
+            found = read(text)
+            return found if isinstance(found, list) else [found]
+    if start == "[":
+        raise UserError(f"{key} (it begins with [ and is no JSON); {accepts}")
+    return None
+
+
+def _of_objects(entries: list[object], key: str, column: str | None, accepts: str) -> IdTable:
+    """The table of JSON entries, which have their position for a line."""
+    if len(entries) == 1 and isinstance(entries[0], dict):  # {"ids": [...]}
+        lists = [value for value in entries[0].values() if isinstance(value, list)]
+        entries = lists[0] if len(lists) == 1 else entries
+    if all(isinstance(entry, str | int) for entry in entries):
+        entries = [{column or ID: entry} for entry in entries]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{key} (JSON that is no list of names or of objects); {accepts}")
+    rows = [{str(name): str(value).strip() for name, value in entry.items()} for entry in entries if isinstance(entry, dict)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    found = _column(names, column)
+    if found is None and rows:
+        raise UserError(f"{key} (JSON whose objects have no {column or ID}: {', '.join(names)[:80]}); {accepts}")
+    return IdTable(key, ID if found is None else names[found], tuple((row, number) for number, row in enumerate(rows, 1)))
+
+
+def _without_comments(text: str, key: str = "") -> str:
+    """The text with empty lines in place of comments, and of Excel's `sep=;`; comments are logged where there is a key to name.
+
+    A comment begins with # and a space: #1.png may be an image."""
+    lines = text.splitlines(keepends=True)
+    comments = [number for number, line in enumerate(lines) if re.match(r"\s*#+\s", line)]
+    first = next((number for number, line in enumerate(lines) if line.strip() and number not in comments), len(lines))
+    if first < len(lines) and re.fullmatch(r"sep=.", lines[first].strip()):
+        lines[first], first = "\n", first + 1
+    header = lines[first] if first < len(lines) else ""
+    if any(_column([name.strip() for name in next(csv.reader([header], delimiter=one), [])], None) is not None for one in DELIMITERS):
+        comments = [number for number in comments if number < first]
+    if comments and key:
+        log(f"{key}: lines that begin with # are comments: {len(comments)}, the first is line {comments[0] + 1}")
+    left = {*comments}
+    return "".join("\n" if number in left else line for number, line in enumerate(lines))
 
 
 def _rows(text: str, names: list[str], delimiter: str, key: str, accepts: str) -> Iterator[Row]:
@@ -148,6 +205,8 @@ def _text(path: Path, key: str, accepts: str) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
+        if b"\0" in content:
+            raise UserError(f"{key} (not text in UTF-8, UTF-16 or Windows-1252: it has zero bytes); {accepts}") from None
         try:
             text = content.decode("cp1252")
         except UnicodeDecodeError:
@@ -159,6 +218,6 @@ def _text(path: Path, key: str, accepts: str) -> str:
 
 
 def _near(column: str, first: str) -> str:
-    names = [name.strip() for delimiter in ",;\t" for name in first.split(delimiter)]
+    names = [name.strip() for delimiter in DELIMITERS for name in first.split(delimiter)]
     near = get_close_matches(column, names, 1)
     return f"; nearest: {near[0]}" if near else ""

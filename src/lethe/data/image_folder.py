@@ -3,13 +3,14 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from lethe._util.errors import UserError
+from lethe._util.log import log
 from lethe.data.decoding import File, Fit, read_files
 from lethe.data.images import Images
 from lethe.data.sources import SourceOptions, register_data_source
@@ -17,7 +18,10 @@ from lethe.data.sources import SourceOptions, register_data_source
 K = TypeVar("K", bound=Hashable)
 
 LAYOUT = "it takes a folder with train/<class>/* and test/<class>/*"
-JUNK = {"thumbs.db", "desktop.ini"}  # what Windows leaves in folders of images; dot files (.DS_Store, ._x) go too
+# What systems leave among images: Windows, macOS and its zip files, Synology; dot files (.DS_Store, ._x) go too
+JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx", "icon\r", "@eadir"}
+HELD_OUT = ("test", "val", "valid", "validation")  # folders of held-out images; the first that exists is read
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
 
 def _listing(options: SourceOptions) -> list[str]:
@@ -42,6 +46,7 @@ def read_folder(options: SourceOptions) -> Images:
     """
     root = _root(options)
     train, test, classes = _scan(root, options)
+    _log_choices(root, classes, options.reading.held_out)
     files = train + test
     fit = Fit(options.image_size, options.reading.resize)
     pixels, kept = read_files(files, fit, skip=options.reading.skip_unreadable, source=str(root))
@@ -57,17 +62,47 @@ def _root(options: SourceOptions) -> Path:
     root = options.root
     if root is None:
         raise UserError(f"data.root is not set, and data.source is image_folder; {LAYOUT}")
+    if root.is_file() and root.suffix.lower() in ARCHIVES:
+        raise UserError(f"data.root is {root} (an archive: unpack it); {LAYOUT}")
     if not root.is_dir():
         raise UserError(f"data.root is {root} ({'not a' if root.exists() else 'no such'} folder); {LAYOUT}")
-    share = options.reading.held_out
+    share, held_out = options.reading.held_out, _held_out(root)
     if share is None:
-        for part in ("train", "test"):
-            if not (root / part).is_dir():
-                split = "; data.held_out.fraction 0.2 takes a fifth of train as held-out images" if part == "test" else ""
-                raise UserError(f"data.root is {root} (it has no folder {part}); {LAYOUT}{split}")
-    elif (root / "test").is_dir():
-        raise UserError(f"data.held_out.fraction is {share}, and {root} has a folder test; it takes one of them")
+        if not (root / "train").is_dir():
+            raise UserError(f"data.root is {root} (it has no folder train{_instead(root)}); {LAYOUT}")
+        if held_out is None:
+            split = "data.held_out.fraction 0.2 takes a fifth of train as held-out images"
+            raise UserError(f"data.root is {root} (it has no folder test{_instead(root)}); {LAYOUT}; {split}")
+    elif held_out is not None:
+        raise UserError(f"data.held_out.fraction is {share}, and {root} has a folder {held_out}; it takes one of them")
     return root
+
+
+def _held_out(root: Path) -> str | None:
+    """The folder of held-out images; None where there is none."""
+    return next((name for name in HELD_OUT if (root / name).is_dir()), None)
+
+
+def _instead(root: Path) -> str:
+    """Say what a folder has in place of train and test, where that helps."""
+    if any(root.glob("data_batch_*")):
+        return "; it holds CIFAR's Python batches, which data.source cifar10 reads with the folder above as data.root"
+    folders = [entry.name for entry in _entries(root, root) if entry.is_dir()]
+    inside = next((name for name in folders if (root / name / "train").is_dir()), None)
+    return f"; {root / inside} has one" if inside else f"; it has {', '.join(folders[:5])}" if folders else ""
+
+
+def _log_choices(root: Path, classes: Sequence[str], share: float | None) -> None:
+    """Log what is not plain about the folders: which of several is held out, classes that differ in case alone."""
+    held_out = [name for name in HELD_OUT if (root / name).is_dir()] if share is None else []
+    if held_out[:1] != ["test"] and held_out:
+        log(f"{root}: the images of {held_out[0]} are held out (half of them are validation, half test), since there is no folder test")
+    if len(held_out) > 1:
+        log(f"{root}: {' and '.join(held_out[1:])} is not read; held out are the images of {held_out[0]}")
+    folded: dict[str, str] = {}
+    for name in classes:
+        if (other := folded.setdefault(name.casefold(), name)) != name:
+            log(f"{root}: {other} and {name} differ only in upper and lower case, and are two classes here")
 
 
 def _entries(folder: Path, root: Path) -> list[os.DirEntry[str]]:
@@ -157,18 +192,20 @@ def _class_files(folder: Path, label: int, root: Path) -> list[File]:
 def _scan(root: Path, options: SourceOptions) -> tuple[list[File], list[File], tuple[str, ...]]:
     """Train files, held-out files, class names; sorted by class, then by file name, both by code points."""
     share, limit = options.reading.held_out, options.limit
-    for part in ("train", "test"):
-        if (root / part).is_symlink():
-            _inside(root / part, root)
+    part = _held_out(root) or "test"
+    for name in ("train", part):
+        if (root / name).is_symlink():
+            _inside(root / name, root)
     home = root / "train" if (root / "train").is_dir() else root
     classes = _class_names(home, root)
-    held_out = _class_names(root / "test", root) if share is None else classes
+    held_out = _class_names(root / part, root) if share is None else classes
     for name in classes:
         if name not in held_out:
-            raise UserError(f"data.root is {root} (train/{name} has no test/{name}); {LAYOUT}, the same classes in both")
+            near = next((f", but {part}/{other}" for other in held_out if other.casefold() == name.casefold()), "")
+            raise UserError(f"data.root is {root} (train/{name} has no {part}/{name}{near}); {LAYOUT}, the same classes in both")
     for name in held_out:
         if name not in classes:
-            raise UserError(f"data.root is {root} (test/{name} has no train/{name}); {LAYOUT}, the same classes in both")
+            raise UserError(f"data.root is {root} ({part}/{name} has no train/{name}); {LAYOUT}, the same classes in both")
     if len(classes) < 2:
         raise UserError(f"data.root is {root} (classes in train: {', '.join(classes) or 'none'}); it takes two or more")
     train: list[File] = []
@@ -176,7 +213,7 @@ def _scan(root: Path, options: SourceOptions) -> tuple[list[File], list[File], t
     for label, name in enumerate(classes):
         files = _class_files(home / name, label, root)
         if share is None:
-            test += _class_files(root / "test" / name, label, root)
+            test += _class_files(root / part / name, label, root)
         else:
             chosen = divide_ids({file.id: (file.id, label) for file in files}, share, options.reading.seed)
             test += [file for file in files if file.id in chosen]
@@ -187,7 +224,7 @@ def _scan(root: Path, options: SourceOptions) -> tuple[list[File], list[File], t
     if len(test) < 2:
         count = "1 image" if test else "no image"
         raise UserError(
-            f"data.root is {root} ({count} {'held out' if share else 'under test'}); it takes two or more, for validation and test"
+            f"data.root is {root} ({count} {'held out' if share else f'under {part}'}); it takes two or more, for validation and test"
         )
     return train, test, tuple(classes)
 

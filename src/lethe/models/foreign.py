@@ -2,9 +2,11 @@
 
 import importlib
 import re
+import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,15 @@ from lethe.models import checkpoint, download
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which checkpoints keep a state dict, first come first
 ALONE = 'save the weights alone: torch.save(model.state_dict(), "weights.pth")'
+MORE, NOT_RUN = "holds more than weights (a whole model?)", f"code in a file is not run, so {ALONE}"
 FLOAT = "it takes floating-point weights, from before they were quantised"
 
-# Packages whose objects, next to the weights, are plain values (arguments, accuracies, dates). They are not read: an object of our own
-# that takes any arguments and does nothing stands in for each
-INERT = frozenset(
-    ("argparse", "numpy", "_codecs", "collections", "datetime", "pathlib", "easydict", "yacs", "omegaconf", "ml_collections", "addict")
-)
+# Objects next to the weights (accuracies, arguments, a program's own configuration) are not read: objects of our own that take any
+# arguments and do nothing stand in for them. What the standard library has besides these is refused: files that would run code name
+# its functions
+VALUES = frozenset(("numpy", "_codecs", "datetime", "decimal", "enum", "pathlib", "uuid"))
+HOLDERS = frozenset(("argparse", "collections", "types"))
+BUILTINS = frozenset(f"builtins.{name}" for name in ("bytearray", "complex", "dict", "frozenset", "list", "object", "set", "slice"))
 KINDS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a pointer of git LFS, not the file itself; `git lfs pull` fetches it"),
     (b"<", "a web page (HTML), not a file of weights; give the address of the file itself, or download it in a browser"),
@@ -106,7 +110,8 @@ def read(text: str, base: Path, downloads: Path, *, quiet: bool = False) -> tupl
             path.unlink()
         raise UserError(f"{spec.file}: its SHA-256 is {actual}, not {spec.sha256}")
     try:
-        tensors = _state_dict(checkpoint.load(path)[0] if _is_safetensors(path) else _unpickled(path, spec.file), spec, quiet)
+        tree, unread = (checkpoint.load(path)[0], ()) if _is_safetensors(path) else _unpickled(path, spec.file)
+        tensors = _state_dict(tree, spec, quiet, unread)
         return {name: _plain(name, value, spec.file) for name, value in tensors.items()}, spec.identity(actual)
     except UserError:
         if spec.url:  # what is repaired at its address must be downloaded again
@@ -143,12 +148,15 @@ def _is_safetensors(path: Path) -> bool:
     )
 
 
-def _unpickled(path: Path, name: str) -> Any:
-    """What torch.load reads without running code."""
+def _unpickled(path: Path, name: str) -> tuple[Any, Sequence[str]]:
+    """What torch.load reads without running code, and the classes of programs that something of our own stands in for."""
     with path.open("rb") as file:
         start = file.read(64).lstrip()
-    kind = next((kind for first, kind in KINDS if start.startswith(first)), None) or (
-        _kind_of_archive(path) if start[:2] == b"PK" else None
+    onnx = "an ONNX file; it takes PyTorch's weights" if path.suffix == ".onnx" else None
+    kind = (
+        onnx
+        or next((kind for first, kind in KINDS if start.startswith(first)), None)
+        or (_kind_of_archive(path) if start[:2] == b"PK" else None)
     )
     if kind:
         raise UserError(f"{name} is {kind}")
@@ -156,26 +164,38 @@ def _unpickled(path: Path, name: str) -> Any:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # the format before torch 1.6 can't be looked through, and a broken file is named below
         names = []
-    code = [one for one in names if one.partition(".")[0] not in INERT and not one.startswith("torch.distributed.")]
-    if code:
-        raise UserError(f"{name} holds more than weights (a whole model?): {_few(code)}; code in a file is not run, so {ALONE}")
+    names = sorted(names)
+    if code := [one for one in names if _may_run(one)]:
+        raise UserError(f"{name} {MORE}: {_few(code)}; {NOT_RUN}")
     if any(one.startswith("torch.distributed.") for one in names):
         importlib.import_module("torch.distributed.tensor")  # which makes its tensors known to torch.load
-    stand_ins: list[Any] = [(type("StandIn", (_StandIn,), {}), one) for one in names if one.partition(".")[0] in INERT]
+    unread = [one for one in names if not one.startswith("torch.distributed.")]
+    stand_ins: list[Any] = [(type("StandIn", (_Value if _package(one) in VALUES else _Holder,), {}), one) for one in unread]
+    unread = [one for one in unread if _package(one) not in VALUES]
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
             warnings.simplefilter("ignore")  # about the types of tensors, which are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True), unread
     except Exception as error:  # unpickling fails in many ways, which mean one of two things
-        if "GLOBAL" in str(error):
-            raise UserError(f"{name} holds more than weights (a whole model?); code in a file is not run, so {ALONE}") from None
+        if "GLOBAL" in str(error) or unread:
+            raise UserError(f"{name} {MORE}{f': {_few(unread)}' if unread else ''}; {NOT_RUN}") from None
         raise UserError(f"{name} is cut short, or was not written by torch.save; it takes a saved state dict, or .safetensors") from None
 
 
-class _StandIn:
-    """In place of an object that is not read."""
+def _package(name: str) -> str:
+    return name.partition(".")[0]
 
-    def __new__(cls, *args: object, **named: object) -> "_StandIn":
+
+def _may_run(name: str) -> bool:
+    """Whether a pickle's global is of the standard library, and not a plain value."""
+    package = _package(name)
+    return package in sys.stdlib_module_names and package not in VALUES | HOLDERS and name not in BUILTINS
+
+
+class _Value:
+    """In place of a value that is not read."""
+
+    def __new__(cls, *args: object, **named: object) -> "_Value":
         return object.__new__(cls)
 
     def __init__(self, *args: object, **named: object) -> None:
@@ -183,6 +203,13 @@ class _StandIn:
 
     def __setstate__(self, state: object) -> None:
         pass
+
+
+class _Holder:
+    """In place of an object of a class that may be a kind of dict: what it holds by key is kept, as torch.load can fill it."""
+
+    def __new__(cls, *args: object, **named: object) -> Any:
+        return OrderedDict[Any, Any]()
 
 
 def _kind_of_archive(path: Path) -> str | None:
@@ -199,6 +226,8 @@ def _kind_of_archive(path: Path) -> str | None:
         return f"a program of torch.export; {ALONE}"
     if "data.pkl" in inside:
         return None
+    if names and all(name.endswith(".npy") for name in names):
+        return "an archive of NumPy arrays (.npz); it takes a state dict of PyTorch"
     return f"a zip archive with {_few(names) or 'nothing in it'}; unpack it"
 
 
@@ -212,8 +241,10 @@ def _in_folder(folder: Path) -> str:
 # --- the state dict in it -----------------------------------------------------------------------------------------------
 
 
-def _state_dict(tree: Any, spec: Spec, quiet: bool) -> dict[str, Tensor]:
-    """The state dict in a file: under the asked key, under one of WRAPPERS, under the only other key that has one, or all of it."""
+def _state_dict(tree: Any, spec: Spec, quiet: bool, unread: Sequence[str]) -> dict[str, Tensor]:
+    """The state dict in a file: under the asked key, under one of WRAPPERS, under the only other key that has one, or all of it.
+
+    Raises UserError where there is none; it names the classes of objects that were not read."""
     if spec.key:
         return _asked(tree, spec)
     path: list[str] = []
@@ -231,6 +262,8 @@ def _state_dict(tree: Any, spec: Spec, quiet: bool) -> dict[str, Tensor]:
     if isinstance(tree, Mapping) and (packed := next((name for name in tree if "_packed_params" in str(name)), None)):
         raise UserError(f"{spec.file} holds quantised weights ({packed}), which can't be trained; {FLOAT}")
     if not isinstance(tree, Mapping) or not (tensors := _tensors(tree)):
+        if unread and not (isinstance(tree, Mapping) and _state_dicts(tree)):
+            raise UserError(f"{spec.file} {MORE}: {_few([*unread])}; {NOT_RUN}")
         raise UserError(f"{spec.file} holds no state dict (a mapping from names to tensors){_instead(tree, spec)}")
     return tensors
 

@@ -1,6 +1,7 @@
 """Images as people have them: folders in folders, no test images, X-rays, other proportions, broken files, tables and arrays."""
 
 import gzip
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,86 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 def test_fashion_mnist_of_debian() -> None:
     images = sources.read("idx", root=DEBIAN, image_size=28, limit=None, cache=DEBIAN)
     assert (images.train, images.held_out, np.bincount(images.labels).tolist()) == (60_000, 10_000, [7_000] * 10)
+
+
+# --- what people have ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["val", "valid", "validation"])
+def test_held_out_images_under_another_name(part: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read(root)
+    (root / "test").rename(root / part)
+    images = read(root)
+    assert f"the images of {part} are held out" in capsys.readouterr().err
+    assert images.ids[images.train :] == tuple(id_.replace("test/", f"{part}/") for id_ in before.ids[before.train :])
+    assert f"has a folder {part}" in refusal(lambda: read(root, held_out=0.3))
+
+
+def test_a_folder_next_to_test_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(root / "val" / "cat" / "1.png")
+    assert len(read(root).ids) == 10
+    assert "val is not read; held out are the images of test" in capsys.readouterr().err
+
+
+def test_what_systems_leave_among_images(root: Path) -> None:
+    before = read(root).ids
+    for name in (
+        "train/__MACOSX/._0.png",
+        "train/cat/@eaDir/0.png@SynoEAStream",
+        "train/cat/Icon\r",
+        "test/dog/.DS_Store",
+        "train/ehthumbs.db",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"\0\5\x16\7")
+    assert read(root).ids == before
+
+
+def test_pictures_of_every_mode(root: Path) -> None:
+    """CMYK, palettes, transparency, animations (their first picture) and phones' turned photos are read as torchvision reads them."""
+    from torchvision.datasets.folder import default_loader
+
+    picture, home = Image.effect_mandelbrot((8, 8), (-2, -1, 1, 1), 20).convert("RGB"), root / "train" / "cat"
+    turned = Image.Exif()
+    turned[0x112] = 6
+    for name, mode in (("a.JPG", "CMYK"), ("b.gif", "P"), ("c.png", "RGBA"), ("d.png", "LA"), ("e.png", "1"), ("f.tif", "LAB")):
+        picture.convert(mode if mode != "LAB" else "RGB").save(home / name)
+    picture.convert("P").save(home / "g.png", transparency=0)
+    picture.save(home / "h.JpEg", exif=turned)
+    for name in ("i.gif", "j.webp", "k.png", "l.tif"):
+        picture.save(home / name, save_all=True, append_images=[picture.rotate(90)])
+    picture.save(home / "\N{GRINNING FACE} é.png")
+    images = read(root)
+    for id_, pixels in zip(images.ids, images.pixels, strict=True):
+        expected = np.asarray(default_loader(str(root / id_))).transpose(2, 0, 1)
+        assert np.array_equal(pixels, expected), id_
+    assert "train/cat/\N{GRINNING FACE} é.png" in images.ids
+
+
+def test_classes_that_differ_in_case(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "test" / "cat").rename(root / "test" / "Cat")
+    assert "train/cat has no test/cat, but test/Cat" in refusal(lambda: read(root))
+    (root / "test" / "Cat").rename(root / "test" / "cat")
+    for part in ("train", "test"):
+        save(root / part / "Cat" / "0.png")
+    assert read(root).classes == ("Cat", "cat", "dog")
+    assert "Cat and cat differ only in upper and lower case" in capsys.readouterr().err
+
+
+def test_folders_of_another_shape_are_refused_for_what_they_are(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"PK\3\4")
+    assert "photos.zip (an archive: unpack it)" in refusal(lambda: read(tmp_path / "photos.zip"))
+    assert f"it has no folder train; {root} has one" in refusal(lambda: read(tmp_path))
+    (root / "train").rename(root / "Train")
+    assert "it has no folder train; it has Train, test" in refusal(lambda: read(root))
+    (root / "data_batch_1").touch()
+    assert "data.source cifar10" in refusal(lambda: read(root))
+    assert "data.source cifar10" in refusal(lambda: read(root, "idx"))
+    np.save(tmp_path / "a.npy", np.zeros((2, 8, 8), np.uint8))
+    assert "one array, without labels" in refusal(lambda: read(tmp_path / "a.npy", "npz"))
+
+
+def test_one_class_is_no_classifier(root: Path) -> None:
+    for part in ("train", "test"):
+        shutil.rmtree(root / part / "dog")
+    assert "(classes in train: cat); it takes two or more" in refusal(lambda: read(root))

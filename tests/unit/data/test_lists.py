@@ -206,3 +206,47 @@ def test_properties_that_no_image_has(where: Listed, images: Images) -> None:
     assert "unknown, first train/gone.png, line 7" in refusal(lambda: where("user=u7"), "data.metadata is ")
     assert "no column id in its first line" in refusal(lambda: where("user=u1", table="user\nu1\n"), "data.metadata is ")
     assert "there is no table" in refusal(lambda: splits.draw(images, DeletionRequest(where=("user=u1",)), 0), start)
+
+
+# --- forms of files ---------------------------------------------------------------------------------------------------------
+
+FORMS = {
+    "JSON list": '["train/bee/000.png", "train/bee/001.png"]',
+    "JSON objects": '[{"id": "train/bee/000.png", "why": "x"}, {"id": "train/bee/001.png"}]',
+    "JSON with one list": '{"ids": ["train/bee/000.png", "train/bee/001.png"]}',
+    "JSON lines": '{"file_name": "train/bee/000.png"}\n{"file_name": "train/bee/001.png"}\n',
+    "comments": "# by the legal department\n\ntrain/bee/000.png   \n  train/bee/001.png\n#\n",
+    "comments before a header": "# export\nid;why\ntrain/bee/000.png;x\ntrain/bee/001.png;y\n",
+    "Excel's separator": "sep=;\r\nID;Why\r\ntrain/bee/000.png;x\r\ntrain/bee/001.png;y\r\n",
+    "a mark and semicolons": "\ufeffID;Name\r\ntrain/bee/000.png;Müller\r\ntrain/bee/001.png;Öz\r\n",
+    "pipes": "id|why\ntrain/bee/000.png|x\ntrain/bee/001.png|y\n",
+    "addresses": "file:///data/photos/train/bee/000.png\ntrain/bee/00%31.png\n",
+}
+
+
+@pytest.mark.parametrize("text", FORMS.values(), ids=FORMS)
+def test_forms_that_programs_write(text: str, listed: Listed) -> None:
+    assert listed(text, root=Path("/here/photos")) == ["bee/000.png", "bee/001.png"]
+
+
+def test_comments_are_logged_and_need_a_space(images: Images, listed: Listed, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that begins with # must not be passed over in silence."""
+    listed("# one\ntrain/bee/000.png\n# two\n")
+    assert "lines that begin with # are comments: 2, the first is line 1" in capsys.readouterr().err
+    assert "first #1.png, line 2" in refusal(lambda: listed("train/bee/000.png\n#1.png\n"))
+    assert "first # 1.png, line 3" in refusal(lambda: listed("id,why\ntrain/bee/000.png,a\n# 1.png,b\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("['train/bee/000.png', 'b.png']\n", "begins with [ and is no JSON"),
+        ('[["train/bee/000.png"]]', "JSON that is no list of names or of objects"),
+        ('[{"image": "train/bee/000.png"}, {"foto": "a"}]', "line 2 has no id"),
+        ('[{"foto": "train/bee/000.png"}]', "JSON whose objects have no id: foto"),
+        ("train/bee/\n", "it is a folder of 3 images"),
+        (b"%PDF-1.4\n%\xe2\xe3\x00\x00", "zero bytes"),
+    ],
+)
+def test_forms_that_are_refused(content: str | bytes, reason: str, listed: Listed) -> None:
+    assert reason in refusal(lambda: listed(content))

@@ -1,10 +1,12 @@
 """Checkpoints as they are in the world: what training programs, wrappers and downloads leave in a file."""
 
 import argparse
+import enum
 import gzip
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -167,12 +169,41 @@ def test_plain_values_next_to_the_weights_are_not_read(weights: Weights, tmp_pat
 class Config:
     """Of somebody's program."""
 
+    def __init__(self) -> None:
+        raise AssertionError("this is run")
 
-def test_objects_of_programs_are_named(weights: Weights, tmp_path: Path) -> None:
-    torch.save({"state_dict": weights, "config": Config()}, tmp_path / "a.pth")
+
+class Settings(dict[str, Any]):
+    """A dict of somebody's program, as Lightning's AttributeDict and EasyDict are."""
+
+
+class Mode(enum.Enum):
+    ONE = 1
+
+
+def test_objects_of_programs_are_not_read(weights: Weights, tmp_path: Path) -> None:
+    """Lightning's hyperparameters, EasyDict, mmengine's logs: their classes are neither imported nor run."""
+    settings, counts = Settings(lr=0.1), defaultdict(list, a=[1])
+    vars(settings)["frozen"] = True
+    beside = {"config": Config.__new__(Config), "hyper_parameters": settings, "counts": counts, "mode": Mode.ONE, "at": date(2026, 1, 1)}
+    torch.save({"state_dict": {f"model.{name}": value for name, value in weights.items()}, **beside}, tmp_path / "a.ckpt")
+    assert equal(taken("a.ckpt", tmp_path)[0], weights)
+    torch.save(Settings(epoch=3, net=Settings(weights)), tmp_path / "a.ckpt")
+    assert equal(taken("a.ckpt", tmp_path)[0], weights)
+
+
+class Eval:
+    def __reduce__(self) -> Any:
+        return eval, ("1",)
+
+
+def test_what_would_run_code_is_named(weights: Weights, tmp_path: Path) -> None:
+    torch.save({"state_dict": weights, "config": Eval()}, tmp_path / "a.pth")
     found = refusal("a.pth", tmp_path)
-    assert "test_foreign.Config" in found
+    assert "builtins.eval" in found
     assert 'torch.save(model.state_dict(), "weights.pth")' in found
+    torch.save({"model": network(), "epoch": 3}, tmp_path / "a.pth")
+    assert "(a whole model?): lethe.models.architectures.ConvNet" in refusal("a.pth", tmp_path)
     torch.save({"state_dict": weights, "acc": np.float64(1)}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
     assert 'torch.save(model.state_dict(), "weights.pth")' in refusal("a.pth", tmp_path)
 
@@ -246,6 +277,10 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("run/last.pth", b"")
     assert "a zip archive with run/last.pth; unpack it" in refusal("a.zip", tmp_path)
+    np.savez(tmp_path / "a.npz", weight=np.zeros(3))
+    assert "an archive of NumPy arrays" in refusal("a.npz", tmp_path)
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
+    assert "an ONNX file" in refusal("a.onnx", tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "model.safetensors").write_bytes(b"")
     assert "it takes one of its files: model.safetensors" in refusal("folder", tmp_path)
