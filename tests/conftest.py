@@ -19,6 +19,7 @@ from support.order import LongestFirst, longest_first  # noqa: E402
 from support.project import Project, Warm, copied, tool, write_params  # noqa: E402
 
 settings.register_profile("no clock", deadline=None)  # no test asserts a duration
+settings.register_profile("fuzz", deadline=None, max_examples=5000)  # make fuzz
 settings.load_profile("no clock")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background with Ctrl-C ignored
 

@@ -9,10 +9,61 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lethe._util.errors import RunFailed, UserError
+from lethe._util.errors import RunFailed, UserError, one_line
 
 STATE = ".lethe"  # the folder of a workspace for what neither DVC nor git keeps
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes of a file's name and of a path, on common file systems
 OUTBOX = Path(STATE, "outbox")  # in it, the records that MLflow does not have yet
+
+
+def user_path(path: Path | str) -> Path:
+    """Return a path as a user gives it, with `~` and `~user` resolved.
+
+    Raises:
+        UserError: there is no such user, or no file can have that name.
+    """
+    text = str(path)
+    try:
+        text.encode()
+        found = Path(text).expanduser()
+    except UnicodeEncodeError:
+        raise UserError(f"{text} is not UTF-8") from None
+    except RuntimeError:  # pathlib's, of ~name
+        raise UserError(f"{text} names a user that does not exist") from None
+    if "\0" in text or len(text.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in found.parts):
+        raise UserError(f"{text} is no path: a name in it has at most {LONGEST_NAME} bytes, all of it {LONGEST_PATH:,}, and none is 0")
+    return found
+
+
+def irregular(path: Path) -> str:
+    """Return what exists in place of a file: a folder, or a device or a pipe, which may have no end, or wait for ever; else ""."""
+    if path.is_file() or not path.exists():
+        return ""
+    return f"{'a folder' if path.is_dir() else 'a device or a pipe'}, not a file"
+
+
+def read_regular(path: Path, largest: int) -> bytes:
+    """Read a file of someone else whole.
+
+    Args:
+        path: the file.
+        largest: bytes that it may have.
+
+    Raises:
+        UserError: it is missing, no regular file, larger, or can't be read; the message names it and nothing else.
+    """
+    try:
+        if what := irregular(path):
+            raise UserError(f"{path} can't be read: it is {what}")
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {one_line(str(error))}") from None
+    if len(content) > largest:
+        raise UserError(f"{path} can't be read: it has more than {largest:,} bytes")
+    return content
 
 
 @contextmanager

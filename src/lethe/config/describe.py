@@ -113,7 +113,8 @@ def _words(kind: Any, marks: list[Any]) -> str:
         return "arguments with values, as {shape: [power]}"
     noun = _NOUNS[kind]
     if kind in (int, float):
-        bounds = [f"{word} {getattr(mark, name):g}" for mark in marks for name, word in _BOUNDS if getattr(mark, name, None) is not None]
+        found = [(word, getattr(mark, name, None)) for mark in marks for name, word in _BOUNDS]
+        bounds = [f"{word} {bound if isinstance(bound, int) else format(bound, 'g')}" for word, bound in found if bound is not None]
         return " ".join([noun, " and ".join(bounds)]).strip()
     pattern = next((mark.pattern for mark in marks if getattr(mark, "pattern", None)), "")
     return "auto, cpu, mps, cuda or cuda:<n>" if pattern.startswith("^(auto|cpu") else noun

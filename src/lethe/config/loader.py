@@ -9,6 +9,7 @@ from typing import Any
 
 from lethe._util.checkout import here, params_file, root
 from lethe._util.errors import UserError
+from lethe._util.files import user_path
 from lethe.config.describe import show
 from lethe.config.reader import Reader
 from lethe.config.schema import (
@@ -21,11 +22,12 @@ from lethe.config.schema import (
     Retrain,
     Run,
     Search,
-    Section,
     Space,
     flatten,
 )
-from lethe.config.source_map import FORGET, REQUEST, Layer, SourceMap, read_yaml
+from lethe.config.section import Section
+from lethe.config.source_map import FORGET, REQUEST, Layer, SourceMap
+from lethe.config.yaml_file import read_yaml
 from lethe.data import sources as data_sources
 from lethe.data.request import KINDS
 from lethe.recipes.from_scratch import enough_steps, from_scratch, own_arguments, own_recipe
@@ -82,7 +84,7 @@ class Config:
 
     @property
     def workspace(self) -> Path:
-        return here() / self.run.workspace.expanduser()
+        return here() / user_path(self.run.workspace)
 
     @property
     def workspace_name(self) -> str | None:
@@ -94,7 +96,7 @@ class Config:
         return folder.relative_to(base).as_posix() if folder.is_relative_to(base) else folder.name
 
     def path(self, path: Path) -> Path:
-        return root() / path.expanduser()
+        return root() / user_path(path)
 
     @property
     def chain(self) -> bool:
@@ -200,7 +202,7 @@ def load(
     spaces = reader.spaces(methods)
     sections = {name: reader.section(name, kind) for name, kind in SECTIONS.items()}
     method = sources.value("method")
-    if method not in methods:
+    if not isinstance(method, str) or method not in methods:
         raise sources.refusal("method", f"it takes {', '.join(methods)}, or package.module:function")
     laid = {key: show(value) for layer in sources.layers if layer.section for key, value in layer.values.items()}
     known = {"given": _given(sources), "laid": laid, "settings": {key: show(value) for key, value in remembered.values.items()}}
@@ -237,7 +239,7 @@ def layers(
     own = [_file(typed.pop("config"))] if "config" in typed else []
     named = [typed, *(layer.values for layer in reversed([*laid, *own]))]
     workspace = next((one["run.workspace"] for one in named if "run.workspace" in one), sources.value("run.workspace"))
-    remembered = settings(here() / Path(str(workspace)).expanduser()) if settings else Layer("", {})
+    remembered = settings(here() / _workspace(workspace)) if settings else Layer("", {})
     for layer in (remembered, *laid, *own):
         sources.add(layer)
         if not layer.section:
@@ -302,8 +304,16 @@ def _parse(argv: Sequence[str]) -> dict[str, str]:
     return typed
 
 
+def _workspace(value: Any) -> Path:
+    """The folder whose settings are a layer; the value is not checked yet."""
+    try:
+        return user_path(value)
+    except UserError as error:
+        raise UserError(f"run.workspace: {error}") from None
+
+
 def _file(name: str) -> Layer:
-    path = root() / Path(name).expanduser()
+    path = root() / user_path(name)
     return Layer(name, flatten(read_yaml(path, name), ""), path, given=True)
 
 

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from lethe._util.errors import UserError
 from lethe.config.describe import accepts, is_list_of_names, names_of
-from lethe.config.schema import Section
+from lethe.config.section import Section
 from lethe.recipes import registry
 
 
@@ -19,10 +19,15 @@ class MethodSection(Section):
     @field_validator("*", mode="before")
     @classmethod
     def _names(cls, value: Any, info: ValidationInfo) -> Any:
-        return names_of(value) if is_list_of_names(cls.model_fields[str(info.field_name)]) else value
+        return names_of(value) if _takes_names(cls, str(info.field_name)) else value
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self).__name__, self.model_dump())  # its class is created at run time
+
+
+@cache
+def _takes_names(kind: type[Section], name: str) -> bool:
+    return is_list_of_names(kind.model_fields[name])
 
 
 def _restored(name: str, values: Mapping[str, Any]) -> Section:

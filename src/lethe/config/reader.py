@@ -11,8 +11,9 @@ from lethe._util import names
 from lethe._util.errors import UserError
 from lethe.config.describe import accepts, show
 from lethe.config.method_schema import method_section
-from lethe.config.schema import SECTIONS, Section, Space, leaves
+from lethe.config.schema import SECTIONS, Space, leaves
 from lethe.config.search_space import SpaceCheck
+from lethe.config.section import Refusal, Section
 from lethe.config.source_map import SourceMap
 from lethe.recipes import registry
 
@@ -50,7 +51,7 @@ class Reader:
         for name in self.sources.tree:
             if name not in sections:
                 near = difflib.get_close_matches(str(name), sections, 1, 0.0)[0]
-                raise UserError(f"{name} is unknown ({self.sources.place(str(name))}); nearest: {near}")
+                raise UserError(f"{show(name)} is unknown ({self.sources.place(str(name))}); nearest: {near}")
 
     def methods(self) -> tuple[dict[str, Section], dict[str, str]]:
         """Arguments of each method, and by name the registered method that it is built on: itself, or the last of its `like`s."""
@@ -124,7 +125,7 @@ class Reader:
             The error, which names the place and the nearest key that exists; the caller raises it.
         """
         near = difflib.get_close_matches(key, self.known(), 1, 0.0)
-        return UserError(f"{key} is unknown ({place or self.sources.place(key)}); nearest: {near[0] if near else 'none'}")
+        return UserError(f"{show(key)} is unknown ({place or self.sources.place(key)}); nearest: {near[0] if near else 'none'}")
 
     def _ancestry(self, name: str) -> list[str]:
         """A method, the method that its section is `like`, and so on, as far as they exist; the last may be one without a section."""
@@ -143,6 +144,8 @@ class Reader:
             return self.unknown(key)
         info = dict(leaves(kind, name)).get(key)
         accepted = f"it takes {accepts(info)}" if info else "it takes a section"
+        if isinstance(reason := first.get("ctx", {}).get("error"), Refusal):
+            accepted = str(reason)
         value = self.sources.value(key)
         if first["type"] == "missing" and value is None:
             return UserError(f"{key} is missing ({self.sources.base.name}); {accepted}")

@@ -9,10 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator
 from pydantic.fields import FieldInfo
 
-from lethe.config.describe import split, types_of
+from lethe.config.describe import split
+from lethe.config.section import Section
 from lethe.recipes.parameters import Augmentation
 
 
@@ -42,21 +43,9 @@ Positive = Annotated[float, Field(gt=0)]
 Three = Annotated[tuple[float, float, float], BeforeValidator(_listed)]
 ThreePositive = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_listed)]
 Epochs = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]  # what NumPy, torch, scikit-learn and Optuna all take, and the seeds after it
 Listed = Annotated[tuple[Any, ...], BeforeValidator(_listed)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A section of params.yaml: frozen; unknown keys, missing keys and NaN are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_true_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and bool not in types_of(cls.model_fields[str(info.field_name)]):
-            raise ValueError
-        return value
 
 
 class Forget(Section):
@@ -95,7 +84,7 @@ class DataSection(Section):
         "huggingface: folder of a saved dataset; cifar10: folder of the archive"
     )
     image_size: int = Field(ge=8, le=1024, description="height and width of every image in pixels")
-    seed: int = Field(ge=0, description="seed of the random split into retain, forget, validation and test")
+    seed: Seed = Field(description="seed of the random split into retain, forget, validation and test")
     limit: int | None = Field(ge=1, description="maximum number of train images per class; null: all")
     metadata: Path | None = Field(
         default=None,
@@ -192,7 +181,7 @@ class Run(Section):
         description="MLflow experiment of the runs; null: what MLFLOW_EXPERIMENT_NAME, MLFLOW_EXPERIMENT_ID or mlflow run name, else one a "
         "workspace, named after its folder, and Default for the checkout itself",
     )
-    seed: int = Field(ge=0, description="seed of initial weights, batch order, augmentation and dropout")
+    seed: Seed = Field(description="seed of initial weights, batch order, augmentation and dropout")
     seeds: int = Field(
         ge=1, description="number of unlearning runs from the same original, with run.seed and the seeds after it; as_run allows only 1"
     )
@@ -252,7 +241,7 @@ class Search(Section):
         "over-forgets by construction"
     )
     sampler: Literal["tpe", "random", "gp", "nsga2"] = Field(description="Optuna's sampler")
-    seed: int = Field(ge=0, description="seed of the sampler")
+    seed: Seed = Field(description="seed of the sampler")
     workers: int = Field(ge=1, description="number of trials that run in parallel, each in its own process with run.threads threads")
     gpus: float | None = Field(ge=0, description="GPU fraction per worker on a cluster; null: one whole GPU if available")
     storage: str | None = Field(

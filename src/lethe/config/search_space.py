@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from lethe._util.errors import UserError
 from lethe.config.describe import accepts, show, types_of
-from lethe.config.schema import Section, Space
+from lethe.config.schema import Space
+from lethe.config.section import Section
 from lethe.config.source_map import SourceMap
 
 

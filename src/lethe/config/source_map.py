@@ -4,15 +4,14 @@ Errors name the layer of the wrong value, with file and line.
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
 from lethe._util.redact import without_secrets
 from lethe.config.describe import show
+from lethe.config.yaml_file import line_of
 from lethe.data.request import KINDS
 
 FORGET = "data.forget."
@@ -126,68 +125,3 @@ class SourceMap:
 
 def _without_secrets(key: str, value: Any) -> Any:
     return without_secrets(value) if key.endswith(ADDRESSES) and isinstance(value, str) else value
-
-
-def read_yaml(path: Path, name: str) -> dict[str, Any]:
-    """Read the sections of a YAML file.
-
-    Args:
-        path: the file.
-        name: of the file, as shown in messages about its content.
-
-    Returns:
-        Values and sections, nested; an empty file has none.
-
-    Raises:
-        UserError: it is missing, unreadable, not YAML or not a mapping.
-    """
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        tree = deepcopy(_parsed(path.read_text(encoding="utf-8"))[0]) or {}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read: {error}") from None
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{name}{where}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{name}: it takes sections, not {tree!r}")
-    return tree
-
-
-@lru_cache(maxsize=16)
-def _parsed(text: str) -> tuple[Any, Any]:
-    """Parse YAML, once per text: params.yaml takes a tenth of a second. Callers copy what they change.
-
-    Returns:
-        Its values, and the nodes that hold their lines; two times None if it is empty.
-    """
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    node = yaml.compose(text)
-    return (None if node is None else yaml.constructor.construct_document(node)), node
-
-
-def line_of(path: Path, key: str) -> int | None:
-    """Find the line of a key in a YAML file.
-
-    Args:
-        path: the file.
-        key: dotted key.
-
-    Returns:
-        The line, from 1, of the key or of its innermost parent that exists; None if no part of it exists.
-    """
-    node = _parsed(path.read_text(encoding="utf-8"))[1]
-    line = None
-    for part in key.split("."):
-        pairs = node.value if node is not None and node.id == "mapping" else ()
-        found = next(((name, value) for name, value in pairs if name.value == part), None)
-        if found is None:
-            return line
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lethe._util.errors import UserError
-from lethe._util.files import write_text
+from lethe._util.files import irregular, write_text
 from lethe._util.log import log
 
 TAKES_IDS = "it takes a CSV with a column id, or a text file with one id per line"
@@ -76,6 +76,8 @@ def read(path: Path, key: str, column: str | None = None, *, accepts: str = TAKE
     text = _without_comments(text, key)
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
+    if len(max(lines, key=len, default="")) > csv.field_size_limit():
+        raise UserError(f"{key} (a line has more than {csv.field_size_limit():,} characters); {accepts}")
     for delimiter in DELIMITERS:
         names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
         found = _column(names, column)
@@ -194,6 +196,8 @@ def _rows(text: str, names: list[str], delimiter: str, key: str, accepts: str) -
 
 def _text(path: Path, key: str, accepts: str) -> str:
     try:
+        if what := irregular(path):
+            raise UserError(f"{key} ({what}); {accepts}")
         content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{key} (no such file); {accepts}") from None

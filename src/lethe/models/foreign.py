@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lethe._util.errors import UserError
+from lethe._util.files import user_path
 from lethe._util.log import log
 from lethe._util.redact import without_secrets
 from lethe.models import checkpoint, download
@@ -99,7 +100,7 @@ def read(text: str, base: Path, downloads: Path, *, quiet: bool = False) -> tupl
         UserError: there is no such file, it can't be downloaded, is of another kind, or holds no state dict.
     """
     spec = Spec.parse(text)
-    path = download.fetched(spec.file, downloads) if spec.url else base / Path(spec.file).expanduser()
+    path = download.fetched(spec.file, downloads) if spec.url else base / user_path(spec.file)
     if path.is_dir():
         raise UserError(f"{spec.file} is not a file but a folder; {_in_folder(path)}")
     if not path.is_file():
@@ -131,7 +132,7 @@ def identity(text: str, base: Path, downloads: Path) -> str | None:
         The file's SHA-256, with the key after it if one is named, as `read` returns it; None where there is no file and no sum.
     """
     spec = Spec.parse(text)
-    path = download.place(spec.file, downloads) if spec.url else base / Path(spec.file).expanduser()
+    path = download.place(spec.file, downloads) if spec.url else base / user_path(spec.file)
     sha256 = spec.sha256 or (checkpoint.digest_file(path) if path.is_file() else "")
     return spec.identity(sha256) if sha256 else None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lethe._util.errors import UserError
-from lethe._util.files import read_json
+from lethe._util.files import read_json, user_path
 from lethe.evaluation import logits_table
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.score import Score
@@ -75,7 +75,7 @@ def load(workspace: Path | str) -> SavedRuns:
     Raises:
         UserError: the folder does not exist, or holds no run.
     """
-    saved = SavedRuns(Path(workspace).expanduser())
+    saved = SavedRuns(user_path(workspace))
     if not saved.root.is_dir():
         raise UserError(f"{workspace} is not a folder; it takes the folder of a workspace")
     if not saved.runs:

@@ -22,7 +22,8 @@ from lethe._util.files import read_json, write_json, write_text
 from lethe.config.describe import show
 from lethe.config.loader import Config
 from lethe.config.schema import SECTIONS, flatten
-from lethe.config.source_map import FORGET, REQUEST, Layer, read_yaml
+from lethe.config.source_map import FORGET, REQUEST, Layer
+from lethe.config.yaml_file import read_yaml
 from lethe.workspace.layout import Layout
 
 HEADER = "# The keys by which this workspace was made. They win over params.yaml; the command line wins over them.\n"
