@@ -264,7 +264,7 @@ def test_the_line_of_what_is_wrong_is_named(key: str, value: Any, says: str, tmp
 
 def test_a_key_left_out_is_missing(tmp_path: Path) -> None:
     for key, says in (
-        ("run.seed", "run.seed is missing (params.yaml); it takes an integer >= 0"),
+        ("run.seed", "run.seed is missing (params.yaml); it takes an integer >= 0 and <= 2147483647"),
         ("methods.hybrid_4.lr", "methods.hybrid_4.lr is missing (params.yaml); it takes a number > 0"),
         ("run", "run is null (params.yaml); it takes a section"),
     ):
