@@ -13,7 +13,6 @@ from typing import Any
 
 import nbformat
 import pytest
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from ruamel.yaml import YAML
 
 from support.project import NET
@@ -105,6 +104,8 @@ def _pages() -> tuple[str, str]:
 
 
 def main() -> None:
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
     with tempfile.TemporaryDirectory() as folder:
         notebook = executed(Path(folder))
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})  # one print, one output

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import Image
 
 from support.dvc_checkout import RUN, Checkout, stages
@@ -43,6 +42,8 @@ class Step:
 
 def photos(copy: Checkout, home: Path) -> None:
     """Create what the pages assume: ~/photos with images, a model of them, two deletion requests."""
+    import torchvision  # takes seconds
+
     draw, root = np.random.default_rng(0), home / "photos"
     for part, n in (("train", 8), ("test", 4)):
         for name in ("cat", "dog"):

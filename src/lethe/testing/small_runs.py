@@ -37,7 +37,13 @@ SMALL |= {"retain_epochs": 2.4, "forget_batch_size": 5, "attack_radius": 0.5, "a
 @cache
 def configured(method: str) -> config.Config:
     """The configuration of params.yaml, with this method."""
-    return config.load(["--method", method], params=PARAMS)
+    everything = _everything()
+    return replace(everything, method=method) if method in everything.methods else config.load(["--method", method], params=PARAMS)
+
+
+@cache
+def _everything() -> config.Config:
+    return config.load(params=PARAMS)
 
 
 @cache

@@ -3,12 +3,17 @@
 import pytest
 import torch
 from torch import nn
-from torchvision import models
 
 from lethe._util.errors import UserError
 from lethe.models import architectures
 from lethe.recipes.blocks import resolve
 from lethe.recipes.trainable import Layers
+
+
+def of_torchvision(name: str) -> nn.Module:
+    from torchvision import models  # takes seconds
+
+    return models.get_model(name, num_classes=10)  # type: ignore[no-any-return]
 
 
 def mlp() -> nn.Module:
@@ -47,7 +52,7 @@ EXPECTED: dict[str, tuple[str, str, str]] = {  # head, last block, early blocks
 @pytest.mark.parametrize("architecture", EXPECTED)
 def test_of_an_architecture(architecture: str) -> None:
     with torch.device("meta"):
-        model = architectures.OWN[architecture](10) if architecture in architectures.OWN else models.get_model(architecture, num_classes=10)
+        model = architectures.OWN[architecture](10) if architecture in architectures.OWN else of_torchvision(architecture)
     assert tuple(" ".join(resolve(model, name)) for name in ("head", "last_block", "early")) == EXPECTED[architecture]
     for name in ("head", "last_block", "early"):
         assert Layers((name,))(model, 0.0) == Layers(tuple(resolve(model, name)))(model, 0.0)
@@ -71,7 +76,7 @@ def test_a_share_of_depth_is_the_last_blocks_and_the_head() -> None:
 
 def test_resnets_names_stand_for_the_same_parts_of_other_networks() -> None:
     with torch.device("meta"):
-        vgg, shuffle = models.get_model("vgg11", num_classes=10), models.get_model("shufflenet_v2_x0_5", num_classes=10)
+        vgg, shuffle = of_torchvision("vgg11"), of_torchvision("shufflenet_v2_x0_5")
     for name, role in (("layer1", "early"), ("layer2", "early"), ("layer4", "last_block"), ("fc", "head")):
         assert resolve(vgg, name) == resolve(vgg, role)
         assert resolve(mlp(), name) == resolve(mlp(), role)
