@@ -344,8 +344,9 @@ def _check(config: Config, sources: SourceMap) -> None:
     if config.chain and config.run.seeds > 1:
         raise sources.refusal("run.seeds", f"{config.method} is a chain of runs and takes 1")
     if config.run.originals > 1 and (config.chain or config.pretrain.checkpoint):
-        what = f"{config.method} is a chain of runs" if config.chain else "others can't be trained as the given pretrain.checkpoint was"
-        raise sources.refusal("run.originals", f"{what}: it takes 1")
+        given = "how the given pretrain.checkpoint was trained is not known, so no other can be trained like it"
+        what = f"{config.method} is a chain of runs" if config.chain else given
+        raise sources.refusal("run.originals", f"{what}: it takes 1{'' if config.chain else ', or pretrain.checkpoint null'}")
     if ":" not in config.data.source and config.data.source not in data_sources.names():
         raise sources.refusal("data.source", f"it takes {data_sources.accepted()}")
     share = config.data.held_out.fraction

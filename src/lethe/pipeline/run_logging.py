@@ -21,6 +21,7 @@ from lethe.engine.epoch_table import MEASURED, read_csv, row_metrics
 from lethe.engine.resume import Resume
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
+from lethe.evaluation.score import Score
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.models import architectures, checkpoint
 from lethe.recipes.registry import find_method
@@ -184,9 +185,12 @@ def log_scores(run_log: RunLog, prepared: Prepared, name: str, step: int) -> Non
         step: number of its last epoch.
     """
     measured = scores.scores(prepared, name)
-    apart = {}
-    if name != "original" and artifacts.available(prepared, "retrained"):
-        apart = measured.distances(scores.scores(prepared, "retrained"))
+    retrained = name != "original" and artifacts.available(prepared, "retrained")
+    _log_score(run_log, measured, scores.scores(prepared, "retrained") if retrained else None, step)
+
+
+def _log_score(run_log: RunLog, measured: Score, retrained: Score | None, step: int) -> None:
+    apart = measured.distances(retrained) if retrained else {}
     estimates = {split: got.estimate for split in SPLITS if (got := measured.measures.get(f"accuracy.{split}"))}
     halves = {f"{split}.accuracy.half_width": seed_aggregation.half_width(estimates.get(split)) for split in SPLITS}
     run_log.metrics(measured.metrics() | apart | halves, step=step)
@@ -326,10 +330,32 @@ def add_scores(prepared: Prepared, name: str) -> None:
         UserError: the result can't be scored, as `scores.scores`.
         RunFailed: the disk refuses the record; the message names the file.
     """
-    table = prepared.layout.epochs(name)
-    last = read_csv(table)[-1]["step"] if table.exists() else 0
-    run = RunId.parse(name)
-    sought = {"method": str(run.all_seeds), "result": artifacts.result_hash(prepared, name)}
-    sought |= {} if run.seed is None else {"seed": str(run.seed)}
+    last, sought = _made_by(prepared, name)
     with RunLog.join(prepared.config.workspace, tags=sought) as run_log:
         log_scores(run_log, prepared, name, last)
+
+
+def add_score_from_another(prepared: Prepared, other: Prepared, name: str, score: Score) -> None:
+    """Add the score of a run from a further original to its MLflow run, as `add_scores` does.
+
+    Args:
+        prepared: the workspace, whose retrained model it is compared with.
+        other: the folder of the further original.
+        name: of the result.
+        score: its score.
+
+    Raises:
+        UserError: as `add_scores`.
+        RunFailed: as `add_scores`.
+    """
+    last, sought = _made_by(other, name)
+    with RunLog.join(other.config.workspace, tags=sought) as run_log:
+        _log_score(run_log, score, scores.scores(prepared, "retrained") if artifacts.available(prepared, "retrained") else None, last)
+
+
+def _made_by(prepared: Prepared, name: str) -> tuple[int, dict[str, str]]:
+    """The last step of a result's run, and the tags by which its MLflow run is found."""
+    table = prepared.layout.epochs(name)
+    run = RunId.parse(name)
+    sought = {"method": str(run.all_seeds), "result": artifacts.result_hash(prepared, name)}
+    return read_csv(table)[-1]["step"] if table.exists() else 0, sought | ({} if run.seed is None else {"seed": str(run.seed)})

@@ -157,15 +157,16 @@ def print_scores(prepared: Prepared, beside: tuple[str, ...]) -> None:
 
 
 def print_replications(prepared: Prepared, names: Iterable[str], recompute: bool = False) -> None:
-    """Score and print the runs of methods from several originals, of those that have any.
+    """Score and print the runs of methods from several originals, of those that have any; their MLflow runs get the scores.
 
     Args:
         prepared: the workspace.
         names: of the methods.
         recompute: score them again.
     """
+    scored = partial(run_logging.add_score_from_another, prepared)
     for name in names:
-        if found := replication.replicated(prepared, name, recompute):
+        if found := replication.replicated(prepared, name, recompute, scored):
             print(console_tables.replication_lines(name, found))
 
 

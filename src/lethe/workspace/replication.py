@@ -4,6 +4,7 @@ Each original has a folder of its own, originals/<seed>, with the models, epoch 
 and retrained models are the workspace's. originals/<method>.json holds the scores of all runs of a method together."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 
 from lethe._util.files import atomic_write, digest, read_json, write_json
@@ -62,7 +63,9 @@ def read(prepared: Prepared, method: str) -> Replication | None:
     return found if found and found.split == prepared.hashes["split"] else None
 
 
-def replicated(prepared: Prepared, method: str, recompute: bool = False) -> Replication | None:
+def replicated(
+    prepared: Prepared, method: str, recompute: bool = False, scored: Callable[[Prepared, str, Score], None] | None = None
+) -> Replication | None:
     """Score all runs of a method from several originals, each next to the workspace's retrained models.
 
     Of a design in which one original has fewer runs than another, only as many of each are taken.
@@ -71,6 +74,7 @@ def replicated(prepared: Prepared, method: str, recompute: bool = False) -> Repl
         prepared: the workspace.
         method: its name.
         recompute: compute it even if the file is current.
+        scored: called with each run from a further original, and its score, where these are computed.
 
     Returns:
         None where the method has no runs from a further original.
@@ -100,6 +104,9 @@ def replicated(prepared: Prepared, method: str, recompute: bool = False) -> Repl
             seed: replace(score_model(table, compared.references, original, at_random=at_random), unfit=compared.unfit)
             for seed, table in zip(seeds, own, strict=True)
         }
+        if scored and place is not prepared:
+            for seed, score in each[place.config.run.seed].items():
+                scored(place, of[seed], score)
     judged = judge([one for of in tables for one in of], compared.references, originals, at_random) if compared.references else None
     result = replication.aggregate(each, judged, key, prepared.hashes["split"])
     write_json(path, result.to_json())

@@ -27,6 +27,13 @@ def test_two_originals_with_two_seeds_each(project: Project) -> None:
     assert "all unlearned from one original" in said.stdout
     assert "model_1, 2 originals x 2 seeds: mean ± half the 95 % interval (Student's t over originals)" in said.stdout
     assert not (other / "data").exists() and (other / ".lethe" / "secret").read_bytes() == (project.root / ".lethe" / "secret").read_bytes()
+    rows = {row["tags"].get("seed"): row for row in project.rows() if row["tags"]["workspace"] == "originals/1"}
+    assert {"1", "2"} <= rows.keys()
+    for seed, value in zip(("1", "2"), forget[2:], strict=True):  # unlearned from the further original
+        ((_, distance),) = rows[seed]["metrics"]["forget.distance"]
+        reference = logits_table.read(project.root / "logits" / "retrained.safetensors")
+        assert abs(distance - value + float(reference.percent_correct[reference.rows("forget")].mean())) < 1e-4
+        assert rows[seed]["tags"]["verdict"] and len(rows[seed]["metrics"]["mia.svc"]) == 1
 
     project.ran("report")
     page = (project.root / "report" / "report.md").read_text()
