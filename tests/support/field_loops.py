@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count, islice, zip_longest
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -458,6 +459,57 @@ def task_arithmetic(model: Module, data: Source, sgd: Numbers, epochs: int, task
     weights = dict(model.named_parameters())
     for name, value in model.state_dict().items():
         value.copy_(before[name] - task_scale * (value - before[name]) if name in weights else before[name])
+
+
+def neg_merge(model: Module, data: Source, sgd: Numbers, epochs: int, tasks: int, rate_spread: float, task_scale: float) -> None:
+    before, vectors = copy.deepcopy(model.state_dict()), []
+    for task, lr in enumerate(np.geomspace(sgd.lr / rate_spread, sgd.lr * rate_spread, tasks)):
+        model.load_state_dict(before)
+        optimizer = begin(model, sgd)
+        for epoch in range(epochs):
+            cosine(optimizer, lr, epoch, epochs)
+            for images, labels, _ in data.batches("forget", task * epochs + epoch, ""):
+                descend(optimizer, cross_entropy(model(images), labels))
+        vectors.append({name: value.detach() - before[name] for name, value in model.named_parameters()})
+    model.load_state_dict(before)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            own = torch.stack([vector[name] for vector in vectors])
+            agree = (own > 0).all(0) | (own < 0).all(0)
+            value.sub_(task_scale * own.mean(0) * agree)
+
+
+def hamu(model: Module, data: Source, sgd: Numbers, epochs: int, forget_gain: float, joint_clip: float) -> None:
+    optimizer = begin(model, sgd)
+    parts = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    passes = {split: count() for split in ("retain", "forget")}
+    for epoch in range(epochs):
+        cosine(optimizer, sgd.lr, epoch, epochs)
+        data.seed_epoch(epoch)
+        streams = {split: data.endless(split, number) for split, number in passes.items()}
+        for _ in range(max(len(list(data.batches(split, 0, ""))) for split in streams)):
+            optimizer.zero_grad(set_to_none=True)
+            both = []
+            for batches in streams.values():
+                images, labels, _ = next(batches)
+                own = torch.autograd.grad(cross_entropy(model(images), labels), parts)
+                norm = torch.cat([g.flatten() for g in own]).norm()
+                both.append([g * min(1.0, joint_clip / float(norm)) for g in own])
+            for parameter, r, f in zip(parts, *both, strict=True):
+                lr = optimizer.param_groups[0]["lr"]
+                if not lr:
+                    continue
+                length, q = lr * r.norm(), forget_gain * lr  # R and Q of the paper
+                k = (r * f).sum()
+                across = r - k / (f * f).sum() * f
+                if k <= -q * r.norm() / length:
+                    step = -lr * r
+                elif length < q / f.norm() or k > ((r.norm() * f.norm()) ** 2 - (q * r.norm() / length) ** 2).sqrt():
+                    step = torch.zeros_like(r)
+                else:
+                    step = q * f / f.norm() ** 2 - (length**2 - (q / f.norm()) ** 2).sqrt() * across / across.norm()
+                parameter.grad = -step / lr
+            optimizer.step()
 
 
 def reload(model: Module, data: Source, sgd: Numbers, epochs: int, ascent_rate: float, reset_share: float) -> None:

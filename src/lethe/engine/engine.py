@@ -30,10 +30,13 @@ from lethe.recipes.recipe import Phase, Recipe, Stream
 
 @dataclass(frozen=True)
 class FrozenReferences:
-    """Frozen copies that losses and edits may look at: the model that unlearning starts from, and a randomly initialised one."""
+    """Frozen copies that losses and edits may look at: the model that unlearning starts from, and a randomly initialised one.
+
+    kept: tensors that edits leave for later ones, by name."""
 
     original: Module
     random_init: Module
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,9 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
             validation.accuracy.
     """
     state = State() if state is None else state
-    refs = FrozenReferences(_frozen(model), _frozen(options.random_init or model))
+    start = _frozen(model)
     state.restore(model, recipe)
+    refs = FrozenReferences(start, _frozen(options.random_init or start), state.kept)
     if state.global_epoch < 0:
         metrics, seconds = _timed(options.evaluate, model, model, data)
         state.global_epoch = 0

@@ -28,6 +28,7 @@ class State:
         best: weights of the phase's best epoch so far, where it keeps one.
         best_value: the value by which it is the best.
         measured: what the phase's stop rule measured, epoch by epoch.
+        kept: tensors that edits left for later ones, by name.
         pending: tensors read from a file that `restore` has yet to put in place.
     """
 
@@ -42,16 +43,19 @@ class State:
     best: dict[str, Tensor] | None = None
     best_value: float = -math.inf
     measured: list[float] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
     pending: dict[str, Tensor] | None = None
 
     def tensors(self, model: Module) -> dict[str, Tensor]:
-        """All tensors by name: `model/...`, `best/...`, `optimizer/<slot>/<parameter>`, `forget_optimizer/...`, `seen/losses`."""
+        """All tensors by name: `model/...`, `best/...`, `optimizer/<slot>/<parameter>`, `forget_optimizer/...`, `kept/...`,
+        `seen/losses`."""
         named = {f"model/{name}": value for name, value in model.state_dict().items()}
         named |= {f"best/{name}": value for name, value in (self.best or {}).items()}
         for kind, optimizer in (("optimizer", self.optimizer), ("forget_optimizer", self.forget_optimizer)):
             slots = optimizer.state if optimizer else {}
             for name, parameter in model.named_parameters():
                 named |= {f"{kind}/{k}/{name}": v for k, v in slots.get(parameter, {}).items() if v is not None}
+        named |= {f"kept/{name}": value for name, value in self.kept.items()}
         return named if self.seen_losses is None else named | {"seen/losses": self.seen_losses}
 
     def restore(self, model: Module, recipe: Recipe) -> None:
@@ -72,6 +76,7 @@ class State:
             groups[kind][rest] = value
         model.load_state_dict(groups["model"])
         self.best = {k: v.clone() for k, v in groups["best"].items()} or None
+        self.kept = dict(groups["kept"])
         self.seen_losses = groups["seen"]["losses"] if groups["seen"] else None
         builder = recipe[self.optimizer_step]
         if isinstance(builder, Phase) and builder.optimizer and self.global_epoch > 0:

@@ -3,6 +3,8 @@
 params.yaml holds the numbers: the authors' or those of independent tuning. R is an optimizer step on a retain batch, F one on a forget
 batch."""
 
+from dataclasses import replace
+
 from lethe.recipes.gradient_edits import AscendAndReset, Dampen, ReinitialiseLeast
 from lethe.recipes.gradients import SlowOthers
 from lethe.recipes.parameters import (
@@ -10,16 +12,18 @@ from lethe.recipes.parameters import (
     DampeningStrength,
     Epochs,
     FinalEpochs,
+    RateSpread,
     ReinitialisedShare,
     ResetShare,
     SelectionThreshold,
     SlowFactor,
+    Tasks,
     TaskScale,
 )
-from lethe.recipes.recipe import Recipe, Term
+from lethe.recipes.recipe import Edit, Phase, Recipe, Term
 from lethe.recipes.registry import register_method
 from lethe.recipes.training import Training
-from lethe.recipes.weight_edits import SubtractTask, Transpose
+from lethe.recipes.weight_edits import KeepTask, SubtractMerged, SubtractTask, Transpose
 
 RETAIN = (Term("retain"),)
 
@@ -43,11 +47,28 @@ def task_arithmetic(training: Training, *, epochs: Epochs, task_scale: TaskScale
     """Fine-tune on forget, then subtract from the original what that changed.
 
     Batch order: F F F.
-    Retain is not used. BatchNorm's statistics are the original's. NegMerge's merging of several such vectors is not part of this.
+    Retain is not used. BatchNorm's statistics are the original's. `neg_merge` merges several such vectors.
     Weakness: a vector that is scaled far enough to forget breaks the rest."""
     if not epochs:
         return ()
     return (training.first("task", epochs, (Term("forget"),), keep=training.keep), SubtractTask(task_scale, training.trains))
+
+
+@register_method(source="NegMerge (Kim et al., ICML 2025, arXiv:2410.05583), from a third party's summary")
+def neg_merge(training: Training, *, epochs: Epochs, tasks: Tasks, rate_spread: RateSpread, task_scale: TaskScale) -> Recipe:
+    """Fine-tune on forget several times, with different learning rates; subtract what all these changes agree in.
+
+    Batch order: F F F, anew from the original for each of the tasks.
+    The mean of the changes where all have the same sign, as `task_arithmetic` otherwise. Retain is not used. The authors merge the 10 to
+    30 models of a search of hyperparameters; here the learning rate alone differs, and the batches.
+    Weakness: as task_arithmetic, with fewer weights that move; it pays for every model that it merges."""
+    if not epochs:
+        return ()
+    steps: list[Phase | Edit] = []
+    for task in range(tasks):
+        own = replace(training, lr=round(training.lr * rate_spread ** (2 * task / (tasks - 1) - 1), 12))
+        steps += [own.first(f"task_{task + 1}", epochs, (Term("forget"),), keep=training.keep), KeepTask(training.trains)]
+    return (*steps, SubtractMerged(task_scale, training.trains))
 
 
 @register_method(source="RELOAD (Newatia et al., ICLR 2026, arXiv:2604.10636), from a third party's summary")

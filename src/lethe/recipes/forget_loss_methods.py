@@ -6,7 +6,7 @@ batch."""
 from typing import Any
 
 from lethe.recipes.constraints import Saliency
-from lethe.recipes.gradients import Bargain, ForgetSalient
+from lethe.recipes.gradients import Bargain, ForgetSalient, GainOnForget
 from lethe.recipes.inputs import Adversarial, Differentiable, Perturbed
 from lethe.recipes.losses import RandomLabels, Sensitivity, Weighted
 from lethe.recipes.ordering import Ahead, Alongside, InTurn, Together
@@ -19,6 +19,7 @@ from lethe.recipes.parameters import (
     ForgetBatchSize,
     ForgetClip,
     ForgetEvery,
+    ForgetGain,
     JointClip,
     Radius,
     RetainEpochs,
@@ -102,6 +103,18 @@ def munba(training: Training, *, epochs: Epochs, joint_clip: JointClip) -> Recip
     Weakness: as random_label; a paired step has the same length whether there is much or nothing left to forget."""
     terms = (*RETAIN, Term("forget", RandomLabels()))
     return (training.first("bargain", epochs, terms, Together(cycle=False), combine=Bargain(joint_clip), keep=training.keep),)
+
+
+@register_method(source="HAMU-Q (Chen et al., ICML 2026, arXiv:2606.02119), from a third party's summary")
+def hamu(training: Training, *, epochs: Epochs, forget_gain: ForgetGain, joint_clip: JointClip) -> Recipe:
+    """Step, tensor by tensor, so that the loss on forget rises by a stated amount and that on retain falls most.
+
+    Batch order: RF RF RF, two forward passes; the shorter stream is cycled.
+    A tensor whose step would raise the loss on retain stays; the authors then think of stopping. They take layers where this takes
+    tensors, and what the rule gives goes through the optimizer, with its momentum.
+    Weakness: the ascent has no bound but retain's gradient, which is small where retain is known by heart: then little is gained."""
+    terms = (*RETAIN, Term("forget"))
+    return (training.first("gain", epochs, terms, Together(), combine=GainOnForget(forget_gain, joint_clip), keep=training.keep),)
 
 
 @register_method(source="FaLW (ICLR 2026), from a third party's summary, on random labels")

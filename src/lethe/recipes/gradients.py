@@ -75,6 +75,47 @@ class Bargain:
 
 
 @dataclass(frozen=True)
+class GainOnForget:
+    """In each tensor of weights, the step that lowers the first loss most while it raises the second by a stated amount (HAMU-Q).
+
+    With g_r and g_f the gradients of the two losses in a tensor, R = lr |g_r| the length of a plain step and Q = `gain` x lr: where the
+    plain step raises the second loss by Q anyway, g_r.g_f <= -Q |g_r| / R, it is taken. Otherwise the step is
+    Q g_f / |g_f|^2 - sqrt(R^2 - Q^2 / |g_f|^2) u, u the unit vector of g_r's part orthogonal to g_f. Where that would raise the first loss,
+    g_r.g_f > sqrt((|g_r| |g_f|)^2 - Q^2 |g_r|^2 / R^2), or no step of length R gains Q, the tensor stays. arXiv:2606.02119.
+
+    Args:
+        gain: Q as a share of the learning rate.
+        max_norm: highest norm of each of the two gradients, over all tensors.
+    """
+
+    gain: float
+    max_norm: float = 1.0
+
+    def __call__(self, losses: "Sequence[Tensor]", parameters: "Sequence[Parameter]") -> None:
+        import torch
+
+        gradients = [torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True) for loss in losses]
+        clipped = []
+        for own in gradients:
+            norm = torch.stack([gradient.norm() for gradient in own]).norm()
+            clipped.append([gradient * (self.max_norm / norm.clamp(min=self.max_norm)) for gradient in own])
+        for parameter, retain, forget in zip(parameters, *clipped, strict=True):
+            parameter.grad = self._step(retain, forget)
+
+    def _step(self, retain: "Tensor", forget: "Tensor") -> "Tensor":
+        """Minus the step, divided by the learning rate. Decided on the device: a step waits for nothing."""
+        import torch
+
+        tiny = 1e-12
+        dot, of_retain, of_forget = (retain * forget).sum(), (retain**2).sum(), (forget**2).sum()
+        across = retain - dot / of_forget.clamp(min=tiny) * forget
+        rest = of_retain - self.gain**2 / of_forget.clamp(min=tiny)
+        bent = rest.clamp(min=0).sqrt() * across / across.norm().clamp(min=tiny) - self.gain * forget / of_forget.clamp(min=tiny)
+        stays = (rest <= 0) | (dot > (of_retain * of_forget - self.gain**2).clamp(min=0).sqrt())
+        return torch.where(dot <= -self.gain, retain, torch.where(stays, torch.zeros_like(retain), bent))
+
+
+@dataclass(frozen=True)
 class ForgetSalient:
     """In steps on forget alone: only weights that matter to forget at least as much as to retain (SFR-on, arXiv:2409.19732, equation 12).
 

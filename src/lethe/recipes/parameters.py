@@ -76,6 +76,11 @@ Temperature = Annotated[float, Field(gt=0, description="temperature of the disti
 CrossEntropyWeight = Annotated[float, Field(ge=0, description="weight of the cross-entropy on retain")]
 DistillationWeight = Annotated[float, Field(ge=0, description="weight of the distillation from the original on retain")]
 Scale = Annotated[float, Field(le=0, description="weight of the forget loss; negative: gradient ascent")]
+ForgetGain = Annotated[float, Field(gt=0, lt=1, description="rise of forget's loss per step and tensor, as a share of the learning rate")]
+Tasks = Annotated[int, Field(ge=2, description="number of models that are fine-tuned on forget and merged")]
+RateSpread = Annotated[
+    float, Field(ge=1, description="the models' learning rates go from lr / rate_spread to lr x rate_spread, evenly in log")
+]
 Peak = Annotated[float, Field(le=0, description="final value of the scale's ramp, which starts at 0")]
 RampShape = Annotated[Shape, Field(description="shape of the scale's ramp")]
 Power = Annotated[float, Field(gt=0, description="exponent of a power ramp, or rate of an exponential ramp")]

@@ -27,12 +27,16 @@ class Batch(Protocol):
 
 
 class References(Protocol):
-    """Frozen models that a loss or an edit may use: the one that unlearning starts from, and a randomly initialised one."""
+    """Frozen models that a loss or an edit may use: the one that unlearning starts from, and a randomly initialised one.
+
+    kept: tensors that edits of a recipe leave for later ones, by name; part of a run's resume state."""
 
     @property
     def original(self) -> "Module": ...
     @property
     def random_init(self) -> "Module": ...
+    @property
+    def kept(self) -> "dict[str, Tensor]": ...
 
 
 class DataSource(Protocol):

@@ -151,6 +151,65 @@ class SubtractTask:
 
 
 @dataclass(frozen=True)
+class KeepTask:
+    """Keep the task vector of what was just trained, present weights - original, for `SubtractMerged`; go back to the original.
+
+    Of all vectors so far only their sum, their number and where their signs agree are kept.
+
+    Args:
+        layers: names of the modules that were trained, or symbols of `blocks.resolve`.
+        name: shown in epoch tables and messages.
+    """
+
+    layers: tuple[str, ...] = ("all",)
+    name: str = "keep_task"
+
+    def writes(self, model: "Module") -> frozenset[str]:
+        """The parameters of the modules."""
+        return Layers(self.layers)(model, 0.0)
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        import torch
+
+        before, kept = refs.original.state_dict(), refs.kept
+        for name in sorted(self.writes(model)):
+            task = model.get_parameter(name).detach() - before[name]
+            if "number" in kept:
+                total = kept[f"sum/{name}"]
+                kept[f"agrees/{name}"] &= total.sign() == task.sign()
+                kept[f"sum/{name}"] = total + task
+            else:
+                kept[f"agrees/{name}"], kept[f"sum/{name}"] = torch.ones_like(task, dtype=torch.bool), task
+        kept["number"] = kept.get("number", torch.zeros(())) + 1
+        model.load_state_dict(before)
+
+
+@dataclass(frozen=True)
+class SubtractMerged:
+    """original - `scale` x the mean of the kept task vectors where all their signs agree, and 0 elsewhere (NegMerge, arXiv:2410.05583).
+
+    Args:
+        scale: of the merged vector.
+        layers: names of modules, or symbols of `blocks.resolve`.
+        name: shown in epoch tables and messages.
+    """
+
+    keeps_statistics: ClassVar[bool] = True
+    scale: float
+    layers: tuple[str, ...] = ("all",)
+    name: str = "subtract_merged"
+
+    def writes(self, model: "Module") -> frozenset[str]:
+        """The parameters of the modules."""
+        return Layers(self.layers)(model, 0.0)
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        before, kept = refs.original.state_dict(), refs.kept
+        merged = {name: kept[f"sum/{name}"] / kept["number"] * kept[f"agrees/{name}"] for name in self.writes(model)}
+        model.load_state_dict(before | {name: before[name] - self.scale * value for name, value in merged.items()})
+
+
+@dataclass(frozen=True)
 class AddNoise:
     """Add to each weight tensor Gaussian noise of `share` times the tensor's standard deviation.
 

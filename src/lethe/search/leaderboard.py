@@ -16,7 +16,6 @@ from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import RunOptions
 from lethe.pipeline import leaderboard as rows
 from lethe.pipeline import references
-from lethe.pipeline.cost import planned_share
 from lethe.search.objectives import OBJECTIVES, evaluator, without_test
 from lethe.search.spaces import argument_values, is_active, stated_values
 from lethe.workspace.layout import Layout
@@ -26,7 +25,8 @@ from lethe.workspace.workspace import Prepared
 OBJECTIVE = OBJECTIVES["oracle_free"]
 AT = 0.1  # the share at which settings are tried
 SEED = 1000  # added to run.seed
-CLOSE = 0.03  # of the share: a plan that costs so much more or less than the share is left alone
+PLANS = 3  # a plan, and corrections of it by the work that was seen
+CLOSE = 0.1  # a plan that costs so much more or less than the share, relative to it, is left alone
 
 
 def leaderboard(words: list[str], names: list[str], shares: list[str], settings: str) -> None:
@@ -72,14 +72,17 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     start = references.weights(prepared, "original")
     references.weights(prepared, "retrained")  # whose work is what shares are of
     data = without_test(prepared)
-    first = _try(data, config, start)
-    ratio = _cost_ratio(prepared, config, first)
-    planned = rows.at_share(words, rows.Entry(method, AT), {"cost_ratio": ratio}) if abs(ratio - 1) > CLOSE else config
-    tried = [first] if planned == config else []
-    planned = planned or config
-    for arguments in evenly(planned, count)[len(tried) :]:
+    ratio, planned = 1.0, config
+    for attempt in range(PLANS):
+        tried = [_try(data, planned, start)]
+        taken = _share_taken(prepared, tried[0])
+        again = rows.at_share(words, rows.Entry(method, AT), {"cost_ratio": ratio * taken / AT}) if taken else None
+        if not taken or again is None or again == planned or abs(taken / AT - 1) <= CLOSE or attempt == PLANS - 1:
+            break
+        ratio, planned = float(f"{ratio * taken / AT:.4g}"), again
+    for arguments in evenly(planned, count)[1:]:
         tried.append(_try(data, planned.changed(arguments), start, arguments))
-        log(f"{method}: {_words(arguments) or 'as configured'}: {_result(tried[-1])}")
+        log(f"{method}: {_words(arguments)}: {_result(tried[-1])}")
     complete = [one for one in tried if one["measured"]]
     if not complete:
         log(f"{method}: every setting diverged; its settings stay as configured")
@@ -93,7 +96,8 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
 def evenly(config: Config, count: int) -> list[dict[str, Any]]:
     """Draw settings of the configured method: the configured one, then points of a Halton sequence in its space.
 
-    Arguments by which a method costs more or less are left out.
+    Arguments by which a method costs more or less are left out. The learning rate comes first, as the coordinate that few points cover
+    best, so that all methods try the same ones.
 
     Args:
         config: the configuration; its `space` gives the ranges.
@@ -104,7 +108,8 @@ def evenly(config: Config, count: int) -> list[dict[str, Any]]:
     """
     from scipy.stats.qmc import Halton
 
-    spaces = {name: space for name, space in config.space.items() if name not in rows.DIALS}
+    names = sorted((name for name in config.space if name not in rows.DIALS), key=lambda name: name != "lr")
+    spaces = {name: config.space[name] for name in names}
     if not spaces or count == 1:
         return [{}]
     points = Halton(len(spaces), scramble=False).random(count)[1:]
@@ -146,13 +151,11 @@ def _try(data: Prepared, config: Config, start: Mapping[str, Any], arguments: Ma
     return {"arguments": dict(arguments or {}), "measured": measured if "forget.auc" in measured else {}, "flops": flops}
 
 
-def _cost_ratio(prepared: Prepared, config: Config, first: Mapping[str, Any]) -> float:
-    """The work of a run next to that of retraining, relative to what was planned: teachers and target losses take forward passes, too."""
-    path = Layout(config.workspace).clock("retrained")
+def _share_taken(prepared: Prepared, tried: Mapping[str, Any]) -> float:
+    """The work of a run next to that of retraining: teachers and target losses take forward passes, too. 0 where it is not known."""
+    path = Layout(prepared.config.workspace).clock("retrained")
     retraining = read_json(path).get("flops") if path.exists() else None
-    if not first["flops"] or not retraining:
-        return 1.0
-    return float(f"{first['flops'] / retraining / planned_share(config):.4g}")
+    return float(tried["flops"] / retraining) if tried["flops"] and retraining else 0.0
 
 
 def _words(arguments: Mapping[str, Any]) -> str:
