@@ -71,7 +71,8 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
         signal.signal(signal.SIGTERM, _stop)
         dvc_stage.begin()
         work = STAGES[verb].parse(words).work(verb)
-        return work() or 0
+        code = work()
+        return code if isinstance(code, int) else 0
     except STOPS as error:
         return _exit_code(error)
 

@@ -36,8 +36,8 @@ class Command:
     overlay: str | None = None  # section of params.yaml laid over the others
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
-    def work(self, verb: str) -> Callable[[], int | None]:
-        """Return what to call: the function of the stage `verb` with its configuration. It gives an exit code or None."""
+    def work(self, verb: str) -> Callable[[], object]:
+        """Return what to call: the function of the stage `verb` with its configuration. An int that it returns is the exit code."""
         if self.words is None:
             return partial(self._resolve(), **self.arguments)
         remembered = None if verb == "fingerprint" else settings.layer  # it describes params.yaml
@@ -48,9 +48,9 @@ class Command:
             config = importlib.import_module("lethe.pipeline.own_normalisation").adopted(config)
         return partial(self._resolve(), config, **self.arguments)
 
-    def _resolve(self) -> Callable[..., int | None]:
+    def _resolve(self) -> Callable[..., object]:
         module, _, name = self.function.partition(":")
-        function: Callable[..., int | None] = getattr(importlib.import_module(module), name)
+        function: Callable[..., object] = getattr(importlib.import_module(module), name)
         return function
 
 

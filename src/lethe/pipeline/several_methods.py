@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lethe._util.errors import RunFailed
 from lethe._util.log import log
 from lethe.config.loader import Config
-from lethe.pipeline.unlearn import check_recipes, print_scores, run_method
+from lethe.pipeline.unlearn import check_recipes, print_scores, unlearn
 from lethe.tracking import outbox
 from lethe.workspace.plan import each_method, planned_results
 from lethe.workspace.workspace import Prepared
@@ -31,7 +31,7 @@ def unlearn_each(config: Config, names: Sequence[str]) -> None:
     done: list[Prepared] = []
     for one in configs:
         try:
-            done.append(run_method(one))
+            done.append(unlearn(one, show=False))
         except RunFailed as error:
             log(f"{one.method} failed: {error}")
             failed = failed or error

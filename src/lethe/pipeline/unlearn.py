@@ -26,35 +26,24 @@ from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.workspace import Prepared
 
 
-def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> None:
+def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> Prepared:
     """Unlearn by the configured method: one run, one for each seed, or a chain. Prints the scores next to those of both references.
+
+    Those of a single run are printed before its model is exported and figures are drawn, which takes seconds.
 
     Args:
         config: the configuration.
         beside: names of other results of the workspace, printed before the method's.
         show: whether scores are printed.
 
-    Raises:
-        UserError: the configuration does not fit the data or the network, or files in the workspace were made with other settings.
-        RunFailed: a run diverged, or another process is running it.
-    """
-    run_method(config, partial(print_scores, beside=beside) if show and config.run.evaluate else None)
-
-
-def run_method(config: Config, show: Callable[[Prepared], None] | None = None) -> Prepared:
-    """Unlearn by the configured method, and score the results.
-
-    Args:
-        config: the configuration.
-        show: called once the results are scored: of a single run before its model is exported and figures are drawn, which takes seconds.
-
     Returns:
         The images and splits.
 
     Raises:
-        UserError: as `unlearn`.
-        RunFailed: as `unlearn`.
+        UserError: the configuration does not fit the data or the network, or files in the workspace were made with other settings.
+        RunFailed: a run diverged, or another process is running it.
     """
+    show = show and config.run.evaluate
     runs = plan(config)
     prepared = _prepare(config, runs)
     further, rescored = replication.further(prepared), list[str]()
@@ -62,7 +51,7 @@ def run_method(config: Config, show: Callable[[Prepared], None] | None = None) -
     def scored() -> None:
         if show and not further:
             rescored.extend(name for name in run_logging.ABOUT if not scores.is_current(prepared, name))
-            show(prepared)
+            print_scores(prepared, beside)
 
     shown = _run(prepared, runs, scored) and not further
     for other in further:
@@ -73,7 +62,7 @@ def run_method(config: Config, show: Callable[[Prepared], None] | None = None) -
         remember(prepared, "evaluate.")
         ledger_events.record_evaluated(prepared, map(str, planned_results(config)))
     if show and not shown:
-        show(prepared)
+        print_scores(prepared, beside)
     send([config.workspace])  # records of a process that was killed after the result was complete
     return prepared
 

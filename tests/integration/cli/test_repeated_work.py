@@ -1,4 +1,4 @@
-"""One command does no work twice: weights are hashed once a file, logits tables are read once."""
+"""One command does no work twice: weights are hashed once a file, logits tables are read once. And it is four calls to a step."""
 
 import json
 from collections import Counter
@@ -6,13 +6,23 @@ from collections import Counter
 from support.project import Project
 
 COUNTED = """
-import contextlib, io, json
+import contextlib, io, json, traceback
+import torch
 from lethe.cli.main import main
 from lethe.evaluation import logits_table
 from lethe.models import checkpoint
 from lethe.workspace import read_model
 
 calls = {"hashed": [], "tables": [], "models": [], "read": []}
+step = torch.optim.SGD.step
+
+
+def stepped(self, *arguments, **named):
+    calls["stack"] = [frame.name for frame in traceback.extract_stack() if "/lethe/" in frame.filename]
+    return step(self, *arguments, **named)
+
+
+torch.optim.SGD.step = stepped
 
 
 def watch(module, name, kind, what):
@@ -40,6 +50,7 @@ def test_one_unlearning_hashes_no_weights_and_reads_no_table_twice(project: Proj
     project.ran("evaluate", "--method", "original,retrained")
     calls = json.loads(project.script(COUNTED))
     assert calls["code"] == 0
+    assert calls["stack"] == ["main", "unlearn", "_run", "run", "_phase"]
     assert calls["read"] == ["model_1"], "the references' tables are those that exist"
     assert max(Counter(calls["hashed"]).values()) == 1
     assert len(calls["hashed"]) == 3, "original, retrained and the result"

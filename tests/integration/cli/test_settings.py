@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import pytest
 from ruamel.yaml import YAML
 
 from lethe._util.files import write_json
@@ -60,6 +61,7 @@ def test_a_workspace_keeps_its_settings(project: Project) -> None:
     assert (home / "models" / "original.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_the_demo_keeps_its_section_of_the_parameters(project: Project) -> None:
     params = YAML().load(project.root / "params.yaml")
     params["data"]["source"], params["data"]["limit"], params["model"]["architecture"] = "cifar10", None, "resnet18"
