@@ -90,7 +90,7 @@ def only_the_peak(copy: Checkout, project: Project, said: str) -> None:
 
 def only_hybrid_4(copy: Checkout, project: Project, said: str) -> None:
     lines = said.splitlines()[1:]
-    assert {line.split()[0] for line in lines} == {"scores/hybrid_4.json"}, said
+    assert {line.split()[0] for line in lines} == {"metrics/hybrid_4.json"}, said
 
 
 def drawn(copy: Checkout, project: Project, said: str) -> None:
@@ -196,7 +196,7 @@ MLOPS: dict[str, list[Step]] = {
     "MLflow": [Step("python src/send.py", r"Everything is sent|Nothing")],
     "DVC": [
         Step("dvc repro", r"unlearn@hybrid_3'.*unlearn@hybrid_4'.*'report'"),
-        Step("dvc metrics diff", r"scores/hybrid_4.json +accuracy.forget", first=committed_and_edited, then=only_hybrid_4),
+        Step("dvc metrics diff", r"metrics/hybrid_4.json +accuracy.forget", first=committed_and_edited, then=only_hybrid_4),
         Step("dvc params diff", r"params.yaml +methods.hybrid_4.peak +-0.8 +-0.9", then=only_the_peak),
         Step("dvc plots show", r"dvc_plots/index.html", then=drawn),
         Step("git checkout HEAD~1 && dvc checkout", r"M\s+models/hybrid_4.safetensors", first=committed_again),
