@@ -143,6 +143,7 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     assert "/ws/closed: 1 RAR archive" in left.stderr
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(unlearned: Project) -> None:
     """Each kill is one more in the same workspace; no other command uses it meanwhile, and the same command finishes it."""
     ws, gone = unlearned.root / "ws", ids(unlearned)

@@ -201,7 +201,8 @@ def test_every_key_has_one_group_and_help_all_shows_each_once(run: Run) -> None:
         assert sorted(shown) == sorted([*keys, "method", "config"])
 
 
-def test_help_shows_what_the_verb_reads(run: Run) -> None:
+def test_help_shows_what_the_verb_reads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
     assert _keys_shown(run("report", "--help")[1]) == ["run.workspace", "run.experiment", "config", "help"]
     out = run("unlearn", "--help", "--method", "ssd")[1]
     shown = _keys_shown(out)

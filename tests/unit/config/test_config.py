@@ -694,7 +694,8 @@ def test_relative_paths_stand_under_the_root(monkeypatch: pytest.MonkeyPatch, tm
     assert said.path(Path("/elsewhere")) == Path("/elsewhere")
 
 
-def test_help_names_every_key_with_what_it_takes() -> None:
+def test_help_names_every_key_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
     for stage in ("unlearn", "prepare"):
         said = manual.stage(stage, f"python src/{stage}.py", every=True).splitlines()
         for key, info in everything():
