@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)# dvc and mlflow start the first `python`
 LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help env ray postgres server database demo demo-full test test-slow test-all lint docs docs-site ui lock bench compare
+.PHONY: help env ray postgres server database demo demo-full test test-slow test-all lint docs docs-site ui lock bench faults compare
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -57,6 +57,9 @@ docs-site: env ## build the documentation with the API reference as a site, site
 
 bench: env ## speed compared with common ways to do it: a table, and every run in results/speed_cpu.json (minutes)
 	python bench/speed.py --growth --write results/speed_cpu.json
+
+faults: env ## kill, stop and starve commands in every way, and count how often all was right afterwards (an hour; as root: disks and users too)
+	python bench/faults.py --write results/faults/faults.json
 
 compare: env ## check that commit A and the working tree (or B) compute the same, to the last digit: make compare A=<commit>
 	python bench/compare.py $(A) $(B)

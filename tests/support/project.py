@@ -13,6 +13,7 @@ import fcntl
 import gc
 import importlib
 import importlib.util
+import itertools
 import json
 import multiprocessing.util
 import os
@@ -92,6 +93,16 @@ def at_file(name: str, times: int = 1, number: int = signal.SIGKILL) -> dict[str
 def no_larger(size: int) -> dict[str, str]:
     """For the environment of a forked stage: a disk on which no file grows beyond so many bytes."""
     return {"LARGEST": str(size)}
+
+
+def limited(**limits: int) -> dict[str, str]:
+    """For the environment of a forked stage: its limits (NOFILE, NPROC, ...), and USER, the number of the user that it becomes."""
+    return {"LIMITS": json.dumps(limits)}
+
+
+def clock_back(seconds: float) -> dict[str, str]:
+    """For the environment of a forked stage: a wall clock that is set back by so much whenever it is read."""
+    return {"CLOCK_BACK": str(seconds)}
 
 
 @dataclass(frozen=True)
@@ -450,7 +461,32 @@ def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: 
         hit(**json.loads(environment["HIT"]))
     if "LARGEST" in environment:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(environment["LARGEST"]),) * 2)
+    if "LIMITS" in environment:
+        limit(json.loads(environment["LIMITS"]))
+    if "CLOCK_BACK" in environment:
+        set_back(float(environment["CLOCK_BACK"]))
     leave(lambda: runpy.run_path(argv[0], run_name="__main__"))
+
+
+def limit(limits: dict[str, int]) -> None:
+    user = limits.pop("USER", None)
+    for name, most in limits.items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
+    if user is not None:
+        os.environ["HOME"] = "/nonexistent"
+        libc = ctypes.CDLL(None)
+        libc.prctl(8, 1)  # PR_SET_KEEPCAPS: it may read what root may, as this Python's own files
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+        read = 1 << 2  # CAP_DAC_READ_SEARCH, and no other
+        assert libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(read, read)) == 0
+
+
+def set_back(seconds: float) -> None:
+    real, reads = time.time, itertools.count()
+    time.time = lambda: real() - seconds * next(reads)
+    time.time_ns = lambda: int(time.time() * 1e9)
 
 
 def leave(program: Callable[[], object]) -> NoReturn:

@@ -1,8 +1,11 @@
 """Atomic writes, JSON, and hashes."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +16,7 @@ from lethe._util.errors import RunFailed, UserError, one_line
 
 STATE = ".lethe"  # the folder of a workspace for what neither DVC nor git keeps
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes of a file's name and of a path, on common file systems
+FULL = (errno.ENOSPC, errno.EDQUOT)
 OUTBOX = Path(STATE, "outbox")  # in it, the records that MLflow does not have yet
 
 
@@ -67,12 +71,13 @@ def read_regular(path: Path, largest: int) -> bytes:
 
 
 @contextmanager
-def atomic_write(path: Path, *, private: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, private: bool = False, size: int = 0) -> Iterator[Path]:
     """Write a file that appears complete or not at all.
 
     Args:
         path: The file. Its folder is created.
         private: Whether only its owner may read it (mode 0600).
+        size: Bytes that it will have, as far as known: a full disk is then said with what the file needs.
 
     Yields:
         A temporary path to write to, which is renamed to `path` on success and removed on any failure.
@@ -93,10 +98,38 @@ def atomic_write(path: Path, *, private: bool = False) -> Iterator[Path]:
             temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
-        raise RunFailed(f"{path} could not be written: {error.strerror or error}") from error
-    finally:
+        written = temporary.stat().st_size if temporary and temporary.exists() else 0
         if temporary:
             temporary.unlink(missing_ok=True)
+        raise unwritable(path, error, max(size, written)) from error
+    finally:
+        if temporary:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError, need: int = 0) -> RunFailed:
+    """Return the error to raise for a file that the disk refused.
+
+    Args:
+        path: The file.
+        error: The system's.
+        need: Bytes that the file has at least.
+    """
+    reason = error.strerror or one_line(str(error))
+    if error.errno not in FULL and not any(os.strerror(number) in reason for number in FULL):
+        return RunFailed(f"{path} could not be written: {reason}")
+    folder = next((each for each in path.parents if each.exists()), Path())
+    free = shutil.disk_usage(folder).free
+    what = f"it needs {_bytes(need)}, {_bytes(free)} are free" if need > free else f"{_bytes(free)} are free"
+    return RunFailed(f"{path} could not be written: the disk is full ({what}); the same command resumes once there is room")
+
+
+def _bytes(number: int) -> str:
+    """A number of bytes in the unit in which it has one to three digits before the point."""
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    power = min(len(units) - 1, max(0, len(str(number)) - 1) // 3)
+    return f"{number / 1000**power:.{1 if power else 0}f} {units[power]}"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -109,8 +142,9 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RunFailed: The file could not be written.
     """
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    content = text.encode()
+    with atomic_write(path, size=len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,9 +1,11 @@
 """From a command line to an exit code: 0 done, 1 the run failed, 2 bad input, 130 stopped by the user."""
 
+import contextlib
+import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from lethe._util.errors import RunFailed, UserError
@@ -19,9 +21,13 @@ except ModuleNotFoundError as error:
         raise
     print(f"error: {sys.executable} has no {error.name}; `make env` builds .venv, which has: .venv/bin/python", file=sys.stderr)
     sys.exit(2)
+except KeyboardInterrupt:  # Ctrl-C in the first second
+    sys.exit(130)
 
+LIMITS = {errno.EMFILE: " (`ulimit -n`)", errno.EAGAIN: " (`ulimit -u`)"}  # what the user can raise
 HELP = frozenset(("--help", "-h", "--help-all"))
-STOPS = (UserError, RunFailed, KeyboardInterrupt, BrokenPipeError)  # what ends a command without a traceback
+STOPS = (UserError, RunFailed, KeyboardInterrupt, OSError, MemoryError)  # what ends a command without a traceback
+NO_THREAD = "can't start new thread"  # RuntimeError's text where the limit of processes is reached
 
 
 def lethe() -> int:
@@ -32,7 +38,8 @@ def lethe() -> int:
     """
     verb, *words = sys.argv[1:] or [""]
     if verb in STAGES:
-        return main(verb, words, program=f"lethe {verb}")
+        with _last():
+            return main(verb, words, program=f"lethe {verb}")
     try:
         if verb == "--completion":
             print(completion.script(" ".join(words)))
@@ -62,19 +69,39 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
     Returns:
         The exit code.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        with _last():
+            return main(verb, sys.argv[1:], program)
+    words = list(argv)
     collector.spare()
     try:
         if not HELP.isdisjoint(words):
             print(manual.stage(verb, program or f"python src/{verb}.py", words, every="--help-all" in words))
             return 0
         signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(signal.SIGHUP, _stop)
         dvc_stage.begin()
         work = STAGES[verb].parse(words).work(verb)
         code = work()
         return code if isinstance(code, int) else 0
     except STOPS as error:
         return _exit_code(error)
+    except RuntimeError as error:
+        if str(error) != NO_THREAD:
+            raise
+        return _exit_code(RunFailed("no further thread can be started: the limit of processes and threads is reached (`ulimit -u`)"))
+
+
+@contextlib.contextmanager
+def _last() -> Iterator[None]:
+    """Afterwards the interpreter ends, which takes a moment: from then on a signal ends it at once, as there is nothing to lose."""
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _exit_code(error: BaseException) -> int:
@@ -87,10 +114,22 @@ def _exit_code(error: BaseException) -> int:
         return 1
     if isinstance(error, KeyboardInterrupt):
         return 130
+    if isinstance(error, MemoryError):
+        return _exit_code(RunFailed("this machine has not enough memory for that"))
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        if error.filename is None and error.errno is None:  # not of the system: a bug, whose place must be seen
+            raise error
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _exit_code(RunFailed(f"{where}{error.strerror or error}{LIMITS.get(error.errno or 0, '')}"))
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `... | head`: the reader has enough
     return 0
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End a run on SIGTERM as on Ctrl-C: resumable."""
+    """End a run on SIGTERM, and on SIGHUP when its terminal is closed, as on Ctrl-C: resumable."""
+    if number == signal.SIGHUP:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            if os.isatty(stream):  # writing to it would be an error
+                os.dup2(nowhere, stream)
     raise KeyboardInterrupt

@@ -122,7 +122,7 @@ def save_images(images: Images, path: Path, listing: str) -> None:
         "pixels": np.ascontiguousarray(images.pixels),
         "labels": np.ascontiguousarray(images.labels),
     }
-    with atomic_write(path) as temporary:
+    with atomic_write(path, size=images.pixels.nbytes) as temporary:
         try:
             save_file(tensors, temporary, metadata={"images": json.dumps(rest), integrity.FILE_KEY: integrity.BLANK})
             integrity.seal(temporary)

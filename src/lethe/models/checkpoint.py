@@ -28,7 +28,7 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     """
     # state_dict() is a view of the live weights, and safetensors takes contiguous CPU tensors
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_write(path) as temporary:
+    with atomic_write(path, size=sum(value.nbytes for value in plain.values())) as temporary:
         try:
             save_file(plain, temporary, {**metadata, integrity.FILE_KEY: integrity.BLANK})
             integrity.seal(temporary)

@@ -15,7 +15,6 @@ from lethe.parallel.pool import map_units
 from lethe.pipeline import batch_training, nested_runs
 from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe
-from lethe.tracking.sender import send
 from lethe.workspace import bank, read_model
 from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.run_names import RunId
@@ -66,6 +65,11 @@ def _states(prepared: Prepared) -> Path:
     return prepared.layout.bank_state(bank.key(prepared), f"{chosen.precision}-{chosen.device.type}")
 
 
+def _unfinished(prepared: Prepared) -> Path:
+    """The file that is there from the beginning of a training to the end of its MLflow run."""
+    return _states(prepared) / "unfinished"
+
+
 def train_bank(config: Config) -> None:
     """Train as many originals and retrained models as pretrain.seeds and retrain.seeds ask for; existing ones are kept.
 
@@ -90,11 +94,10 @@ def train_bank(config: Config) -> None:
                 f"{other} of the {len(tables)} existing {kind} tables were computed in another way than now (the code or evaluate.* has "
                 f"changed), so measures may lack columns; delete {folder} to have this command make all of them again"
             )
-    if any(missing.values()):
+    if any(missing.values()) or _unfinished(prepared).exists():
         with held(prepared.layout.lock("bank"), "bank"):
             _train_missing(prepared, missing)
     remember(prepared, "pretrain.seeds", "retrain.seeds")
-    send([config.workspace])  # records of a process that was killed after the bank was complete
     print(f"{folder}: {', '.join(f'{number} {kind}' for kind, number in _counts(prepared).items())}", flush=True)
 
 
@@ -102,11 +105,13 @@ def _train_missing(prepared: Prepared, missing: Mapping[str, Sequence[int]]) -> 
     note = _states(prepared) / "row.json"
     with nested_runs.open_bank(prepared, bank.key(prepared), read_json(note) if note.exists() else None) as parent:
         write_json(note, parent.reference())
+        write_text(_unfinished(prepared), "")
         units = [unit for kind, numbers in missing.items() for unit in _units(prepared, kind, numbers, parent.reference())]
         for _ in map_units(_run, units, workers=prepared.config.run.workers, gpus=prepared.config.run.gpus):
             pass
         parent.tags({f"bank.{kind}": number for kind, number in _counts(prepared).items()})
     write_json(note, parent.reference())
+    _unfinished(prepared).unlink()
 
 
 def _counts(prepared: Prepared) -> dict[str, int]:

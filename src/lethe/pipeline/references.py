@@ -1,5 +1,6 @@
 """The original and the retrained reference: loaded where they belong to the settings, taken from a given file, or trained."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from lethe._util import dvc_stage
-from lethe._util.errors import UserError
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import short, write_text
 from lethe._util.log import log
 from lethe.config.loader import STAGE, Config
@@ -17,15 +18,16 @@ from lethe.data import sources
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, epoch_row, to_csv
+from lethe.engine.resume import Resume
 from lethe.evaluation import inference
 from lethe.models import architectures, checkpoint, fitting, foreign, initial
 from lethe.models.class_order import positions, reorder
 from lethe.pipeline import given_original
-from lethe.pipeline.runner import KEYS, metadata, start
+from lethe.pipeline.runner import KEYS, held, metadata, resume_folder, start
 from lethe.recipes.recipe import Phase
 from lethe.workspace import artifacts, scores
 from lethe.workspace.layout import Layout
-from lethe.workspace.plan import plan_reference
+from lethe.workspace.plan import PlannedRun, plan_reference
 from lethe.workspace.prepare import remember
 from lethe.workspace.provenance import mismatch, unknown
 from lethe.workspace.request import source_keys
@@ -55,12 +57,12 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
     if path.exists():
         tensors, found = checkpoint.load(path)
         wrong = mismatch(wanted, found)
-        if not wrong:
+        if not wrong and not _unfinished(prepared, planned):
             if missing := unknown(wanted, found):
                 what = " and ".join(UNRECORDED[key] for key in missing)
                 log(f"{kind}: {path} is used as it is: an earlier version made it and did not record {what}")
             return tensors
-        if not replace:
+        if wrong and not replace:
             differs = " and ".join(_difference(key, wanted, found, STAGE[kind]) for key in wrong)
             raise UserError(
                 f"{path} does not belong to these settings ({differs}); give those that it was made with, or "
@@ -77,6 +79,18 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
             run.record(epoch)
         run.finish()
     return run.network.state_dict()
+
+
+def _unfinished(prepared: Prepared, planned: PlannedRun) -> bool:
+    """Whether the process that trained a reference was stopped after its weights were written, before its MLflow run was complete."""
+    if not any(prepared.layout.resume.glob("*/state.safetensors")):
+        return False
+    weights = checkpoint.weights_hash(prepared.untrained(planned.seed).state_dict())
+    if not Resume(resume_folder(prepared, str(planned), repr(planned.recipe), weights)).path.exists():
+        return False
+    with contextlib.suppress(RunFailed), held(prepared.layout.lock(planned.run), str(planned)):
+        return True
+    return False  # that process is about to complete it
 
 
 def _steps(prepared: Prepared, kind: str) -> str:

@@ -1,6 +1,8 @@
 """One run from start to end: its lock, its resume state, its MLflow run, and what is recorded after each epoch."""
 
+import contextlib
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -250,11 +252,28 @@ def held(path: Path, name: str) -> Iterator[Path]:
         RunFailed: another process holds it; the message has its pid.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    holder = path.with_suffix(".pid")
+    holder, here = path.with_suffix(".pid"), platform.node()
+    lock = FileLock(path, timeout=LOCK_TIMEOUT if dvc_stage.active() else 0)
     try:
-        with FileLock(path, timeout=LOCK_TIMEOUT if dvc_stage.active() else 0):
-            holder.write_text(str(os.getpid()))
-            yield path
+        lock.acquire()
     except Timeout:
-        pid = holder.read_text() if holder.exists() else "unknown"
-        raise RunFailed(f"{name} is already running in this workspace (pid {pid})") from None
+        pid, _, host = (holder.read_text() if holder.exists() else "unknown").partition(" ")
+        raise RunFailed(
+            f"{name} is already running in this workspace (pid {pid}{f' on {host}' if host not in ('', here) else ''})"
+        ) from None
+    except PermissionError:
+        raise RunFailed(f"{name} can't be run: its lock {path} is {_owner(path)}'s, and may not be used by others") from None
+    try:
+        with contextlib.suppress(OSError):  # a full disk: it is for the message alone
+            holder.write_text(f"{os.getpid()} {here}")
+        yield path
+    finally:
+        lock.release()
+
+
+def _owner(path: Path) -> str:
+    """The name of a file's owner."""
+    try:
+        return path.owner()
+    except (KeyError, OSError):
+        return "another user"

@@ -43,7 +43,7 @@ def _reference(config: Config, kind: str) -> None:
     references.check_models(config, kind, replace=True)
     prepared = preparation.prepare(config)
     references.weights(prepared, kind, replace=True, launched=True)
-    send([config.workspace])  # where the training was complete, and its process was killed before MLflow had all of it
+    send([config.workspace])  # what MLflow did not take when it was trained
     if kind == "retrained" or dvc_stage.active():  # DVC may train the original after the retrained model
         references.judge(prepared)
     print(console_tables.accuracy_table([(kind, scores.scores(prepared, kind))]))

@@ -8,6 +8,7 @@ retry history.
 import contextlib
 import functools
 import logging
+import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -34,6 +35,12 @@ MAX_ATTEMPTS = 4  # at a trial whose process dies each time
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 # Private methods of Optuna's storage that its cache calls without going through the public ones
 CACHE_METHODS = ("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id", "_get_stale_trial_ids")
+REFUSED = {  # of SQLite's errors those that last
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk does not take or give it",
+    sqlite3.SQLITE_READONLY: "it is read-only",
+    sqlite3.SQLITE_CANTOPEN: "it can't be opened",
+}
 CLAIM = "set_trial_state_values"  # the method that takes a waiting trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -132,12 +139,24 @@ def retrying(call: Callable[[], Any]) -> Any:
                 if attempt.retry_state.attempt_number == 1:
                     raise
                 return True  # an earlier attempt succeeded, only its answer was lost
+            except (StorageInternalError, OperationalError) as error:
+                if reason := _refused(error.__cause__ if isinstance(error, StorageInternalError) else error):
+                    raise RunFailed(f"the database of search.storage could not be written: {reason}; the same command resumes") from error
+                raise
     raise AssertionError
 
 
 def _is_unreachable(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if _refused(cause):
+        return False
     return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError)  # the last: Optuna reuses a broken session
+
+
+def _refused(error: BaseException | None) -> str:
+    """Why the disk refuses SQLite's file, which waiting does not change; "" where that is not so."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF  # without what further tells them apart
+    return REFUSED.get(code, "")
 
 
 def _give_up(state: RetryCallState) -> NoReturn:

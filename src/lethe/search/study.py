@@ -193,13 +193,14 @@ class Search:
     def run_trials(self, run: RunLog) -> None:
         """Run all trials, `search.workers` in parallel, and wait for those that run on other machines."""
         settings, announced = self.config.search, False
-        deadline = time.time() + settings.timeout if settings.timeout else None
+        end = time.monotonic() + settings.timeout if settings.timeout else None  # a clock that is set changes nothing
         while (left := settings.trials - len(finished_trials(self.study))) > 0:
-            if deadline and time.time() > deadline:
+            if end and time.monotonic() > end:
                 log(f"search.timeout: {settings.trials - left} of {settings.trials} trials; the same command resumes")
                 return
             self.runner.requeue_dead()
             elsewhere = trials_of(self.study, TrialState.RUNNING)
+            deadline = time.time() + end - time.monotonic() if end else None  # what other machines have in common
             tasks = [TrialTask(self.spec, run.reference(), deadline)] * max(0, left - len(elsewhere))
             if not tasks and not announced:
                 numbers = ", ".join(str(places(self.study)[trial.number]) for trial in elsewhere)

@@ -34,7 +34,7 @@ QUIET = {  # set before mlflow is imported, unless the user did: no retries, whi
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its errors have tracebacks of 100 lines; the sender says the same in one
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -60,7 +60,7 @@ def connect(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):  # it may have been imported before
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if uri == default_store():
         store_birth.ensure(checkout.root() / "mlflow.db", _default_artifacts())  # the client would put artifacts under the current folder
     return MlflowClient(callers_store() if clean(callers_store()) == uri else uri)

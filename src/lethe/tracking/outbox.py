@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from lethe._util.checkout import root
 from lethe._util.errors import RunFailed, UserError
-from lethe._util.files import OUTBOX, read_json, write_json
+from lethe._util.files import OUTBOX, read_json, unwritable, write_json
 from lethe._util.redact import clean
 from lethe.tracking.outbox_format import as_record, is_header, is_state
 
@@ -105,7 +105,7 @@ class Outbox:
                     file.truncate(size)
                     raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes fit on the disk")
         except OSError as error:
-            raise RunFailed(f"{path} could not be written: {error.strerror or error}") from error
+            raise unwritable(path, error, len(line)) from error
 
     def records(self, wanted: Callable[[int], bool] = lambda number: True) -> Records:
         """Read all records, or those whose number is wanted."""

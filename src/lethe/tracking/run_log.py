@@ -306,9 +306,12 @@ class RunLog:
             if content is not None:
                 with contextlib.suppress(FileNotFoundError):
                     self._artifact(artifact_path, content())
-        self._append("end", {"status": None if self.outbox.joins else status, "time": now()})
-        self._closed = True
-        return self._sender.finish()
+        try:
+            self._append("end", {"status": None if self.outbox.joins else status, "time": now()})
+        finally:
+            self._closed = True
+            sent = self._sender.finish()  # also where the disk is full: the thread must not outlive the program
+        return sent
 
     def __enter__(self) -> "RunLog":
         return self

@@ -66,6 +66,8 @@ class Sender(threading.Thread):
                     with contextlib.suppress(Exception):  # cosmetic: a failure must not stop sending
                         end_abandoned_runs(self.home, self.own.store)
                 delay, swept = 1.0, True
+                if closing:  # without an end: the disk was full
+                    return
                 if folder.exists():
                     self.wake.wait()
 

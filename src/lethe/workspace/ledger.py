@@ -17,7 +17,8 @@ import rfc8785
 from filelock import FileLock
 
 from lethe._util.checkout import command
-from lethe._util.errors import RunFailed, UserError
+from lethe._util.errors import UserError
+from lethe._util.files import unwritable
 from lethe.config.loader import Config
 from lethe.workspace.layout import Layout
 
@@ -69,13 +70,17 @@ def append(config: Config, event: str, request: str, **facts: Any) -> str:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("r+b" if path.exists() else "wb") as file:
-                file.truncate(sum(map(len, lines)))
+                file.truncate(end := sum(map(len, lines)))
                 file.seek(0, os.SEEK_END)
-                file.write(line)
-                file.flush()
+                try:
+                    file.write(line)
+                    file.flush()
+                except OSError:  # the disk became full: half a line would be a damaged one
+                    os.ftruncate(file.fileno(), end)
+                    raise
                 os.fsync(file.fileno())
         except OSError as error:
-            raise RunFailed(f"{path} could not be written: {error.strerror or error}") from error
+            raise unwritable(path, error, len(line)) from error
     return _hash(line)
 
 

@@ -143,8 +143,8 @@ def test_killed_between_two_files(project: Project) -> None:
 
 @pytest.mark.parametrize(
     ("moment", "epoch"),
-    [(at_step(20, signal.SIGTERM), 1), (at_file("state.safetensors", 2, signal.SIGINT), 0)],
-    ids=["SIGTERM in a step", "Ctrl-C while the state is written"],
+    [(at_step(20, signal.SIGTERM), 1), (at_file("state.safetensors", 2, signal.SIGINT), 0), (at_step(9, signal.SIGHUP), 0)],
+    ids=["SIGTERM in a step", "Ctrl-C while the state is written", "the terminal is closed"],
 )
 def test_stopped_by_the_user(moment: dict[str, str], epoch: int, project: Project) -> None:
     argv = command("hybrid_3")

@@ -2,6 +2,7 @@
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from lethe._util.errors import RunFailed, UserError
@@ -23,8 +25,8 @@ def number(row: dict[str, Any]) -> int:
 
 def test_a_password_is_cleaned_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSWORD", "s3cret")
-    for text in ("postgresql://me:s3cret@db/x", "postgresql:///x?host=db&user=me&password=s3cret&a=1", "it said s3cret"):
-        assert "s3cret" not in clean(text)
+    for words in ("postgresql://me:s3cret@db/x", "postgresql:///x?host=db&user=me&password=s3cret&a=1", "it said s3cret"):
+        assert "s3cret" not in clean(words)
 
 
 @pytest.mark.parametrize("url", ["postgresql://u@h/d", "postgres://u@h/d", "postgresql+psycopg://u@h/d"])
@@ -58,6 +60,14 @@ def test_a_database_that_is_away_is_waited_for_and_what_got_through_is_not_said_
     answers[:] = [away]
     with pytest.raises(RunFailed, match=r"search.storage did not answer for 0 s .*gone.*; the same command resumes"):
         storage.retrying(call)
+
+
+def test_a_database_on_a_full_disk_is_not_waited_for(tmp_path: Path) -> None:
+    """A database of two pages at most stands for the disk: SQLite's error is the same."""
+    with closing(create_engine(f"sqlite:///{tmp_path / 's.db'}").connect()) as db:
+        db.execute(text("pragma max_page_count = 2"))
+        with pytest.raises(RunFailed, match=r"^the database of search\.storage could not be written: the disk is full; the same command"):
+            storage.retrying(lambda: [db.execute(text(f"create table t{n} (a integer primary key, b text)")) for n in range(9)])
 
 
 @pytest.mark.filterwarnings("ignore:Argument ``heartbeat_interval`` is an experimental feature")

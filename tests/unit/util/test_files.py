@@ -1,0 +1,32 @@
+"""What a disk that refuses a file is told in."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lethe._util.errors import RunFailed
+from lethe._util.files import atomic_write, unwritable
+
+
+def test_a_full_disk_is_said_with_what_the_file_needs(tmp_path: Path) -> None:
+    path, free = tmp_path / "not yet" / "a.safetensors", shutil.disk_usage(tmp_path).free
+    line = str(unwritable(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1000 * free))
+    assert line.startswith(f"{path} could not be written: the disk is full (it needs ")
+    assert line.endswith(" are free); the same command resumes once there is room")
+    wrapped = str(unwritable(path, OSError(f"Error while serializing: I/O error: {os.strerror(errno.ENOSPC)} (os error 28)")))
+    assert "the disk is full (" in wrapped and "needs" not in wrapped, "safetensors hands the number on as text"
+
+
+def test_another_refusal_is_said_in_the_systems_words(tmp_path: Path) -> None:
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert str(unwritable(tmp_path / "a", error)) == f"{tmp_path / 'a'} could not be written: Read-only file system"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_file_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"a\.csv could not be written: the disk is full \("), atomic_write(tmp_path / "a.csv"):
+        Path("/dev/full").write_bytes(b"a")
+    assert not list(tmp_path.iterdir())
