@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 from lethe._util.errors import RunFailed, UserError
 
 try:
     from lethe._util import collector, dvc_stage
+    from lethe._util.files import FULL, unwritable
     from lethe._util.redact import clean
     from lethe.cli import completion
     from lethe.cli import help as manual
@@ -117,6 +119,9 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         return _exit_code(RunFailed("this machine has not enough memory for that"))
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        named = error.filename2 or error.filename  # of a copy, what was to be written
+        if error.errno in FULL and named is not None:
+            return _exit_code(unwritable(Path(named), error))
         if error.filename is None and error.errno is None:  # not of the system: a bug, whose place must be seen
             raise error
         where = f"{error.filename}: " if error.filename is not None else ""
