@@ -31,7 +31,7 @@ CASES: dict[str, tuple[dict[str, int], dict[str, Any]]] = {  # sizes of the spli
         {"retain": 19, "forget": 60},
         {"lr": 0.01, "momentum": 0.5, "weight_decay": 0.01, "crop_share": 0.5, "pull_from": 0.2, "renew_every": 0.3, "focus": 0.4},
     ),
-    "one image to forget": ({"forget": 1}, {"retain_epochs": 2.6, "forget_batch_size": 1, "optimizer": "sgd"}),
+    "one image to forget": ({"forget": 1}, {"retain_epochs": 2.6, "forget_batch_size": 1, "optimizer": "sgd", "pull_on": "log_odds"}),
 }
 
 

@@ -110,6 +110,7 @@ def lethe(
     cap: float,
     focus: float,
     warmup: float,
+    pull_on: str = "loss",
 ) -> None:
     optimizer, retain_pass, forget_pass = begin(model, sgd), count(), count()
     seen = torch.ones(len(data.labels))
@@ -135,8 +136,11 @@ def lethe(
                 if pulls:
                     more, true, own = next(forget)
                     logits, logits_forget = model(torch.cat([images, more])).split([len(labels), len(true)])
-                    each = torch.minimum(cross_entropy(logits_forget, true, reduction="none"), wanted[own])
-                    pull = smooth_l1_loss(each, wanted[own], beta=0.5)
+                    each, goal = cross_entropy(logits_forget, true, reduction="none"), wanted[own]
+                    if pull_on == "log_odds":
+                        right = logits_forget.double().softmax(1)[torch.arange(len(true)), true]
+                        each, goal = torch.log((1 - right) / right).float(), torch.log(goal.clamp(min=1e-7).expm1())
+                    pull = smooth_l1_loss(torch.minimum(each, goal), goal, beta=0.5)
                     loss = cross_entropy(logits, labels) + weight * ((u - pull_from) / (1 - pull_from)) ** 0.5 * pull
                 else:
                     logits = model(images)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lethe.recipes.protocols import Batch, DataSource, References
 
 
+SMALLEST = 1e-7  # nats, of a target whose log odds are taken: what float32 tells from 0 in a loss
+
+
 class Loss(Protocol):
     """A loss; a frozen dataclass, so that `recipe.parse` can read its repr.
 
@@ -187,8 +190,8 @@ class Distillation:
         return kl_div(given_BC, wanted_BC, log_target=True, reduction="batchmean") * self.temperature**2
 
 
-@dataclass(frozen=True)
-class ToUnseen:
+@dataclass(frozen=True, repr=False)
+class ToUnseen(Value):
     """Raise the losses of forget to those of images that no model was trained on, and no further.
 
     Smooth-L1 distance of min(cross-entropy, target) from the target, so that an image whose loss exceeds its target is left alone: it is
@@ -200,12 +203,15 @@ class ToUnseen:
         beta: distance in nats below which the smooth-L1 loss is quadratic.
         cap: highest target, in nats.
         both_ways: also lower losses above the target, which trains on what is to be forgotten.
+        on: "log_odds" takes the distance between the log odds of a wrong answer, log(exp(loss) - 1), in place of the losses. Where a model
+            is certain of nearly all images, losses are near 0 and so are their distances and gradients; log odds are not.
     """
 
     uses_validation: ClassVar[bool] = True
     beta: float = 0.5
     cap: float = 4.0
     both_ways: bool = False
+    on: Literal["loss", "log_odds"] = later("loss")
 
     def prepare(self, model: "Module", data: "DataSource", refs: "References") -> "Loss":
         """The loss with the targets of an epoch.
@@ -238,8 +244,21 @@ class TowardsTargets:
         import torch
         from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-        loss_B, target_B = cross_entropy(logits_BC, batch.labels_B, reduction="none"), self.targets_N[batch.index_B]
+        target_B = self.targets_N[batch.index_B]
+        if self.rule.on == "log_odds":
+            loss_B, target_B = _log_odds(logits_BC, batch.labels_B), target_B.clamp(min=SMALLEST).expm1().log()
+        else:
+            loss_B = cross_entropy(logits_BC, batch.labels_B, reduction="none")
         return smooth_l1_loss(loss_B if self.rule.both_ways else torch.minimum(loss_B, target_B), target_B, beta=self.rule.beta)
+
+
+def _log_odds(logits_BC: "Tensor", labels_B: "Tensor") -> "Tensor":
+    """Log odds of a wrong answer, float32 [B]: log of the sum of the other classes' probabilities minus log of the label's."""
+    import torch
+
+    of_label = torch.zeros_like(logits_BC, dtype=torch.bool).scatter(1, labels_B[:, None], True)
+    others_B = logits_BC.masked_fill(of_label, float("-inf")).logsumexp(1)
+    return others_B - logits_BC.gather(1, labels_B[:, None])[:, 0]
 
 
 def quantiles(forget_F: "Tensor", labels_F: "Tensor", unseen_V: "Tensor", labels_V: "Tensor") -> "Tensor":

@@ -5,7 +5,7 @@ from typing import Any
 
 from lethe.recipes.losses import ToUnseen
 from lethe.recipes.ordering import Alongside
-from lethe.recipes.parameters import Cap, CropShare, Focus, ForgetBatchSize, PullFrom, PullWeight, RenewEvery, RetainEpochs
+from lethe.recipes.parameters import Cap, CropShare, Focus, ForgetBatchSize, PullFrom, PullOn, PullWeight, RenewEvery, RetainEpochs
 from lethe.recipes.recipe import ByLoss, Phase, Recipe, Term
 from lethe.recipes.registry import register_method
 from lethe.recipes.schedules import Part, Ramp
@@ -26,6 +26,7 @@ def lethe(
     forget_batch_size: ForgetBatchSize,
     cap: Cap,
     focus: Focus,
+    pull_on: PullOn = "loss",
 ) -> Recipe:
     """Fine-tune at a high learning rate, augmented and then plain, while losses of forget are raised to those of unseen images.
 
@@ -39,7 +40,7 @@ def lethe(
         return ()
     cuts = sorted({0.0, pull_from, crop_share, 1.0})
     return tuple(
-        _phase(training, retain_epochs, start, stop, weight, pull_from, crop_share, renew_every, forget_batch_size, cap, focus)
+        _phase(training, retain_epochs, start, stop, weight, pull_from, crop_share, renew_every, forget_batch_size, cap, focus, pull_on)
         for start, stop in pairwise(cuts)
     )
 
@@ -56,6 +57,7 @@ def _phase(
     forget_batch_size: int,
     cap: float,
     focus: float,
+    pull_on: PullOn,
 ) -> Phase:
     """The part of the run between two shares of it."""
     crops, pulls = start < crop_share, start >= pull_from
@@ -71,7 +73,7 @@ def _phase(
         return training.part(name, passes, start, stop, RETAIN, **changes)
     rest = 1 - pull_from
     ramp = Part(Ramp(weight, "power", 0.5), (start - pull_from) / rest, (stop - pull_from) / rest)
-    forget = Term("forget", ToUnseen(cap=cap), ramp, forget_batch_size)
+    forget = Term("forget", ToUnseen(cap=cap, on=pull_on), ramp, forget_batch_size)
     renewals = max(1, round((stop - start) / renew_every))
     return training.part(
         name, passes, start, stop, (*RETAIN, forget), renewals, order=Alongside(), forward="joint", weight_steps="batch", **changes

@@ -27,6 +27,12 @@ PullWeight = Annotated[
 RenewEvery = Annotated[float, Field(gt=0, le=1, description="share of the run after which the targets of forget are computed again")]
 ForgetBatchSize = Annotated[int, Field(ge=1, description="forget examples in each step")]
 Cap = Annotated[float, Field(gt=0, description="highest target of a forget image's loss, in nats")]
+PullOn = Annotated[
+    Literal["loss", "log_odds"],
+    Field(
+        description="what is pulled: losses, or log odds, whose gradient does not vanish where the model is certain of nearly everything"
+    ),
+]
 Focus = Annotated[
     float,
     Field(ge=0, description="after the augmented part, retain images are drawn with weight focus + min(last loss, 3); 0: shuffled passes"),

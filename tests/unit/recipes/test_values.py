@@ -5,6 +5,7 @@ import math
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from lethe.recipes.losses import (
     RandomLabels,
     Sensitivity,
     ToUnseen,
+    TowardsTargets,
     Uniform,
     Weighted,
     quantiles,
@@ -138,10 +140,11 @@ def test_a_forget_image_takes_the_unseen_loss_of_its_class_at_its_own_rank() -> 
     assert quantiles(forget[:1], torch.tensor([3]), unseen, torch.tensor([0, 0, 0, 1])).tolist() == [3.0]  # no unseen image of the class
 
 
-def test_the_pull_raises_losses_up_to_their_target_and_never_lowers_one(refs: FrozenReferences) -> None:
+@pytest.mark.parametrize("on", ["loss", "log_odds"])
+def test_the_pull_raises_losses_up_to_their_target_and_never_lowers_one(on: Literal["loss", "log_odds"], refs: FrozenReferences) -> None:
     data, model = images(), network(2).train()
     before = copied(model)
-    prepared = ToUnseen(beta=0.5, cap=2.5).prepare(model, data, refs)
+    prepared = ToUnseen(beta=0.5, cap=2.5, on=on).prepare(model, data, refs)
     assert not moved(before, model.state_dict())
     assert all(module.training for module in model.modules())
     index = data.splits["forget"]
@@ -156,10 +159,24 @@ def test_the_pull_raises_losses_up_to_their_target_and_never_lowers_one(refs: Fr
     assert logits.grad is not None
     assert not logits.grad[above].any()
     assert (logits.grad[~above].gather(1, forget.labels_B[~above, None]) > 0).all()  # a step lowers the true class's logit
-    both = ToUnseen(beta=0.5, cap=2.5, both_ways=True).prepare(model, data, refs)
+    both = ToUnseen(beta=0.5, cap=2.5, both_ways=True, on=on).prepare(model, data, refs)
     assert both(logits, forget, refs) > prepared(logits, forget, refs)
     with pytest.raises(TypeError, match="no targets"):
         ToUnseen()(logits, forget, refs)
+
+
+def test_log_odds_are_pulled_where_losses_are_near_0() -> None:
+    """An image with a loss of 1e-5 and a target of 1e-3: the pull on its loss has next to no gradient."""
+    gradients = []
+    for on in ("loss", "log_odds"):
+        logits = torch.nn.Parameter(torch.tensor([[11.5, 0.0]]))
+        batch = Batch(torch.zeros(1), torch.tensor([0]), torch.tensor([0]))
+        pull = TowardsTargets(ToUnseen(on=on), torch.tensor([1e-3]))  # type: ignore[arg-type]
+        pull(logits, batch, FrozenReferences(network(), network())).backward()
+        assert logits.grad is not None
+        gradients.append(float(logits.grad[0, 0]))
+    assert 0 < gradients[0] < 1e-7
+    assert gradients[1] == pytest.approx(1.0)
 
 
 def test_targets_come_from_the_shaping_half_alone(refs: FrozenReferences) -> None:
