@@ -129,6 +129,7 @@ def test_names_of_modules_fit_the_network(caplog: pytest.LogCaptureFixture) -> N
     assert moved == {"3.weight", "3.bias"}
 
 
+@pytest.mark.slow
 def test_a_resnet_on_images_of_224_pixels() -> None:
     from torchvision.models import resnet18
 

@@ -45,8 +45,15 @@ def ran(student: nn.Module, steps: tuple[Phase, ...], view: Prefix, source: Data
     return list(engine.run(steps, student, source, RunOptions(evaluate=evaluate, step_inputs=view)))
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18"])
-@pytest.mark.parametrize("batchnorm", ["eval_frozen", "eval"])
+@pytest.mark.parametrize(
+    ("batchnorm", "name"),
+    [
+        ("eval_frozen", "convnet"),
+        ("eval", "convnet"),
+        ("eval_frozen", "resnet18"),
+        pytest.param("eval", "resnet18", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_on_features_is_the_run_on_images(name: str, batchnorm: str) -> None:
     # products of 16 rows are summed as those of 512 are; BatchNorm on a 1x1 image blows a last digit up
     known = {"batchnorm": batchnorm, "batch_size": 16}

@@ -37,8 +37,14 @@ def table(phi: np.ndarray, sizes: tuple[int, ...], name: str, own: int) -> Logit
     return replace(made, columns={**made.columns, **{k: v[: len(phi)] for k, v in of_others(drawn(1, sizes=sizes), 0.0).items()}})
 
 
-@pytest.mark.parametrize("images", [1, 2, 12])
-@pytest.mark.parametrize("kind", ["random", "perfect", "identical", "wrong"])
+@pytest.mark.parametrize(
+    ("kind", "images"),
+    [
+        *((kind, images) for images in (1, 2) for kind in ("random", "perfect", "identical", "wrong")),
+        ("random", 12),
+        *(pytest.param(kind, 12, marks=pytest.mark.slow) for kind in ("perfect", "identical", "wrong")),
+    ],
+)
 def test_every_interval_holds_its_estimate_and_is_possible(images: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lower_tiers(monkeypatch, 3, 6)
     sizes = (images,) * 4

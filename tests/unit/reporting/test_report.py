@@ -231,6 +231,7 @@ def test_the_records_of_the_figures(home, undrawn):
     assert levels == {"original": ("0", pytest.approx(0.2)), "retrained": ("", pytest.approx(11.4))}
 
 
+@pytest.mark.slow
 def test_drawn_twice_the_same_and_without_a_place_or_a_time(home):
     made = written(home)
     assert written(home) == made
