@@ -58,7 +58,7 @@ def task_arithmetic(training: Training, *, epochs: Epochs, task_scale: TaskScale
 def neg_merge(training: Training, *, epochs: Epochs, tasks: Tasks, rate_spread: RateSpread, task_scale: TaskScale) -> Recipe:
     """Fine-tune on forget several times, with different learning rates; subtract what all these changes agree in.
 
-    Batch order: F F F, anew from the original for each of the tasks.
+    Batch order: F F F for each of the tasks, each from the original.
     The mean of the changes where all have the same sign, as `task_arithmetic` otherwise. Retain is not used. The authors merge the 10 to
     30 models of a search of hyperparameters; here the learning rate alone differs, and the batches.
     Weakness: as task_arithmetic, with fewer weights that move; it pays for every model that it merges."""
