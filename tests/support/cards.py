@@ -20,12 +20,14 @@ from lethe.testing.tables import SIZES, drawn
 CLASSES = ("cat", "dog", "<ship>", "bird")
 
 
-def put(home, name, made, split, references=()):
+def put(home, name, made, split, scored=True):
     """A logits table in its file, and its scores beside those of the others."""
     about = {"model": digest([name]), "split": split}
     table.write(
         table.LogitsTable(name, made.ids, made.labels, made.split, made.logits, about=about), home / "logits" / f"{name}.safetensors"
     )
+    if not scored:
+        return
     lying = {stem: home / "logits" / f"{stem}.safetensors" for stem in ("original", "retrained")}
     others = {stem: table.read(path, stem) for stem, path in lying.items() if path.exists() and name != "retrained"}
     beside = {"original": made} | {k: v for k, v in others.items() if k != name} if name == "original" else others
@@ -53,8 +55,8 @@ def changed(tree, path, value):
     return other
 
 
-def workspace(home):
-    """A workspace with an original, a retrained model and two results."""
+def workspace(home, scored=True):
+    """A workspace with an original, a retrained model and two results; `scored`: with their scores."""
     model = drawn(1, 1.0, "model_1")
     pixels = np.random.default_rng(0).integers(0, 255, (len(model.ids), 3, 8, 8), np.uint8)
     images = Images(pixels, model.labels, model.ids, CLASSES, SIZES[2] + SIZES[3])
@@ -63,10 +65,10 @@ def workspace(home):
     request = dict(zip(splits.SPLITS, index, strict=True))
     splits.write(request, images, home / "data" / "splits")
     split = splits.split_hash(request, images)
-    put(home, "retrained", drawn(100, name="retrained"), split)
-    put(home, "original", drawn(50, 3.0, "original"), split)
-    put(home, "model_1", model, split)
-    put(home, "model_2", drawn(2, -3.0, "model_2"), split)
+    put(home, "retrained", drawn(100, name="retrained"), split, scored)
+    put(home, "original", drawn(50, 3.0, "original"), split, scored)
+    put(home, "model_1", model, split, scored)
+    put(home, "model_2", drawn(2, -3.0, "model_2"), split, scored)
     return home
 
 

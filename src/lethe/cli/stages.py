@@ -128,8 +128,10 @@ def _report(words: list[str]) -> Command:
 def _card(words: list[str]) -> Command:
     words, files = split_option(words, "--verify")
     if files:
-        if words or len(files) > 1 or not files[0]:
-            raise UserError(f"verify is {' '.join([*files, *words]) or repr('')}; it takes the JSON file of one card and no key")
+        if len(files) > 1 or not files[0]:
+            raise UserError(f"verify is {' '.join(files) or repr('')}; it takes the JSON file of one card")
+        if words:
+            return Command("lethe.reporting.card_proof:verify", words, arguments={"file": Path(files[0])})
         return Command("lethe.reporting.card_seal:verify", None, arguments={"file": Path(files[0])})
     words, ids = split_option(words, "--list")
     if not ids:
@@ -154,6 +156,11 @@ def _erase(words: list[str]) -> Command:
 
 def _ledger(words: list[str]) -> Command:
     return Command("lethe.reporting.ledger_lines:verify", words[1:] if words[:1] == ["verify"] else words)  # there is no other verb yet
+
+
+def _verify(words: list[str]) -> Command:
+    words, switches = split_flags(words, "--recompute")
+    return Command("lethe.pipeline.verify:verify", words, arguments={"recompute": bool(switches)})
 
 
 def _demo(words: list[str]) -> Command:
@@ -181,6 +188,8 @@ CARD_USAGE = (
     "  the unlearning card of the method's result: one HTML page, and the same as Markdown and JSON, in cards/ of the workspace",
     "usage: {program} --verify <card.json>",
     "  whether a card is as it was written, without its workspace; exit code 1 if it is not",
+    "usage: {program} --verify <card.json> --run.workspace <folder>",
+    "  and whether every number on it is what the logits tables show, computed again, and its result the one that the ledger has",
     "usage: {program} --list <id> [--key value ...]",
     "  every card in the workspace whose request names the image",
 )
@@ -262,8 +271,8 @@ STAGES = {
     ),
     "verify": Stage(
         "read every file of a workspace: which are damaged, how to make them again, and which belong to nothing",
-        partial(_plain, "lethe.pipeline.verify:verify"),
-        ("", "Exit codes: 0 no file is damaged, 1 one is, and is named, 2 there is no such workspace."),
+        _verify,
+        ("", "  --recompute  also compute every score again from its logits tables, and compare", "", "Exit codes: 0 no file is damaged, 1 one is, and is named, 2 there is no such workspace."),
     ),
     "demo": Stage(
         "run the main job on the bundled digits: original, retrained and hybrid_4 side by side",

@@ -20,7 +20,7 @@ from lethe.config.loader import Config
 from lethe.data.splits import count
 from lethe.erasure.dvc_objects import DvcObjects
 from lethe.erasure.git_objects import GitObjects
-from lethe.erasure.mlflow_models import MlflowModels
+from lethe.erasure.mlflow_models import MlflowModels, renew_cards
 from lethe.erasure.sought import Sought
 from lethe.erasure.source_files import SourceFiles
 from lethe.erasure.stores import REPLACE, YOURS, Place, Store
@@ -132,6 +132,10 @@ def _erase(config: Config, layout: Layout, source: bool) -> int:
     unreachable = list(_unreachable(stores))
     if page := card_erasure.record(config, erasure, left=len(left), unreached=len(unreachable)):
         log(f"for the person whose images they were: {page}")
+    try:
+        renew_cards(config, erasure)
+    except RunFailed as error:
+        log(f"MLflow's copy of the card is as it was: {error}; the same command renews it later")
     erased.write(config, erasures)
     for line in unreachable:
         log(f"not reached from here: {line}")

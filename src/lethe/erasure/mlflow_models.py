@@ -1,20 +1,50 @@
 """MLflow: logged models, registered versions, and the artifacts of the workspace's runs."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lethe._util.errors import RunFailed
 from lethe._util.files import short
 from lethe.config.loader import Config
 from lethe.erasure.contents import LOOK, card_thumbnails, examine
 from lethe.erasure.sought import Sought
-from lethe.erasure.stores import DELETE, YOURS, Place, files_in, size_of
+from lethe.erasure.stores import DELETE, REWRITE, YOURS, Place, files_in, size_of
+from lethe.reporting import card_erasure
 from lethe.tracking.mlflow_erasure import LoggedModel, MlflowStore, RunFiles
+from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout
 
 STORE = "mlflow"
+ERASED = "erased"  # in place of a parameter
+
+
+def renew_cards(config: Config, erasure: Erasure) -> None:
+    """Replace the cards of a request in MLflow by those of the workspace, which say what was erased.
+
+    Args:
+        config: names the workspace.
+        erasure: of the request.
+
+    Raises:
+        RunFailed: the store does not answer, or refuses.
+    """
+    cards = card_erasure.of_request(config, erasure)
+    if not any(_run(card) for card in cards.values()):
+        return
+    store = MlflowStore(Layout(config.workspace).root)
+    runs = {run.run_id: run for run in store.runs()}
+    for path, card in cards.items():
+        if run := runs.get(_run(card)):
+            for file in (path, path.with_suffix(".md"), path.with_suffix(".html")):
+                store.replace_artifact(run, f"card/{file.name}", file.read_text(encoding="utf-8"))
+
+
+def _run(card: Mapping[str, Any]) -> str:
+    """The MLflow run that a card says it belongs to; "" if it names none."""
+    return str(card.get("reproduce", {}).get("about", {}).get("run", ""))
 
 
 class MlflowModels:
@@ -31,6 +61,7 @@ class MlflowModels:
         self.layout, self.sought = Layout(config.workspace), sought
         self._models: dict[str, LoggedModel] = {}
         self._files: dict[str, tuple[RunFiles, str]] = {}
+        self._params: dict[str, tuple[RunFiles, str]] = {}
         self._failure = ""
 
     @cached_property
@@ -54,7 +85,8 @@ class MlflowModels:
                 yield Place(STORE, f"models:/{model.id}", f"1 model{registered}", size_of(files), DELETE, derived=derived)
         for run in store.runs():
             yield from self._artifacts(run)
-        if store.database and (ids := examine(store.database, self.sought).ids):
+            yield from self._parameters(run)
+        if store.database and not self._params and (ids := examine(store.database, self.sought).ids):
             size = store.database.stat().st_size
             yield Place(
                 STORE, str(store.database), f"{ids} ids", size, YOURS, "delete the runs, tags or traces that have them, then `mlflow gc`"
@@ -68,6 +100,10 @@ class MlflowModels:
         elif place.name in self._files:
             run, path = self._files[place.name]
             self.store.replace_artifact(run, path, None)
+        elif place.name in self._params:
+            run, key = self._params[place.name]
+            self.store.replace_param(run, key, ERASED)
+            self.store.compact()
 
     def check(self) -> Iterator[Place]:
         yield from self.find()
@@ -83,6 +119,16 @@ class MlflowModels:
             accepted = tags.get("result") in {short(hash_) for hash_ in self.sought.accepted}
             return not accepted or model.name == "checkpoint"
         return any(examine(path, self.sought).models for path in (files_in(model.folder) if model.folder else ()))
+
+    def _parameters(self, run: RunFiles) -> Iterator[Place]:
+        """Parameters with a condition of data.forget.where, as `mlflow run -P` notes them, or with an id."""
+        for key, value in run.params.items():
+            if self.sought.ids_in(value.encode()):
+                name = f"runs:/{run.run_id} parameter {key}"
+                self._params[name] = run, key
+                able = self.store.changes_params
+                advice = "" if able else "MLflow's server changes no parameter: delete the run, then `mlflow gc` on its machine"
+                yield Place(STORE, name, "what the request named", len(value), REWRITE if able else YOURS, advice)
 
     def _artifacts(self, run: RunFiles) -> Iterator[Place]:
         if run.folder:

@@ -104,7 +104,8 @@ class Sought:
     @staticmethod
     def _starts(text: bytes, one: Erasure) -> Iterator[int]:
         if one.prefix:
-            yield from (match.start() for match in re.finditer(re.escape(one.prefix.encode()), text))
+            for start in (one.prefix, *one.starts):
+                yield from (match.start() for match in re.finditer(re.escape(start.encode()), text))
             return
         for match in _WORD.finditer(text):
             yield match.start()

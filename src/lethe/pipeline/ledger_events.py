@@ -40,6 +40,7 @@ def record_unlearned(prepared: Prepared) -> None:
             method=str(run),
             weights=checkpoint.model_hash(path),
             original=about.get("original", ""),
+            provenance=_provenance(prepared, about.get("original", "")),
             recipe=digest([about.get("recipe", "")]),
             retain=hashed.of_hash(prepared.hashes["retain"]),
             environment={"python": platform.python_version()} | {name: version(name) for name in ENVIRONMENT},
@@ -62,6 +63,13 @@ def record_evaluated(prepared: Prepared, names: Iterable[str]) -> None:
         if path.exists() and file.exists():
             facts = {"method": name, "weights": checkpoint.model_hash(path), "scores": _sha256(file), "tier": scores.read(file).tier}
             ledger.append_once(prepared.config, "evaluated", request, **facts)
+
+
+def _provenance(prepared: Prepared, original: str) -> str | None:
+    """What the file of the original says of its origin; None if it is not the one that was unlearned from."""
+    path = prepared.layout.weights("original")
+    known = path.exists() and checkpoint.model_hash(path) == original
+    return checkpoint.metadata(path).get("provenance", "") if known else None
 
 
 def _request(prepared: Prepared) -> tuple[Pseudonyms, str]:

@@ -13,6 +13,7 @@ from lethe.pipeline.run_logging import describe, log_cost, log_epochs, log_input
 from lethe.tracking.mlflow_store import ROW
 from lethe.tracking.run_log import RunLog
 from lethe.workspace.plan import PlannedRun
+from lethe.workspace.pseudonyms import as_logged
 from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared
 
@@ -28,7 +29,7 @@ def open_parent(prepared: Prepared, runs: Sequence[PlannedRun], previous: Mappin
         previous: reference of the parent that an earlier process opened; None: there was none. A launcher's run has precedence.
     """
     config, name = prepared.config, prepared.config.method
-    several, params = runs[0].run.seed is not None, config.resolved(name)
+    several, params = runs[0].run.seed is not None, as_logged(config).resolved(name)
     if several:
         params |= {"recipe": repr(config.recipe())}
         del params["run.seeds"]  # it may grow, and a parameter of MLflow is final: it is a tag
@@ -63,7 +64,7 @@ def log_finished_seed(scored: Prepared, planned: PlannedRun, parent: Mapping[str
         prepared.config.workspace,
         name=name,
         tags=known,
-        params=prepared.config.resolved(name) | {"recipe": repr(recipe)},
+        params=as_logged(prepared.config).resolved(name) | {"recipe": repr(recipe)},
         description=describe(prepared.config, name),
         launched=False,
         parent=parent,
@@ -124,7 +125,7 @@ def open_bank(prepared: Prepared, key: str, previous: Mapping[str, Any] | None) 
     about = f"**bank {key}**: {ABOUT_BANK}"
     known = tags(prepared, "bank") | {"bank": key}
     run_log = RunLog.open(
-        config.workspace, name="bank", tags=known, params=config.resolved("retrained"), description=about, previous=previous
+        config.workspace, name="bank", tags=known, params=as_logged(config).resolved("retrained"), description=about, previous=previous
     )
     log_inputs(run_log, prepared)
     return run_log
@@ -149,7 +150,7 @@ def open_bank_model(
         prepared.config.workspace,
         name=made.name,
         tags=tags(prepared, str(RunId(kind, chain="bank"))) | {"seed": str(seed), "result": short(made.about["model"])},
-        params=prepared.seeded(seed).config.resolved(kind) | {"recipe": made.about["recipe"]},
+        params=as_logged(prepared.seeded(seed).config).resolved(kind) | {"recipe": made.about["recipe"]},
         description=describe(prepared.config, made.name),
         previous=previous,
         parent=parent,

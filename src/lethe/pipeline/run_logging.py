@@ -29,7 +29,7 @@ from lethe.tracking.outbox import default_store, destination
 from lethe.tracking.run_log import RunLog, experiment
 from lethe.workspace import artifacts, scores, timing
 from lethe.workspace.plan import PlannedRun
-from lethe.workspace.pseudonyms import pseudonyms
+from lethe.workspace.pseudonyms import as_logged, pseudonyms
 from lethe.workspace.run_names import RunId
 from lethe.workspace.workspace import Prepared
 
@@ -68,7 +68,7 @@ def open_run(
         config.workspace,
         name=name,
         tags=tags(prepared, name) | {"start": start} | parent_tag(parent),
-        params=config.resolved(name) | {"recipe": repr(recipe)},
+        params=as_logged(config).resolved(name) | {"recipe": repr(recipe)},
         description=describe(config, name),
         history=[(past["step"], row_metrics(past), past["at"]) for past in resume.history],
         previous=resume.row,
@@ -92,7 +92,7 @@ def log_inputs(run_log: RunLog, prepared: Prepared) -> None:
         RunFailed: the disk refuses the record; the message names the file.
     """
     data = prepared.config.data
-    run_log.text("params.resolved.json", prepared.config.as_json())
+    run_log.text("params.resolved.json", as_logged(prepared.config).as_json())
     run_log.dataset(
         name=data.source,
         digest=short(prepared.hashes["data"]),
@@ -245,7 +245,7 @@ def log_references(prepared: Prepared, names: Iterable[str] = ABOUT, rescored: C
         older = name in rescored or not scores.is_current(prepared, name)
         known = tags(prepared, name) | {"result": artifacts.result_hash(prepared, name)}
         provenance = {"provenance": checkpoint.metadata(path)["provenance"]} if path.exists() else {}  # its table may be all there is
-        params = prepared.config.resolved(name) | provenance
+        params = as_logged(prepared.config).resolved(name) | provenance
         once = {key: known[key] for key in ("method", "data", "split", "result")}
         about = describe(prepared.config, name)
         with RunLog.open(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from lethe.data import splits
 from lethe.engine import epoch_table
 from lethe.evaluation.score import Score
 from lethe.reporting import card_seal
+from lethe.reporting.card_proof import leaves
 from lethe.tracking import outbox_format
-from lethe.workspace import ledger
+from lethe.workspace import artifacts, ledger, scores
 from lethe.workspace.layout import Layout
+from lethe.workspace.prepare import load_existing
 from lethe.workspace.run_names import RunId
 
 HALF_WRITTEN = re.compile(r"\..+\.\w{8}")  # the name of a temporary file; a killed command leaves it
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 KILLED = "left half-written by a killed command; remove it"
 
 
@@ -41,11 +45,12 @@ class Finding:
     reason: str = ""
 
 
-def verify(config: Config) -> int:
+def verify(config: Config, recompute: bool = False) -> int:
     """Print every damaged and every stray file of a workspace, and how to make it again.
 
     Args:
         config: names the workspace.
+        recompute: compute every score again from its logits tables, and compare.
 
     Returns:
         0 if no file is damaged, 1 otherwise.
@@ -55,6 +60,7 @@ def verify(config: Config) -> int:
     """
     layout = Layout(config.path(config.run.workspace))
     findings = list(inspect(layout))
+    findings = list({each.path: each for each in (*findings, *of_tables(config, recompute))}.values())
     if not findings:
         raise UserError(f"run.workspace is {layout.root}; it takes a folder with the files of a run, and there are none in it")
     count = {kind: sum(each.kind == kind for each in findings) for kind in ("whole", "unverified", "damaged", "stray")}
@@ -85,10 +91,47 @@ def inspect(layout: Layout) -> Iterator[Finding]:
             continue
         try:
             yield Finding(path, "whole" if look(path) else "unverified")
-        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (UserError, *UNREADABLE) as error:
             reason = str(error).removeprefix(f"{path} ").removeprefix("is damaged: ").removesuffix(f"; {integrity.AGAIN}")
             yield Finding(path, "damaged", " ".join(reason.split()))
     yield from _without_model(layout)
+
+
+def of_tables(config: Config, recompute: bool) -> Iterator[Finding]:
+    """Compare the score files of the present request with the logits tables: what these hold, tier and number of retrained models.
+
+    Args:
+        config: names the workspace.
+        recompute: compute every score again, too.
+
+    Yields:
+        Only what is not as it must be. Files that can't be read, or of another request, are passed over.
+    """
+    layout = Layout(config.workspace)
+    try:
+        if not (layout.images.exists() and layout.splits.exists()):
+            return
+        prepared = load_existing(config)
+    except (UserError, *UNREADABLE):
+        return
+    for run in map(str, layout.with_scores()):
+        with suppress(UserError, *UNREADABLE):
+            if layout.weights(run).exists() and artifacts.current_logits(prepared, run) is None:
+                continue
+            wrong = scores.fault(prepared, run)
+            if wrong == scores.OTHER_TABLES:
+                yield Finding(layout.scores(run), "stray", f"it {wrong}; `{_maker(layout, layout.scores(run))}` makes it again")
+            elif wrong:
+                yield Finding(layout.scores(run), "damaged", f"it {wrong}")
+            elif recompute and (wrong := _differs(scores.read(layout.scores(run)), scores.recomputed(prepared, run))):
+                yield Finding(layout.scores(run), "damaged", wrong)
+
+
+def _differs(stored: Score, computed: Score) -> str:
+    """The first value that a score file holds and its tables do not show; "" if there is none."""
+    ours, theirs = (dict(leaves(score.to_json())) for score in (computed, stored))
+    path = next((path for path in dict.fromkeys([*theirs, *ours]) if path != integrity.KEY and ours.get(path) != theirs.get(path)), "")
+    return f"its {path} is {theirs.get(path, 'missing')}, and by its tables {ours.get(path, 'missing')}" if path else ""
 
 
 def _files(layout: Layout) -> Iterator[Path]:

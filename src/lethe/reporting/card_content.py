@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lethe._util.errors import UserError
-from lethe._util.files import short
+from lethe._util.files import digest, short
 from lethe.evaluation import catalogue, chance, logits_table, registry
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.membership import CHANCE_LEVELS
@@ -20,7 +21,7 @@ from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict.accuracies import KINDS, ResultSet, assess, discriminates
 from lethe.models import checkpoint
 from lethe.reporting.reproduction import find_run, reproduction, weights_hash
-from lethe.workspace import copies, ledger, replication, scores
+from lethe.workspace import artifacts, copies, ledger, replication, scores
 from lethe.workspace.provenance import matches
 from lethe.workspace.pseudonyms import KIND, Pseudonyms, pseudonyms
 from lethe.workspace.run_names import RunId
@@ -56,19 +57,20 @@ ALWAYS = (
 )
 
 
-def make_card(prepared: Prepared, name: str) -> Card:
+def make_card(prepared: Prepared, name: str, *, recompute: bool = False) -> Card:
     """Collect the content of a run's card.
 
     Args:
         prepared: the workspace.
         name: the run.
+        recompute: compute the scores from the logits tables, whatever the score files hold.
 
     Raises:
         UserError: files are missing or do not belong together; names the command that fixes it.
     """
     for reference in prepared.config.run.measures or ():
         registry.load(reference)
-    tables, all_scores = _read(prepared, name)
+    tables, all_scores = _read(prepared, name, recompute)
     score = all_scores["model"]
     if score.unfit:  # a model that nothing is compared with
         all_scores.pop("retrained", None)
@@ -96,6 +98,10 @@ def make_card(prepared: Prepared, name: str) -> Card:
         "data": {"hash": prepared.hashes["data"], "split": hashed.of_hash(prepared.hashes["split"])}
         | {"images": {split: len(index) for split, index in prepared.splits.items() if split != "forget"}},
         "models": _models(prepared, name, tables, hashed),
+        "scores": {
+            "file": hashed.of_hash(checkpoint.digest_file(prepared.layout.scores(name))),
+            "tables": hashed.of_hash(score.contents) if score.contents else "",
+        },
         "measures": lines,
         "tally": counts,
         "missing": {id_: result.missing for id_, result in score.measures.items() if result.missing},
@@ -112,8 +118,8 @@ def make_card(prepared: Prepared, name: str) -> Card:
     }
 
 
-def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[str, Score]]:
-    """Logits tables and scores of `model` and, if they exist, of `original` and `retrained`; checked to be of the same splits."""
+def _read(prepared: Prepared, name: str, recompute: bool) -> tuple[dict[str, LogitsTable], dict[str, Score]]:
+    """Logits tables and scores of `model` and, if they exist, of `original` and `retrained`; checked to belong together."""
     layout, split = prepared.layout, prepared.hashes["split"]
     again = {stage: repair_command(stage, prepared.config, method=RunId.parse(name).key) for stage in ("unlearn", "evaluate")}
     tables, all_scores = {}, {}
@@ -130,7 +136,7 @@ def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[s
         tables[which] = logits_table.read(logits, run)
         if model.exists() and tables[which].about.get("model") != checkpoint.weights_hash(checkpoint.load(model)[0]):
             raise UserError(f"{logits} was read from other weights than {model} holds; {again['evaluate']} creates it again")
-        all_scores[which] = scores.read(layout.scores(run))
+        all_scores[which] = scores.recomputed(prepared, run) if recompute else scores.read(layout.scores(run))
     logits_table.require_same_images(*tables.values())
     hashes = {which: short(weights_hash(table)) for which, table in tables.items()}
     for which, score in all_scores.items():
@@ -139,7 +145,16 @@ def _read(prepared: Prepared, name: str) -> tuple[dict[str, LogitsTable], dict[s
             raise UserError(
                 f"{layout.scores(runs[which])} belongs to other tables than {layout.all_logits} holds; {again['evaluate']} creates it again"
             )
+    if not recompute and all(_as_read_now(prepared, runs[which]) for which in tables):
+        for which in all_scores:
+            if wrong := scores.fault(prepared, runs[which]):
+                raise UserError(f"{layout.scores(runs[which])} {wrong}; {again['evaluate']} creates it again")
     return tables, all_scores
+
+
+def _as_read_now(prepared: Prepared, run: str) -> bool:
+    """Whether a table would not be read anew from its model: one of an earlier version may have been read in another way."""
+    return not prepared.layout.weights(run).exists() or artifacts.current_logits(prepared, run) is not None
 
 
 # --- the verdict ------------------------------------------------------------------------------------------------------
@@ -258,9 +273,25 @@ def _models(prepared: Prepared, name: str, tables: Mapping[str, LogitsTable], ha
     for which, table in tables.items():
         path = prepared.layout.weights(name if which == "model" else which)
         metadata = checkpoint.metadata(path) if path.exists() else {}
+        _require_recorded(prepared, path, weights_hash(table), metadata)
         about = {key: metadata[key] for key in ("architecture", "provenance", "seed", "recipe") if key in metadata}
         models["result" if which == "model" else which] = {"weights": weights_hash(table), "logits": hashed.of_hash(table.hash), **about}
     return models
+
+
+def _require_recorded(prepared: Prepared, path: Path, weights: str, metadata: Mapping[str, str]) -> None:
+    """Check that a model says of itself what the ledger recorded of its weights when they were made."""
+    if not metadata:
+        return
+    events = [event for event in ledger.read(prepared.config) if event["event"] == "unlearned"]
+    recorded = {
+        "recipe": {event["recipe"] for event in events if event["weights"] == weights},
+        "provenance": {event.get("provenance") for event in events if event["original"] == weights} - {None},
+    }
+    stated = {"recipe": digest([metadata.get("recipe", "")]), "provenance": metadata.get("provenance", "")}
+    for what, known in recorded.items():
+        if known and stated[what] not in known:
+            raise UserError(f"{path} states another {what} than the ledger has for its weights: one of the two was edited")
 
 
 def measure_lines(all_scores: Mapping[str, Score], run: Mapping[str, Any] | None) -> list[Card]:

@@ -36,7 +36,7 @@ def record(config: Config, erasure: Erasure, *, left: int, unreached: int) -> Pa
         RunFailed: the disk refuses.
     """
     key = config.card.signing_key
-    cards = {path: content for path, content in _cards(Layout(config.workspace).cards) if content["request"]["hash"] == erasure.request}
+    cards = of_request(config, erasure)
     for path, content in cards.items():
         content |= {"erasure": section(config, erasure, left=left, unreached=unreached), "ledger": ledger.head(config)}
         cards[path] = rewrite(path, content, config.path(key) if key else None)
@@ -106,7 +106,13 @@ def rewrite(path: Path, content: Mapping[str, Any], key: Path | None) -> dict[st
     return sealed
 
 
-def _cards(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Cards that say which request they are of."""
-    found = [(path, read_json(path)) for path in sorted(folder.rglob("*.json"))]
-    return [(path, content) for path, content in found if isinstance(content, dict) and "hash" in content.get("request", {})]
+def of_request(config: Config, erasure: Erasure) -> dict[Path, dict[str, Any]]:
+    """Return the cards of a request: path of the JSON -> content.
+
+    Args:
+        config: names the workspace.
+        erasure: of the request.
+    """
+    read = {path: read_json(path) for path in sorted(Layout(config.workspace).cards.rglob("*.json"))}
+    cards = {path: card for path, card in read.items() if isinstance(card, dict) and "hash" in card.get("request", {})}
+    return {path: card for path, card in cards.items() if card["request"]["hash"] == erasure.request}

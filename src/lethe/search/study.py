@@ -48,6 +48,7 @@ from lethe.tracking.sender import send
 from lethe.workspace.layout import Layout
 from lethe.workspace.numerics import SEARCH
 from lethe.workspace.prepare import prepare
+from lethe.workspace.pseudonyms import as_logged
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
@@ -230,7 +231,7 @@ class Search:
             self.config.workspace,
             name=str(RunId(self.config.method, chain="search")),
             tags=self.runner.tags,
-            params=self.config.resolved() | settings,
+            params=as_logged(self.config).resolved() | settings,
             description=f"**Search of {self.config.method}**. {about}",
             previous=self.study.user_attrs.get("row"),
         )

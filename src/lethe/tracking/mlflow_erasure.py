@@ -52,12 +52,14 @@ class RunFiles:
         uri: of its artifacts.
         folder: of its artifacts, where they are on this machine.
         tags: of the run.
+        params: of the run.
     """
 
     run_id: str
     uri: str
     folder: Path | None
     tags: Mapping[str, str]
+    params: Mapping[str, str]
 
 
 class MlflowStore:
@@ -94,7 +96,7 @@ class MlflowStore:
             )
             for run in found:
                 uri = str(run.info.artifact_uri)
-                yield RunFiles(run.info.run_id, uri, _folder(uri), dict(run.data.tags))
+                yield RunFiles(run.info.run_id, uri, _folder(uri), dict(run.data.tags), dict(run.data.params))
             token = found.token or ""
 
     def models(self) -> Iterator[LoggedModel]:
@@ -156,6 +158,31 @@ class MlflowStore:
                 self._client.log_text(run.run_id, text, path)
         except Exception as error:
             raise RunFailed(f"MLflow does not replace {path} of run {run.run_id}: {summarize_error(error)}") from None
+
+    @property
+    def changes_params(self) -> bool:
+        """Whether parameters can be changed: only in the database itself. MLflow's interface takes each of them once."""
+        return hasattr(self._client._tracking_client.store, "ManagedSessionMaker")
+
+    def replace_param(self, run: RunFiles, key: str, value: str) -> None:
+        """Replace the value of a parameter of a run.
+
+        Args:
+            run: the run.
+            key: of the parameter.
+            value: the new one.
+
+        Raises:
+            RunFailed: the store refuses.
+        """
+        try:
+            from mlflow.store.tracking.dbmodels.models import SqlParam
+
+            store: Any = self._client._tracking_client.store
+            with store.ManagedSessionMaker() as session:
+                session.query(SqlParam).filter_by(run_uuid=run.run_id, key=key).update({"value": value})
+        except Exception as error:
+            raise RunFailed(f"MLflow does not replace the parameter {key} of run {run.run_id}: {summarize_error(error)}") from None
 
     def download(self, run: RunFiles, to: Path) -> Path:
         """Download the artifacts of a run, which are small: tables, pictures, cards.

@@ -44,6 +44,7 @@ class Erasure:
         near: perceptual hashes of the images, hidden by the secret; () where the images are too small to tell near copies from others.
         places: what was erased: of each place a pseudonym of its name, its store, what was done, bytes, and the day.
         derived: what had been made from models that learned the images: logged models, registered versions, exports.
+        starts: what else to look for begins with: the columns of data.forget.where, as `user=`; whole conditions are among `ids`.
     """
 
     request: str
@@ -63,6 +64,7 @@ class Erasure:
     near: tuple[str, ...] = ()
     places: tuple[Sequence[Any], ...] = ()
     derived: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
 
     def done(self) -> "Erasure":
         return replace(self, state=DONE)
@@ -182,7 +184,8 @@ def new(
     """
     images, chosen = prepared.images, [int(i) for i in prepared.splits["forget"]]
     ids = [images.ids[i] for i in chosen]
-    spellings = sorted({text for id_ in ids for text in spelt(id_)})
+    conditions = prepared.config.data.forget.where or ()
+    spellings = sorted({text for named in (*ids, *conditions) for text in spelt(named)})
     heads = {id_.partition("/")[0] for id_ in ids if "/" in id_}
     told = copies.tells_near(images) and sources.find(prepared.config.data.source).near_copies
     return Erasure(
@@ -200,6 +203,7 @@ def new(
         models=tuple(sorted(set(models) - {accepted})),
         tensors=tuple(sorted(tensors)),
         source=source,
+        starts=tuple(sorted({f"{condition.partition('=')[0]}=" for condition in conditions})),
         near=tuple(sorted(hashed.hidden(copies.perceptual_hash(images.pixels[i])) for i in chosen)) if told else (),
     )
 

@@ -180,6 +180,11 @@ def head(config: Config) -> str:
     return _hash(lines[-1]) if lines else ""
 
 
+def heads(config: Config) -> frozenset[str]:
+    """Return the hash of every line of a workspace's ledger: what its head has been."""
+    return frozenset(map(_hash, _lines(_path(config))))
+
+
 def _account() -> str:
     """The account that runs the command, by the name that the system gives it."""
     try:

@@ -6,7 +6,7 @@ secret, whoever knows an id finds what was written about it; without the secret 
 import hmac
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,11 @@ class Pseudonyms:
     def of_hash(self, hash_: str) -> str:
         """Return the pseudonym of a hash over ids, which whoever knows all ids but one could try out: 64 hex digits."""
         return self._keyed("hash", hash_)
+
+    def of_condition(self, condition: str) -> str:
+        """Return a condition of data.forget.where with the pseudonym of its value, which may name a person: `user=hmac:3fa2c1d0e5b7`."""
+        column, _, value = condition.partition("=")
+        return f"{column}=hmac:{short(self._keyed('condition', column, value))}"
 
     def of_pixels(self, pixels: npt.NDArray[np.uint8]) -> str:
         """Return the pseudonym of an image's pixels, uint8 [3, H, W]: 64 hex digits."""
@@ -114,6 +119,23 @@ def pseudonyms(config: Config) -> Pseudonyms:
         with atomic_write(layout.secret, private=True) as temporary:
             temporary.write_text(created.secret.hex(), encoding="ascii")
         return created
+
+
+def as_logged(config: Config) -> Config:
+    """Return the configuration as it leaves the workspace: without the values of data.forget.where, which may name a person.
+
+    Args:
+        config: the configuration.
+
+    Raises:
+        UserError, RunFailed: as `pseudonyms`; only where there are such values.
+    """
+    where = config.data.forget.where
+    if where is None:
+        return config
+    hashed = pseudonyms(config)
+    forget = config.data.forget.model_copy(update={"where": tuple(map(hashed.of_condition, where))})
+    return replace(config, data=config.data.model_copy(update={"forget": forget}))
 
 
 def _layout(config: Config) -> Layout:

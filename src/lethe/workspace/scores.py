@@ -24,6 +24,8 @@ from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
+OTHER_TABLES = "belongs to other tables than exist now"
+
 
 def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
     """Return the score of a run, from scores/<name>.json.
@@ -45,17 +47,55 @@ def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
     if several := seed_aggregation.listed(model.about):
         return _mean_score(prepared, name, several, recompute)
     compared = comparison(prepared, model)
-    path, tables = prepared.layout.scores(name), compared.hashes
-    stored = read(path) if path.exists() else None
-    if not recompute and stored and _belongs(stored, tables, compared.contents):
-        _write_metrics(prepared.layout, name, stored)
-        return stored
-    score = score_model(compared.model, compared.references, compared.original, compared.unlearned, drawn_at_random(prepared))
-    score = replace(score, tables=tables, unfit=compared.unfit, contents=compared.contents)
-    if score != stored:  # else the file keeps its modification time
-        write_json(path, score.to_json())
-    _write_metrics(prepared.layout, name, score)
-    return score
+    stored = _stored(prepared, name)
+    if not recompute and stored and _belongs(stored, compared.hashes, compared.contents):
+        return _written(stored, prepared, name, stored)
+    return _written(_single(prepared, compared), prepared, name, stored)
+
+
+def recomputed(prepared: Prepared, name: str) -> Score:
+    """Compute the score of a run from its logits tables, whatever its score file holds. Nothing is written.
+
+    Args:
+        prepared: the images and splits.
+        name: the run.
+
+    Raises:
+        UserError: the run does not exist, or its files do not belong together.
+    """
+    for spec in prepared.config.run.measures or ():
+        registry.load(spec)
+    model, run = artifacts.logits(prepared, name), RunId.parse(name)
+    each = {seed: recomputed(prepared, str(run.with_seed(seed))) for seed in seed_aggregation.listed(model.about)}
+    return _mean(prepared, name, model, each) if each else _single(prepared, comparison(prepared, model))
+
+
+def fault(prepared: Prepared, name: str) -> str:
+    """Say why a score file is not what the logits tables that exist now show, without computing it again.
+
+    Args:
+        prepared: the images and splits.
+        name: the run.
+
+    Returns:
+        What is wrong: the tables it was computed from, its tier, or its number of retrained models; "" where nothing is.
+
+    Raises:
+        UserError: files do not belong together, or can't be read.
+    """
+    stored, model = read(prepared.layout.scores(name)), artifacts.logits(prepared, name)
+    runs = [str(RunId.parse(name).with_seed(seed)) for seed in seed_aggregation.listed(model.about)]
+    compared = comparison(prepared, model, [artifacts.logits(prepared, run) for run in runs])
+    each = {n: read(prepared.layout.scores(run)) for n, run in zip(seed_aggregation.listed(model.about), runs, strict=True)}
+    tables, contents = _of_several(model, each) if each else (compared.hashes, compared.contents)
+    if stored.tables != tables:
+        return OTHER_TABLES
+    if not _belongs(stored, tables, contents):
+        return "was computed from tables that held something else than they do now"
+    references, tier = len(compared.references), registry.highest_tier(len(compared.references), len(compared.unlearned) or 1)
+    if (stored.tier, stored.references) != (tier, references):
+        return f"states tier T{stored.tier} and {stored.references} retrained models; there are {references}, which is T{tier}"
+    return ""
 
 
 def read(path: Path) -> Score:
@@ -71,26 +111,47 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
         if each[seed].tables["model"] != weights:
             repair, found = repair_command("unlearn", prepared.config, method=name), each[seed].tables["model"]
             raise UserError(f"{name}: the model of seed {seed} is {found}, and {weights} belongs to the others; {repair} repairs it")
-    first, model = next(iter(each.values())), artifacts.logits(prepared, name)
-    paired = {seed: accuracy for seed in seeds if (accuracy := paired_reference(prepared, seed))}
-    path, tables = prepared.layout.scores(name), {**first.tables} | _reading(model)
+    model = artifacts.logits(prepared, name)
+    stored = _stored(prepared, name)
+    if not recompute and stored and _belongs(stored, *_of_several(model, each)):
+        return _written(stored, prepared, name, stored)
+    return _written(_mean(prepared, name, model, each), prepared, name, stored)
+
+
+def _of_several(model: LogitsTable, each: Mapping[int, Score]) -> tuple[dict[str, Any], str]:
+    """What the score of several seeds belongs to: short hashes of the weights, and the hash of the tables' contents."""
+    tables = {**next(iter(each.values())).tables} | _reading(model)
     tables["seeds"] = {str(seed): one.tables for seed, one in each.items()}
-    contents = short(digest([model.hash, *(one.contents for one in each.values())]))
-    stored = read(path) if path.exists() else None
-    if not recompute and stored and _belongs(stored, tables, contents):
-        _write_metrics(prepared.layout, name, stored)
-        return stored
-    mean = seed_aggregation.aggregate(each, paired)
-    compared = comparison(prepared, model, [artifacts.logits(prepared, str(run.with_seed(seed))) for seed in seeds])
+    return tables, short(digest([model.hash, *(one.contents for one in each.values())]))
+
+
+def _mean(prepared: Prepared, name: str, model: LogitsTable, each: Mapping[int, Score]) -> Score:
+    run = RunId.parse(name)
+    paired = {seed: accuracy for seed in each if (accuracy := paired_reference(prepared, seed))}
+    mean, (tables, contents) = seed_aggregation.aggregate(each, paired), _of_several(model, each)
+    compared = comparison(prepared, model, [artifacts.logits(prepared, str(run.with_seed(seed))) for seed in each])
     context = EvaluationContext(compared.model, compared.references, compared.original, compared.unlearned)
     of_several = [measure for measure in catalogue.all_measures() if measure.of_several]
     ids = {measure.id for measure in of_several}  # a single seed has no value for these
     measures = {id_: result for id_, result in mean.measures.items() if id_ not in ids} | measure_results(context, of_several)
     tier = registry.highest_tier(len(context.references), len(context.unlearned))
     judged = judge(compared.unlearned, compared.references, compared.original, drawn_at_random(prepared)) if compared.references else None
-    score = replace(mean, measures=measures, tier=tier, tables=tables, unfit=compared.unfit, judged=judged, contents=contents)
-    if score != stored:
-        write_json(path, score.to_json())
+    return replace(mean, measures=measures, tier=tier, tables=tables, unfit=compared.unfit, judged=judged, contents=contents)
+
+
+def _single(prepared: Prepared, compared: "Compared") -> Score:
+    score = score_model(compared.model, compared.references, compared.original, compared.unlearned, drawn_at_random(prepared))
+    return replace(score, tables=compared.hashes, unfit=compared.unfit, contents=compared.contents)
+
+
+def _stored(prepared: Prepared, name: str) -> Score | None:
+    path = prepared.layout.scores(name)
+    return read(path) if path.exists() else None
+
+
+def _written(score: Score, prepared: Prepared, name: str, stored: Score | None) -> Score:
+    if score != stored:  # else the file keeps its modification time
+        write_json(prepared.layout.scores(name), score.to_json())
     _write_metrics(prepared.layout, name, score)
     return score
 

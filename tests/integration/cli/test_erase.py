@@ -182,6 +182,7 @@ everywhere = [each.experiment_id for each in client.search_experiments()]
 client.create_registered_model("classifier")
 version = client.create_model_version("classifier", f"models:/{model.model_id}", model_id=model.model_id)
 client.set_registered_model_alias("classifier", "champion", version.version)
+client.log_param(model.source_run_id, "note", GONE)
 print(model.artifact_location)
 """
 SERVED = """
@@ -199,7 +200,7 @@ def test_mlflow_and_dvc(unlearned: Project) -> None:
     ws, root = unlearned.root / "ws", unlearned.root
     other = ("--run.workspace", "ws", "--method", "model_2")
     unlearned.ran("unlearn", *other, "--run.log_model", "safetensors")
-    folder = Path(unlearned.script(REGISTER).removeprefix("file://"))
+    folder = Path(unlearned.script(REGISTER.replace("GONE", repr(ids(unlearned)[0]))).removeprefix("file://"))
     assert (folder / "model.safetensors").exists()
     own = checkpoint.metadata(ws / "models" / "model_2.safetensors")
     about = checkpoint.metadata(folder / "model.safetensors")
@@ -223,6 +224,7 @@ def test_mlflow_and_dvc(unlearned: Project) -> None:
     planned = unlearned.ran("erase", *WS)
     assert "registered as classifier version 1" in planned.stdout
     assert planned.stdout.count("\ndvc ") == 4
+    assert " parameter note: what the request named" in planned.stdout
     assert "runs:/" in planned.stdout and ".html: 24 images" in planned.stdout  # the card with thumbnails
     assert "s3://bucket/x: a remote that can't be opened: s3 is supported, but requires 'dvc-s3' to be installed" in planned.stdout
     away = root.parent / "remote.away"
@@ -235,11 +237,14 @@ def test_mlflow_and_dvc(unlearned: Project) -> None:
     assert "nothing is left in what was searched" in again.stderr
     assert not folder.exists() or not any(folder.iterdir())
     assert unlearned.script(SERVED) == "0 0 {}"
+    assert [row["params"]["note"] for row in unlearned.rows("ws", method="model_2")] == ["erased"]
     for place in (cache, remote):
         assert [path.name for path in place.iterdir()] == ["clean"]
     assert [path.name for path in runs.iterdir()] == ["two"]
-    assert not list((root / "mlruns").rglob("card/*"))
     (card,) = (ws / "cards").glob("*.json")
+    for suffix in (".json", ".md", ".html"):  # MLflow's copies are as the workspace's, which have no thumbnails any more
+        (copy,) = (root / "mlruns").rglob(f"card/*{suffix}")
+        assert copy.read_bytes() == card.with_suffix(suffix).read_bytes()
     section = json.loads(card.read_text())["erasure"]
     assert [line["places"] for line in section["places"] if line["store"] == "dvc"] == [3]  # the remote that was away included
     assert any("registered as classifier version 1" in one for one in section["derived"])

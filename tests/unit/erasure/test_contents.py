@@ -66,6 +66,16 @@ def test_an_id_is_found_in_any_text(before, after, id_):
     assert HASHED.of_id(id_) in SOUGHT.ids_in(f"{before} {id_}\n{after}".encode())
 
 
+@pytest.mark.parametrize("prefix", ["train/", ""])
+def test_a_condition_of_the_request_in_a_text(prefix):
+    condition = "user=Erika Muster, 3"
+    one = erasure(prefix=prefix)
+    lengths = tuple(sorted({*one.lengths, len(condition)}))
+    sought = Sought([replace(one, ids=(*one.ids, HASHED.of_id(condition)), lengths=lengths, starts=("user=",))], HASHED, 8)
+    assert sought.ids_in(b'{"where": ["user=Erika Muster, 3"]}') == {HASHED.of_id(condition)}
+    assert not sought.ids_in(b"user=Erika Muster, 31 user=Erika muster, 3 " + HASHED.of_condition(condition).encode())
+
+
 @given(st.integers(0, 99), st.integers(0, 99))
 def test_a_numbered_id_is_not_found_in_a_longer_one(erased_number, other):
     for prefix in ("train/", ""):

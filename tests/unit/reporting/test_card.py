@@ -159,6 +159,15 @@ def test_pseudonyms_are_hmac_sha256(home):
     assert "secret" not in repr(found) and found.secret.hex() not in repr(found)
 
 
+def test_a_person_in_the_request_is_not_logged(home):
+    config_ = asked(home, "--data.forget.where", "user=Erika", "--data.forget.where", "camera=b")
+    logged_ = pseudonyms.as_logged(config_)
+    for text in (logged_.as_json(), str(logged_.resolved("original"))):
+        assert "Erika" not in text and re.search("user=hmac:[0-9a-f]{12}.*camera=hmac:", text, re.DOTALL)
+    assert config_.data.forget.where == ("user=Erika", "camera=b")
+    assert pseudonyms.as_logged(asked(home)).data == asked(home).data
+
+
 @pytest.mark.parametrize("text", ["", "zz", "ab" * 31, "ä" * 64])
 def test_a_damaged_secret_is_refused(home, undrawn, text):
     path = home / ".lethe" / "secret"
