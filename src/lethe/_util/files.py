@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lethe._util import manifest
 from lethe._util.errors import RunFailed, UserError, one_line
 
-STATE = ".lethe"  # the folder of a workspace for what neither DVC nor git keeps
+STATE = manifest.STATE
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes of a file's name and of a path, on common file systems
 FULL = (errno.ENOSPC, errno.EDQUOT)
 OUTBOX = Path(STATE, "outbox")  # in it, the records that MLflow does not have yet
@@ -96,6 +97,7 @@ def atomic_write(path: Path, *, private: bool = False, size: int = 0) -> Iterato
             umask = os.umask(0)  # mkstemp makes 0600; a file that others may read keeps the user's own mask
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
+        manifest.record(path, temporary)
         temporary.replace(path)
     except OSError as error:
         written = temporary.stat().st_size if temporary and temporary.exists() else 0
@@ -164,9 +166,10 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: It does not exist or is not JSON; names it.
+        UserError: It does not exist, is not JSON, or is not as it was written; names it.
     """
     try:
+        manifest.check(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None

@@ -272,7 +272,12 @@ STAGES = {
     "verify": Stage(
         "read every file of a workspace: which are damaged, how to make them again, and which belong to nothing",
         _verify,
-        ("", "  --recompute  also compute every score again from its logits tables, and compare", "", "Exit codes: 0 no file is damaged, 1 one is, and is named, 2 there is no such workspace."),
+        (
+            "",
+            "  --recompute  also compute every score again from its logits tables, and compare",
+            "",
+            "Exit codes: 0 no file is damaged, 1 one is, and is named, 2 there is no such workspace.",
+        ),
     ),
     "demo": Stage(
         "run the main job on the bundled digits: original, retrained and hybrid_4 side by side",

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lethe._util import manifest
+from lethe._util.errors import UserError
 from lethe.engine.engine import Epoch
 
 TIMES = ("epoch_seconds", "epoch_flops", "images_per_second", "evaluate_seconds", "at")
@@ -46,7 +48,18 @@ def to_csv(history: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """The rows of an epoch table, empty cells left out."""
+    """The rows of an epoch table, empty cells left out.
+
+    Raises:
+        UserError: it is not as it was written, or no table; names it.
+    """
     import pandas as pd
 
-    return [{k: v for k, v in row.items() if not pd.isna(v)} for row in pd.read_csv(path).to_dict("records")]  # type: ignore[misc]
+    manifest.check(path)
+    try:
+        rows: list[dict[str, Any]] = pd.read_csv(path).to_dict("records")  # type: ignore[assignment]
+    except ValueError as error:  # of pandas' parser, and of bytes that are no text
+        raise UserError(f"{path} can't be read as an epoch table: {' '.join(str(error).split())}") from None
+    if not rows or any(not isinstance(row.get("step"), int) for row in rows):
+        raise UserError(f"{path} is no epoch table: it takes a column step with the number of each epoch")
+    return [{k: v for k, v in row.items() if not pd.isna(v)} for row in rows]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from lethe._util import manifest
 from lethe._util.checkout import root
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import read_json, short
@@ -137,6 +138,7 @@ def _erase(config: Config, layout: Layout, source: bool) -> int:
     except RunFailed as error:
         log(f"MLflow's copy of the card is as it was: {error}; the same command renews it later")
     erased.write(config, erasures)
+    manifest.settle(layout.root)
     for line in unreachable:
         log(f"not reached from here: {line}")
     return 1 if left else 0

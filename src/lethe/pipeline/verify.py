@@ -6,14 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from lethe._util import integrity
+from lethe._util import integrity, manifest
 from lethe._util.checkout import command
 from lethe._util.errors import UserError
 from lethe._util.files import read_json
 from lethe.config.loader import STAGE, Config
+from lethe.config.source_map import read_yaml
 from lethe.data import splits
 from lethe.engine import epoch_table
 from lethe.evaluation.score import Score
@@ -87,10 +87,12 @@ def inspect(layout: Layout) -> Iterator[Finding]:
             yield Finding(path, "stray", KILLED)
             continue
         look = _reader(layout, path)
-        if look is None:
-            continue
         try:
-            yield Finding(path, "whole" if look(path) else "unverified")
+            known = manifest.state(path)
+            if known is False:
+                raise ValueError("it is not what was written: the manifest has other hashes")
+            if look or known:
+                yield Finding(path, "whole" if (look and look(path)) or known else "unverified")
         except (UserError, *UNREADABLE) as error:
             reason = str(error).removeprefix(f"{path} ").removeprefix("is damaged: ").removesuffix(f"; {integrity.AGAIN}")
             yield Finding(path, "damaged", " ".join(reason.split()))
@@ -136,12 +138,13 @@ def _differs(stored: Score, computed: Score) -> str:
 
 def _files(layout: Layout) -> Iterator[Path]:
     folders = (layout.data, layout.models, layout.all_logits, layout.epochs("-").parent, layout.all_scores, layout.banks, layout.others)
-    further = (layout.metrics("-").parent, layout.cards, layout.accepted("-").parent, layout.originals)
+    further = (layout.metrics("-").parent, layout.cards, layout.accepted("-").parent, layout.originals, layout.report)
+    remembered = (layout.recipe("-").parent, layout.search("-").parent, layout.clock("-").parent)
     own = (layout.resume, layout.bank_states, layout.other_states, layout.outbox)
-    for folder in (*folders, *further, *own):
+    for folder in (*folders, *further, *remembered, *own):
         yield from (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    if layout.ledger.exists():
-        yield layout.ledger
+    single = (layout.ledger, layout.settings, layout.given, layout.erased, layout.manifest)
+    yield from (path for path in single if path.is_file())
 
 
 def _reader(layout: Layout, path: Path) -> Callable[[Path], bool] | None:
@@ -150,6 +153,10 @@ def _reader(layout: Layout, path: Path) -> Callable[[Path], bool] | None:
         return {"row.json": _header, "sent.json": _state, "records.jsonl": _records}.get(path.name)
     if path == layout.ledger:
         return _ledger
+    if path == layout.manifest:
+        return _manifest
+    if path == layout.settings:
+        return _settings
     if path.suffix == ".safetensors":
         return _tensors
     if path.suffix == ".json":
@@ -190,10 +197,7 @@ def _split(path: Path) -> bool:
 
 
 def _epochs(path: Path) -> bool:
-    try:
-        rows = epoch_table.read_csv(path)
-    except pd.errors.ParserError as error:
-        raise ValueError(str(error)) from None
+    rows = epoch_table.read_csv(path)
     if [row.get("step") for row in rows] != sorted({row["step"] for row in rows}):
         raise ValueError("its steps do not follow one another")
     return False
@@ -204,6 +208,17 @@ def _ledger(path: Path) -> bool:
     if faults:
         raise ValueError("; ".join(f"line {fault.line} {fault.what}" for fault in faults))
     return True
+
+
+def _manifest(path: Path) -> bool:
+    if why := manifest.damage(path.parents[1]):
+        raise ValueError(why)
+    return True
+
+
+def _settings(path: Path) -> bool:
+    read_yaml(path, str(path))
+    return False
 
 
 def _header(path: Path) -> bool:
@@ -235,10 +250,18 @@ def _remedy(layout: Layout, path: Path) -> str:
     """How a damaged file is made again."""
     if path == layout.ledger:
         return "nothing can make a ledger again: compare it with a copy"
+    if path == layout.erased:
+        return "restore it from a copy: it says which images were erased"
+    if path == layout.settings:
+        return "restore it from a copy, or correct the keys in it and give them on the next command line"
+    if path == layout.manifest:
+        return "remove it; files that were written before can then not be verified"
     if path.is_relative_to(layout.outbox):
         return "remove its folder; its records are then not sent to MLflow"
-    if path.is_relative_to(layout.state):
+    if path.is_relative_to(layout.resume) or path.is_relative_to(layout.bank_states) or path.is_relative_to(layout.other_states):
         return "remove it; the run then starts from its beginning"
+    if path.is_relative_to(layout.state):
+        return "remove it; only what it remembers is lost"
     return f"remove it, then `{_maker(layout, path)}` makes it again"
 
 
@@ -248,10 +271,14 @@ def _maker(layout: Layout, path: Path) -> str:
         return command("prepare", *home)
     if path.is_relative_to(layout.banks):
         return command("bank", *home)
-    folder = next((folder for folder in (layout.models, layout.all_logits, layout.all_scores) if path.is_relative_to(folder)), None)
+    for made, stage in ((layout.recipe("-").parent, "fingerprint"), (layout.search("-").parent, "search"), (layout.report, "report")):
+        if path.is_relative_to(made):
+            return command(stage, *home)
+    epochs = layout.epochs("-").parent
+    folder = next((folder for folder in (epochs, layout.models, layout.all_logits, layout.all_scores) if path.is_relative_to(folder)), None)
     if folder is None:
         return command("report", "card", *home) if path.is_relative_to(layout.cards) else command("unlearn", *home)
     run = RunId.parse(path.relative_to(folder).with_suffix("").as_posix())
-    if folder == layout.models:
+    if folder in (epochs, layout.models):
         return command(STAGE[run.key], *home) if run.key in STAGE else command("unlearn", "--method", run.key, *home)
     return command("evaluate", "--method", run.key, *home)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lethe._util import manifest
 from lethe._util.files import OUTBOX, STATE
 from lethe.workspace.run_names import RunId
 
@@ -211,6 +212,11 @@ class Layout:
     @property
     def state(self) -> Path:
         return self.root / STATE
+
+    @property
+    def manifest(self) -> Path:
+        """Hashes of the files that have no place for a hash of their own."""
+        return self.root / manifest.NAME
 
     def lock(self, name: RunId | str) -> Path:
         """What holds a second process off; `name`: a run, `bank`, a search."""

@@ -57,6 +57,7 @@ def prepare(config: Config, replace: bool = False) -> Prepared:
             raise UserError(
                 f"{layout.splits} holds other splits than data.forget and data.seed ask for; {_repair(config)} draws them again"
             )
+    layout.state.mkdir(parents=True, exist_ok=True)  # from here on the manifest notes what is written
     if listed != listing:
         save_images(images, path, listing)
     for file, content in summaries.items():

@@ -1,0 +1,157 @@
+"""The manifest of a workspace: hashes of the files that have no place for a hash of their own (CSV, and JSON that DVC compares by bytes).
+
+`.lethe/manifest.json` holds the last few hashes that this program wrote for each file, newest first: DVC may restore an earlier version,
+which is as it was written, too. A file that DVC brought from elsewhere is one that dvc.lock names. Files that the manifest does not name,
+as those of earlier versions, can't be verified; they are read as they are."""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path, PurePath
+from typing import Any
+
+from filelock import FileLock
+
+from lethe._util import integrity
+from lethe._util.errors import UserError
+
+STATE = ".lethe"  # the folder of a workspace for what neither DVC nor git keeps
+NAME = PurePath(STATE, "manifest.json")
+KEPT = 20  # hashes of a file
+_FOLDERS = ("data", "epochs", "metrics", "originals", "recipes", "search", "report")
+_SUFFIXES = (".csv", ".json", ".txt")
+_SINGLE = ("settings.yaml", f"{STATE}/given.json", f"{STATE}/erased.json")
+_ABOVE = 6  # folders in which a file's workspace is looked for
+
+
+def record(path: Path, written: Path) -> None:
+    """Note a file that is about to appear, if it is one of a workspace's that the manifest covers.
+
+    Args:
+        path: where it appears.
+        written: where its content is now.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    root = _workspace(path)
+    if root is None:
+        return
+    name, hash_ = _name(path, root), _sha256(written)
+    lock = root / STATE / "locks" / "manifest.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        files = dict(_read(root))
+        if files.get(name, ("",))[0] != hash_:
+            known = (one for one in files.get(name, ()) if one != hash_)
+            _write(root, files | {name: [hash_, *known][:KEPT]})
+
+
+def state(path: Path) -> bool | None:
+    """Return whether a file is as it was written; None where neither the manifest nor dvc.lock says.
+
+    Args:
+        path: of an existing file.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    root = _workspace(path)
+    known = _read(root).get(_name(path, root), ()) if root else ()
+    if root is None or not known:
+        return None
+    if _sha256(path) in known:
+        return True
+    locked = [folder / "dvc.lock" for folder in (root, *root.parents[:3]) if (folder / "dvc.lock").is_file()]
+    if not locked:
+        return False
+    text = locked[0].read_text(encoding="utf-8", errors="replace")
+    if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() in text:
+        return True
+    folders = {parent.as_posix() for parent in PurePath(_name(path, locked[0].parent)).parents}
+    return None if any(f"path: {folder}\n" in text for folder in folders) else False
+
+
+def check(path: Path) -> None:
+    """Check that a file is as it was written, as far as that is known.
+
+    Raises:
+        UserError: it is not; names it.
+        OSError: it can't be read.
+    """
+    if state(path) is False:
+        raise UserError(f"{path} is damaged or was edited: the manifest of its workspace has other hashes; {integrity.AGAIN}")
+
+
+def settle(root: Path) -> None:
+    """Keep the newest hash of each file that exists: the others are of content that is to be forgotten.
+
+    Args:
+        root: the workspace.
+    """
+    with FileLock(root / STATE / "locks" / "manifest.lock"):
+        files = _read(root)
+        if files:
+            _write(root, {name: [_sha256(root / name)] for name in files if (root / name).is_file()})
+
+
+def damage(root: Path) -> str:
+    """Say why the manifest of a workspace can't be used; "" where it can, or does not exist."""
+    path = root / NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        integrity.check_json(content, str(path))
+        return "" if all(isinstance(hashes, list) for hashes in content["files"].values()) else "it is no manifest"
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError) as error:
+        return str(error)
+
+
+def _workspace(path: Path) -> Path | None:
+    """The workspace of a file that the manifest covers."""
+    if path.suffix not in (*_SUFFIXES, ".yaml"):
+        return None
+    for folder in path.absolute().parents[:_ABOVE]:
+        if (folder / STATE).is_dir():
+            name = PurePath(_name(path, folder))
+            covered = name.parts[0] in _FOLDERS and name.suffix in _SUFFIXES
+            clock = name.parts[:2] == (STATE, "clock")
+            return folder if covered or clock or name.as_posix() in _SINGLE else None
+    return None
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.absolute().relative_to(root.absolute()).as_posix()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(root: Path) -> dict[str, list[str]]:
+    """File -> hashes; {} without a manifest, and from a damaged one, which `damage` names."""
+    try:
+        status = (root / NAME).stat()
+    except OSError:
+        return {}
+    return _parsed(root, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@lru_cache(maxsize=16)
+def _parsed(root: Path, *_: int) -> dict[str, list[str]]:
+    if damage(root):
+        return {}
+    content: dict[str, Any] = json.loads((root / NAME).read_text(encoding="utf-8"))
+    return dict(content["files"])
+
+
+def _write(root: Path, files: dict[str, list[str]]) -> None:
+    path = root / NAME
+    temporary = path.with_name(f".{path.name}.writing0")
+    try:
+        temporary.write_text(json.dumps(integrity.sealed({"files": dict(sorted(files.items()))}), indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
