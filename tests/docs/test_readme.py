@@ -143,6 +143,11 @@ README: dict[str, list[Step]] = {
         Step("mlflow run . -e unlearn -P method=gentle", r"\nretrained .*\ngentle "),
         Step("python src/report.py --run.workspace demo", r"demo/report/report.md\n.*\nHybrid-4 ", first=demo),
         Step("python src/report.py card --method hybrid_4 --run.workspace demo", r"demo/cards/hybrid_4-\w+.html\n"),
+        Step("python src/report.py card --verify photos/cards/hybrid_4-*.json", r"as written, not signed"),
+        Step(
+            "python src/report.py card --verify photos/cards/hybrid_4-*.json --run.workspace photos",
+            r"every number is what its logits tables show, and its result is the one that the ledger has",
+        ),
         Step("python src/report.py card --list train/11 --run.workspace demo", r"hybrid_4"),
     ],
     "Speed": [Step("make bench", elsewhere="tests/unit/test_bench.py")],

@@ -118,9 +118,7 @@ def _erase(config: Config, layout: Layout, source: bool) -> int:
     stores = _stores(config, erasure)
     found = [(store, place) for store in stores for place in store.find() if place.step != YOURS]
     erasure = _noted(config, erasure, [place for _, place in found])
-    for store, place in sorted(found, key=lambda one: one[1].step == REPLACE):  # those last: from then on nothing here remembers
-        log(f"{place.step}: {place.name}")
-        store.erase(place)
+    carry_out(sorted(found, key=lambda one: one[1].step == REPLACE))  # those last: from then on nothing here remembers
     if erasure.source:
         relist(config)
     weights = _relative(layout.accepted(short(erasure.request)))
@@ -142,6 +140,25 @@ def _erase(config: Config, layout: Layout, source: bool) -> int:
     for line in unreachable:
         log(f"not reached from here: {line}")
     return 1 if left else 0
+
+
+def carry_out(places: Sequence[tuple[Store, Place]]) -> None:
+    """Erase places, one after the other. What another store than the workspace refuses is left, and is said; the check finds it.
+
+    Args:
+        places: each with the store that has it.
+
+    Raises:
+        RunFailed: a file of the workspace could not be erased: it is not finished then.
+    """
+    for store, place in places:
+        log(f"{place.step}: {place.name}")
+        try:
+            store.erase(place)
+        except RunFailed as error:
+            if store.name == WorkspaceFiles.name:
+                raise
+            log(f"not done: {error}")
 
 
 def _noted(config: Config, erasure: Erasure, places: Sequence[Place]) -> Erasure:

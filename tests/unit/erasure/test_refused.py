@@ -1,0 +1,49 @@
+"""A store that refuses, as a server does without the permission: the rest is erased all the same."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from lethe._util.errors import RunFailed
+from lethe.erasure.erase import carry_out
+from lethe.erasure.stores import DELETE, Place
+
+
+@dataclass
+class Refusing:
+    """A store of two places, of which the first can't be erased."""
+
+    name: str
+    erased: list[str] = field(default_factory=list)
+
+    def places(self) -> "list[tuple[Refusing, Place]]":
+        return [(self, Place(self.name, place, "1 model", 0, DELETE)) for place in ("first", "second")]
+
+    def find(self) -> Iterator[Place]:
+        yield from (place for _, place in self.places() if place.name not in self.erased)
+
+    def erase(self, place: Place) -> None:
+        if place.name == "first":
+            raise RunFailed("Permission denied")
+        self.erased.append(place.name)
+
+    def check(self) -> Iterator[Place]:
+        yield from self.find()
+
+    def unreachable(self) -> Iterator[str]:
+        return iter(())
+
+
+def test_the_rest_is_erased(capsys: pytest.CaptureFixture[str]) -> None:
+    store = Refusing("mlflow")
+    carry_out(store.places())
+    assert "not done: Permission denied" in capsys.readouterr().err
+    assert [place.name for place in store.check()] == ["first"]
+
+
+def test_a_workspace_is_not_left_half_erased() -> None:
+    store = Refusing("workspace")
+    with pytest.raises(RunFailed, match="Permission denied"):
+        carry_out(store.places())
+    assert store.erased == []
