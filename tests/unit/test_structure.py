@@ -25,7 +25,7 @@ def test_one_place_knows_the_files_of_a_workspace():
     literal = (
         rf"""/ f?["']({folder})["'/]|Path\(["']({folder})["'/]|["'/]\.lethe\b|\b(workspace|root|home) / f?["'].*\.(safetensors|csv)\b"""
     )
-    assert found(literal, "lethe/workspace/layout.py", "lethe/_util/files.py") == []
+    assert found(literal, "lethe/workspace/layout.py", "lethe/_util/files.py", "lethe/_util/manifest.py") == []
 
 
 def test_one_place_spells_and_parses_run_names():
