@@ -82,6 +82,7 @@ def prepare(folder: Path) -> None:
     steps = [
         ("unlearn", *KEYS, *SHORT, *METHOD),
         ("bank", "--pretrain.seeds", "1", "--retrain.seeds", "3"),
+        ("evaluate", "--method", "all"),
         ("report", "card", *METHOD[:2]),
     ]
     for step in (*steps, ("report",)):

@@ -20,7 +20,7 @@ NAME = PurePath(STATE, "manifest.json")
 KEPT = 20  # hashes of a file
 _FOLDERS = ("data", "epochs", "metrics", "originals", "recipes", "search", "report")
 _SUFFIXES = (".csv", ".json", ".txt")
-_SINGLE = ("settings.yaml", f"{STATE}/given.json", f"{STATE}/erased.json")
+_SINGLE = (f"{STATE}/given.json", f"{STATE}/erased.json")
 _ABOVE = 6  # folders in which a file's workspace is looked for
 
 
@@ -110,7 +110,7 @@ def damage(root: Path) -> str:
 
 def _workspace(path: Path) -> Path | None:
     """The workspace of a file that the manifest covers."""
-    if path.suffix not in (*_SUFFIXES, ".yaml"):
+    if path.suffix not in _SUFFIXES:
         return None
     for folder in path.absolute().parents[:_ABOVE]:
         if (folder / STATE).is_dir():

@@ -17,6 +17,7 @@ from lethe.config.source_map import read_yaml
 from lethe.data import splits
 from lethe.engine import epoch_table
 from lethe.evaluation.score import Score
+from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.reporting import card_seal
 from lethe.reporting.card_proof import leaves
 from lethe.tracking import outbox_format
@@ -132,7 +133,9 @@ def of_tables(config: Config, recompute: bool) -> Iterator[Finding]:
 def _differs(stored: Score, computed: Score) -> str:
     """The first value that a score file holds and its tables do not show; "" if there is none."""
     ours, theirs = (dict(leaves(score.to_json())) for score in (computed, stored))
-    path = next((path for path in dict.fromkeys([*theirs, *ours]) if path != integrity.KEY and ours.get(path) != theirs.get(path)), "")
+    own = (integrity.KEY, "of.", REFERENCE_UNFIT)  # the last is a line with a command that depends on the keys of the present one
+    apart = [path for path in dict.fromkeys([*theirs, *ours]) if ours.get(path) != theirs.get(path) and not path.startswith(own)]
+    path = apart[0] if apart else ""
     return f"its {path} is {theirs.get(path, 'missing')}, and by its tables {ours.get(path, 'missing')}" if path else ""
 
 

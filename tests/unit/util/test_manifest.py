@@ -19,12 +19,12 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_whoever_writes_a_file_notes_it(root: Path) -> None:
-    for name in ("data/train.json", "epochs/as_run/model_1.csv", "settings.yaml", ".lethe/given.json", ".lethe/clock/model_1.json"):
+    for name in ("data/train.json", "epochs/as_run/model_1.csv", ".lethe/given.json", ".lethe/clock/model_1.json"):
         write_text(root / name, "{}")
         assert manifest.state(root / name) is True
         (root / name).write_text("{ }")
         assert manifest.state(root / name) is False
-    for name in ("scores/model_1.json", "cards/a.json", ".lethe/outbox/a/sent.json", "notes.txt", "data/a.png", "../params.yaml"):
+    for name in ("scores/model_1.json", "cards/a.json", ".lethe/outbox/a/sent.json", "notes.txt", "settings.yaml", "data/a.png", "../params.yaml"):
         write_text(root / name, "{}")
         assert manifest.state(root / name) is None, name
     assert manifest.damage(root) == "" and [*root.glob(".lethe/.*")] == []
