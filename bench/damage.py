@@ -38,7 +38,8 @@ KEYS = (
 )
 SHORT = ("--pretrain.epochs", "3", "--pretrain.final_epochs", "1", "--pretrain.batch_size", "16", "--pretrain.min_steps", "0")
 METHOD = ("--method", "model_1", "--methods.model_1.epochs", "1", "--methods.model_1.batch_size", "16", "--run.log_model", "none")
-NOT_READ = (".lock", ".md", ".html", ".png", ".gitignore", "secret")  # pages, and the secret: another one is of another workspace
+NOT_READ = (".lock", ".pid", ".md", ".html", ".png", ".gitignore", "secret")  # pages, and the secret: another one is another workspace's
+THEIRS = ("artifacts", "models")  # in an outbox: files as MLflow has them
 
 
 def flipped(content: bytes) -> bytes:
@@ -96,7 +97,8 @@ def prepare(folder: Path) -> None:
 
 def files(home: Path) -> Iterator[Path]:
     for path in sorted(home.rglob("*")):
-        if path.is_file() and not path.name.endswith(NOT_READ) and "artifacts" not in path.parts:
+        theirs = "outbox" in path.parts and any(part in THEIRS for part in path.parts)
+        if path.is_file() and not path.name.endswith(NOT_READ) and not theirs:
             yield path
 
 

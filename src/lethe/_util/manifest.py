@@ -18,9 +18,9 @@ from lethe._util.errors import UserError
 STATE = ".lethe"  # the folder of a workspace for what neither DVC nor git keeps
 NAME = PurePath(STATE, "manifest.json")
 KEPT = 20  # hashes of a file
-_FOLDERS = ("data", "epochs", "metrics", "originals", "recipes", "search", "report")
+_FOLDERS = ("bank", "data", "epochs", "metrics", "originals", "recipes", "search", "report")
 _SUFFIXES = (".csv", ".json", ".txt")
-_SINGLE = (f"{STATE}/given.json", f"{STATE}/erased.json")
+_NOT_OF_STATE = ("outbox", "trials", "locks", "manifest.json")  # folders with rules of their own, and the manifest
 _ABOVE = 6  # folders in which a file's workspace is looked for
 
 
@@ -115,9 +115,8 @@ def _workspace(path: Path) -> Path | None:
     for folder in path.absolute().parents[:_ABOVE]:
         if (folder / STATE).is_dir():
             name = PurePath(_name(path, folder))
-            covered = name.parts[0] in _FOLDERS and name.suffix in _SUFFIXES
-            clock = name.parts[:2] == (STATE, "clock")
-            return folder if covered or clock or name.as_posix() in _SINGLE else None
+            state = name.parts[0] == STATE and name.parts[1] not in _NOT_OF_STATE
+            return folder if state or name.parts[0] in _FOLDERS else None
     return None
 
 

@@ -24,7 +24,8 @@ def test_whoever_writes_a_file_notes_it(root: Path) -> None:
         assert manifest.state(root / name) is True
         (root / name).write_text("{ }")
         assert manifest.state(root / name) is False
-    for name in ("scores/model_1.json", "cards/a.json", ".lethe/outbox/a/sent.json", "notes.txt", "settings.yaml", "data/a.png", "../params.yaml"):
+    others = ("scores/model_1.json", "cards/a.json", ".lethe/outbox/a/sent.json", "notes.txt", "settings.yaml", "data/a.png", "../a.csv")
+    for name in others:
         write_text(root / name, "{}")
         assert manifest.state(root / name) is None, name
     assert manifest.damage(root) == "" and [*root.glob(".lethe/.*")] == []
