@@ -271,29 +271,29 @@ def _models(prepared: Prepared, name: str, tables: Mapping[str, LogitsTable], ha
     """Hashes of each model's weights and, keyed because it holds the ids, of its table; metadata of its file, which may be gone."""
     models: Card = {}
     for which, table in tables.items():
-        path = prepared.layout.weights(name if which == "model" else which)
+        run = name if which == "model" else which
+        path = prepared.layout.weights(run)
         metadata = checkpoint.metadata(path) if path.exists() else {}
-        _require_recorded(prepared, path, weights_hash(table), metadata)
+        _require_recorded(prepared, run, weights_hash(table), metadata)
         about = {key: metadata[key] for key in ("architecture", "provenance", "seed", "recipe") if key in metadata}
         models["result" if which == "model" else which] = {"weights": weights_hash(table), "logits": hashed.of_hash(table.hash), **about}
     return models
 
 
-def _require_recorded(prepared: Prepared, path: Path, weights: str, metadata: Mapping[str, str]) -> None:
-    """Check that a model says of itself what the ledger recorded of its weights when they were made."""
-    if not metadata:
-        return
-    events = [event for event in ledger.read(prepared.config) if event["event"] == "unlearned"]
-    recorded = {
-        "recipe": {event["recipe"] for event in events if event["weights"] == weights},
-        "provenance": {event.get("provenance") for event in events if event["original"] == weights} - {None},
-    }
-    if path != prepared.layout.weights("original"):  # a result may have its weights: that of a method without steps
-        recorded.pop("provenance")
-    stated = {"recipe": digest([metadata.get("recipe", "")]), "provenance": metadata.get("provenance", "")}
-    for what, known in recorded.items():
-        if known and stated[what] not in known:
-            raise UserError(f"{path} states another {what} than the ledger has for its weights: one of the two was edited")
+def _require_recorded(prepared: Prepared, run: str, weights: str, metadata: Mapping[str, str]) -> None:
+    """Check that a model says of itself what the ledger recorded when it was unlearned, or unlearned from.
+
+    Another run may have the same weights: a method without steps has the original's."""
+    events = [event for event in ledger.read(prepared.config) if event["event"] == "unlearned"] if metadata else []
+    if run == "original":
+        what, stated = "provenance", metadata.get("provenance", "")
+        known = {event.get("provenance") for event in events if event["original"] == weights} - {None}
+    else:
+        what, stated = "recipe", digest([metadata.get("recipe", "")])
+        known = {event["recipe"] for event in events if (event["method"], event["weights"]) == (run, weights)}
+    if known and stated not in known:
+        path = prepared.layout.weights(run)
+        raise UserError(f"{path} states another {what} than the ledger has for its weights: one of the two was edited")
 
 
 def measure_lines(all_scores: Mapping[str, Score], run: Mapping[str, Any] | None) -> list[Card]:

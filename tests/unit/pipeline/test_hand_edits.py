@@ -150,7 +150,6 @@ def test_what_a_model_says_of_itself(which: str, key: str, home: Path) -> None:
     config, tensors = asked(home), {"fc.weight": checkpoint.load(home / "logits" / f"{which}.safetensors")[0]["logits"]}
     prepared, weights = load_existing(config), checkpoint.weights_hash(tensors)
     path = home / "logits" / f"{which}.safetensors"
-    model = prepared.layout.weights(which)
     about = checkpoint.metadata(path) | {"model": weights}
     checkpoint.save(checkpoint.load(path)[0], path, about)
     facts = {"weights": weights if which == "model_1" else "0" * 64, "original": weights if which == "original" else "0" * 64}
@@ -158,10 +157,10 @@ def test_what_a_model_says_of_itself(which: str, key: str, home: Path) -> None:
     from lethe.reporting.card_content import _require_recorded
 
     told = {"recipe": "(Phase(),)", "provenance": "trained"}
-    _require_recorded(prepared, model, weights, told)
-    _require_recorded(prepared, model, digest(["of others"]), told | {key: "other"})
+    _require_recorded(prepared, which, weights, told)
+    _require_recorded(prepared, which, digest(["of others"]), told | {key: "other"})
     with pytest.raises(UserError, match=f"states another {key} than the ledger has for its weights"):
-        _require_recorded(prepared, model, weights, told | {key: "other"})
+        _require_recorded(prepared, which, weights, told | {key: "other"})
 
 
 # --- cards ----------------------------------------------------------------------------------------------------------------
