@@ -37,7 +37,28 @@ def record(path: Path, written: Path) -> None:
     root = _workspace(path)
     if root is None:
         return
-    name, hash_ = _name(path, root), _sha256(written)
+    _add(root, _name(path, root), _sha256(written))
+
+
+def note_head(path: Path, head: str) -> None:
+    """Note the hash of the last line of a file that only grows, once it is written.
+
+    Args:
+        path: of the file, in the workspace's own folder.
+        head: of its last line.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    _add(path.parent, path.name, head)
+
+
+def noted_heads(path: Path) -> frozenset[str]:
+    """Return the last hashes that `note_head` noted: all of them are of lines of the file, unless lines were removed."""
+    return frozenset(_read(path.parent).get(path.name, ()))
+
+
+def _add(root: Path, name: str, hash_: str) -> None:
     lock = root / STATE / "locks" / "manifest.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
@@ -92,7 +113,8 @@ def settle(root: Path) -> None:
     with FileLock(root / STATE / "locks" / "manifest.lock"):
         files = _read(root)
         if files:
-            _write(root, {name: [_sha256(root / name)] for name in files if (root / name).is_file()})
+            heads = {name: hashes for name, hashes in files.items() if name.endswith(".jsonl")}
+            _write(root, {name: [_sha256(root / name)] for name in files if (root / name).is_file()} | heads)
 
 
 def damage(root: Path) -> str:

@@ -97,6 +97,8 @@ def inspect(layout: Layout) -> Iterator[Finding]:
         except (UserError, *UNREADABLE) as error:
             reason = str(error).removeprefix(f"{path} ").removeprefix("is damaged: ").removesuffix(f"; {integrity.AGAIN}")
             yield Finding(path, "damaged", " ".join(reason.split()))
+    if not layout.ledger.exists() and manifest.noted_heads(layout.ledger):
+        yield Finding(layout.ledger, "damaged", "it is missing: the manifest has hashes of its lines")
     yield from _without_model(layout)
 
 

@@ -26,5 +26,5 @@ def verify(config: Config) -> int:
         return 1
     for entry in ledger.read(config):
         print(f"{entry['n']:>4}  {entry['at']}  {entry['event']:<10} {entry['request'][:12]}  {entry.get('by', '')}".rstrip())
-    log(f"{lines} lines, each follows the one before; lines removed from the end show only if this hash was noted elsewhere: {head}")
+    log(f"{lines} lines, each follows the one before; note the last hash elsewhere against whoever edits the manifest, too: {head}")
     return 0

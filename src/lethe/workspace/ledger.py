@@ -1,7 +1,8 @@
 """The ledger: what happened to each deletion request, one line of canonical JSON (RFC 8785) for each event, chained by hashes.
 
-A line has the SHA-256 of the line before, so a line that was altered, removed or moved is found. A removed end is found only against the
-hash of the last line, noted elsewhere. The chain shows what was recorded in which order, not that what was recorded is true."""
+A line has the SHA-256 of the line before, so a line that was altered, removed or moved is found. A removed end is found by the hashes of
+the last lines in the workspace's manifest, and against whoever edits that, too, by a hash noted elsewhere. The chain shows what was
+recorded in which order, not that what was recorded is true."""
 
 import getpass
 import hashlib
@@ -16,6 +17,7 @@ from typing import Any
 import rfc8785
 from filelock import FileLock
 
+from lethe._util import manifest
 from lethe._util.checkout import command
 from lethe._util.errors import UserError
 from lethe._util.files import unwritable
@@ -79,6 +81,7 @@ def append(config: Config, event: str, request: str, **facts: Any) -> str:
                     os.ftruncate(file.fileno(), end)
                     raise
                 os.fsync(file.fileno())
+            manifest.note_head(path, _hash(line))
         except OSError as error:
             raise unwritable(path, error, len(line)) from error
     return _hash(line)
@@ -140,6 +143,10 @@ def verify(path: Path) -> tuple[str, int, list[Fault]]:
     for number, line in enumerate(lines, 1):
         faults += [Fault(number, what) for what in _faults(line, number, previous)]
         previous = _hash(line)
+    if manifest.noted_heads(path) - set(map(_hash, lines)):
+        faults.append(
+            Fault(len(lines) + 1, "is missing, or an earlier one was altered: the workspace's manifest knows the hash of another end")
+        )
     return previous if lines else FIRST, len(lines), faults
 
 

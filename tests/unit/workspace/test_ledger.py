@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lethe._util import manifest
 from lethe._util.errors import UserError
 from lethe.config import loader
 from lethe.reporting.ledger_lines import verify as command
@@ -66,11 +67,25 @@ def test_what_is_done_to_a_line_is_found(written, tmp_path_factory, data):
     assert found and min(fault.line for fault in found) <= n + 2
 
 
-def test_the_last_line_cut_short_is_found_and_a_removed_end_is_not(written, tmp_path):
+def test_the_last_line_cut_short_is_found_and_a_removed_end_is_not_without_the_manifest(written, tmp_path):
     _, content = written
     assert [fault.line for fault in faults(tmp_path, content[:-1])] == [6]
     assert [fault.line for fault in faults(tmp_path, content[:-9])] == [6]
     assert faults(tmp_path, b"".join(content.splitlines(keepends=True)[:-1])) == []  # as the docs say
+
+
+@pytest.mark.parametrize("kept", [0, 3, 5])
+def test_a_removed_end_is_found_by_the_manifest(tmp_path, kept):
+    config, path = loader.load(["--run.workspace", str(tmp_path)]), tmp_path / "ledger.jsonl"
+    for event in ledger.EVENTS:
+        ledger.append(config, event, "f" * 64)
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert ledger.verify(path)[2] == []
+    path.write_bytes(b"".join(lines[:kept]))
+    assert ["is missing" in fault.what for fault in ledger.verify(path)[2]] == [True]
+    ledger.append(config, "verified", "f" * 64)  # what is added later does not hide it
+    manifest.settle(tmp_path)
+    assert ["is missing" in fault.what for fault in ledger.verify(path)[2]] == [True]
 
 
 def test_a_kill_in_the_middle_of_a_line_loses_only_that_line(written, tmp_path):
