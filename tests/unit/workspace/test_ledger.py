@@ -83,7 +83,7 @@ def test_a_removed_end_is_found_by_the_manifest(tmp_path, kept):
     assert ledger.verify(path)[2] == []
     path.write_bytes(b"".join(lines[:kept]))
     assert ["is missing" in fault.what for fault in ledger.verify(path)[2]] == [True]
-    ledger.append(config, "verified", "f" * 64)  # what is added later does not hide it
+    ledger.append(config, "verified", "f" * 64, left=1)  # what is added later does not hide it
     manifest.settle(tmp_path)
     assert ["is missing" in fault.what for fault in ledger.verify(path)[2]] == [True]
 
