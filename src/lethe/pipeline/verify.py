@@ -13,7 +13,7 @@ from lethe._util.checkout import command
 from lethe._util.errors import UserError
 from lethe._util.files import read_json
 from lethe.config.loader import STAGE, Config
-from lethe.config.source_map import read_yaml
+from lethe.config.yaml_file import read_yaml
 from lethe.data import splits
 from lethe.engine import epoch_table
 from lethe.evaluation.score import Score
