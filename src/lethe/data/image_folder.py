@@ -182,10 +182,11 @@ def _class_files(folder: Path, label: int, root: Path) -> list[File]:
             yield from collect(Path(entry.path))
             above.discard(target)
 
+    name, above_files = folder.relative_to(root).as_posix(), len(str(folder))
     for _, entries in sorted(collect(folder), key=lambda one: one[0]):
         for entry in entries:
-            stat = entry.stat()
-            found.append(File(Path(entry.path).relative_to(root).as_posix(), entry.path, label, stat.st_size, stat.st_mtime_ns))
+            stat, id_ = entry.stat(), name + entry.path[above_files:].replace(os.sep, "/")
+            found.append(File(id_, entry.path, label, stat.st_size, stat.st_mtime_ns))
     return found
 
 

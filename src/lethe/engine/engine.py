@@ -92,9 +92,9 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
             validation.accuracy.
     """
     state = State() if state is None else state
-    start = _frozen(model)
+    start = _frozen(copy.deepcopy(model))
     state.restore(model, recipe)
-    refs = FrozenReferences(start, _frozen(options.random_init or start), state.kept)
+    refs = FrozenReferences(start, _frozen(_random_init(options, start)), state.kept)
     if state.global_epoch < 0:
         metrics, seconds = _timed(options.evaluate, model, model, data)
         state.global_epoch = 0
@@ -328,8 +328,9 @@ def modes_kept(model: Module) -> Iterator[None]:
 @contextmanager
 def _seeded(seed: int, number: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generator (dropout) by seed and epoch, so that a resumed run draws the same; restore it at the end."""
+    on_cpu = device.type == "cpu"  # there, torch.manual_seed mostly formats the stack, for GPUs that are not initialised
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed * 1_000_003 + number)
+        (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed * 1_000_003 + number)
         yield
 
 
@@ -347,7 +348,13 @@ def _means(losses: list[tuple[int, str, Tensor]], phase: str, epoch: int) -> dic
 
 
 def _frozen(model: Module) -> Module:
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
+
+
+def _random_init(options: RunOptions, model: Module) -> Module:
+    """A network that nobody else has: what the caller makes for this run, else a copy of what is given."""
+    given = options.random_init
+    return given() if given and not isinstance(given, Module) else copy.deepcopy(given or model)
 
 
 def _timed(evaluate: Evaluate, model: Module, seen: Module, source: Data) -> tuple[dict[str, float], float]:

@@ -55,7 +55,8 @@ class RunOptions:
         step_inputs: chooses, for each epoch, the module that is stepped and the data it reads, from (phase, model, data, names of the
             parameters that train). It must lead to the same update: `Prefix` caches frozen layers, `Stack` steps several models at once.
         count_work: whether epochs count their floating-point operations (`work.counted`).
-        random_init: a randomly initialised model, for losses and edits that refer to one; None: the model as `run` receives it.
+        random_init: a randomly initialised model, for losses and edits that refer to one, of which the run takes a copy, or a function
+            that makes one for this run alone; None: the model as `run` receives it.
     """
 
     evaluate: Evaluate = no_metrics
@@ -64,5 +65,5 @@ class RunOptions:
     seed: int = 0
     autocast: Autocast = nullcontext
     step_inputs: StepInputs = whole_model
-    random_init: Module | None = None
+    random_init: Module | Callable[[], Module] | None = None
     count_work: bool = False

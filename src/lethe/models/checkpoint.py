@@ -1,7 +1,7 @@
 """Weights on disk: safetensors, written atomically. Files of other origin are read by `foreign`."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -125,11 +125,15 @@ def metadata(path: Path) -> dict[str, str]:
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     """Hash a state dict: SHA-256 over names, shapes, types and bytes, sorted by name."""
-    parts: list[bytes | str] = []
+    return digest(_parts(tensors))
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> Iterator[bytes | str]:
+    """What is hashed, one tensor at a time: all at once they would take the memory of the model again."""
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
-        parts += [f"{name} {value.dtype} {tuple(value.shape)}", value.numpy().tobytes()]
-    return digest(parts)
+        yield f"{name} {value.dtype} {tuple(value.shape)}"
+        yield value.numpy().tobytes()
 
 
 def digest_file(path: Path) -> str:

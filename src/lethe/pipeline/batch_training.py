@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -97,7 +98,7 @@ def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resum
         seed=models[0].seed,
         autocast=prepared.compute.autocast,
         step_inputs=step_inputs,
-        random_init=prepared.network(models[0].seed),
+        random_init=partial(prepared.network, models[0].seed),
     )
     with Progress(recipe, data, label) as progress:
         for epoch in engine.run(recipe, network, data, options, state=state):

@@ -71,7 +71,7 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
     if wanted["provenance"] != "trained":
         taken = _take_checkpoint(prepared, kind, wanted)
         if prepared.config.run.evaluate and not dvc_stage.active():
-            artifacts.logits(prepared, kind)  # now: what its epoch table was made from is still known
+            artifacts.logits(prepared, kind, perturbed=False)  # now: what its epoch table was made from is still known
         return taken
     log(f"{kind}: training on {DATA[kind]}{_steps(prepared, kind)}")
     with start(prepared, planned, launched=launched) as run:

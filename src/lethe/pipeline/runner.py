@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class ActiveRun:
             seed=self.planned.seed,
             autocast=autocast,
             step_inputs=Prefix(run.cache, autocast, log),
-            random_init=self.prepared.network(self.planned.seed),
+            random_init=partial(self.prepared.network, self.planned.seed),
             count_work=True,
         )
 

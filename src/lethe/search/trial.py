@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import optuna
@@ -252,7 +252,7 @@ class TrialRunner:
                 seed=config.run.seed,
                 autocast=self.data.compute.autocast,
                 step_inputs=self.frozen_features,
-                random_init=self.data.network(config.run.seed),
+                random_init=partial(self.data.network, config.run.seed),
             )
             for epoch in engine.run(recipe, network, self.data.data, options):
                 outcome.epochs = epoch.global_epoch

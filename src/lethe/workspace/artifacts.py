@@ -73,15 +73,17 @@ def result_hash(prepared: Prepared, name: str) -> str:
     return seed_aggregation.result(table.about.get("model", table.hash), table.about)
 
 
-def logits(prepared: Prepared, name: str) -> LogitsTable:
+def logits(prepared: Prepared, name: str, perturbed: bool = True) -> LogitsTable:
     """Return the logits table of a run.
 
-    It is read from the model if it is missing, was read from other weights or for other splits, or in another way. Without a model an
-    existing table is taken as it is.
+    It is read from the model if it is missing, was read from other weights or for other splits, or in another way. If only predictions on
+    perturbed copies are missing, only these are added. Without a model an existing table is taken as it is.
 
     Args:
         prepared: the images and splits.
         name: the run.
+        perturbed: whether predictions on perturbed copies are needed, which take longer than all others: a third of the time that a
+            model is read.
 
     Raises:
         UserError: the run has neither weights nor a table, or what it has belongs to other images or splits.
@@ -94,16 +96,20 @@ def logits(prepared: Prepared, name: str) -> LogitsTable:
     metadata = checkpoint.metadata(weights)
     _require(prepared, weights, metadata, ["data", "normalisation"] if name in STAGE else ["data", "split", "normalisation"])
     wanted = _wanted(prepared, weights, metadata)
-    if _is_current(prepared, path, wanted):
+    if _is_current(prepared, path, wanted, perturbed):
+        return _cached(path, name)
+    if _is_current(prepared, path, wanted, perturbed=False) and seed_aggregation.KEY not in wanted:
+        logits_table.write(read_model.with_perturbed(prepared, _cached(path, name), checkpoint.load(weights)[0]), path)
         return _cached(path, name)
     columns, about = _columns_of_others(path, wanted)
-    table = _read(prepared, name, wanted)
+    table = _read(prepared, name, wanted, perturbed)
     logits_table.write(replace(table, columns={**table.columns, **columns}, about={**table.about, **about}), path)
     return _cached(path, name)  # from the file: scores after training equal those after reading to the last digit
 
 
 def current_logits(prepared: Prepared, name: str) -> LogitsTable | None:
-    """Return the logits table of a run's weights if it exists and is up to date; None otherwise. No model is read.
+    """Return the logits table of a run's weights if it exists and is up to date, with or without predictions on perturbed copies; None
+    otherwise. No model is read.
 
     Args:
         prepared: the images and splits.
@@ -113,7 +119,7 @@ def current_logits(prepared: Prepared, name: str) -> LogitsTable | None:
         UserError: a file is not what its name says.
     """
     weights, path = prepared.layout.weights(name), prepared.layout.logits(name)
-    if not weights.exists() or not _is_current(prepared, path, _wanted(prepared, weights, checkpoint.metadata(weights))):
+    if not weights.exists() or not _is_current(prepared, path, _wanted(prepared, weights, checkpoint.metadata(weights)), perturbed=False):
         return None
     return _cached(path, name)
 
@@ -124,12 +130,12 @@ def _wanted(prepared: Prepared, weights: Path, metadata: Mapping[str, str]) -> d
     return wanted | {key: metadata[key] for key in ("recipe", seed_aggregation.KEY) if key in metadata}
 
 
-def _is_current(prepared: Prepared, path: Path, wanted: Mapping[str, str]) -> bool:
+def _is_current(prepared: Prepared, path: Path, wanted: Mapping[str, str], perturbed: bool) -> bool:
     if not path.exists():
         return False
     found = checkpoint.metadata(path)
     seeds = found.get(seed_aggregation.KEY) == wanted.get(seed_aggregation.KEY)
-    return seeds and read_model.enough_copies(prepared, found) and matches(wanted, found)
+    return seeds and matches(wanted, found) and (not perturbed or read_model.enough_copies(prepared, found))
 
 
 def add_columns(prepared: Prepared, name: str, columns: Mapping[str, Array], about: Mapping[str, str]) -> None:
@@ -146,15 +152,15 @@ def add_columns(prepared: Prepared, name: str, columns: Mapping[str, Array], abo
     logits_table.write(replace(table, columns={**table.columns, **columns}, about={**table.about, **about}), path)
 
 
-def _read(prepared: Prepared, name: str, wanted: Mapping[str, str]) -> LogitsTable:
+def _read(prepared: Prepared, name: str, wanted: Mapping[str, str], perturbed: bool) -> LogitsTable:
     """Read the model; the one that represents several seeds is the first seed's, whose table exists or is wanted anyway."""
     several = seed_aggregation.listed(wanted)
     first = logits(prepared, str(RunId.parse(name).with_seed(min(several)))) if several else None
     if first and first.about["model"] == wanted["model"]:
         own = {column: values for column, values in first.columns.items() if column not in (SWAPPED, *SHADOWS)}
-        perturbed = {key: first.about[key] for key in (read_model.PERTURBED,) if key in first.about}
-        return replace(first, name=name, columns=own, about={**wanted, **perturbed})
-    return read_model.read(prepared, name, checkpoint.load(prepared.layout.weights(name))[0], wanted)
+        copies = {key: first.about[key] for key in (read_model.PERTURBED,) if key in first.about}
+        return replace(first, name=name, columns=own, about={**wanted, **copies})
+    return read_model.read(prepared, name, checkpoint.load(prepared.layout.weights(name))[0], wanted, perturbed)
 
 
 def _columns_of_others(path: Path, wanted: Mapping[str, str]) -> tuple[dict[str, Array], dict[str, str]]:

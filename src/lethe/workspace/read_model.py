@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from lethe.data.splits import SPLITS
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.evaluation import inference, representations
-from lethe.evaluation.logits_table import COPIES, Array, LogitsTable
+from lethe.evaluation.logits_table import COPIES, DRAWS, RESIDUAL, Array, LogitsTable
 from lethe.evaluation.measures import TAUS
 from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import First, InTurn
@@ -67,7 +68,9 @@ def _perturbed(prepared: Prepared) -> dict[str, str]:
     return {PERTURBED: str(copies)} if copies is not None and copies < COPIES * forget else {}
 
 
-def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LogitsTable:
+def read(
+    prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], perturbed: bool = True
+) -> LogitsTable:
     """Return the logits of all images, with columns that need the model: a probe of its features, its predictions on perturbed copies
     of forget images, and where asked for its features and relearning.
 
@@ -76,16 +79,15 @@ def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], met
         name: the run, for messages.
         tensors: its state dict.
         metadata: what the table is to say of its model; it says further how many perturbed copies were classified, if not all.
+        perturbed: whether perturbed copies are classified; otherwise `with_perturbed` completes the table.
 
     Raises:
         UserError: a logit is NaN or infinite.
     """
     ids, forget, evaluate = prepared.images.ids, prepared.splits["forget"], prepared.config.evaluate
-    copies = evaluate.perturbed
-    perturbed = min(len(forget), copies or len(forget))
-    log(f"{name}: reading {len(ids):,} images, and perturbed copies of {perturbed:,}, into a logits table")
-    network = prepared.network(0)
-    network.load_state_dict(dict(tensors))
+    also = f", and perturbed copies of {_number_perturbed(prepared):,}," if perturbed else ""
+    log(f"{name}: reading {len(ids):,} images{also} into a logits table")
+    network = _network(prepared, tensors)
     split = np.zeros(len(ids), np.uint8)
     for number, part in enumerate(SPLITS):
         split[prepared.splits[part]] = number
@@ -96,7 +98,8 @@ def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], met
     columns: dict[str, Array] = {}
     if features_ND is not None:
         columns["probe"] = representations.probe(features_ND.numpy(), labels, prepared.splits["retain"], logits_NC.shape[1])
-    columns |= inference.perturbed_columns(network, prepared.data, forget, ids, TAUS, copies)
+    if perturbed:
+        columns |= _perturbed_columns(prepared, network)
     if evaluate.features and features_ND is not None:
         shown = np.concatenate([forget, prepared.splits["test"]])
         columns["features"] = np.zeros(features_ND.shape, np.float32)
@@ -105,7 +108,41 @@ def read(prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], met
         log(f"{name}: relearning {len(forget):,} images for {evaluate.relearn} steps")
         columns["relearn"] = np.zeros((len(ids), 1 + evaluate.relearn), np.uint8)
         columns["relearn"][forget] = relearn(network, prepared.data, relearn_recipe(prepared.config))
-    return LogitsTable(name, tuple(ids), labels, split, logits_NC.cpu().numpy(), columns, {**metadata, **_perturbed(prepared)})
+    about = {**metadata, **(_perturbed(prepared) if perturbed else {PERTURBED: "0"})}
+    return LogitsTable(name, tuple(ids), labels, split, logits_NC.cpu().numpy(), columns, about)
+
+
+def with_perturbed(prepared: Prepared, table: LogitsTable, tensors: Mapping[str, torch.Tensor]) -> LogitsTable:
+    """Return a table with predictions on as many perturbed copies as evaluate.perturbed asks for, in place of those that it holds.
+
+    Args:
+        prepared: the images and splits.
+        table: of the model.
+        tensors: the model's state dict.
+    """
+    log(f"{table.name}: classifying perturbed copies of {_number_perturbed(prepared):,} images")
+    network, order = _network(prepared, tensors), np.argsort(np.array(prepared.images.ids))  # a table is sorted by id
+    own = {name: column[order] for name, column in _perturbed_columns(prepared, network).items()}
+    others = {name: column for name, column in table.columns.items() if name not in (RESIDUAL, DRAWS)}
+    about = {key: text for key, text in table.about.items() if key != PERTURBED}
+    return replace(table, columns=others | own, about=about | _perturbed(prepared))
+
+
+def _network(prepared: Prepared, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    network = prepared.network(0)
+    network.load_state_dict(dict(tensors))
+    return network
+
+
+def _number_perturbed(prepared: Prepared) -> int:
+    """The number of forget images whose perturbed copies are classified."""
+    forget, copies = len(prepared.splits["forget"]), prepared.config.evaluate.perturbed
+    return min(forget, copies or forget)
+
+
+def _perturbed_columns(prepared: Prepared, network: torch.nn.Module) -> dict[str, Array]:
+    forget, copies = prepared.splits["forget"], prepared.config.evaluate.perturbed
+    return inference.perturbed_columns(network, prepared.data, forget, prepared.images.ids, TAUS, copies)
 
 
 def measured_logits(prepared: Prepared, table: LogitsTable) -> torch.Tensor:

@@ -321,8 +321,8 @@ def unfit_reference(prepared: Prepared) -> str:
     several = bank.tables(prepared, "retrained")
     if not several and not artifacts.available(prepared, "retrained"):
         return ""
-    tables = several or [artifacts.logits(prepared, "retrained")]
-    short_of = reference.unfit(artifacts.logits(prepared, "original"), tables)
+    tables = several or [artifacts.logits(prepared, "retrained", perturbed=False)]
+    short_of = reference.unfit(artifacts.logits(prepared, "original", perturbed=False), tables)
     if not short_of:
         return ""
     name = f"the mean of the {len(several)} retrained models of the bank" if several else "the retrained model"

@@ -8,7 +8,7 @@ import pytest
 
 from lethe.config import loader
 from lethe.data.images import Images
-from lethe.evaluation.logits_table import DRAWS
+from lethe.evaluation.logits_table import DRAWS, RESIDUAL
 from lethe.models import checkpoint
 from lethe.workspace import artifacts
 from lethe.workspace.read_model import PERTURBED
@@ -34,7 +34,7 @@ def opened(tmp_path: Path) -> Open:
     return open_workspace
 
 
-def test_a_table_with_more_perturbed_copies_is_used_and_one_with_fewer_read_again(opened: Open) -> None:
+def test_a_table_with_more_perturbed_copies_is_used_and_one_with_fewer_or_none_is_completed(opened: Open) -> None:
     path = opened().layout.logits("model_4")
     whole = artifacts.logits(opened(), "model_4")  # 16 copies of 10 images are fewer than the default
     assert PERTURBED not in whole.about and DRAWS not in whole.columns
@@ -48,3 +48,9 @@ def test_a_table_with_more_perturbed_copies_is_used_and_one_with_fewer_read_agai
     assert more.about[PERTURBED] == "40" and (more.logits == sampled.logits).all()
     again = artifacts.logits(opened("--evaluate.perturbed", "null"), "model_4")
     assert again.hash == whole.hash and again.about == whole.about
+    path.unlink()
+    first = artifacts.logits(opened(), "model_4", perturbed=False)
+    assert first.about[PERTURBED] == "0" and RESIDUAL not in first.columns
+    assert artifacts.current_logits(opened(), "model_4") is first
+    completed = artifacts.logits(opened(), "model_4")
+    assert completed.hash == whole.hash and completed.about == whole.about
