@@ -22,6 +22,7 @@ from lethe.engine.resume import Resume
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.evaluation.score import Score
+from lethe.evaluation.uncertainty import margin_of_error
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.models import architectures, checkpoint
 from lethe.recipes.registry import find_method
@@ -171,7 +172,19 @@ def describe(config: Config, name: str, several: bool = False) -> str:
     base = config.like.get(run.method, run.method)
     about = ABOUT[name] if name in ABOUT else inspect.getdoc(find_method(base).function)
     which = f", seed {seed}" if seed is not None else f", mean over {config.run.seeds} seeds" if several else ""
-    return f"**{name}**{which}: {about}\n\n{READING}"
+    return f"**{name}**{which}: {about}\n\n{READING}{_sampled(config.run.evaluate_retain)}"
+
+
+def _sampled(retain: int | None) -> str:
+    """What a run's retain metrics mean where they are measured on a sample of `retain` images during a phase."""
+    if retain is None:
+        return ""
+    low, high = (f"±{margin_of_error((percent, retain)):.1f}" for percent in (90.0, 99.0))
+    return (
+        f"\n\nBefore the last epoch of a phase, `retain.accuracy`, `retain.loss` and `gap` are of the same {retain:,} retain images "
+        f"(run.evaluate_retain), or of all if there are fewer: at 90 % the accuracy's 95 % interval is {low} points, at 99 % {high}. The "
+        "start and the last epoch of a phase are of all."
+    )
 
 
 def log_scores(run_log: RunLog, prepared: Prepared, name: str, step: int) -> None:
