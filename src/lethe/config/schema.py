@@ -49,6 +49,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Forget(Section):
+    """Which train images are forgotten: exactly one way to name them."""
+
     fraction: float | None = Field(gt=0, lt=1, description="forget this fraction of the train images, drawn at random with data.seed")
     count: int | None = Field(ge=1, description="forget this number of train images, drawn at random with data.seed")
     classes: Names | None = Field(description="forget all train images of these classes")
@@ -67,6 +69,8 @@ class Forget(Section):
 
 
 class HeldOut(Section):
+    """How many images are held out where the source has no test images."""
+
     fraction: float | None = Field(
         default=None,
         gt=0,
@@ -76,6 +80,8 @@ class HeldOut(Section):
 
 
 class DataSection(Section):
+    """The images, how they are read and divided."""
+
     source: Text = Field(
         description="data source: cifar10, image_folder, csv, npz, idx, huggingface, digits, a registered one, or package.module:function"
     )
@@ -102,12 +108,16 @@ class DataSection(Section):
 
 
 class ModelSection(Section):
+    """The network."""
+
     architecture: str = Field(
         description="network: resnet18, resnet18_cifar, convnet, any of torchvision's classifiers, timm:<name>, or package.module:function"
     )
 
 
 class Pretrain(Section):
+    """How the original is trained or where it comes from; the retrained model is trained alike."""
+
     checkpoint: str | None = Field(
         description="use this .pth or .safetensors file, or <URL>#sha256=<sum>, instead of training; "
         "with #key=<name>, the state dict under that key of the file"
@@ -165,6 +175,8 @@ class Pretrain(Section):
 
 
 class Retrain(Section):
+    """What differs for the retrained model, and how many of them the bank has."""
+
     checkpoint: str | None = Field(description="use this file or URL as the retrained reference instead of training")
     epochs: Epochs | None = Field(description="epochs of the retrained model; null: the same as pretrain.epochs")
     final_epochs: Epochs | None = Field(description="final epochs of the retrained model; null: the same as pretrain.final_epochs")
@@ -175,6 +187,8 @@ class Retrain(Section):
 
 
 class Run(Section):
+    """Where, on what, how often and by how many processes a run takes place, and what MLflow gets of it."""
+
     workspace: Path = Field(description="folder that contains data/, models/, epochs/, logits/ and scores/")
     experiment: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
@@ -234,6 +248,8 @@ class Run(Section):
 
 
 class Search(Section):
+    """The search for better arguments of a method."""
+
     method: str = Field(description="method whose arguments are searched, within search.spaces.<method>")
     trials: int = Field(ge=1, description="total number of trials, including those finished in earlier runs of the same search")
     objective: Literal["oracle_free", "oracle", "report"] = Field(
@@ -256,6 +272,8 @@ class Search(Section):
 
 
 class Evaluate(Section):
+    """Additional columns of logits tables, for the measures that need them."""
+
     perturbed: int | None = Field(
         default=1000,
         ge=1,
@@ -285,6 +303,8 @@ class Evaluate(Section):
 
 
 class CardSection(Section):
+    """The unlearning card."""
+
     thumbnails: int = Field(ge=0, le=24, description="maximum number of thumbnails of forgotten images on the unlearning card; 0: none")
     signing_key: Path | None = Field(
         None, description="PEM file of the Ed25519 private key that signs unlearning cards; null: they have a hash and no signature"

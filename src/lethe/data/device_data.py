@@ -30,7 +30,16 @@ class Batch:
     features_BD: Tensor | None = None
 
     def of(self, images_BCHW: Tensor, labels_B: Tensor, index_B: Tensor) -> "Batch":
-        """A batch of other examples: inputs as the model takes them, labels and indices."""
+        """Make a batch of other examples.
+
+        Args:
+            images_BCHW: inputs as the model takes them, float32 [B, ...].
+            labels_B: int64 [B].
+            index_B: their indices in the data, int64 [B].
+
+        Returns:
+            The batch.
+        """
         return Batch(images_BCHW, labels_B, index_B)
 
 

@@ -84,11 +84,32 @@ class EvaluationContext:
     def bootstrap(
         self, statistic: Callable[..., Any], *sizes: int, bounds: Range = uncertainty.UNBOUNDED, edges: bool = False
     ) -> list[Estimate]:
-        """Bootstrap intervals, see `uncertainty.bootstrap`; point estimates only if `resample` is off."""
+        """Estimate statistics with bootstrap intervals (`uncertainty.bootstrap`); without intervals if `resample` is off.
+
+        Args:
+            statistic: takes an array of indices [..., size] for each sample, returns K numbers as [K, ...].
+            sizes: size of each sample.
+            bounds: smallest and largest possible value.
+            edges: whether the arrays that are indexed have two more entries, one at each end of what an example can give.
+
+        Returns:
+            K estimates.
+        """
         return uncertainty.bootstrap(statistic, *sizes, resample=self.resample, bounds=bounds, edges=edges)
 
     def of_gaps(self, gaps: Callable[..., Any], combine: Callable[[Floats], Floats], slope: float, *sizes: int, bounds: Range) -> Estimate:
-        """A number computed from absolute gaps, see `uncertainty.of_gaps`; without an interval if `resample` is off."""
+        """Estimate a number computed from absolute gaps (`uncertainty.of_gaps`); without an interval if `resample` is off.
+
+        Args:
+            gaps: takes an array of indices for each sample, returns K signed gaps [K, ...].
+            combine: K absolute gaps [K, ...] -> the number; monotone in each.
+            slope: change of the number by a change of 1 in a gap, at most; negative where the number falls with the gaps.
+            sizes: size of each sample.
+            bounds: smallest and largest possible value.
+
+        Returns:
+            The estimate.
+        """
         return uncertainty.of_gaps(gaps, combine, slope, *sizes, resample=self.resample, bounds=bounds)
 
     def mean(self, values_N: Array, bounds: Range = uncertainty.UNBOUNDED, edges: bool = False) -> Estimate:

@@ -31,7 +31,15 @@ class Spread:
     unlearn: float | None
 
     def of_mean(self, originals: int, seeds: int) -> float:
-        """Variance of the mean over so many originals, with so many unlearning runs from each."""
+        """Compute the variance of the mean of a design.
+
+        Args:
+            originals: their number.
+            seeds: unlearning runs from each.
+
+        Returns:
+            Its square root is the standard error of the mean.
+        """
         return self.train / originals + (self.unlearn or 0.0) / (originals * seeds)
 
 

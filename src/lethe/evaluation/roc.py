@@ -171,7 +171,15 @@ class WeightedRoc:
 
 
 def curve(true: Floats, false: Floats) -> Floats:
-    """AUC and the TPRs at RATES, [1 + rates, ...], from the shares of both groups at each score [..., values]."""
+    """Compute AUC and the TPRs at RATES.
+
+    Args:
+        true: shares of the positives at each score, highest score first [..., values].
+        false: those of the negatives.
+
+    Returns:
+        [1 + rates, ...].
+    """
     above, rates = np.cumsum(true, axis=-1), np.cumsum(false, axis=-1)
     auc = (false * (above - true / 2)).sum(-1)
     # 1e-9: a cumulative sum that means 0.01 may be 0.010000000000000002

@@ -61,12 +61,28 @@ class Estimate:
         return replace(self, low=min(self.value, max(self.low, bounds[0])), high=max(self.value, min(self.high, bounds[1])))
 
     def containing(self, low: float, high: float) -> "Estimate":
-        """The same with an interval that reaches at least from `low` to `high`."""
+        """Widen the interval where it must.
+
+        Args:
+            low: the least that it reaches down to.
+            high: the least that it reaches up to.
+
+        Returns:
+            The same with an interval that reaches at least from `low` to `high`.
+        """
         ends = self.ends()
         return replace(self, low=min(ends[0], low), high=max(ends[1], high))
 
     def widened(self, reach: float, interval: str) -> "Estimate":
-        """The same with a second, independent source of error that reaches as far as `reach` to each side (Donner and Zou 2012)."""
+        """Add a second, independent source of error (Donner and Zou 2012).
+
+        Args:
+            reach: how far its interval reaches to each side.
+            interval: name of the interval of both.
+
+        Returns:
+            The same with the wider interval.
+        """
         low, high = (self.value + side * math.hypot(end - self.value, reach) for side, end in zip((-1, 1), self.ends(), strict=True))
         return replace(self, low=low, high=high, interval=interval)
 

@@ -22,7 +22,16 @@ class Batch(Protocol):
     @property
     def features_BD(self) -> "Tensor | None": ...
     def of(self, images_BCHW: "Tensor", labels_B: "Tensor", index_B: "Tensor") -> "Batch":
-        """A batch of other examples: inputs as the model takes them, labels and indices."""
+        """Make a batch of other examples.
+
+        Args:
+            images_BCHW: inputs as the model takes them, float32 [B, ...].
+            labels_B: int64 [B].
+            index_B: their indices in the data, int64 [B].
+
+        Returns:
+            The batch.
+        """
         ...
 
 
@@ -65,5 +74,15 @@ class DataSource(Protocol):
         ...
 
     def augmented(self, index_B: "Tensor", crop: int, flip: bool, resized: float | None = None) -> "Tensor":
-        """Inputs of images cropped and flipped at random by torch's global generator."""
+        """Return images cropped and flipped at random by torch's global generator.
+
+        Args:
+            index_B: int64 [B].
+            crop: pixels of padding from which the image is cropped again; 0: none.
+            flip: whether half of them are mirrored.
+            resized: smallest share of the area that is cropped and resized to the whole; None: not resized.
+
+        Returns:
+            Inputs [B, C, H, W] as the model takes them.
+        """
         ...

@@ -18,7 +18,16 @@ class Stop(Protocol):
     """Ends a phase; a frozen dataclass, so that `recipe.parse` can read its repr."""
 
     def measure(self, model: "Module", data: "DataSource", refs: "References") -> float:
-        """Measure the model after an epoch; its modes are not changed for the caller."""
+        """Measure the model after an epoch; its modes are not changed for the caller.
+
+        Args:
+            model: the model that unlearns.
+            data: of the run.
+            refs: its frozen references.
+
+        Returns:
+            A number that `reached` gets with those of the epochs before.
+        """
         ...
 
     def reached(self, values: Sequence[float]) -> bool:
@@ -39,7 +48,16 @@ class LossOfUnseen:
     uses_validation: ClassVar[bool] = True
 
     def measure(self, model: "Module", data: "DataSource", refs: "References") -> float:
-        """The loss of forget minus that of unseen images, in nats."""
+        """Measure the loss of forget minus that of unseen images.
+
+        Args:
+            model: the model that unlearns.
+            data: of the run.
+            refs: its frozen references.
+
+        Returns:
+            The difference of the means, in nats.
+        """
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -71,7 +89,16 @@ class SensitivityRose:
     by: float = 0.1
 
     def measure(self, model: "Module", data: "DataSource", refs: "References") -> float:
-        """The mean norm over forget, in eval mode."""
+        """Measure the sensitivity in eval mode.
+
+        Args:
+            model: the model that unlearns.
+            data: of the run.
+            refs: its frozen references.
+
+        Returns:
+            The mean norm over forget.
+        """
         import torch
 
         modes = {module: module.training for module in model.modules()}

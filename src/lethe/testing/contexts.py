@@ -13,7 +13,17 @@ LEAK = 3.0  # what phi gains where an image is remembered
 
 
 def context(leak: float, models: int = 6, table: LogitsTable | None = None, **more: object) -> EvaluationContext:
-    """A model that remembers `leak` of the forget set, with everything that a measure can need."""
+    """Make a model that remembers the forget set to a degree, with everything that a measure can need.
+
+    Args:
+        leak: what phi, the log odds of the true class, gains on forget; 0: the model never saw it.
+        models: number of retrained models, and of models of the method.
+        table: the model's logits table; None: a drawn one.
+        more: in place of fields of the context.
+
+    Returns:
+        The context, with original, models of the method, costs and all columns.
+    """
     model = table or drawn(1, leak, "unlearned")
     known = {
         "original": drawn(50, LEAK, "original"),
@@ -28,7 +38,16 @@ def context(leak: float, models: int = 6, table: LogitsTable | None = None, **mo
 
 def with_columns(table: LogitsTable, leak: float, own: int = 0) -> LogitsTable:
     """Add columns: a probe that is right for seven in ten unseen images and for more remembered ones, answers on perturbed images, features
-    that models share except for a part of their own (larger with a leak), and outcomes of relearning, sooner with a leak."""
+    that models share except for a part of their own (larger with a leak), and outcomes of relearning, sooner with a leak.
+
+    Args:
+        table: of the model.
+        leak: as `context` takes it.
+        own: seed of the features' own part.
+
+    Returns:
+        The table with the columns.
+    """
     generator = np.random.default_rng(7)
     number = len(table.ids)
     lucky = generator.random(number) < 0.7 + 0.09 * leak * (table.split == 1)
@@ -42,8 +61,16 @@ def with_columns(table: LogitsTable, leak: float, own: int = 0) -> LogitsTable:
 
 
 def of_others(table: LogitsTable, leak: float) -> dict[str, Array]:
-    """Columns of models on other requests: SWAP's never saw forget and remembers F'; each of 24 shadow models forgot half of the pool,
-    never saw a quarter, and the rest does not concern it."""
+    """Draw columns of models on other requests: SWAP's never saw forget and remembers F'; each of 24 shadow models forgot half of the pool,
+    never saw a quarter, and the rest does not concern it.
+
+    Args:
+        table: of the model.
+        leak: as `context` takes it.
+
+    Returns:
+        Column -> values [N, ...].
+    """
     generator = np.random.default_rng(2)
     other = replacements(table.rows("forget"), table.rows("validation"), table.labels)
     pool = np.concatenate([table.rows("forget"), other])

@@ -18,7 +18,15 @@ RELABELLINGS = 1999
 
 
 def smallest_p(ours: int, theirs: int) -> float:
-    """The smallest p that this many models of the method and references can give."""
+    """Compute the smallest p that a test by relabelling can give.
+
+    Args:
+        ours: number of models of the method.
+        theirs: number of references.
+
+    Returns:
+        1 by the number of relabellings.
+    """
     return 1 / min(comb(ours + theirs, ours), RELABELLINGS + 1)
 
 

@@ -105,6 +105,13 @@ class Verdict:
     def from_json(cls, word: str, entry: Mapping[str, Any]) -> "Verdict":
         """Read what a score file keeps.
 
+        Args:
+            word: of WORDS.
+            entry: what `to_json` of the verdict gave.
+
+        Returns:
+            The verdict.
+
         Raises:
             ValueError: the word is not one of WORDS.
         """
