@@ -137,9 +137,9 @@ SPEED = HERE.parent / "results" / "speed_cpu.json"
 BEGIN, END = "<!-- from results/speed_cpu.json by `make docs` -->", "<!-- end -->"
 
 
-def readme() -> str:
-    """Write the README with the current speed table."""
-    before, _, rest = (HERE.parent / "README.md").read_text().partition(BEGIN)
+def speed_page() -> str:
+    """Write the page about speed with the current table."""
+    before, _, rest = (HERE / "speed.md").read_text().partition(BEGIN)
     _, _, behind = rest.partition(END)
     return before + BEGIN + "\n" + speed() + END + behind
 
@@ -172,7 +172,7 @@ def speed() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"../README.md": readme, "keys.md": keys_page, "methods.md": methods_page, "measures.md": measures_page}
+PAGES = {"speed.md": speed_page, "keys.md": keys_page, "methods.md": methods_page, "measures.md": measures_page}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

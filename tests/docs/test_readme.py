@@ -55,13 +55,14 @@ def photos(copy: Checkout, home: Path) -> None:
     torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), root / "model.pth")
 
 
-def ran(copy: Checkout, home: Path) -> None:
-    typed(copy, home, "python src/unlearn.py --method model_1")
-
-
 def demo(copy: Checkout, home: Path) -> None:
     """What `make demo` leaves, a little of it."""
     typed(copy, home, "python src/unlearn.py --method hybrid_4 --run.workspace demo")
+
+
+def card_of_the_demo(copy: Checkout, home: Path) -> None:
+    demo(copy, home)
+    assert "hybrid_4" in typed(copy, home, "python src/report.py card --method hybrid_4 --run.workspace demo")
 
 
 def prepared(copy: Checkout, built: Path) -> None:
@@ -122,33 +123,35 @@ OWN_DATA = (
     "--data.forget.ids ~/photos/delete.csv --run.workspace photos"
 )
 README: dict[str, list[Step]] = {
-    "Two commands": [
-        Step("make demo", elsewhere="tests/integration/cli/test_cli.py, test_the_demo"),
-        Step("make test", elsewhere="this"),
-        Step("make ui", elsewhere="tests/integration/browser/test_browser.py"),
+    "": [Step("make demo", elsewhere="tests/integration/cli/test_cli.py, test_the_demo")],
+    "Somebody asked for deletion": [
+        Step(
+            f"python src/unlearn.py --method lethe {OWN_DATA}".replace(
+                "--model.arch", "--data.mean 0.485,0.456,0.406 --data.std 0.229,0.224,0.225 --model.arch"
+            ),
+            elsewhere="the deletion request's guide, by hybrid_4 and its own data.mean",
+        ),
+        Step("python src/report.py card --method lethe --run.workspace photos", elsewhere="the deletion request's guide, of hybrid_4"),
     ],
-    "CIFAR-10": [
+    "You study unlearning": [
         # params.yaml says digits here, where the README's downloads CIFAR-10 and trains for hours
         Step("mlflow run . -e hybrid", r"\nretrained .*\nhybrid_4 "),
         Step("python src/unlearn.py --method hybrid_4 --methods.hybrid_4.epochs 10", r"\nhybrid_4 "),
         Step("python src/unlearn.py --method hybrid_4 --explain --time", r"batch order +\d+x.* s of steps on this machine"),
-    ],
-    "Your data, your model, your list": [
-        Step(f"python src/unlearn.py --method hybrid_4 {OWN_DATA}", elsewhere="the deletion request's guide"),
-    ],
-    "How to read the result": [Step("mlflow run . -e evaluate -P method=all", r"\nretrained .*\nmodel_1 ", first=ran)],
-    "Search, report, card": [
+        Step("python src/report.py --run.workspace demo", r"demo/report/report.md\n.*\nHybrid-4 ", first=demo),
+        Step("mlflow run . -e evaluate -P method=all", r"\nretrained .*\nhybrid_4 "),
         Step("mlflow run . -e search -P search.method=hybrid_4 -P search.trials=40", r"2 of 2 done", {"trials=40": "trials=2"}),
         Step("python src/search.py adopt 17 gentle", r"methods.gentle is trial 1 of", {"17": "1"}),
         Step("mlflow run . -e unlearn -P method=gentle", r"\nretrained .*\ngentle "),
-        Step("python src/report.py --run.workspace demo", r"demo/report/report.md\n.*\nHybrid-4 ", first=demo),
-        Step("python src/report.py card --method hybrid_4 --run.workspace demo", r"demo/cards/hybrid_4-\w+.html\n"),
-        Step("python src/report.py card --verify photos/cards/hybrid_4-*.json", r"as written, not signed"),
+    ],
+    "You run models in production": [
         Step(
-            "python src/report.py card --verify photos/cards/hybrid_4-*.json --run.workspace photos",
-            r"every number is what its logits tables show, and its result is the one that the ledger has",
+            "mlflow run . -e unlearn -P method=lethe -P run.register_as=photos -P run.register_alias=candidate",
+            r"\nretrained .*\nhybrid_4 ",
+            {"method=lethe": "method=hybrid_4 -P run.log_model=safetensors"},
         ),
-        Step("python src/report.py card --list train/11 --run.workspace demo", r"hybrid_4"),
+        Step("dvc repro", elsewhere="the MLOps page"),
+        Step("python src/report.py card --list train/11 --run.workspace demo", r"hybrid_4", first=card_of_the_demo),
     ],
     "Speed": [Step("make bench", elsewhere="tests/unit/test_bench.py")],
 }
@@ -170,6 +173,11 @@ DELETION_REQUEST: dict[str, list[Step]] = {
     "5. The unlearning card": [
         Step("python src/report.py card --method hybrid_4 --run.workspace photos", r"photos/cards/hybrid_4-\w+.html\n"),
         Step("python src/report.py card --list train/cat/0003.png --run.workspace photos", r"hybrid_4"),
+        Step("python src/report.py card --verify photos/cards/hybrid_4-*.json", r"as written, not signed"),
+        Step(
+            "python src/report.py card --verify photos/cards/hybrid_4-*.json --run.workspace photos",
+            r"every number is what its logits tables show, and its result is the one that the ledger has",
+        ),
     ],
     "6. Erase": [
         Step(
@@ -227,7 +235,7 @@ PAGES = {
 }
 # What is typed in one copy of the project, in order: one section, or the whole of a page whose steps build on each other
 TOGETHER = [
-    *(("README.md", [section]) for section in ("CIFAR-10", "How to read the result", "Search, report, card")),
+    *(("README.md", [section]) for section in ("You study unlearning", "You run models in production")),
     ("docs/guides/deletion-request.md", list(DELETION_REQUEST)),
     ("docs/guides/researcher.md", list(RESEARCHER)),
     ("docs/guides/mlops.md", list(MLOPS)),
@@ -235,9 +243,10 @@ TOGETHER = [
 
 
 def commands(page: str) -> dict[str, list[str]]:
-    """Heading -> the commands in its console blocks, one line each."""
+    """Heading, "" of what is before the first, -> the commands in its console blocks, one line each."""
     shown: dict[str, list[str]] = {}
-    for section in re.split(r"^## ", (ROOT / page).read_text(), flags=re.MULTILINE)[1:]:
+    head, *sections = re.split(r"^## ", (ROOT / page).read_text(), flags=re.MULTILINE)
+    for section in (f"\n{head}", *sections):
         blocks = re.findall(r"^```console\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
         lines = "".join(blocks).replace("\\\n", "").splitlines()
         assert all(line.startswith("$ ") for line in lines)

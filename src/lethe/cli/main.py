@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import os
 import signal
 import sys
@@ -108,12 +109,12 @@ def _last() -> Iterator[None]:
 
 def _exit_code(error: BaseException) -> int:
     """Print an error that the user can fix as one line on stderr, without a traceback; return its exit code."""
-    if isinstance(error, UserError):
-        print(f"error: {clean(str(error))}", file=sys.stderr)
-        return 2
-    if isinstance(error, RunFailed):
-        print(f"failed: {clean(str(error))}", file=sys.stderr)
-        return 1
+    if isinstance(error, UserError | RunFailed):
+        text, code = clean(str(error)), 2 if isinstance(error, UserError) else 1
+        print(f"{'error' if code == 2 else 'failed'}: {text}", file=sys.stderr, flush=True)
+        if os.environ.get("MLFLOW_RUN_ID"):
+            importlib.import_module("lethe.tracking.launched_run").note_error(text)
+        return code
     if isinstance(error, KeyboardInterrupt):
         return 130
     if isinstance(error, MemoryError):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from lethe._util.errors import RunFailed
 from lethe.tracking import mlflow_store, sender, store_birth
+from lethe.tracking.launched_run import note_error
 from lethe.tracking.mlflow_delivery import unreachable
 from lethe.tracking.mlflow_models import register
 from lethe.tracking.mlflow_store import connect, end_abandoned_runs
@@ -183,6 +184,19 @@ def test_a_launchers_row_is_joined_and_its_parameters_are_left(home, monkeypatch
     assert run.data.params == {"lr": "1e-3", "epochs": "10", "seed": "0"}
     assert run.data.tags["method"] == "hybrid_4"
     assert run.data.tags["mlflow.source.type"] == "PROJECT"
+
+
+def test_a_launchers_row_says_why_its_program_failed(home, monkeypatch):
+    run_id = launcher_row()
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    note_error("left in a shell")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    assert "error" not in rows()[0].data.tags
+    note_error("run.sede is unknown")
+    assert rows()[0].data.tags["error"] == rows()[0].data.tags["mlflow.note.content"] == "run.sede is unknown"
+    client().set_terminated(run_id, "FAILED")
+    note_error("something later")
+    assert rows()[0].data.tags["error"] == "run.sede is unknown"
 
 
 def test_rows_of_a_chain_stand_under_one(home, monkeypatch):
