@@ -73,8 +73,8 @@ def _root(options: SourceOptions) -> Path:
         if held_out is None:
             split = "data.held_out.fraction 0.2 takes a fifth of train as held-out images"
             raise UserError(f"data.root is {root} (it has no folder test{_instead(root)}); {LAYOUT}; {split}")
-    elif held_out is not None:
-        raise UserError(f"data.held_out.fraction is {share}, and {root} has a folder {held_out}; it takes one of them")
+    elif held_out == "test":
+        raise UserError(f"data.held_out.fraction is {share}, and {root} has a folder test; it takes one of them")
     return root
 
 
@@ -94,11 +94,12 @@ def _instead(root: Path) -> str:
 
 def _log_choices(root: Path, classes: Sequence[str], share: float | None) -> None:
     """Log what is not plain about the folders: which of several is held out, classes that differ in case alone."""
-    held_out = [name for name in HELD_OUT if (root / name).is_dir()] if share is None else []
-    if held_out[:1] != ["test"] and held_out:
-        log(f"{root}: the images of {held_out[0]} are held out (half of them are validation, half test), since there is no folder test")
-    if len(held_out) > 1:
-        log(f"{root}: {' and '.join(held_out[1:])} is not read; held out are the images of {held_out[0]}")
+    held_out = [name for name in HELD_OUT if (root / name).is_dir()] if (root / "train").is_dir() else []
+    read = held_out.pop(0) if held_out and share is None else ""
+    if read and read != "test":
+        log(f"{root}: the images of {read} are held out (half of them are validation, half test), since there is no folder test")
+    if held_out:
+        log(f"{root}: {' and '.join(held_out)} is not read; held out are {f'the images of {read}' if read else 'images of train'}")
     folded: dict[str, str] = {}
     for name in classes:
         if (other := folded.setdefault(name.casefold(), name)) != name:
