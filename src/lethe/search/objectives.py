@@ -61,7 +61,9 @@ class Objective:
         """
         return ", ".join(f"{label} {value:.4g}" for label, value in zip(self.labels, point, strict=True))
 
-    def rank(self, measured: Measurements, retrained: Measurements, images: Sizes) -> tuple[bool, float, float]:
+    def rank(
+        self, measured: Measurements, retrained: Measurements, images: Sizes, useful_from: float = -math.inf
+    ) -> tuple[bool, bool, float, float]:
         """Key by which the best of several models is the least: `unseen` first.
 
         Forgetting comes first, within its interval: a smaller distance than chance allows is luck. Among the models that pass, the
@@ -71,9 +73,15 @@ class Objective:
             measured: of the model.
             retrained: of the retrained model; empty if the objective needs none.
             images: numbers of images by split.
+            useful_from: validation accuracy in percent below which a model is worse than any other: one that knows nothing any more
+                can't be told from one that never saw the forget images.
         """
         distance, passed = self.distance(measured, retrained), self.unseen(measured, retrained, images)
-        return (not passed, *((-measured["utility"], distance) if passed else (distance, -measured["utility"])))
+        return (
+            measured["utility"] < useful_from,
+            not passed,
+            *((-measured["utility"], distance) if passed else (distance, -measured["utility"])),
+        )
 
 
 def _oracle_free(measured: Measurements, retrained: Measurements) -> Point:

@@ -117,7 +117,7 @@ class SearchResults:
         objective = objective or self.config.search.objective
         scored = [(trial, point) for trial in self.complete if (point := self.point(trial, objective))]
 
-        def rank(pair: tuple[Trial, Point]) -> tuple[bool, float, float, int]:
+        def rank(pair: tuple[Trial, Point]) -> tuple[bool, bool, float, float, int]:
             trial, _ = pair
             return (*OBJECTIVES[objective].rank(trial.attributes["measured"], self.retrained, self.images), trial.number)
 

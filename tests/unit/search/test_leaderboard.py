@@ -34,6 +34,17 @@ def test_a_number_of_settings_that_is_none_is_refused(number: str, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_that_knows_nothing_is_worse_than_one_that_remembers() -> None:
+    """Chance is what a model without any memory gives, and what one without any knowledge gives, too."""
+    ends = {"forget.auc.low": 0.4, "forget.auc.high": 0.6}
+    ruined = {"forget.auc": 0.5, "utility": 10.0, **ends}
+    remembers = {"forget.auc": 0.7, "utility": 98.0, "forget.auc.low": 0.6, "forget.auc.high": 0.8}
+    useful = {"forget.auc": 0.52, "utility": 92.0, **ends}
+    by_chance, guarded = ([OBJECTIVE.rank(one, {}, {}, limit) for one in (ruined, remembers, useful)] for limit in (-1.0, 88.0))
+    assert by_chance.index(min(by_chance)) == 2 and by_chance[0] < by_chance[1]
+    assert guarded.index(min(guarded)) == 2 and guarded[1] < guarded[0]
+
+
 def test_the_choice_is_the_best_of_equally_many_runs_and_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*DIGITS, "--run.workspace", str(tmp_path), "--methods.ft.batch_size", "50"]
     choose(words, "ft", 3)
