@@ -307,7 +307,8 @@ class CardSection(Section):
 
     thumbnails: int = Field(ge=0, le=24, description="maximum number of thumbnails of forgotten images on the unlearning card; 0: none")
     signing_key: Path | None = Field(
-        None, description="PEM file of the Ed25519 private key that signs unlearning cards; null: they have a hash and no signature"
+        None,
+        description="PEM file of the Ed25519 private key that signs unlearning cards and the ledger's lines; null: they have hashes alone",
     )
     smallest_class: int = Field(
         10, ge=1, description="the unlearning card names a class only if the request has at least this many images of it; 1: every class"

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lethe._util.checkout import root
 from lethe._util.files import read_json, write_json, write_text
+from lethe._util.redact import clean
 from lethe.config.loader import Config
 from lethe.data import sources
 from lethe.data.images import Images, load_images, save_images
@@ -56,7 +59,7 @@ class WorkspaceFiles:
             if path == original or any(path.is_relative_to(folder) for folder in self._caches()):
                 continue
             step = self._step(path, found)
-            yield self._place(path, str(found), path.stat().st_size, step, "" if found.certain else LOOK)
+            yield self._place(path, str(found), path.stat().st_size, step, _advice(path, found))
         if self.erasure:
             yield from self._superseded(self.erasure)
             for path in files_in(self.layout.root):
@@ -76,13 +79,15 @@ class WorkspaceFiles:
 
     def check(self) -> Iterator[Place]:
         for path, found in self._examined():
-            yield self._place(path, str(found), path.stat().st_size, YOURS, "delete it, or what it holds" if found.certain else LOOK)
+            yield self._place(path, str(found), path.stat().st_size, YOURS, _advice(path, found) or "delete it, or what it holds")
 
     def unreachable(self) -> Iterator[str]:
         for key, what in (("data.forget.ids", "the list of ids"), ("pretrain.checkpoint", "the original that was given")):
             spec = self.config.settings.get(key) or self.config.given.get(key)
             if spec and spec != "null" and not self.config.path(Path(spec)).is_relative_to(self.layout.root.resolve()):
                 yield f"{spec} ({key}), {what}"
+        if "://" in (storage := str(self.config.search.storage or "")) and not storage.startswith("sqlite:"):
+            yield f"the database of searches, {clean(storage)} (search.storage): its trials have arguments and scores, and no ids"
 
     def _place(self, path: Path, holds: str, size: int, step: str, advice: str = "") -> Place:
         return Place(STORE, str(path), holds, size, step, advice)
@@ -94,14 +99,18 @@ class WorkspaceFiles:
 
     def _examined(self) -> Iterator[tuple[Path, Found]]:
         kept = {self.layout.secret, self.layout.erased}
-        for path in files_in(self.layout.root):
-            if path in kept or not self._owns(path):
-                continue
+        inside = (path for path in files_in(self.layout.root) if path not in kept and self._owns(path))
+        for path in (*inside, *self._notebooks()):
             found = examine(path, self.sought)
             if path.suffix == ".json" and path.is_relative_to(self.layout.cards):
                 found = found.at_least(card_thumbnails(path, self.sought))
             if found:
                 yield path, found
+
+    def _notebooks(self) -> Iterator[Path]:
+        """Notebooks of the checkout, whose outputs may show images; those in the workspace are among its files."""
+        folder, own = root() / "notebooks", self.layout.root.resolve()
+        yield from (path for path in folder.rglob("*.ipynb") if path.is_file() and not path.resolve().is_relative_to(own))
 
     def _owns(self, path: Path) -> bool:
         """Whether this store is responsible: a workspace that is a checkout also holds the stores of DVC and MLflow, and code."""
@@ -169,6 +178,13 @@ class WorkspaceFiles:
         known |= {"provenance": "unlearned", "checkpoint": accepted.name, "sha256": checkpoint.digest_file(accepted)}
         before = checkpoint.metadata(path)
         checkpoint.save_model(tensors, path, known | {key: before[key] for key in ("normalisation",) if key in before})
+
+
+def _advice(path: Path, found: Found) -> str:
+    """What to do with a file that is left to the user; "" for one that needs no other words than its step."""
+    if not found.certain:
+        return LOOK
+    return f"`jupyter nbconvert --clear-output --inplace {shlex.quote(str(path))}`" if path.suffix == ".ipynb" else ""
 
 
 def relist(config: Config) -> None:

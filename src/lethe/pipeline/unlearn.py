@@ -20,7 +20,7 @@ from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.trainable import Layers, Stages, UnknownLayer
 from lethe.reporting import console_tables
 from lethe.tracking.sender import send
-from lethe.workspace import copies, replication, scores
+from lethe.workspace import copies, replication, scores, signing
 from lethe.workspace.plan import PlannedRun, plan, planned_results
 from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.workspace import Prepared
@@ -44,6 +44,8 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
         RunFailed: a run diverged, or another process is running it.
     """
     show = show and config.run.evaluate
+    if key := config.card.signing_key:  # the ledger is signed at the end, when a wrong one would be too late
+        signing.private_key(config.path(key))
     runs = plan(config)
     prepared = _prepare(config, runs)
     further, rescored = replication.further(prepared), list[str]()

@@ -7,12 +7,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
 from lethe._util.errors import UserError
 from lethe._util.files import read_json
+from lethe.workspace import signing
 from lethe.workspace.ledger import canonical
 
 
@@ -27,12 +24,7 @@ def sealed(content: Mapping[str, Any], key: Path | None) -> dict[str, Any]:
         UserError: the file holds no such key.
     """
     body = canonical(content)
-    seal = {"sha256": sha256(body).hexdigest()}
-    if key:
-        private = _private(key)
-        public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        seal |= {"ed25519": public.hex(), "signature": private.sign(body).hex()}
-    return {**content, "seal": seal}
+    return {**content, "seal": {"sha256": sha256(body).hexdigest()} | signing.signature(body, key)}
 
 
 def verify(file: Path) -> int:
@@ -73,21 +65,6 @@ def check(file: Path) -> tuple[bool, str]:
         return False, "altered, its hash is not the one that it states"
     if "signature" not in seal:
         return True, "as written, not signed: whoever alters a card can also state another hash"
-    try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(seal["ed25519"])).verify(bytes.fromhex(seal["signature"]), body)
-    except (InvalidSignature, ValueError, TypeError, KeyError):
+    if not signing.fits(body, seal):
         return False, "altered, its signature is not of this content"
     return True, f"as written, signed with the Ed25519 key {seal['ed25519']}; compare the key with the one that you were given"
-
-
-def _private(key: Path) -> Ed25519PrivateKey:
-    takes = "it takes the PEM file of an Ed25519 private key without a password: `openssl genpkey -algorithm ed25519 -out key.pem`"
-    try:
-        found = load_pem_private_key(key.read_bytes(), None)
-    except OSError as error:
-        raise UserError(f"card.signing_key is {key} ({error.strerror}); {takes}") from None
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise UserError(f"card.signing_key is {key} (no such key); {takes}") from None
-    if not isinstance(found, Ed25519PrivateKey):
-        raise UserError(f"card.signing_key is {key} (a key of another kind); {takes}")
-    return found

@@ -2,7 +2,7 @@
 
 A line has the SHA-256 of the line before, so a line that was altered, removed or moved is found. A removed end is found by the hashes of
 the last lines in the workspace's manifest, and against whoever edits that, too, by a hash noted elsewhere. The chain shows what was
-recorded in which order, not that what was recorded is true."""
+recorded in which order, not that what was recorded is true. With card.signing_key every line is signed."""
 
 import getpass
 import hashlib
@@ -22,6 +22,7 @@ from lethe._util.checkout import command
 from lethe._util.errors import UserError
 from lethe._util.files import unwritable
 from lethe.config.loader import Config
+from lethe.workspace import signing
 from lethe.workspace.layout import Layout
 
 FIRST = "0" * 64  # in place of the hash of a line before the first
@@ -56,6 +57,7 @@ def append(config: Config, event: str, request: str, **facts: Any) -> str:
 
     Raises:
         RunFailed: the disk refuses, or the ledger is damaged and nothing may be added to it.
+        UserError: card.signing_key names no key.
     """
     assert event in EVENTS, event
     path = _path(config)
@@ -68,7 +70,8 @@ def append(config: Config, event: str, request: str, **facts: Any) -> str:
         previous = _hash(lines[-1]) if lines else FIRST
         entry = {"event": event, "n": len(lines) + 1, "previous": previous, "request": request}
         entry |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": _account()} | dict(facts)
-        line = canonical(entry) + b"\n"
+        key = config.card.signing_key
+        line = canonical(entry | signing.signature(canonical(entry), config.path(key) if key else None)) + b"\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("r+b" if path.exists() else "wb") as file:
@@ -164,6 +167,8 @@ def _faults(line: bytes, number: int, previous: str) -> Iterator[str]:
         yield "is not in canonical form: it was written again or cut short"
     if entry.get("n") != number:
         yield f"says that it is line {entry.get('n')}: a line is missing or moved"
+    if signing.KEYS[1] in entry and not signing.fits(canonical({k: v for k, v in entry.items() if k not in signing.KEYS}), entry):
+        yield "has a signature that is not of its content"
     if entry.get("previous") != previous:
         yield "does not follow the line before it, which was altered, removed or moved"
 

@@ -131,6 +131,8 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
 
     # A copy under another name, and a model that came back, are found
     Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))).save(ws / "holiday.bmp")
+    (unlearned.root / "notebooks").mkdir()
+    (unlearned.root / "notebooks" / "mine.ipynb").write_text(json.dumps({"outputs": [f"shown: {gone[0]}"]}))
     (ws / "notes.txt").write_text(f"asked for {gone[1]}, done")
     (ws / "old.bin").write_bytes(before["ws/models/original.safetensors"])
     (ws / "closed").write_bytes(b"Rar!\x1a\x07....")
@@ -139,7 +141,8 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     assert [line.split()[-1] for line in left.stdout.splitlines()] != []
     for name, holds in (("holiday.bmp", "1 image"), ("notes.txt", "1 id"), ("old.bin", "1 model")):
         assert f"/ws/{name}: {holds}" in left.stdout
-    assert left.stdout.count("\n") == 3
+    assert "/notebooks/mine.ipynb: 1 id (`jupyter nbconvert --clear-output --inplace " in left.stdout
+    assert left.stdout.count("\n") == 4
     assert "/ws/closed: 1 RAR archive" in left.stderr
 
 

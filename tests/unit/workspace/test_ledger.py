@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +88,22 @@ def test_a_removed_end_is_found_by_the_manifest(tmp_path, kept):
     ledger.append(config, "verified", "f" * 64, left=1)  # what is added later does not hide it
     manifest.settle(tmp_path)
     assert ["is missing" in fault.what for fault in ledger.verify(path)[2]] == [True]
+
+
+def test_lines_are_signed_with_a_key(tmp_path):
+    key, path = tmp_path / "key.pem", tmp_path / "ledger.jsonl"
+    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    config = loader.load(["--run.workspace", str(tmp_path), "--card.signing_key", str(key)])
+    for event in ledger.EVENTS[:2]:
+        ledger.append(config, event, "f" * 64)
+    ledger.append_once(config, ledger.EVENTS[1], "f" * 64)
+    assert ledger.verify(path)[1:] == (2, [])
+    first, last = path.read_bytes().splitlines()
+    lying = ledger.canonical(json.loads(last) | {"request": "0" * 64})  # which states the hash of the line before, as it should
+    path.write_bytes(first + b"\n" + lying + b"\n")
+    assert "has a signature that is not of its content" in [fault.what for fault in ledger.verify(path)[2]]
+    with pytest.raises(UserError, match=r"card\.signing_key is .*none\.pem \("):
+        ledger.append(loader.load(["--run.workspace", str(tmp_path), "--card.signing_key", "none.pem"]), "verified", "f" * 64)
 
 
 def test_a_kill_in_the_middle_of_a_line_loses_only_that_line(written, tmp_path):
