@@ -731,6 +731,7 @@ ADDED = {
     "run.originals",
     "run.register_alias",
     "run.register_as",
+    "methods.*.pull_on",
     *(f"methods.*.{field.name}" for field in fields(Training) if field.default is not MISSING),
 }
 
