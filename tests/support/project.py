@@ -265,13 +265,13 @@ def _begun() -> str:
 
 
 def write_params(path: Path, real: Path = ROOT / "params.yaml") -> None:
-    """The real params.yaml with its section `demo` and LESS laid over it, and FEW over every method."""
+    """The real params.yaml with its section `demo` and LESS laid over it, but for the demo's variants, and FEW over every method."""
     from ruamel.yaml import YAML
 
     def lay(over: Mapping[str, Any], tree: dict[str, Any]) -> None:
         for key, value in over.items():
             if isinstance(value, dict):
-                lay(value, tree[key])
+                lay(value, tree.get(key, {}))
             else:
                 tree[key] = value
 

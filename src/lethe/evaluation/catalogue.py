@@ -6,6 +6,9 @@ requirements are not met gives a sentence that says what is missing instead of a
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from lethe._util.errors import InsufficientData
 from lethe.evaluation import across_models, measures, membership, registry, uncertainty
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.registry import HALVES, NEEDS, Measure
@@ -34,7 +37,7 @@ ORDER = (
 
 # Measures with a fixed target that retrained models themselves miss: what they score is the floor. Of a mean over models it is what the
 # means of as many retrained models score
-FLOORED, FLOORED_MEANS = ("avg_gap.svc",), ("avg_gap.of_means",)
+FLOORED, FLOORED_MEANS = ("avg_gap.svc", "avg_gap.rmia", "tow"), ("avg_gap.of_means",)
 
 
 def all_measures() -> tuple[Measure, ...]:
@@ -108,7 +111,8 @@ def _leave_one_out(context: EvaluationContext) -> dict[str, Estimate]:
             continue
         if any(need not in NEEDS or not NEEDS[need][1](one) for one in held_out for need in each.needs):  # only the model has it
             continue
-        values = [result for result in map(each.compute, held_out) if not isinstance(result, str)]
+        computed = _rmia_gaps(context, held_out) if each.id == "avg_gap.rmia" else map(each.compute, held_out)
+        values = [result for result in computed if not isinstance(result, str)]
         if len(values) < len(held_out):  # a mean over those that have a value would be biased (relearn: over the quick ones)
             continue
         for part, first in values[0].items() if values else ():
@@ -118,6 +122,21 @@ def _leave_one_out(context: EvaluationContext) -> dict[str, Estimate]:
                 mean = mean if isinstance(one, str) else replace(one[part], models=len(values))
             results[each.part_id(part)] = first if len(values) == 1 else mean
     return results
+
+
+def _rmia_gaps(context: EvaluationContext, held_out: Sequence[EvaluationContext]) -> list[Mapping[str, Estimate]]:
+    """`avg_gap.rmia` of each reference next to the others. An attack on one of the others is next to all references, the one held out
+    included: without it, a bank of N models would take N (N - 1) attacks in place of N. Empty where images are missing."""
+    try:
+        auc = np.array(membership.rmia_auc_of_references(context, 1.0))
+    except InsufficientData:
+        return []
+    fourth = 100 * np.abs(auc - (auc.sum() - auc) / (len(auc) - 1))
+    gaps = [{split: abs(each.value) for split, each in measures.distance(one).items()} for one in held_out]
+    return [
+        {"": Estimate((gap["forget"] + gap.get("retain", 0.0) + gap["test"] + float(last)) / 4)}
+        for gap, last in zip(gaps, fourth, strict=True)
+    ]
 
 
 def _between_halves(context: EvaluationContext) -> dict[str, Estimate]:

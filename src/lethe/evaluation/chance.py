@@ -9,6 +9,8 @@ from lethe.evaluation.uncertainty import Estimate
 
 # Measures of which only larger values differ: one that is nearer to the references than they are to each other is no worse for it
 ONE_SIDED = ("kl_to_reference", "js_to_reference", "klom", "epsilon", "avg_gap")
+# Measures of which only smaller values differ
+ONE_SIDED_BELOW = ("tow",)
 # Parts that do not depend on the model
 CONSTANT = ("epsilon.largest_shown", "neurips.between_halves")
 
@@ -50,4 +52,5 @@ def differs(id_: str, estimate: Estimate | None, reference: Estimate | None) -> 
     if estimate is None or reference is None or id_ in CONSTANT:
         return None
     low, high = chance_range(estimate, reference)
-    return estimate.value > high or (estimate.value < low and not id_.startswith(ONE_SIDED))
+    above, below = estimate.value > high, estimate.value < low
+    return (above and id_ not in ONE_SIDED_BELOW) or (below and not id_.startswith(ONE_SIDED))

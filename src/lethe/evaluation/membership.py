@@ -136,6 +136,24 @@ def rmia_roc(context: EvaluationContext, gamma: float) -> PopulationRoc:
     return PopulationRoc(ratios[context.rows("forget")], ratios[held_out], ratios[population] + np.log(gamma), weights)
 
 
+def rmia_auc_of_references(context: EvaluationContext, gamma: float) -> list[float]:
+    """Compute the AUC of the attack on each reference, next to the others.
+
+    Args:
+        context: at least two references.
+        gamma: threshold of the likelihood ratio.
+
+    Returns:
+        0 to 1, in the order of the references.
+
+    Raises:
+        InsufficientData: forget, validation or test is empty.
+    """
+    key = f"rmia {gamma} {[table.hash for table in context.references]}"
+    auc: list[float] = context.references[0].cached(key, lambda: [rmia_roc(one, gamma).point()[0] for one in context.leave_one_out()])
+    return auc
+
+
 def rmia(context: EvaluationContext, gamma: float) -> Estimates:
     """Measure the offline RMIA attack, forget against test: Zarifzadeh et al., arXiv:2312.03262.
 

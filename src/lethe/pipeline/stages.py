@@ -17,7 +17,7 @@ from lethe.workspace import prepare as preparation
 from lethe.workspace.plan import planned_results
 
 # What the demo shows next to the configured method: one that hardly forgets, one that goes too far, and the one to use
-DEMO_METHODS = ("model_1", "neggrad_plus", "lethe")
+DEMO_METHODS = ("model_1", "lethe_too_strong", "lethe")
 BANK_SEEDS = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrained models; the other methods by run.seeds
 
 

@@ -121,16 +121,16 @@ def test_the_demo(bare: Project, tmp_path: Path) -> None:
     home = {"CURVES": "drawn", "DVC_ROOT": "", "MLFLOW_TRACKING_URI": f"sqlite:///{bare.root}/mlflow.db"}
     done = bare.ran("demo", "--run.workspace", str(tmp_path / "demo"), **home)
     percent = table(done.stdout)
-    assert list(percent) == ["original", "retrained", "model_1", "hybrid_4", "neggrad_plus", "lethe"]
+    assert list(percent) == ["original", "retrained", "model_1", "hybrid_4", "lethe_too_strong", "lethe"]
     assert percent["original"]["test"] > 85
     apart = {name: row["forget"] - percent["retrained"]["forget"] for name, row in percent.items()}
     assert apart["original"] >= 15
     assert apart["model_1"] >= 15
-    assert apart["neggrad_plus"] <= -10
-    assert abs(apart["lethe"]) < min(abs(apart["model_1"]), abs(apart["neggrad_plus"]))
+    assert apart["lethe_too_strong"] <= -10
+    assert abs(apart["lethe"]) < min(abs(apart["model_1"]), abs(apart["lethe_too_strong"]))
     verdicts = {name: json.loads((tmp_path / "demo" / "scores" / f"{name}.json").read_text())["verdict"] for name in [*percent][2:]}
     assert verdicts["model_1"] == "remembers"
-    assert verdicts["neggrad_plus"] in ("over_forgets", "different")
+    assert verdicts["lethe_too_strong"] == "over_forgets"
     assert verdicts["lethe"] in ("as_retrained", "cannot_tell")
     assert all(f"\n{name}: {WORDS[word][0].lower()}" in done.stdout for name, word in verdicts.items())
     assert done.stderr.splitlines()[-1].startswith(

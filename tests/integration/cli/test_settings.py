@@ -67,7 +67,7 @@ def test_the_demo_keeps_its_section_of_the_parameters(project: Project) -> None:
     params["data"]["source"], params["data"]["limit"], params["model"]["architecture"] = "cifar10", None, "resnet18"
     params["pretrain"]["epochs"] = params["methods"]["model_1"]["epochs"] = 2
     params["demo"]["pretrain"]["epochs"] = params["demo"]["retrain"]["epochs"] = 1
-    params["demo"]["methods"]["neggrad_plus"]["epochs"] = params["demo"]["methods"]["lethe"]["retain_epochs"] = 1
+    params["demo"]["methods"]["lethe"]["retain_epochs"] = 1
     for own in ("hybrid_4", "model_1"):
         params["demo"]["methods"][own] |= {word: 0 for word in ("epochs", "final_epochs") if word in params["methods"][own]}
     YAML().dump(params, project.root / "params.yaml")

@@ -15,7 +15,7 @@ from lethe.cli.stages import STAGES
 from support.project import NET, ROOT, Warm, clean
 
 SMALL = "--data.limit 12 --pretrain.epochs 1 --pretrain.final_epochs 0 --methods.hybrid_4.epochs 1 --methods.hybrid_4.final_epochs 0 "
-SMALL += "--retrain.epochs 1 --methods.model_1.epochs 1 --methods.neggrad_plus.epochs 1 --methods.lethe.retain_epochs 1"
+SMALL += "--retrain.epochs 1 --methods.model_1.epochs 1 --methods.lethe.retain_epochs 1"
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,18 @@ def test_both_average_gaps_of_several_seeds_and_what_as_many_retrained_models_sc
     assert "avg_gap.of_means" not in measure_references(replace(of, unlearned=[*models, *models]))  # no two groups of four
 
 
+def test_floors_of_the_gap_with_rmia_and_of_the_tug_of_war() -> None:
+    sizes, asked = (40, 30, 40, 30), [replace(BY_ID[id_], min_references=1) for id_ in ("tow", "rmia.gamma_1", "distance")]
+    references = [drawn(100 + seed, sizes=sizes) for seed in range(8)]
+    floors = measure_references(EvaluationContext(drawn(1, sizes=sizes), references, resample=False))
+    each = [measure_model(one, asked) for one in EvaluationContext(references[0], references, resample=False).leave_one_out()]
+    assert floors["tow"].value == pytest.approx(np.mean([value(one, "tow") for one in each])) and floors["tow"].models == 8
+    auc = np.array([100 * value(one, "rmia.gamma_1.auc") for one in each])
+    gaps = [[abs(value(one, f"distance.{split}")) for split in ("forget", "retain", "test")] for one in each]
+    expected = [np.mean([*three, abs(auc[k] - np.delete(auc, k).mean())]) for k, three in enumerate(gaps)]
+    assert floors["avg_gap.rmia"].value == pytest.approx(np.mean(expected))
+
+
 def test_a_reference_beside_itself_is_at_every_aim() -> None:
     reference = drawn(100)
     found = measure_model(EvaluationContext(replace(reference, name="same"), [reference], drawn(50, LEAK)))

@@ -99,3 +99,5 @@ def test_one_rule_of_chance() -> None:
     assert differs("kl_to_reference.forget", Estimate(95.0), bank) and not differs("kl_to_reference.forget", Estimate(80.0), bank)
     assert differs("accuracy.test", Estimate(80.0), bank)
     assert differs("epsilon.largest_shown", Estimate(80.0), bank) is None and differs("accuracy.test", None, bank) is None
+    near = Estimate(0.95, 0.94, 0.96, models=8)  # of a product that is 1 at the target, smaller values alone are worse
+    assert differs("tow", Estimate(0.999), near) is False and differs("tow", Estimate(0.8), near) is True
