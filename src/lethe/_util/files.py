@@ -14,6 +14,7 @@ from typing import Any
 
 from lethe._util import manifest
 from lethe._util.errors import RunFailed, UserError, one_line
+from lethe._util.integrity import FORMAT, refuse_newer
 
 STATE = manifest.STATE
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes of a file's name and of a path, on common file systems
@@ -162,19 +163,26 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, newest: int = FORMAT) -> Any:
     """Read a JSON file.
 
+    Args:
+        path: The file.
+        newest: The highest format of its kind that this version reads.
+
     Raises:
-        UserError: It does not exist, is not JSON, or is not as it was written; names it.
+        UserError: It does not exist, is not JSON, is not as it was written, or a later version wrote it; names it.
     """
     try:
         manifest.check(path)
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} can't be read as JSON: {error}") from None
+    if isinstance(content, dict):
+        refuse_newer(content.get("format"), str(path), newest)
+    return content
 
 
 def digest(parts: Iterable[bytes | str]) -> str:

@@ -13,10 +13,28 @@ from typing import Any
 
 from lethe._util.errors import UserError
 
+FORMAT = 1  # of every file but scores, which have their own; written from 2 on, as `format`, so that files of format 1 keep their bytes
 KEY = "sha256"  # among the keys of a JSON file
 FILE_KEY = "content_sha256"  # in the metadata of a safetensors file: there `sha256` is that of the file a model was given as
 AGAIN = "`python src/verify.py` says what makes it again"
+LARGEST_HEADER = 100_000_000  # bytes, as the library has it
 BLANK = "0" * 64  # what the hash of a safetensors file is computed with in place of itself
+
+
+def refuse_newer(stated: object, name: str, newest: int = 0) -> None:
+    """Refuse what a later version wrote in a form that this one does not know.
+
+    Args:
+        stated: the file's `format`, as read; files of format 1 state none.
+        name: of the file.
+        newest: format that this version reads; 0: FORMAT.
+
+    Raises:
+        UserError: it is above that.
+    """
+    number = int(stated) if isinstance(stated, str) and stated.isdecimal() and stated.isascii() and len(stated) < 9 else stated
+    if isinstance(number, int) and number > (newest or FORMAT):
+        raise UserError(f"{name} has format {number}, of a later version of Lethe; this one reads up to format {newest or FORMAT}")
 
 
 def seal(path: Path) -> None:
@@ -59,8 +77,14 @@ def _hashes(path: Path) -> tuple[str, str]:
     """The hash that a safetensors file states, "" if it states none, and the hash of its bytes with BLANK in the place of that."""
     with path.open("rb") as file:
         length = file.read(8)
-        header = file.read(struct.unpack("<Q", length)[0]) if len(length) == 8 else b""
-        metadata = json.loads(header or b"{}").get("__metadata__") or {}
+        size = struct.unpack("<Q", length)[0] if len(length) == 8 else 0
+        if size > LARGEST_HEADER:
+            raise ValueError(f"it says that its header has {size:,} bytes")
+        content = json.loads(header := file.read(size) or b"{}")
+        metadata = content.get("__metadata__", {}) if isinstance(content, dict) else None
+        if not isinstance(metadata, dict):
+            raise ValueError("its header has another form")
+        refuse_newer(metadata.get("format"), str(path))
         stated = str(metadata.get(FILE_KEY, ""))
         if len(stated) != len(BLANK):
             return "", ""

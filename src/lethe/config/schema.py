@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from lethe.config.describe import split
 from lethe.config.section import Section
-from lethe.recipes.parameters import Augmentation
+from lethe.recipes.parameters import MOST_EPOCHS, Augmentation
 
 
 def _is_number(value: Any) -> bool:
@@ -42,7 +42,8 @@ Conditions = Annotated[tuple[Text, ...], BeforeValidator(_conditions), Field(min
 Positive = Annotated[float, Field(gt=0)]
 Three = Annotated[tuple[float, float, float], BeforeValidator(_listed)]
 ThreePositive = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_listed)]
-Epochs = Annotated[int, Field(ge=0)]
+Epochs = Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
+MOST_MODELS = 10_000
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]  # what NumPy, torch, scikit-learn and Optuna all take, and the seeds after it
 Listed = Annotated[tuple[Any, ...], BeforeValidator(_listed)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -162,7 +163,7 @@ class Pretrain(Section):
         description="least number of optimizer steps: on few images the batch size and with it the learning rates are halved, down to 16 "
         "images, then epochs are raised, to reach it. Does not apply where one of these keys is given on the command line; 0: never",
     )
-    crop: int = Field(ge=0, description="zero padding in pixels for the random crop")
+    crop: int = Field(ge=0, le=999, description="zero padding in pixels for the random crop")
     flip: bool = Field(description="whether to flip images horizontally at random")
     augment: Annotated[Augmentation, BeforeValidator(split)] | None = Field(
         default=None,
@@ -170,7 +171,9 @@ class Pretrain(Section):
         "enlarged; without a number 0.08); []: none; null: as crop and flip say",
     )
     seeds: int = Field(
-        ge=0, description="number of originals in the reference bank, with the seeds after run.seed; models/original is not part of it"
+        ge=0,
+        le=MOST_MODELS,
+        description="number of originals in the reference bank, with the seeds after run.seed; models/original is not part of it",
     )
 
 
@@ -182,6 +185,7 @@ class Retrain(Section):
     final_epochs: Epochs | None = Field(description="final epochs of the retrained model; null: the same as pretrain.final_epochs")
     seeds: int = Field(
         ge=0,
+        le=MOST_MODELS,
         description="number of retrained models in the reference bank, with the seeds after run.seed; models/retrained is not part of it",
     )
 
@@ -197,11 +201,14 @@ class Run(Section):
     )
     seed: Seed = Field(description="seed of initial weights, batch order, augmentation and dropout")
     seeds: int = Field(
-        ge=1, description="number of unlearning runs from the same original, with run.seed and the seeds after it; as_run allows only 1"
+        ge=1,
+        le=MOST_MODELS,
+        description="number of unlearning runs from the same original, with run.seed and the seeds after it; as_run allows only 1",
     )
     originals: int = Field(
         default=1,
         ge=1,
+        le=MOST_MODELS,
         description="number of originals that the method unlearns from, by run.seeds runs from each: models/original and others that are "
         "trained by the seeds after run.seed; above 1, intervals over originals are given as well",
     )
@@ -218,9 +225,10 @@ class Run(Section):
     cache: int = Field(
         ge=0, description="memory budget in MiB for cached activations of frozen layers (needs batchnorm eval or eval_frozen); 0: no cache"
     )
-    threads: int | None = Field(ge=1, description="number of CPU threads; null: torch's default")
+    threads: int | None = Field(ge=1, le=1024, description="number of CPU threads; null: torch's default")
     workers: int = Field(
         ge=1,
+        le=1024,
         description="number of seeds, or parts of a reference bank, that run in parallel: as processes, "
         "or as tasks of the Ray cluster at RAY_ADDRESS",
     )
@@ -251,21 +259,27 @@ class Search(Section):
     """The search for better arguments of a method."""
 
     method: str = Field(description="method whose arguments are searched, within search.spaces.<method>")
-    trials: int = Field(ge=1, description="total number of trials, including those finished in earlier runs of the same search")
+    trials: int = Field(
+        ge=1, le=1_000_000, description="total number of trials, including those finished in earlier runs of the same search"
+    )
     objective: Literal["oracle_free", "oracle", "report"] = Field(
         description="what is optimised: oracle_free needs no retrained model, oracle does; report (retain up, forget down) "
         "over-forgets by construction"
     )
     sampler: Literal["tpe", "random", "gp", "nsga2"] = Field(description="Optuna's sampler")
     seed: Seed = Field(description="seed of the sampler")
-    workers: int = Field(ge=1, description="number of trials that run in parallel, each in its own process with run.threads threads")
+    workers: int = Field(
+        ge=1, le=1024, description="number of trials that run in parallel, each in its own process with run.threads threads"
+    )
     gpus: float | None = Field(ge=0, description="GPU fraction per worker on a cluster; null: one whole GPU if available")
     storage: str | None = Field(
         description="URL of Optuna's storage (postgresql://user@host/db, with the password in PGPASSWORD or ~/.pgpass); "
         "null: SQLite in .lethe/trials of the workspace"
     )
     heartbeat: int = Field(ge=1, description="seconds between a trial's heartbeats; a trial that misses four is run again")
-    fresh_seeds: int = Field(ge=0, description="number of new seeds to rerun the winner with, to measure its selection bias; 0: none")
+    fresh_seeds: int = Field(
+        ge=0, le=MOST_MODELS, description="number of new seeds to rerun the winner with, to measure its selection bias; 0: none"
+    )
     timeout: float | None = Field(gt=0, description="seconds after which no new trial starts; null: no limit")
     prune: bool = Field(description="whether to stop trials early that have no chance of a good result")
     prune_margin: float = Field(gt=0, description="points of utility a trial must be below the original or other trials to be stopped")
@@ -286,6 +300,7 @@ class Evaluate(Section):
     )
     relearn: int = Field(
         ge=0,
+        le=1_000_000,
         description="optimizer steps of fine-tuning a copy of the model on forget, recorded in its logits table for the measure relearn; "
         "0: none",
     )
@@ -297,6 +312,7 @@ class Evaluate(Section):
     )
     shadows: int = Field(
         ge=0,
+        le=MOST_MODELS,
         description="number of shadow models for ulira, which needs 64; each is trained on retain and a random half of forget and "
         "equally many validation images, then unlearns that half; 0: none",
     )

@@ -1,7 +1,10 @@
 """Arrays in files as data sources: NumPy's .npz, and the idx files of MNIST and its relatives."""
 
 import gzip
+import math
+import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from lethe._util.errors import UserError
 from lethe._util.files import atomic_write
 from lethe.data.decoding import to_pixels
 from lethe.data.image_folder import divide_ids
-from lethe.data.images import Images, one_line
+from lethe.data.images import Images, numbered_classes, one_line
 from lethe.data.sources import SourceOptions, register_data_source
 
 Array = npt.NDArray[np.generic]
@@ -21,6 +24,7 @@ Part = tuple[Array, Array]  # images, labels
 
 NPZ = "it takes a .npz file with train_images, train_labels, test_images, test_labels (or x_train, y_train, ...), images uint8"
 IDX = "it takes a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-..., each with or without .gz"
+MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**36  # of an array
 # Names of images and labels of a part -> part
 ARRAYS = {
     "train": (("train_images", "train_labels"), ("x_train", "y_train"), ("images", "labels"), ("X", "y"), ("x", "y")),
@@ -35,12 +39,13 @@ def read_npz(options: SourceOptions) -> Images:
     path = _file(options, NPZ)
     key = f"data.root is {path}"
     try:
+        _check_unpacked(path)
         held = np.load(path, allow_pickle=False)
         if not isinstance(held, np.lib.npyio.NpzFile):
             raise UserError(f"{key} (one array, without labels); {NPZ}")
         with held:
             arrays = {name: held[name] for name in held.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{key} ({one_line(error)}); {NPZ}") from None
     parts = {part: _named(arrays, names) for part, names in ARRAYS.items()}
     if parts["train"] is None:
@@ -116,6 +121,19 @@ def _file(options: SourceOptions, accepts: str) -> Path:
     return options.root
 
 
+def _check_unpacked(path: Path) -> None:
+    """Refuse an archive whose arrays need more memory than the machine has.
+
+    Raises:
+        ValueError: they do.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > MOST_BYTES:
+            raise ValueError(f"it unpacks to {unpacked:,} bytes, and this machine has {MOST_BYTES:,}")
+
+
 def _idx_file(root: Path, name: str, dimensions: int) -> Path:
     names = [f"{name}{dot}idx{dimensions}-ubyte{ending}" for dot in "-." for ending in ("", ".gz")]
     path = next((root / each for each in names if (root / each).is_file()), None)
@@ -131,10 +149,12 @@ def _idx(root: Path, name: str, dimensions: int) -> Array:
     """The array of an idx file (yann.lecun.org/exdb/mnist): two zeros, type, number of dimensions, sizes, values."""
     path = _idx_file(root, name, dimensions)
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(4 + 4 * dimensions)
+            sizes = [int.from_bytes(content[i : i + 4]) for i in range(4, 4 + 4 * dimensions, 4)]
+            content += file.read(min(math.prod(sizes), MOST_BYTES) + 1)  # no more than it says that it has
+    except (OSError, EOFError, MemoryError, zlib.error) as error:
         raise UserError(f"{path} can't be read ({one_line(error)}); {IDX}") from None
-    sizes = [int.from_bytes(content[i : i + 4]) for i in range(4, 4 + 4 * dimensions, 4)]
     if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) != 4 + 4 * dimensions + int(np.prod(sizes, dtype=np.uint64)):
         raise UserError(f"{path} is not an idx file of bytes in {dimensions} dimensions, or is cut short; {IDX}")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(sizes)
@@ -166,7 +186,7 @@ def _images(parts: Mapping[str, Part], options: SourceOptions, key: str, accepts
     elif not held_out:
         raise UserError(f"{key} (no test images); {accepts}, or data.held_out.fraction for a share of them")
     order = [*train, *held_out]
-    classes = tuple(str(label) for label in range(max(labels) + 1))
+    classes = numbered_classes(max(labels), key)
     chosen_labels = np.array([labels[i] for i in order], np.int64)
     return Images(np.stack([pixels[i] for i in order]), chosen_labels, tuple(ids[i] for i in order), classes, len(held_out))
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 import time
+import warnings
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -30,6 +31,7 @@ FORMATS = (
     *("AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO"),
     *("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
 )
+LARGEST = 150_000_000  # pixels of a file; a process needs 4 bytes for each
 DEPTHS = (8, 10, 12, 14, 16)  # bits of grey that files of 16 bits a pixel are filled with
 RESIZES = ("squash", "crop", "pad")
 NAMED = 20  # unreadable files that a message names
@@ -159,6 +161,16 @@ def to_pixels(image: Image.Image, image_size: int, resize: str = "squash", bits:
     return np.asarray(image)
 
 
+def _check_size(image: Image.Image) -> None:
+    """Refuse an image that would take gigabytes, before it is decoded: a file of a few kB can say that it has any size.
+
+    Raises:
+        ValueError: it has more than LARGEST pixels.
+    """
+    if (pixels := image.width * image.height) > LARGEST:
+        raise ValueError(f"it has {pixels:,} pixels, more than {LARGEST:,}")
+
+
 # uint8 [N, 3, H, W]; position -> reason of files that can't be read; the largest value of 16-bit grey, 0 where there is none
 Part: TypeAlias = tuple[npt.NDArray[np.uint8], dict[int, str], int]
 
@@ -178,7 +190,11 @@ def decode_some(paths: Sequence[str | BytesIO], fit: Fit) -> Part:
     highest = 0
     for at, path in enumerate(paths):
         try:
-            with Image.open(path, formats=_formats()) as image:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` has its own limit
+                image = Image.open(path, formats=_formats())
+            with image:
+                _check_size(image)
                 if image.mode.startswith("I"):
                     highest = max(highest, int(np.asarray(image).max(initial=0)))
                 pixels[at] = to_pixels(image, fit.size, fit.resize, fit.bits).transpose(2, 0, 1)

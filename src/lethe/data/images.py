@@ -14,6 +14,7 @@ from lethe._util import integrity
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 
+MOST_CLASSES = 100_000  # where they are numbered: a label that is no class number would otherwise make as many names
 ARRAYS = "a source returns Images, or (images, labels) of train and of held-out: uint8 [N, 3, H, W], [N, H, W, 3] or [N, H, W]"
 
 
@@ -91,8 +92,23 @@ def from_arrays(found: Any, name: str) -> Images:
     if pixels.dtype != np.uint8 or labels.dtype.kind not in "iu":
         raise UserError(f"{name} gives images of {pixels.dtype} and labels of {labels.dtype}; {ARRAYS}")
     ids = [f"{part}/{i}" for part, images in zip(("train", "test"), parts, strict=True) for i in range(len(images))]
-    classes = tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
+    classes = numbered_classes(int(labels.max(initial=0)), name)
     return Images(np.ascontiguousarray(pixels), labels.astype(np.int64), tuple(ids), classes, len(parts[1]))
+
+
+def numbered_classes(highest: int, name: str) -> tuple[str, ...]:
+    """Return the names of classes that have none: their numbers.
+
+    Args:
+        highest: label.
+        name: of the source, for errors.
+
+    Raises:
+        UserError: there would be more than MOST_CLASSES.
+    """
+    if highest >= MOST_CLASSES:
+        raise UserError(f"{name} has the label {highest}; labels are the numbers of classes, from 0 and below {MOST_CLASSES:,}")
+    return tuple(str(label) for label in range(highest + 1))
 
 
 def _channels_first(images: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -116,7 +116,9 @@ def metadata(path: Path) -> dict[str, str]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return _own(file.metadata())
+            found = _own(file.metadata())
+        integrity.refuse_newer(found.get("format"), str(path))
+        return found
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:

@@ -23,6 +23,8 @@ from lethe.models import checkpoint, download
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which checkpoints keep a state dict, first come first
 ALONE = 'save the weights alone: torch.save(model.state_dict(), "weights.pth")'
 MORE, NOT_RUN = "holds more than weights (a whole model?)", f"code in a file is not run, so {ALONE}"
+UNPACKED = 4  # times the size of a file, which its contents may have
+DEEPEST = 16  # mappings around a state dict; a pickled mapping can also hold itself
 FLOAT = "it takes floating-point weights, from before they were quantised"
 
 # Objects next to the weights (accuracies, arguments, a program's own configuration) are not read: objects of our own that take any
@@ -217,9 +219,11 @@ def _kind_of_archive(path: Path) -> str | None:
     """What a zip file is, if not what torch.save writes; None: that, or a broken one."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            names, unpacked = archive.namelist(), sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError):
         return None
+    if unpacked > UNPACKED * path.stat().st_size + 2**20:  # torch.save does not compress
+        return f"a zip archive that unpacks to {unpacked:,} bytes; it takes what torch.save wrote"
     inside = [member.partition("/")[2] for member in names]
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         return f"TorchScript (torch.jit.save), a program with its weights; {ALONE}"
@@ -250,6 +254,8 @@ def _state_dict(tree: Any, spec: Spec, quiet: bool, unread: Sequence[str]) -> di
         return _asked(tree, spec)
     path: list[str] = []
     while isinstance(tree, Mapping):
+        if len(path) > DEEPEST:
+            raise UserError(f"{spec.file} holds no state dict within {DEEPEST} mappings in one another (does it hold itself?); {ALONE}")
         known = next((name for name in WRAPPERS if isinstance(tree.get(name), Mapping)), None)
         others = [name for name in _state_dicts(tree) if name != known]
         if known is None and len(others) != 1:
@@ -273,8 +279,8 @@ def _asked(tree: Any, spec: Spec) -> dict[str, Tensor]:
     """The state dict under the asked key, or the tensors whose names begin with it."""
     for holder in (tree, *(_get(tree, name) for name in WRAPPERS)):
         held = _get(holder, spec.key)
-        while inner := next((value for name in WRAPPERS if isinstance(value := _get(held, name), Mapping)), None):
-            held = inner
+        for _ in range(DEEPEST):
+            held = next((value for name in WRAPPERS if isinstance(value := _get(held, name), Mapping)), held)
         if tensors := _tensors(held):
             return tensors
         if below := {name: value for name, value in _tensors(holder).items() if name.startswith(f"{spec.key}.")}:
@@ -314,6 +320,8 @@ def _plain(name: str, value: Tensor, file: str) -> Tensor:
         whole, value = value.shape, local()
         if value.shape != whole:
             raise UserError(f"{file} holds only a part of {name}, of a model divided among processes; gather it, then {ALONE}")
+    if value.is_meta:
+        raise UserError(f"{file} holds only the shape of {name}, of a model on the device meta, and no values")
     if value.is_quantized:
         raise UserError(f"{file} holds quantised weights ({name}: {value.dtype}), which can't be trained; {FLOAT}")
     if value.layout != torch.strided:

@@ -139,7 +139,7 @@ def _seconds(recipe: Recipe, network: torch.nn.Module, config: Config, chosen: d
     """Estimate the seconds of all steps: the engine takes three of each phase on random images, after three to warm up."""
     phases = [step for step in recipe if isinstance(step, Phase) and step.epochs]
     probe = tuple(replace(phase, epochs=2, order=First(3, phase.order), keep="last") for phase in phases)
-    size, most = config.data.image_size, max(phase.batch_size for phase in phases)
+    size, most = config.data.image_size, min(max(phase.batch_size for phase in phases), retain + forget)
     images = torch.randint(0, 256, (3 * most, 3, size, size), dtype=torch.uint8, device=chosen.device)
     index = torch.arange(len(images), device=chosen.device)
     mean, std = (torch.tensor(v, device=chosen.device).view(1, -1, 1, 1) for v in (config.data.mean, config.data.std))

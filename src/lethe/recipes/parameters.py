@@ -10,11 +10,13 @@ from pydantic import Field
 
 from lethe.recipes.schedules import Shape
 
-Epochs = Annotated[int, Field(ge=0, description="epochs of the main phase")]
-FinalEpochs = Annotated[int, Field(ge=0, description="epochs on retain at the end")]
+MOST_EPOCHS = 100_000  # plans list every epoch, and a number with zeros too many would fill the memory
+Epochs = Annotated[int, Field(ge=0, le=MOST_EPOCHS, description="epochs of the main phase")]
+FinalEpochs = Annotated[int, Field(ge=0, le=MOST_EPOCHS, description="epochs on retain at the end")]
 RepairEvery = Annotated[int, Field(ge=0, description="epochs between repair passes over retain; 0: no repair passes")]
 RetainEpochs = Annotated[
-    float, Field(ge=0, description="passes over retain of the whole run, which has one learning-rate schedule; may be a fraction")
+    float,
+    Field(ge=0, le=MOST_EPOCHS, description="passes over retain of the whole run, which has one learning-rate schedule; may be a fraction"),
 ]
 CropShare = Annotated[
     float, Field(ge=0, le=1, description="share of the run in which images are cropped; then only the flip of augment is left")
@@ -53,11 +55,11 @@ ForgetWeight = Annotated[float, Field(gt=0, lt=1, description="weight of the los
 ContrastWeight = Annotated[float, Field(ge=0, description="weight of the contrastive loss between two views of each retain image")]
 ContrastTemperature = Annotated[float, Field(gt=0, description="temperature of the contrastive loss")]
 Radius = Annotated[float, Field(gt=0, description="size of perturbations of forget images: root mean square over pixels in [0, 1]")]
-Draws = Annotated[int, Field(ge=1, description="perturbed copies of each forget image")]
+Draws = Annotated[int, Field(ge=1, le=10_000, description="perturbed copies of each forget image")]
 AttackRadius = Annotated[
     float, Field(gt=0, description="L2 radius of the first attack on a forget image, pixels in [0, 1]; doubled until it succeeds")
 ]
-AttackSteps = Annotated[int, Field(ge=1, description="gradient steps of the attack in each radius")]
+AttackSteps = Annotated[int, Field(ge=1, le=10_000, description="gradient steps of the attack in each radius")]
 Balance = Annotated[float, Field(ge=0, description="exponent by which rare classes of the request are weighted; 0: not")]
 SelectionThreshold = Annotated[
     float, Field(gt=0, description="weights shrink whose squared gradient on forget is more than this multiple of that on all images")
@@ -68,16 +70,21 @@ AscentRate = Annotated[float, Field(ge=0, description="learning rate of the one 
 ResetShare = Annotated[float, Field(ge=0, le=1, description="share of the weights that are randomly initialised")]
 ReinitialisedShare = Annotated[float, Field(gt=0, le=1, description="share of each convolution's weights that is randomly initialised")]
 SlowFactor = Annotated[float, Field(ge=0, le=1, description="factor of the gradients of the other weights of convolutions")]
-UniformEpochs = Annotated[int, Field(ge=0, description="passes over forget at the start, towards uniform answers")]
+UniformEpochs = Annotated[int, Field(ge=0, le=MOST_EPOCHS, description="passes over forget at the start, towards uniform answers")]
 UniformRate = Annotated[float, Field(gt=0, description="learning rate of these passes")]
 SensitivityRise = Annotated[
     float, Field(gt=0, description="rise of the other classes' sensitivity above its minimum that ends the run, as a share of it")
 ]
 UnseenEpochs = Annotated[
-    int, Field(ge=0, description="epochs at the start, of as many unseen images as forget has, on the original's answers to them")
+    int,
+    Field(
+        ge=0, le=MOST_EPOCHS, description="epochs at the start, of as many unseen images as forget has, on the original's answers to them"
+    ),
 ]
 L1Weight = Annotated[float, Field(ge=0, description="weight of the sum of absolute weights at the start; it falls linearly to 0")]
-ForgetEpochs = Annotated[int, Field(ge=0, description="first epochs in which a pass over forget precedes the pass over retain")]
+ForgetEpochs = Annotated[
+    int, Field(ge=0, le=MOST_EPOCHS, description="first epochs in which a pass over forget precedes the pass over retain")
+]
 Temperature = Annotated[float, Field(gt=0, description="temperature of the distillation from the original")]
 CrossEntropyWeight = Annotated[float, Field(ge=0, description="weight of the cross-entropy on retain")]
 DistillationWeight = Annotated[float, Field(ge=0, description="weight of the distillation from the original on retain")]
@@ -122,7 +129,7 @@ WarmUpShare = Annotated[
 ]
 _Augmentation = Annotated[
     str,
-    Field(pattern=r"^(flip|crop[1-9]\d*|resized_crop(0?\.\d*[1-9]\d*)?)$", examples=["flip", "crop4", "resized_crop0.5"]),
+    Field(pattern=r"^(flip|crop[1-9]\d{0,2}|resized_crop(0?\.\d*[1-9]\d*)?)$", examples=["flip", "crop4", "resized_crop0.5"]),
 ]
 Augmentation = Annotated[
     tuple[_Augmentation, ...],

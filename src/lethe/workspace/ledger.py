@@ -19,8 +19,13 @@ from filelock import FileLock
 
 from lethe._util import manifest
 from lethe._util.checkout import command
+<<<<<<< HEAD
 from lethe._util.errors import UserError
 from lethe._util.files import unwritable
+=======
+from lethe._util.errors import RunFailed, UserError
+from lethe._util.integrity import refuse_newer
+>>>>>>> 7cd63ee (Bounds of epochs, seeds, workers; checkpoints, arrays and images that stand for more than they hold; a later version's files are refused; a workspace of 3f4407e)
 from lethe.config.loader import Config
 from lethe.workspace import signing
 from lethe.workspace.layout import Layout
@@ -181,9 +186,12 @@ def read(config: Config) -> list[dict[str, Any]]:
     """
     path = _path(config)
     try:
-        return [json.loads(line) for line in _lines(path) if line.endswith(b"\n")]
+        events = [json.loads(line) for line in _lines(path) if line.endswith(b"\n")]
     except ValueError:
         raise UserError(f"{path} has a line that is no JSON; `{command('ledger', 'verify')}` names it") from None
+    for event in events:
+        refuse_newer(event.get("format"), str(path))
+    return events
 
 
 def head(config: Config) -> str:

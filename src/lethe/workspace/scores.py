@@ -14,7 +14,7 @@ from lethe.engine import epoch_table
 from lethe.evaluation import catalogue, reference, registry, seed_aggregation
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import LogitsTable
-from lethe.evaluation.score import Score, accuracy_and_loss, measure_results, score_model
+from lethe.evaluation.score import FORMAT, Score, accuracy_and_loss, measure_results, score_model
 from lethe.evaluation.verdict.judge import judge
 from lethe.models import checkpoint
 from lethe.workspace import artifacts, bank
@@ -101,7 +101,7 @@ def fault(prepared: Prepared, name: str) -> str:
 
 def read(path: Path) -> Score:
     """Read a score file. Raises UserError, naming it, if it is missing or not a score file."""
-    return Score.from_json(read_json(path), str(path))
+    return Score.from_json(read_json(path, FORMAT), str(path))
 
 
 def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompute: bool) -> Score:

@@ -19,6 +19,7 @@ from lethe._util import dvc_stage
 from lethe._util.checkout import command, params_file
 from lethe._util.errors import UserError
 from lethe._util.files import read_json, write_json, write_text
+from lethe._util.integrity import refuse_newer
 from lethe.config.describe import show
 from lethe.config.loader import Config
 from lethe.config.schema import SECTIONS, flatten
@@ -197,7 +198,9 @@ def _given(layout: Layout) -> dict[str, str]:
 
 
 def _read(layout: Layout) -> dict[str, Any]:
-    return flatten(read_yaml(layout.settings, str(layout.settings)), "")
+    found = read_yaml(layout.settings, str(layout.settings))
+    refuse_newer(found.pop("format", None), str(layout.settings))
+    return flatten(found, "")
 
 
 def _stored(config: Config) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 import gzip
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,14 @@ def test_formats_that_run_programs_are_not_opened(root: Path) -> None:
     assert "none of the formats AVIF, BMP" in refusal(lambda: read(root))
 
 
+def test_an_image_that_says_it_is_too_large_is_not_decoded(root: Path) -> None:
+    header = struct.pack(">IIBBBBB", 40_000, 4_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (root / "train/cat/x.png").write_bytes(content + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    assert "(it has 160,000,000 pixels, more than 150,000,000)" in refusal(lambda: read(root))
+
+
 # --- a table ----------------------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +230,7 @@ def test_an_npz_file_that_does_not_fit(tmp_path: Path) -> None:
         ({"x_train": x / 255, "y_train": y}, "train images are float64"),
         ({"x_train": x, "y_train": y[:3]}, "train labels are uint8 [3] for 6 images"),
         ({"x_train": x, "y_train": y.astype(int) - 1, "x_test": x, "y_test": y}, "a label is -1"),
+        ({"x_train": x, "y_train": y.astype(int) + 10**12, "x_test": x, "y_test": y}, "labels are the numbers of classes"),
     ):
         np.savez(path, **held)
         assert says in refusal(lambda: read(path, "npz"))

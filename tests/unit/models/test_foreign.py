@@ -254,6 +254,26 @@ def test_a_normalisation_without_tensors_is_asked_for(weights: Weights, tmp_path
     assert "part 1 of a Sequential" in capsys.readouterr().err
 
 
+def test_what_holds_itself_or_no_values(weights: Weights, tmp_path: Path) -> None:
+    around: dict[str, Any] = {}
+    around["state_dict"] = around
+    torch.save(around, tmp_path / "a.pth")
+    for spec in ("a.pth", "a.pth#key=model"):
+        with pytest.raises(UserError, match=r"a\.pth holds no state dict"):
+            taken(spec, tmp_path)
+    torch.save({name: value.to("meta") for name, value in weights.items()}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a\.pth holds only the shape of \S+, of a model on the device meta"):
+        taken("a.pth", tmp_path)
+
+
+def test_an_archive_that_is_larger_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(4_000_000))
+        archive.writestr("a/version", "3")
+    with pytest.raises(UserError, match=r"a\.pth is a zip archive that unpacks to 4,000,001 bytes"):
+        taken("a.pth", tmp_path)
+
+
 # --- what a file is, if not weights -----------------------------------------------------------------------------------------
 
 

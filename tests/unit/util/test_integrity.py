@@ -9,12 +9,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from lethe._util import integrity
 from lethe._util.errors import UserError
+from lethe._util.files import read_json, write_json
 from lethe.data import images
 from lethe.data.images import Images
 from lethe.models import checkpoint
+from lethe.workspace import settings as workspace_settings
 
 TENSORS = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(3)}
 ABOUT = {"provenance": "{}", "kind": "model_1", "ä": "ö"}
@@ -78,3 +81,39 @@ def test_a_json_file_that_was_edited(content: dict[str, Any]) -> None:
     assert not integrity.check_json(content, "a.json")
     with pytest.raises(UserError, match=r"a\.json is damaged or was edited"):
         integrity.check_json(written | {"another": 1}, "a.json")
+
+
+# --- files of a later version -------------------------------------------------------------------------------------------
+
+
+def test_a_later_format_is_refused_in_one_line(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "a.safetensors", {"format": "2"})
+    write_json(tmp_path / "a.json", {"format": 2})
+    (tmp_path / "settings.yaml").write_text("format: 2\nrun: {seed: 1}\n")
+    for name, read in {
+        "a.safetensors": lambda: checkpoint.load(tmp_path / "a.safetensors"),
+        "a.json": lambda: read_json(tmp_path / "a.json"),
+        "settings.yaml": lambda: workspace_settings.layer(tmp_path),
+    }.items():
+        with pytest.raises(UserError) as raised:
+            read()
+        assert str(raised.value) == f"{tmp_path / name} has format 2, of a later version of Lethe; this one reads up to format 1"
+    with pytest.raises(UserError, match="has format 2"):
+        checkpoint.metadata(tmp_path / "a.safetensors")
+
+
+def test_another_programs_format_is_none_of_ours(tmp_path: Path) -> None:
+    checkpoint.save(TENSORS, tmp_path / "a.safetensors", {"format": "pt"})
+    assert checkpoint.load(tmp_path / "a.safetensors")[1] == {"format": "pt"}
+    write_json(tmp_path / "a.json", {"format": "list"})
+    assert read_json(tmp_path / "a.json") == {"format": "list"}
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\xff" * 16, b"\x02" + bytes(7) + b"[]", b"\x14" + bytes(7) + b'{"__metadata__": []}'])
+def test_a_header_that_is_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.safetensors can't be read as safetensors"):
+        checkpoint.load(tmp_path / "a.safetensors")
+    if len(content) > 8:
+        with pytest.raises(ValueError, match=r"its header has another form|says that its header"):
+            integrity.check(tmp_path / "a.safetensors")
