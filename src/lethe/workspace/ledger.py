@@ -19,13 +19,9 @@ from filelock import FileLock
 
 from lethe._util import manifest
 from lethe._util.checkout import command
-<<<<<<< HEAD
 from lethe._util.errors import UserError
 from lethe._util.files import unwritable
-=======
-from lethe._util.errors import RunFailed, UserError
 from lethe._util.integrity import refuse_newer
->>>>>>> 7cd63ee (Bounds of epochs, seeds, workers; checkpoints, arrays and images that stand for more than they hold; a later version's files are refused; a workspace of 3f4407e)
 from lethe.config.loader import Config
 from lethe.workspace import signing
 from lethe.workspace.layout import Layout
