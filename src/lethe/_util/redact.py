@@ -5,7 +5,9 @@ import os
 import re
 from typing import Any
 
-_SECRET = r"[\w.-]*(?:password|passwd|token|secret|signature|credential|api_?key|access_?key)[\w.-]*|sig"
+_SECRET = r"[\w.-]*(?:password|passwd|pwd|passphrase|token|secret|signature|credential|api_?key|access_?key)[\w.-]*|sig|auth"
+_VARIABLE = re.compile(r"PASSWORD|PASSWD|TOKEN|SECRET|API_?KEY|ACCESS_?KEY", re.IGNORECASE)  # in names of environment variables
+_SHORTEST = 8  # characters of such a variable's value: shorter ones are words that other texts have
 _whole: dict[str, str] = {}  # address without secrets -> as it was given, for this process only
 
 
@@ -34,13 +36,17 @@ def whole(address: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text without the users and passwords of addresses in it, and without the secrets of MLflow and PostgreSQL."""
+    """Return a text without the users and passwords of addresses in it, without secrets in queries and connection strings, and without
+    those that the environment holds."""
     text = re.sub(r"(?<=://)[^\s/]*@", "", text)
     text = re.sub(r"(?<=://)[^:/@\s]*:[^@\s]*@", "", text)  # a password with a slash in it
-    text = re.sub(rf"([?&](?:{_SECRET})=)[^&\s#]*", r"\1***", text, flags=re.IGNORECASE)
+    text = re.sub(rf"((?:^|[?&;\s])(?:{_SECRET})=)[^&;\s#]+", r"\1***", text, flags=re.IGNORECASE)
     for name in ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD"):
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST and value in text and _VARIABLE.search(name):
+            text = text.replace(value, "***")
     return text
 
 

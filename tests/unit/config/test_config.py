@@ -417,7 +417,7 @@ def test_a_config_file_must_exist(tmp_path: Path) -> None:
         (
             "demo.methods.hybrid_4.epochs",
             -2,
-            "methods.hybrid_4.epochs is -2 (params.yaml, line {}); it takes an integer >= 0",
+            "methods.hybrid_4.epochs is -2 (params.yaml, line {}); it takes an integer >= 0 and <= 100000",
         ),
     ],
 )
