@@ -3,7 +3,6 @@
 The parser, --help, docs/keys.md and error messages are derived from these annotations. The keys of methods are in method_schema.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
@@ -13,40 +12,9 @@ from pydantic import BaseModel, BeforeValidator, Field, field_validator
 from pydantic.fields import FieldInfo
 
 from lethe.config.describe import split
+from lethe.config.key_types import MOST_MODELS, Conditions, Epochs, Listed, Names, Seed, Text, Three, ThreePositive
 from lethe.config.section import Section
-from lethe.recipes.parameters import MOST_EPOCHS, Augmentation
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _listed(value: Any) -> Any:
-    """`a,b` is a list, and a single value a list of one."""
-    value = split(value)
-    return (value,) if _is_number(value) else value
-
-
-def _conditions(value: Any) -> Any:
-    """`a=1,b=2` is a list; a comma belongs to a value unless another condition follows it."""
-    return tuple(part.strip() for part in re.split(r",(?=[^,=]+=)", value) if part.strip()) if isinstance(value, str) else _listed(value)
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if _is_number(value) else value
-
-
-Text = Annotated[str, BeforeValidator(_plain)]
-Names = Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(min_length=1)]
-Conditions = Annotated[tuple[Text, ...], BeforeValidator(_conditions), Field(min_length=1)]
-Positive = Annotated[float, Field(gt=0)]
-Three = Annotated[tuple[float, float, float], BeforeValidator(_listed)]
-ThreePositive = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_listed)]
-Epochs = Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
-MOST_MODELS = 10_000
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]  # what NumPy, torch, scikit-learn and Optuna all take, and the seeds after it
-Listed = Annotated[tuple[Any, ...], BeforeValidator(_listed)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from lethe.recipes.parameters import Augmentation
 
 
 class Forget(Section):
