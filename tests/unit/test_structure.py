@@ -32,3 +32,10 @@ def test_one_place_spells_and_parses_run_names():
     owner = "lethe/workspace/run_names.py"
     assert found(r"""name\.r?partition\(["']/["']\)|name\.r?split\(["']/""", owner, "lethe/engine/run_state.py") == []
     assert found(r"""as_run/|f["'][^"']*\.seed\{|f["'](bank|search)/\{|\.seed\(\?P""", owner) == []
+
+
+def test_ci_runs_what_is_slow_too():
+    """`make test` leaves it out; the two commands have every test between them."""
+    makefile, ci = ((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/run"))
+    assert set(re.findall(r"^\tpython -m pytest -n 2(.*)$", makefile, re.MULTILINE)) == {' -m "not slow"', " -m slow", ""}
+    assert {"make test", "make test-slow"} <= {line.partition("  #")[0] for line in ci.splitlines()}
