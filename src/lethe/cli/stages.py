@@ -18,11 +18,12 @@ from lethe.config.loader import STAGE, Config, load
 from lethe.tracking import outbox
 from lethe.workspace import settings
 
-READS_WEIGHTS = frozenset(  # functions to which the given original may say data.mean and data.std
+NORMALISES = frozenset(  # functions to which the given original may say data.mean and data.std
     f"lethe.{name}"
     for name in (
         *("pipeline.stages:pretrain", "pipeline.stages:retrain", "pipeline.stages:demo", "pipeline.bank_training:train_bank"),
         *("pipeline.unlearn:unlearn", "pipeline.several_methods:unlearn_each", "pipeline.evaluate:evaluate", "search.study:search"),
+        *("reporting.card:write_cards", "reporting.report:report", "erasure.erase:erase", "erasure.erase:plan"),
     )
 )
 
@@ -44,7 +45,8 @@ class Command:
         config = load(self.words, overlay=self.overlay, settings=remembered)  # first: bad input answers at once
         settings.check(config, verb)
         _use_experiment(config)
-        if self.function in READS_WEIGHTS and (config.pretrain.checkpoint or ":" in config.model.architecture):
+        given = any(f"data.{key}" in layer for key in ("mean", "std") for layer in (config.given, config.settings))
+        if self.function in NORMALISES and not given and (config.pretrain.checkpoint or ":" in config.model.architecture):
             config = importlib.import_module("lethe.pipeline.own_normalisation").adopted(config)
         return partial(self._resolve(), config, **self.arguments)
 

@@ -100,9 +100,9 @@ def fit(model: Module, tensors: Mapping[str, Tensor], source: str, *, quiet: boo
         raise UserError(f"{source} does not fit the model: it {' and '.join(faults)}: another architecture?")
     _check_values(wanted, own, source)
     if not quiet:
-        _log(
-            source, prefix, [name for name in held if name.removeprefix(prefix) not in wanted], [name for name in wanted if name not in own]
-        )
+        known = normalisation.names if normalisation else ()
+        left = [name for name in held if name.removeprefix(prefix) not in wanted and name not in known]
+        _log(source, prefix, left, [name for name in wanted if name not in own], normalised=bool(known))
     model.load_state_dict(model.state_dict() | {name: own.get(name, value) for name, value in wanted.items()})
     return normalisation
 
@@ -194,12 +194,12 @@ def _check_values(wanted: Mapping[str, Tensor], own: Mapping[str, Tensor], sourc
         )
 
 
-def _log(source: str, prefix: str, left: list[str], absent: list[str]) -> None:
+def _log(source: str, prefix: str, left: list[str], absent: list[str], *, normalised: bool) -> None:
     """Log what differs between the file and the network."""
     if prefix:
         log(f"{source}: {prefix!r} is taken off the names")
     first = prefix.rstrip(".").rpartition(".")[2]
-    if first.isdigit() and first != "0":
+    if first.isdigit() and first != "0" and not normalised:
         log(
             f"{source}: the network was part {first} of a Sequential; what a layer before it did to the input is for data.mean and data.std"
         )
