@@ -6,14 +6,13 @@ from torch import nn
 
 from lethe._util.errors import UserError
 from lethe.models import architectures
+from lethe.models.torchvision_models import torchvision_models
 from lethe.recipes.blocks import resolve
 from lethe.recipes.trainable import Layers
 
 
 def of_torchvision(name: str) -> nn.Module:
-    from torchvision import models  # takes seconds
-
-    return models.get_model(name, num_classes=10)  # type: ignore[no-any-return]
+    return torchvision_models().get_model(name, num_classes=10)  # type: ignore[no-any-return]
 
 
 def mlp() -> nn.Module:
