@@ -3,8 +3,9 @@
     python bench/damage.py [--commands]
 
 The workspace is made here: digits, an original, a retrained model, a result with scores, card and report, a reference bank of two, and
-records that a server did not take. A damage is right if `verify` names the file as damaged with a command or an action. With --commands,
-also the command that reads the file is run (evaluate, report or card): it must end with 1 or 2 and one line, or give what it gave before.
+records that a server did not take. A damage is right if `verify` names the file as damaged with a command or an action, and what reads the
+file refuses it in one line. With --commands, also the command that reads the file is run (evaluate, report or card): it must end with 1 or
+2 and one line, or give what it gave before.
 """
 
 import argparse
@@ -17,11 +18,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lethe._util.errors import UserError
+from lethe._util.files import read_json
 from lethe.cli.main import main as command
 from lethe.config.loader import load
+from lethe.data.splits import SPLITS
+from lethe.engine import epoch_table
+from lethe.models import checkpoint
 from lethe.pipeline import verify
-from lethe.workspace import settings
+from lethe.reporting import card_seal
+from lethe.workspace import scores, settings
 from lethe.workspace.layout import Layout
+from lethe.workspace.prepare import load_existing
 
 OWN = ("--run.workspace", "ws")
 KEYS = (
@@ -112,6 +120,31 @@ def named(home: Path, path: Path) -> str:
     return reason and f"{reason}; {verify._remedy(Layout(home), path)}"
 
 
+def refused(home: Path, path: Path) -> list[str]:
+    """What is wrong with how a damaged file is read: taken as it is, or refused in other words than one line."""
+    layout = Layout(home)
+    readers: dict[Path, Callable[[Path], object]] = {
+        layout.data: lambda path: load_existing(load([*OWN, *METHOD[:2]], settings=settings.layer)),
+        layout.all_scores: scores.read,
+        layout.epochs("-").parent: epoch_table.read_csv,
+        layout.cards: card_seal.check,
+        layout.settings: settings.layer,
+    }
+    read = next((read for place, read in readers.items() if path.is_relative_to(place)), None)
+    read = {".json": read_json, ".safetensors": checkpoint.load}.get(path.suffix) if path.suffix != ".csv" and not read else read
+    if read is None or path in (layout.manifest, layout.settings) or path.is_relative_to(layout.outbox):
+        return []  # read by nothing, or by what goes on without it
+    try:
+        found = read(path)
+    except UserError as error:
+        return [] if "\n" not in str(error) else [f"{error}"]
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+    altered = isinstance(found, tuple) and found[0] is False  # a card's seal says so
+    unread = path.is_relative_to(layout.data) and path.name not in ("images.safetensors", *(f"{split}.csv" for split in SPLITS))
+    return [] if altered or unread else ["read as it is"]
+
+
 def reader(home: Path, path: Path) -> tuple[str, ...]:
     top = path.relative_to(home).parts[0]
     if top == "cards":
@@ -141,7 +174,7 @@ def main() -> None:
             if (damaged := damage(content)) == content:
                 continue
             path.write_bytes(damaged)
-            faults = [] if named(home, path) else ["not named"]
+            faults = ([] if named(home, path) else ["not named"]) + refused(home, path)
             if asked.commands:
                 code, _, said = ran(*reader(home, path))
                 if "Traceback" in said or (code and said.count("\n") > 3):
