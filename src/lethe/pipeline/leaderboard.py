@@ -33,15 +33,23 @@ DIALS = ("retain_epochs", "epochs", "final_epochs")  # the argument by which a m
 
 @dataclass(frozen=True)
 class Entry:
-    """A method at a share of the cost of retraining."""
+    """A method at a share of the cost of retraining.
+
+    Attributes:
+        method: the method.
+        share: the share.
+        trial: whether it only tries settings: a trial has a name that no row has, so that what a workspace remembers of a row's settings
+            is not taken for the method's own.
+    """
 
     method: str
     share: float
+    trial: bool = False
 
     @property
     def name(self) -> str:
         """Name of its runs."""
-        return f"{self.method}_at_{round(100 * self.share)}"
+        return f"{self.method}_trial" if self.trial else f"{self.method}_at_{round(100 * self.share)}"
 
 
 def leaderboard(words: list[str], names: list[str], shares: list[str]) -> None:

@@ -62,7 +62,7 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
         method: the method.
         count: number of settings, the configured one included.
     """
-    config = rows.at_share(words, rows.Entry(method, AT), {})
+    config = rows.at_share(words, rows.Entry(method, AT, trial=True), {})
     if config is None:
         log(f"{method}: one epoch costs more than {AT} of retraining; its settings stay as configured")
         return
@@ -78,7 +78,7 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     for attempt in range(PLANS):
         tried = [_try(data, planned, start)]
         taken = _share_taken(prepared, tried[0])
-        again = rows.at_share(words, rows.Entry(method, AT), {"cost_ratio": ratio * taken / AT}) if taken else None
+        again = rows.at_share(words, rows.Entry(method, AT, trial=True), {"cost_ratio": ratio * taken / AT}) if taken else None
         if not taken or again is None or again == planned or abs(taken / AT - 1) <= CLOSE or attempt == PLANS - 1:
             break
         ratio, planned = float(f"{ratio * taken / AT:.4g}"), again
@@ -95,7 +95,9 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     sizes = {split: len(splits[split]) for split in MEASURED}
     best = min(complete, key=lambda one: OBJECTIVE.rank(one["measured"], {}, sizes, useful_from)) if complete else tried[0]
     log(f"{method}: chosen of {len(tried)} settings: {_words(best['arguments']) or 'as configured'}")
-    write_json(path, {"key": key, "share": AT, "cost_ratio": ratio, "arguments": best["arguments"], "tried": tried})
+    own = argument_values(planned)
+    every = {name: own[name] for name in _searched(planned)} | best["arguments"]  # over what the workspace remembers of an earlier choice
+    write_json(path, {"key": key, "share": AT, "cost_ratio": ratio, "arguments": every, "tried": tried})
 
 
 def evenly(config: Config, count: int) -> list[dict[str, Any]]:
@@ -113,12 +115,15 @@ def evenly(config: Config, count: int) -> list[dict[str, Any]]:
     """
     from scipy.stats.qmc import Halton
 
-    names = sorted((name for name in config.space if name not in rows.DIALS), key=lambda name: name != "lr")
-    spaces = {name: config.space[name] for name in names}
+    spaces = {name: config.space[name] for name in _searched(config)}
     if not spaces or count == 1:
         return [{}]
     points = Halton(len(spaces), scramble=False).random(count)[1:]
     return [{}, *(_arguments(config, spaces, point) for point in points)]
+
+
+def _searched(config: Config) -> list[str]:
+    return sorted((name for name in config.space if name not in rows.DIALS), key=lambda name: name != "lr")
 
 
 def _arguments(config: Config, spaces: Mapping[str, Space], point: Sequence[float]) -> dict[str, Any]:

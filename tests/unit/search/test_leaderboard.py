@@ -51,7 +51,7 @@ def test_the_choice_is_the_best_of_equally_many_runs_and_is_kept(tmp_path: Path,
     found = chosen(tmp_path, "ft")
     assert [one["arguments"] for one in found["tried"]] == [{}, {"lr": 0.03162, "crop_share": 0.4}, {"lr": 0.01778, "crop_share": 0.6}]
     best = min(found["tried"], key=lambda one: OBJECTIVE.rank(one["measured"], {}, {}))
-    assert found["arguments"] == best["arguments"]
+    assert found["arguments"] == {"lr": 0.05, "crop_share": 0.6} | best["arguments"]
     assert all(one["flops"] == found["tried"][0]["flops"] > 0 for one in found["tried"])
     assert "test.accuracy" not in best["measured"]
     capsys.readouterr()
