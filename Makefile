@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)# dvc and mlflow start the first `python`
 LOCK   := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-.PHONY: help env ray postgres server database demo demo-full test test-slow test-all lint docs docs-site ui lock bench faults compare
+.PHONY: help env fuzz audit ray postgres server database demo demo-full test test-slow test-all lint docs docs-site ui lock bench faults compare
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -42,6 +42,12 @@ test-slow: env ## the tests marked slow: whole pages typed, kills, clusters, ser
 
 test-all: env lint ## lint, types, every test
 	python -m pytest -n 2
+
+fuzz: env ## 5,000 configurations that nobody means in process, and 200 command lines (a quarter of an hour)
+	python -m pytest --hypothesis-profile fuzz -m "slow or not slow" tests/unit/config/test_absurd.py tests/integration/cli/test_absurd_commands.py
+
+audit: env ## every locked dependency against the advisories of PyPI (needs a network, so CI does not run it)
+	for file in requirements*.txt; do $(BIN)/uvx --system-certs --from pip-audit pip-audit --strict --disable-pip --require-hashes -r $$file || exit 1; done
 
 lint: env ## ruff, mypy, and who may import whom
 	ruff check .

@@ -459,6 +459,9 @@ def play(argv: list[str], cwd: str, environment: dict[str, str], out: str, err: 
         spawn_by_fork()
     if "HIT" in environment:
         hit(**json.loads(environment["HIT"]))
+    if "MOST_MEMORY" in environment:  # more than what the parent has already
+        used = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData")).split()[1]) * 1024
+        resource.setrlimit(resource.RLIMIT_DATA, (used + int(environment["MOST_MEMORY"]),) * 2)
     if "LARGEST" in environment:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(environment["LARGEST"]),) * 2)
     if "LIMITS" in environment:
