@@ -9,7 +9,7 @@ from support.project import Project
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 200 if settings.get_current_profile_name() == "fuzz" else 25
+EXAMPLES = 200 if settings.get_current_profile_name() == "fuzz" else 10
 STAGES = (  # which train nothing
     *("prepare", "unlearn --explain", "unlearn --explain --time", "unlearn --list", "evaluate", "report", "verify", "report card"),
     *("report card --list train/0", "erase", "erase --check", "ledger verify", "fingerprint"),
