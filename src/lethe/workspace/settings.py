@@ -11,9 +11,11 @@ Rules:
 5. A given key that contradicts the settings of existing files is an error that names the command to replace them."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from lethe._util import dvc_stage
 from lethe._util.checkout import command, params_file
@@ -78,9 +80,28 @@ def record(config: Config, data: str, *prefixes: str) -> None:
         *prefixes: of the keys to record. Keys with these prefixes that were recorded earlier but did not apply now are dropped.
     """
     values = _all(config)
-    was = _stored(config)
     given = {key: show(values.get(key, text)) for key, text in config.given.items() if _recordable(key, prefixes)}
-    _store(config, data, {key: text for key, text in was.items() if key in config.applied_settings or not key.startswith(prefixes)} | given)
+
+    def change(was: Mapping[str, str]) -> dict[str, str]:
+        return {key: text for key, text in was.items() if key in config.applied_settings or not key.startswith(prefixes)} | given
+
+    update(config, data, change)
+
+
+def update(config: Config, data: str, change: Callable[[Mapping[str, str]], dict[str, str]]) -> None:
+    """Change the recorded keys so that two commands at once lose none of them.
+
+    Args:
+        config: names the workspace.
+        data: the hash of the train images.
+        change: takes the recorded keys with their texts and returns those to record; called again under a lock if they differ.
+    """
+    if _is_current(config, change(_stored(config))):
+        return
+    lock = Layout(config.workspace).lock("settings")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        _store(config, data, change(_stored(config)))
 
 
 def record_data(config: Config, data: str, replaced: bool) -> None:
@@ -92,15 +113,19 @@ def record_data(config: Config, data: str, replaced: bool) -> None:
         replaced: whether the images and splits were made now; if not, only keys that those on disk confirm are recorded.
     """
     confirmed = ("data.source", "data.root", "data.image_size", "data.limit", "data.seed", FORGET)
-    values, was = _all(config), _stored(config)
+    values = _all(config)
     given = {key: show(values.get(key, text)) for key, text in config.given.items() if _recordable(key, ("data.", "model."))}
-    laid = {key: show(values.get(key, text)) for key, text in config.laid.items() if key not in NOT_RECORDED}
-    if was:
+    laid = {} if dvc_stage.active() else {key: show(values.get(key, text)) for key, text in config.laid.items() if key not in NOT_RECORDED}
+
+    def change(was: Mapping[str, str]) -> dict[str, str]:
+        if not was:
+            return given | laid
         kept = {key: text for key, text in was.items() if not replaced or key in config.applied_settings or not key.startswith("data.")}
         if not REQUEST.isdisjoint(given):
             kept = {key: text for key, text in kept.items() if key not in REQUEST}
-        given = kept | (given if replaced else {key: text for key, text in given.items() if key.startswith(confirmed)})
-    _store(config, data, given | ({} if dvc_stage.active() else laid))
+        return kept | (given if replaced else {key: text for key, text in given.items() if key.startswith(confirmed)}) | laid
+
+    update(config, data, change)
 
 
 def record_erasure(config: Config, data: str, checkpoint: str) -> None:
@@ -111,8 +136,7 @@ def record_erasure(config: Config, data: str, checkpoint: str) -> None:
         data: the hash of the train images that are left.
         checkpoint: what `pretrain.checkpoint` takes.
     """
-    kept = {key: text for key, text in _stored(config).items() if key not in REQUEST}
-    _store(config, data, kept | {"pretrain.checkpoint": checkpoint})
+    update(config, data, lambda was: {key: text for key, text in was.items() if key not in REQUEST} | {"pretrain.checkpoint": checkpoint})
 
 
 def check(config: Config, stage: str) -> None:
@@ -210,12 +234,18 @@ def _stored(config: Config) -> dict[str, str]:
     return _given(layout)
 
 
+def _is_current(config: Config, given: Mapping[str, str]) -> bool:
+    layout = Layout(config.workspace)
+    if is_checkout(layout.root):
+        return given == _given(layout)
+    return given == _stored(config) and (not given or layout.settings.exists())
+
+
 def _store(config: Config, data: str, given: Mapping[str, str]) -> None:
     layout = Layout(config.workspace)
     if is_checkout(layout.root):
-        if given != _given(layout):
-            write_json(layout.given, {"of": data, "given": given})
-    elif given != _stored(config) or (given and not layout.settings.exists()):
+        write_json(layout.given, {"of": data, "given": given})
+    else:
         write_text(layout.settings, HEADER + _yaml(config, given))
 
 
