@@ -11,6 +11,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from filelock import FileLock
+
 from lethe._util.redact import clean, summarize_error
 from lethe.tracking.mlflow_models import describe, register
 from lethe.tracking.mlflow_store import (
@@ -105,9 +107,20 @@ class Delivery:
     def deliver(self) -> None:
         """Send the pending records, and remove the outbox after the last. Records that the store refuses for good are dropped and logged.
 
+        What is sent depends on what a run that others may add to has already, or on whether there is a run: then all of it is sent in one
+        go, under a lock, so that two commands at once send nothing twice.
+
         Raises:
             Exception: MLflow's, when the store does not answer.
         """
+        if not self.outbox.joins and not self.outbox.header["once"]:
+            self._deliver()
+        elif any(kind == "end" for kind, _ in self.outbox.pending().values()):
+            with FileLock(self.outbox.folder.parent / "shared.lock"):
+                self.met = False  # since an attempt that failed, another process may have sent something
+                self._deliver()
+
+    def _deliver(self) -> None:
         if not self.met:
             self._meet()
         pending = self.outbox.pending()
@@ -115,7 +128,7 @@ class Delivery:
         if not self.outbox.idle:
             if not self._send_batch({n: record for n, record in pending.items() if record[0] in ("metrics", "params", "tags")}):
                 self.met = False
-                return self.deliver()
+                return self._deliver()
             self._send_files({n: record for n, record in pending.items() if record[0] in ("artifact", "dataset", "model")})
             if end:
                 self._end(**end)

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -716,6 +717,17 @@ def test_curves_that_are_added_a_second_time_change_nothing(home):
             for step in range(3):
                 row.metrics({"retain.accuracy": 90.0 + step}, step)
     assert steps(rows()[0].info.run_id) == [0, 1, 2]
+
+
+def test_two_commands_at_once_add_each_metric_once_and_make_one_run(home):
+    RunLog.open(home, name="a result", tags={"result": "abc"}).close()
+    scores = [RunLog.join(home, tags={"result": "abc"}) for _ in range(2)]
+    references = [RunLog.open(home, name="original", tags={"method": "original"}, once={"method": "original"}) for _ in range(2)]
+    for row in (*scores, *references):
+        row.metrics({"test.accuracy": 84.0}, 5)
+    with ThreadPoolExecutor() as pool:
+        assert all(pool.map(RunLog.close, (*scores, *references)))
+    assert [(run.info.run_name, steps(run.info.run_id, "test.accuracy")) for run in rows()] == [("a result", [5]), ("original", [5])]
 
 
 def test_an_outbox_whose_removal_was_cut_off_belongs_to_no_killed_run(home):
