@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import Module
 
-from lethe._util import dvc_stage
+from lethe._util import dvc_stage, memory
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import short, write_text
 from lethe._util.log import log
@@ -72,6 +72,7 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
         taken = _take_checkpoint(prepared, kind, wanted)
         if prepared.config.run.evaluate and not dvc_stage.active():
             artifacts.logits(prepared, kind, perturbed=False)  # now: what its epoch table was made from is still known
+        memory.give_back()
         return taken
     log(f"{kind}: training on {DATA[kind]}{_steps(prepared, kind)}")
     with start(prepared, planned, launched=launched) as run:

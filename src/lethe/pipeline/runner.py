@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch.nn import Module
 
-from lethe._util import dvc_stage
+from lethe._util import dvc_stage, memory
 from lethe._util.errors import Diverged, RunFailed
 from lethe._util.files import digest, short, write_text
 from lethe._util.log import log
@@ -129,6 +129,8 @@ class ActiveRun:
     def finish(self) -> None:
         """Write the epoch table and the weights; log the weights' hash, the time and the scores."""
         self.progress.close()
+        self.state.optimizer = self.state.forget_optimizer = None  # the file of the resume state has what it holds
+        memory.give_back()
         layout, config, reference = self.prepared.layout, self.prepared.config, self.name in STAGE
         path, tensors = layout.weights(self.planned.run), self.network.state_dict()
         write_text(layout.epochs(self.planned.run), to_csv(self.resume.history))
@@ -146,6 +148,7 @@ class ActiveRun:
 
     def export(self) -> None:
         """Log the model, in the format of run.log_model."""
+        memory.give_back()
         run_logging.log_model(self.run_log, self.prepared, self.network, self.prepared.layout.weights(self.planned.run))
 
 

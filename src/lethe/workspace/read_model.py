@@ -88,6 +88,7 @@ def read(
     also = f", and perturbed copies of {_number_perturbed(prepared):,}," if perturbed else ""
     log(f"{name}: reading {len(ids):,} images{also} into a logits table")
     network = _network(prepared, tensors)
+    del tensors  # a model of memory, unless the caller keeps them
     split = np.zeros(len(ids), np.uint8)
     for number, part in enumerate(SPLITS):
         split[prepared.splits[part]] = number
