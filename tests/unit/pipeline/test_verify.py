@@ -103,4 +103,4 @@ def test_what_belongs_to_nothing(layout: Layout) -> None:
 def test_a_score_of_a_later_version_is_refused_in_one_line(layout: Layout) -> None:
     path = layout.scores("model_1")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
-    assert "has format 99; this version reads score files up to format" in kinds(layout)["scores/model_1.json"][1]
+    assert "has format 99, of a later version of Lethe; this one reads up to format" in kinds(layout)["scores/model_1.json"][1]
