@@ -1,4 +1,4 @@
-"""Pages of the site that are kept outside docs/: README.md, CONTRIBUTING.md and results/*/README.md with their figures.
+"""Pages of the site that are kept outside docs/: README.md, CONTRIBUTING.md and results/**/README.md with their figures.
 
 In the site each of them has the path it has in the repository, and the pages of docs/ are at the top. A link is written for the
 repository, where a forge shows it; here it is rewritten for the site. A link to a file that is no page (params.yaml, a module) becomes
@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTSIDE = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "results/*/*.md", "results/*/*.png")
+OUTSIDE = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "results/**/*.md", "results/**/*.png")
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 
