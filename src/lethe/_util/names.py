@@ -5,6 +5,7 @@ import re
 # Collections of runs, references, and words of the command line: `models/original.safetensors` is the original, whoever wrote it
 RESERVED = frozenset({"original", "retrained", "all", "none", "last", "bank", "search", "trial", "reference"})
 LONGEST = 64
+DIGITS = 18  # of a whole number
 ACCEPTED = f"a name takes letters, digits, - and _, does not begin with -, and has at most {LONGEST} characters"
 
 _FORM = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{LONGEST - 1}}}", re.ASCII)
@@ -25,6 +26,15 @@ def objection(name: str) -> str | None:
         return ACCEPTED
     # Without regard to case, as file systems are
     return f"{name.lower()} is reserved for what this program makes" if name.lower() in RESERVED else None
+
+
+def is_whole_number(text: str) -> bool:
+    """Return whether a text is a whole number as a command line takes one: ASCII digits, so few that `int` reads them.
+
+    >>> is_whole_number("17"), is_whole_number("-1"), is_whole_number("٣"), is_whole_number("9" * 5000)
+    (True, False, False, False)
+    """
+    return text.isascii() and text.isdecimal() and len(text) <= DIGITS
 
 
 def escape_markdown(text: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lethe._util.checkout import root
 from lethe._util.errors import UserError
+from lethe._util.names import is_whole_number
 
 
 def send(folders: Sequence[str]) -> int:
@@ -48,7 +49,7 @@ def ui(port: str) -> None:
     Raises:
         UserError: The port is not a number from 1 to 65535, or is in use.
     """
-    if not port.isdecimal() or not 0 < int(port) < 65536:
+    if not is_whole_number(port) or not 0 < int(port) < 65536:
         raise UserError(f"port is {port or repr('')}; it takes a number from 1 to 65535")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

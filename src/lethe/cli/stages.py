@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
+from lethe._util.names import is_whole_number
 from lethe.config.loader import STAGE, Config, load
 from lethe.tracking import outbox
 from lethe.workspace import settings
@@ -107,7 +108,7 @@ def _search(words: list[str]) -> Command:
         return Command("lethe.search.study:search", words)
     end = next((at for at, word in enumerate(words) if word.startswith("--")), len(words))
     trial = words[1:end]
-    if not 1 <= len(trial) <= 2 or not trial[0].isdecimal():
+    if not 1 <= len(trial) <= 2 or not is_whole_number(trial[0]):
         raise UserError(f"adopt {' '.join(trial)}: it takes the number of a trial and, if you like, a name: adopt 17 gentle")
     return Command("lethe.search.adopt:adopt", words[end:], arguments={"number": int(trial[0]), "name": "".join(trial[1:])})
 

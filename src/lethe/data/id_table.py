@@ -14,6 +14,7 @@ from typing import TypeAlias
 from lethe._util.errors import UserError
 from lethe._util.files import irregular, write_text
 from lethe._util.log import log
+from lethe._util.names import is_whole_number
 
 TAKES_IDS = "it takes a CSV with a column id, or a text file with one id per line"
 ID = "id"
@@ -46,7 +47,7 @@ class IdTable:
     @property
     def has_row_numbers(self) -> bool:
         """Whether images are named by their position among the train images."""
-        return self.column.lower() in ROW_NUMBERS and all(name.isdecimal() for name, _ in self.names)
+        return self.column.lower() in ROW_NUMBERS and all(is_whole_number(name) for name, _ in self.names)
 
 
 def read(path: Path, key: str, column: str | None = None, *, accepts: str = TAKES_IDS, header: bool = False) -> IdTable:

@@ -10,6 +10,7 @@ from typing import Any
 from lethe._util.errors import Diverged, UserError
 from lethe._util.files import digest, read_json, short, write_json
 from lethe._util.log import log
+from lethe._util.names import is_whole_number
 from lethe.config.loader import Config
 from lethe.config.schema import Space
 from lethe.engine import engine
@@ -44,7 +45,7 @@ def leaderboard(words: list[str], names: list[str], shares: list[str], settings:
         UserError: a key, a share, a method or the number is not what is accepted.
         RunFailed: a run diverged, or another process is running it.
     """
-    if not settings.isdecimal() or not 1 <= int(settings) <= 50:
+    if not is_whole_number(settings) or not 1 <= int(settings) <= 50:
         raise UserError(f"settings is {settings}; it takes the number of settings to try for each method, from 1 to 50")
     rows.accepted_shares(shares)
     for method in rows.accepted_methods(names):

@@ -50,7 +50,7 @@ from lethe.workspace.numerics import SEARCH
 from lethe.workspace.prepare import prepare
 from lethe.workspace.pseudonyms import as_logged
 from lethe.workspace.run_names import RunId
-from lethe.workspace.settings import repair_command
+from lethe.workspace.settings import as_words, repair_command
 from lethe.workspace.workspace import Prepared
 
 MIN_TRIALS_FOR_FIGURES = 4  # complete ones, for Optuna's plots of the arguments
@@ -287,8 +287,8 @@ class Search:
         assert winner
         run.tag("winner", winner.number)
         identifying = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
-        keys = "".join(f" --{key} {redact.clean(self.config.given[key])}" for key in identifying if key in self.config.given)
-        log(f"adopt the best trial as a variant: {command('search', 'adopt', str(winner.number))}{keys}")
+        given = {key: redact.clean(self.config.given[key]) for key in identifying if key in self.config.given}
+        log(f"adopt the best trial as a variant: {command('search', 'adopt', str(winner.number), *as_words(given))}")
 
 
 def _trial(trial: FrozenTrial, place: int) -> Trial:

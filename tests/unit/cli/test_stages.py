@@ -98,6 +98,8 @@ def test_other_words_lead_to_another_function() -> None:
         ("card --list a --list b", "list is a b; it takes the id of one image, e.g. --list train/5940"),
         ("search adopt", "adopt : it takes the number of a trial and, if you like, a name: adopt 17 gentle"),
         ("search adopt x", "adopt x: it takes the number of a trial"),
+        (f"search adopt {'9' * 5000}", "adopt 9999999999"),
+        ("search adopt ٣", "adopt ٣: it takes the number of a trial"),
         ("search adopt 1 a b", "adopt 1 a b: it takes the number of a trial"),
         ("send --all", "--all is unknown; send takes folders: send [workspace ...]"),
         ("ui here", "here is not understood; ui takes --port <number>"),
