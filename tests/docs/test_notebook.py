@@ -99,6 +99,18 @@ def test_the_readme_shows_the_numbers_of_the_notebook() -> None:
     assert len(advice) == 3 and len({*advice}) == 2  # hybrid_4's on both pages, lethe's in the README
 
 
+def test_the_readme_shows_every_row_of_the_demo_and_what_its_verdict_is() -> None:
+    from lethe.pipeline.stages import DEMO_METHODS
+
+    lines = (ROOT / "README.md").read_text().splitlines()
+    heads = {}
+    for name in DEMO_METHODS:
+        assert [line for line in lines if line.startswith(f"{name} ") and line.count(".") == 5 + 4], name
+        (verdict,) = [line for line in lines if line.startswith(f"{name}: ")]
+        heads[name] = verdict.removeprefix(f"{name}: ").split(";")[0]
+    assert list(heads.values()) == ["remembers", "over-forgets", "cannot tell"]  # one that hardly forgets, one too much, the nearest
+
+
 def _pages() -> tuple[str, str]:
     return text(nbformat.read(NOTEBOOK, as_version=4)), (ROOT / "README.md").read_text()
 
