@@ -76,8 +76,9 @@ KINDS: Mapping[str, Kind] = {
 def run(kind: Kind, stage: Stage, tries: int, seed: int, name: str) -> tuple[int, list[str]]:
     """Make the tries of a kind; the number that was right, and what was wrong."""
     draw, right, found = np.random.default_rng(seed), 0, list[str]()
+    names = [kind.names[n] for n in (draw.permutation(len(kind.names)) if tries < len(kind.names) else range(len(kind.names)))]
     for n in range(tries):
-        command = kind.names[n % len(kind.names)]
+        command = names[n % len(names)]
         faults = [f"{command}: {fault}" for fault in kind.one(stage, command, draw)]
         right += not faults
         found += faults
