@@ -598,4 +598,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a stage ends when its terminal is closed, also if the tests were started by nohup
     main()

@@ -147,7 +147,7 @@ def test_a_chain_takes_one_seed_and_no_seeds_are_refused(bare: Project) -> None:
     before = bare.files()
     for argv, said in (
         (("--method", "as_run", "--run.seeds", "2"), "run.seeds is 2 (command line); as_run is a chain of runs and takes 1"),
-        (("--run.seeds", "0"), "run.seeds is 0 (command line); it takes an integer >= 1"),
+        (("--run.seeds", "0"), "run.seeds is 0 (command line); it takes an integer >= 1 and <= 10000"),
     ):
         done = bare.run("unlearn", *argv)
         assert (done.returncode, done.stderr) == (2, f"error: {said}\n")

@@ -261,7 +261,7 @@ def test_the_plugin_is_registered_and_imports_no_mlflow():
 def test_a_python_without_the_packages_names_the_one_that_has_them(clean):
     done = subprocess.run([sys.executable, "-S", str(ROOT / "src" / "unlearn.py")], capture_output=True, text=True, env=clean)
     assert done.returncode == 2
-    assert done.stderr == f"error: {sys.executable} has no pydantic; `make env` builds .venv, which has: .venv/bin/python\n"
+    assert done.stderr == f"error: {sys.executable} has no filelock; `make env` builds .venv, which has: .venv/bin/python\n"
 
 
 def prepared(environ):
