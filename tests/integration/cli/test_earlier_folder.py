@@ -54,7 +54,8 @@ def test_what_a_later_version_wrote_is_refused_in_one_line(earlier: Project) -> 
         path = earlier.root / "work" / name
         path.write_text(content)
         done = earlier.run("unlearn", "--method", "hybrid_4")
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert "has format 2, of a later version of Lethe; this one reads up to format 1" in done.stderr
+        *progress, error = done.stderr.splitlines()
+        assert (done.returncode, progress) in ((2, []), (2, ["reading digits images"])), done.stderr
+        assert error.endswith("has format 2, of a later version of Lethe; this one reads up to format 1")
         path.unlink()
     assert ledger.read_text() == first
