@@ -21,8 +21,10 @@ KEYS = ("data.mean", "data.std")
 def adopted(config: Config) -> Config:
     """Take over the normalisation of the given original, where the configuration has none but the default.
 
-    Checkpoints of Unlearn-Sparse, SalUn, RobustBench and others hold it as a first layer: as `Sequential(normalize, network)` or as two
-    buffers. Of an architecture that has such a layer itself, nothing is left to subtract.
+    A file of `Sequential(normalize, network)` says that the layer comes first. Two entries `normalize.mean` and `normalize.std` next to a
+    network, as in checkpoints of Unlearn-Sparse and SalUn, do not say what is done with them: they are refused where data.mean and
+    data.std differ, with the keys to give (`Normalisation.check`). Of an architecture that has such a layer itself, nothing is left to
+    subtract.
 
     Args:
         config: the configuration of a command.
@@ -59,7 +61,7 @@ def _of_architecture(config: Config) -> Normalisation | None:
 
 
 def _of_checkpoint(config: Config) -> Normalisation | None:
-    """The normalisation that the given original's file holds."""
+    """The normalisation that the given original's file holds as a layer of a Sequential."""
     if config.pretrain.checkpoint is None:
         return None
     try:
@@ -68,4 +70,5 @@ def _of_checkpoint(config: Config) -> Normalisation | None:
         )[0]
     except UserError:
         return None  # the command says why
-    return fitting.own_normalisation(tensors)
+    found = fitting.own_normalisation(tensors)
+    return found if found and found.names[0].split(".")[-2:-1] == ["0"] else None

@@ -67,6 +67,16 @@ def test_keys_that_are_given_stay(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == ""
 
 
+def test_entries_that_are_no_first_layer_are_left_to_be_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file does not say what the network does with them; case 16."""
+    tensors = architectures.build("convnet", 3, 0).state_dict()
+    tensors |= {"normalize.mean": torch.tensor(MEAN), "normalize.std": torch.tensor(STD)}
+    torch.save({"state_dict": tensors}, tmp_path / "a.pth")
+    asked = config(tmp_path, "--pretrain.checkpoint", str(tmp_path / "a.pth"))
+    assert adopted(asked) is asked
+    assert capsys.readouterr().err == ""
+
+
 def test_without_one_nothing_changes(tmp_path: Path) -> None:
     for words in (of_file(tmp_path, architectures.build("convnet", 3, 0)), ["--pretrain.checkpoint", str(tmp_path / "none.pth")], []):
         asked = config(tmp_path, *words)
