@@ -41,7 +41,15 @@ def default_params() -> Path:
 
 
 def command(stage: str, *words: str) -> str:
-    """Return how a stage is typed here: as a script of the checkout, without one as a verb of `lethe`."""
+    """Return how a stage is typed here: as a script of the checkout, without one as a verb of `lethe`.
+
+    Args:
+        stage: its verb.
+        *words: the rest of the command line, quoted where a shell needs it.
+
+    Returns:
+        The command, in one line.
+    """
     return shlex.join([*(["python", f"src/{stage}.py"] if CHECKOUT else ["lethe", stage]), *words])
 
 

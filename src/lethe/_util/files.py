@@ -55,6 +55,9 @@ def read_regular(path: Path, largest: int) -> bytes:
         path: the file.
         largest: bytes that it may have.
 
+    Returns:
+        The content, of at most `largest` bytes.
+
     Raises:
         UserError: it is missing, no regular file, larger, or can't be read; the message names it and nothing else.
     """
@@ -118,6 +121,9 @@ def unwritable(path: Path, error: OSError, need: int = 0) -> RunFailed:
         path: The file.
         error: The system's.
         need: Bytes that the file has at least.
+
+    Returns:
+        The error, in one line; on a full disk with the free space, and with `need` where that is more.
     """
     reason = error.strerror or one_line(str(error))
     if error.errno not in FULL and not any(os.strerror(number) in reason for number in FULL):
@@ -169,6 +175,9 @@ def read_json(path: Path, newest: int = FORMAT) -> Any:
     Args:
         path: The file.
         newest: The highest format of its kind that this version reads.
+
+    Returns:
+        The parsed content; an object without a format, and any other value, is taken as it is.
 
     Raises:
         UserError: It does not exist, is not JSON, is not as it was written, or a later version wrote it; names it.

@@ -34,6 +34,9 @@ def stage(verb: str, program: str, words: Sequence[str] = (), *, every: bool = F
         program: How it was called, such as `python src/unlearn.py`.
         words: The command line; the arguments shown are those of the method that it names.
         every: Whether to show all keys and the arguments of all methods, as --help-all does.
+
+    Returns:
+        The text, without a final newline.
     """
     usage = [line.replace("{program}", program) for line in STAGES[verb].usage]
     if not STAGES[verb].takes_keys:

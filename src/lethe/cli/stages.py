@@ -317,7 +317,15 @@ def nearest(verb: str) -> str:
 
 
 def split_switches(words: list[str], *switches: str) -> tuple[list[str], set[str]]:
-    """Split switches, which take no value, from the other words."""
+    """Split switches, which take no value, from the other words.
+
+    Args:
+        words: of the command line.
+        *switches: such as --full.
+
+    Returns:
+        The other words in their order, and the switches that were given.
+    """
     return [word for word in words if word not in switches], {word for word in words if word in switches}
 
 

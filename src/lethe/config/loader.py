@@ -84,6 +84,7 @@ class Config:
 
     @property
     def workspace(self) -> Path:
+        """The folder of the workspace; a relative run.workspace is below `here()`."""
         return here() / user_path(self.run.workspace)
 
     @property
@@ -96,6 +97,7 @@ class Config:
         return folder.relative_to(base).as_posix() if folder.is_relative_to(base) else folder.name
 
     def path(self, path: Path) -> Path:
+        """Resolve a path that a key gives: relative ones below `root()`."""
         return root() / user_path(path)
 
     @property

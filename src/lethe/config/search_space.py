@@ -32,6 +32,7 @@ class SpaceCheck:
 
     @property
     def argument(self) -> str:
+        """The argument that is searched: the last part of the key."""
         return self.key.rpartition(".")[2]
 
     def checked(self, earlier: Mapping[str, Space]) -> Space:

@@ -92,7 +92,16 @@ def examine(path: Path, sought: Sought, name: str = "") -> Found:
 
 
 def examine_bytes(content: bytes, sought: Sought, name: str) -> Found:
-    """Look into the content of a file that is not on this disk; as `examine`."""
+    """Look into the content of a file that is not on this disk; as `examine`.
+
+    Args:
+        content: of the file, in full.
+        sought: what is looked for.
+        name: by which what is passed over is noted.
+
+    Returns:
+        What it holds.
+    """
     if content[8:9] != b"{" and not content.startswith(_DATABASE):
         return _noting(content, sought, name)
     with tempfile.TemporaryDirectory() as folder:
@@ -107,6 +116,9 @@ def card_thumbnails(path: Path, sought: Sought) -> int:
     Args:
         path: of the card's JSON.
         sought: what is looked for. A card of an earlier version does not say which request it is of; its thumbnails count.
+
+    Returns:
+        Their number; 0 for a card of another request.
     """
     content = read_json(path)
     request = content.get("request", {}) if isinstance(content, dict) else {}

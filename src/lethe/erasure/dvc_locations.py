@@ -105,6 +105,9 @@ def open_remote(config: "DvcConfig", name: str) -> Location:
         config: of the repository, from all its files.
         name: of the remote.
 
+    Returns:
+        The remote; the address that is printed has no credentials in it.
+
     Raises:
         RunFailed: what DVC needs for it is not installed, or its settings are wrong.
     """

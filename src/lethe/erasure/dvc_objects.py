@@ -73,6 +73,7 @@ class DvcObjects:
         yield from objects
 
     def erase(self, place: Place) -> None:
+        """Delete an experiment's reference, an object, or DVC's cache of file names."""
         if place.name.startswith(EXPERIMENTS):
             self.git.delete(place.name)
             self._removed.append(place.name)
@@ -83,9 +84,11 @@ class DvcObjects:
             shutil.rmtree(place.name, ignore_errors=True)
 
     def check(self) -> Iterator[Place]:
+        """As `find`."""
         yield from self.find()
 
     def unreachable(self) -> Iterator[str]:
+        """Older versions on remotes, and the commits of removed experiments."""
         if not self.folder.is_dir():
             return
         if any(location.filesystem for location in self._locations([])):

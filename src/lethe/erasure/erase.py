@@ -50,6 +50,9 @@ def plan(config: Config, source: bool = False) -> int:
         config: names the workspace and, as its method, the result that is accepted.
         source: whether the files of the images' source are to be erased, too.
 
+    Returns:
+        The exit code, 0 whatever was found.
+
     Raises:
         UserError: the result does not exist, or was not evaluated.
     """

@@ -53,9 +53,11 @@ class GitObjects:
         """Nothing here is erased by this program."""
 
     def check(self) -> Iterator[Place]:
+        """As `find`."""
         yield from self.find()
 
     def unreachable(self) -> Iterator[str]:
+        """Clones, where the repository has a remote."""
         if self._top and self._git("remote"):
             yield "other clones of the git repository"
 

@@ -66,9 +66,11 @@ class MlflowModels:
 
     @cached_property
     def store(self) -> MlflowStore:
+        """The workspace's MLflow store, opened at first use; RunFailed where it does not answer."""
         return MlflowStore(self.layout.root)
 
     def find(self) -> Iterator[Place]:
+        """Models that learned the images, artifacts and parameters with their ids; one place, YOURS, where the store does not answer."""
         try:
             store = self.store
         except RunFailed as error:
@@ -93,6 +95,7 @@ class MlflowModels:
             )
 
     def erase(self, place: Place) -> None:
+        """Delete a model, replace an artifact, or overwrite a parameter."""
         model = self._models.get(place.name.removeprefix("models:/"))
         if model:
             self.store.delete_model(model)
@@ -106,9 +109,11 @@ class MlflowModels:
             self.store.compact()
 
     def check(self) -> Iterator[Place]:
+        """As `find`."""
         yield from self.find()
 
     def unreachable(self) -> Iterator[str]:
+        """Rows that a tracking server only marks as deleted."""
         if not self._failure and self.store.database is None:
             yield f"rows that the MLflow server at {self.store.address} marks as deleted: `mlflow gc` on its machine removes them"
 

@@ -59,6 +59,7 @@ class Sought:
         return frozenset(one.accepted for one in self.erasures)
 
     def has_id(self, id_: str) -> bool:
+        """Whether an image's id, as text, is one of them."""
         return self.hashed.of_id(id_) in self._ids
 
     def has_pixels(self, pixels: npt.NDArray[np.uint8]) -> bool:
@@ -84,7 +85,15 @@ class Sought:
         return hashlib.sha256(content).hexdigest() in self._tensors
 
     def learned(self, weights: str, about: Mapping[str, str]) -> bool:
-        """Whether a model learned them: by the hash of its weights, or by the images that its file says it was trained on."""
+        """Whether a model learned them: by the hash of its weights, or by the images that its file says it was trained on.
+
+        Args:
+            weights: hash of its weights.
+            about: metadata of its file; {}: unknown.
+
+        Returns:
+            True if it did; False for the accepted result, and for a model retrained without the images.
+        """
         if weights in self.accepted:
             return False
         clean = about.get("kind", "").startswith("retrained") and about.get("retain") in {one.retain for one in self.erasures}

@@ -58,6 +58,7 @@ class SourceFiles:
                 yield Place(STORE, str(path), str(found), path.stat().st_size, YOURS, "delete it" if found.certain else LOOK)
 
     def erase(self, place: Place) -> None:
+        """Delete a file, drop rows of the table of ids, or blank the images in an array file."""
         path = Path(place.name)
         try:
             if place.step == DELETE:
@@ -70,9 +71,11 @@ class SourceFiles:
             raise RunFailed(f"{place.name} can't be erased: {error.strerror}") from None
 
     def check(self) -> Iterator[Place]:
+        """As `find`."""
         yield from self.find()
 
     def unreachable(self) -> Iterator[str]:
+        """The source itself, where it is elsewhere, missing, or in a format that can't be searched."""
         if self.root is None:
             yield f"the images of data.source {self.source}, which is installed or published elsewhere; they are left out from now on"
         elif not self.root.exists():

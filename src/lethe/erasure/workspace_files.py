@@ -69,6 +69,7 @@ class WorkspaceFiles:
                 yield self._place(original, "1 model", original.stat().st_size, REPLACE)
 
     def erase(self, place: Place) -> None:
+        """Delete a file or folder, rewrite a file without the images, or put the accepted result in the original's place."""
         path = Path(place.name)
         if place.step == REPLACE:
             self._replace_original(path)
@@ -78,10 +79,12 @@ class WorkspaceFiles:
             self._rewrite(path)
 
     def check(self) -> Iterator[Place]:
+        """Every file that still holds something, whatever `find` would do with it."""
         for path, found in self._examined():
             yield self._place(path, str(found), path.stat().st_size, YOURS, _advice(path, found) or "delete it, or what it holds")
 
     def unreachable(self) -> Iterator[str]:
+        """Files that keys name outside the workspace, and a search's database on a server."""
         for key, what in (("data.forget.ids", "the list of ids"), ("pretrain.checkpoint", "the original that was given")):
             spec = self.config.settings.get(key) or self.config.given.get(key)
             if spec and spec != "null" and not self.config.path(Path(spec)).is_relative_to(self.layout.root.resolve()):

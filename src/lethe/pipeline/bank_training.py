@@ -52,6 +52,7 @@ class WorkUnit:
 
     @property
     def recipe(self) -> Recipe:
+        """The recipe of the reference that these models repeat."""
         return self.prepared.reference_recipe(self.kind)
 
 

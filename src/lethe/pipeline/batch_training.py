@@ -79,6 +79,9 @@ def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resum
         models: what to train.
         resume: where the state is kept.
         label: what the progress lines call them.
+
+    Yields:
+        The state dict of each model, in the order of `models`.
     """
     networks = [prepared.untrained(model.seed) if model.start is None else prepared.network(model.seed) for model in models]
     for network, model in zip(networks, models, strict=True):

@@ -63,6 +63,9 @@ def one_after_another(prepared: Prepared, runs: Sequence[PlannedRun]) -> Iterato
         prepared: the images and splits.
         runs: the links, or a single run, which has no parent.
 
+    Yields:
+        The runs in their order; links that finished earlier are not run again.
+
     Raises:
         RunFailed: another process runs the chain.
     """

@@ -22,6 +22,9 @@ def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
         recipe: phases and edits.
         network: of the architecture that is trained.
         sizes: number of examples by stream.
+
+    Returns:
+        Examples times weights.
     """
     weights = {name: parameter.numel() for name, parameter in network.named_parameters()}
     total = 0.0
@@ -45,6 +48,9 @@ def batches(size: int, batch_size: int) -> int:
     Args:
         size: examples of the split.
         batch_size: examples per batch.
+
+    Returns:
+        Their number; 0 for an empty split.
     """
     number = -(-size // batch_size)
     return number - (number > 1 and size - (number - 1) * batch_size == 1)

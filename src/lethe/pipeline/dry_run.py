@@ -27,6 +27,9 @@ def explain(config: Config, measure: bool = False) -> str:
         config: the configuration.
         measure: also take three steps of each phase on random images, and estimate the time.
 
+    Returns:
+        The description, in several lines without a final newline.
+
     Raises:
         UserError: the deletion request names no image, or all of them.
     """

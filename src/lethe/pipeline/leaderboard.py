@@ -101,12 +101,28 @@ def accepted_shares(shares: Sequence[str]) -> list[float]:
 
 
 def chosen_file(workspace: Path, method: str) -> Path:
-    """Where the settings that were chosen for a method are stored."""
+    """Where the settings that were chosen for a method are stored.
+
+    Args:
+        workspace: the leaderboard's.
+        method: its name.
+
+    Returns:
+        The path of a JSON file, which need not exist.
+    """
     return folder(workspace) / "settings" / f"{method}.json"
 
 
 def chosen(workspace: Path, method: str) -> Mapping[str, Any]:
-    """The settings that were chosen for a method in a workspace; {} if none were."""
+    """The settings that were chosen for a method in a workspace; {} if none were.
+
+    Args:
+        workspace: the leaderboard's.
+        method: its name.
+
+    Returns:
+        The content of `chosen_file`.
+    """
     path = chosen_file(workspace, method)
     return read_json(path) if path.exists() else {}
 

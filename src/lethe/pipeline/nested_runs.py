@@ -27,6 +27,9 @@ def open_parent(prepared: Prepared, runs: Sequence[PlannedRun], previous: Mappin
         prepared: the images and splits.
         runs: the links, or one for each seed.
         previous: reference of the parent that an earlier process opened; None: there was none. A launcher's run has precedence.
+
+    Returns:
+        The open log, which the caller closes.
     """
     config, name = prepared.config, prepared.config.method
     several, params = runs[0].run.seed is not None, as_logged(config).resolved(name)
@@ -120,6 +123,9 @@ def open_bank(prepared: Prepared, key: str, previous: Mapping[str, Any] | None) 
         prepared: the images and splits.
         key: of the bank.
         previous: reference of the run that an earlier process opened; None: there was none.
+
+    Returns:
+        The open log, which the caller closes.
     """
     config = prepared.config
     about = f"**bank {key}**: {ABOUT_BANK}"
@@ -144,6 +150,9 @@ def open_bank_model(
         parent: reference of the bank's MLflow run.
         previous: reference of the run that an earlier process opened; None: there was none.
         step: number of the model's last epoch.
+
+    Returns:
+        The open log, which the caller closes.
     """
     kind, seed = made.about["kind"], int(made.about["seed"])
     run_log = RunLog.open(

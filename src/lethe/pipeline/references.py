@@ -48,6 +48,9 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
         replace: make it again where its file is of other settings.
         launched: whether the MLflow run that a launcher made, if one did, is for this training.
 
+    Returns:
+        Name of the parameter or buffer -> tensor.
+
     Raises:
         UserError: its file is of other settings, and `replace` is False; or a given checkpoint does not fit.
         RunFailed: the training diverged, or another process does it.

@@ -63,6 +63,9 @@ def open_run(
         resume: its history so far, which is sent where it is missing.
         launched: whether the MLflow run that a launcher made, if one did, is this run's.
         parent: reference of the parent MLflow run; None: it has none.
+
+    Returns:
+        The open log, which the caller closes.
     """
     config, name, recipe = prepared.config, str(planned), planned.recipe
     run_log = RunLog.open(

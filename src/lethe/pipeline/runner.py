@@ -69,14 +69,17 @@ class ActiveRun:
 
     @property
     def name(self) -> str:
+        """Its name in files, locks and messages."""
         return str(self.planned)
 
     @property
     def data(self) -> Data:
+        """The images and splits on the device, configured for the run's seed."""
         return self.prepared.data
 
     @cached_property
     def options(self) -> RunOptions:
+        """How the engine runs it: what is measured and when, seed, precision, and the cache of frozen layers' outputs."""
         run, autocast = self.prepared.config.run, self.prepared.compute.autocast
         data = self.data.for_selection(self.planned.recipe)
         sample = run.evaluate_retain
@@ -166,6 +169,9 @@ def start(
         launched: whether the MLflow run that a launcher made, if one did, is this run's.
         parent: reference of the parent MLflow run; None: it has none.
 
+    Yields:
+        The run, with network and state; the caller trains its epochs, records each, and finishes it.
+
     Raises:
         RunFailed: another process runs it.
         Diverged: a loss became NaN or infinite; the message names phase, epoch, step and the file that holds the last good epoch.
@@ -206,6 +212,9 @@ def metadata(prepared: Prepared, planned: PlannedRun, start: str = "") -> dict[s
         prepared: the images and splits.
         planned: the run.
         start: hash of the weights it starts from; a reference has none.
+
+    Returns:
+        Key -> text, as it is stored in the file.
     """
     config, kind = prepared.config, str(planned.run.all_seeds)
     known = {"kind": kind, "architecture": config.model.architecture}
@@ -234,6 +243,9 @@ def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Pat
         name: of the run.
         recipe: its repr.
         start: hash of the weights it starts from.
+
+    Returns:
+        The folder, which need not exist.
     """
     config, chosen = prepared.config, prepared.compute
     key = [name, recipe, start, prepared.hashes["split"], str(config.run.seed), chosen.precision, chosen.device.type]
@@ -250,6 +262,9 @@ def held(path: Path, name: str) -> Iterator[Path]:
     Args:
         path: of the lock file.
         name: of the run, for the message.
+
+    Yields:
+        The path of the lock file.
 
     Raises:
         RunFailed: another process holds it; the message has its pid.

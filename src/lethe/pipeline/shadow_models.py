@@ -168,6 +168,7 @@ class ShadowModel:
 
     @property
     def seed(self) -> int:
+        """The seed of its weights and batches: of SWAP the number itself, of a shadow model run.seed + 1 + number."""
         return self.number if self.swap else self.prepared.config.run.seed + 1 + self.number
 
     @property
@@ -193,10 +194,12 @@ class ShadowModel:
 
     @property
     def hash(self) -> str:
+        """Hash of `metadata`."""
         return digest(f"{key} {value}" for key, value in self.metadata.items())
 
     @property
     def path(self) -> Path:
+        """Its file, which need not exist."""
         return self.prepared.layout.shadow(self.kind, self.number, swap=self.swap)
 
     def exists(self) -> bool:
@@ -204,6 +207,7 @@ class ShadowModel:
         return self.path.exists() and matches(self.metadata, checkpoint.metadata(self.path))
 
     def spec(self) -> batch_training.ModelSpec:
+        """What to train: its seed, the splits of the other request, and the weights of `learned`; of that model itself, random weights."""
         here = self.prepared
         start = None if self.kind == LEARNED else checkpoint.load(self.learned.path)[0]
         other = swapped(here.splits, here.images)
@@ -257,6 +261,7 @@ class WorkUnit:
         return f"{self.label} {seed_aggregation.seed_range([model.number for model in self.models])}"
 
     def exists(self) -> bool:
+        """Whether all its models have files that belong to these settings."""
         return all(model.exists() for model in self.models)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -75,6 +75,9 @@ class Plane:
         Args:
             points: (x, y) of each point.
             labels: the label of each.
+
+        Returns:
+            Where each point and its label are drawn, in the order of `points`.
         """
         spots = [(self.x(x), self.y(y)) for x, y in points]
         taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots]

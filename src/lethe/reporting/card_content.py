@@ -64,6 +64,9 @@ def make_card(prepared: Prepared, name: str, *, recompute: bool = False) -> Card
         name: the run.
         recompute: compute the scores from the logits tables, whatever the score files hold.
 
+    Returns:
+        The content, as JSON, without a seal.
+
     Raises:
         UserError: files are missing or do not belong together; names the command that fixes it.
     """

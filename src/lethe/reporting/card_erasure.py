@@ -56,6 +56,9 @@ def section(config: Config, erasure: Erasure, *, left: int, unreached: int) -> d
         erasure: what was erased.
         left: number of places that still hold something.
         unreached: number of stores that could not be searched.
+
+    Returns:
+        Places counted by store, step and date, with their bytes; what was derived from the models; the ledger's entries of the request.
     """
     places: dict[tuple[str, str, str], dict[str, Any]] = {}
     for _, store, step, size, date in erasure.places:
@@ -112,6 +115,9 @@ def of_request(config: Config, erasure: Erasure) -> dict[Path, dict[str, Any]]:
     Args:
         config: names the workspace.
         erasure: of the request.
+
+    Returns:
+        By path, in the order of the paths; {} if it has no card.
     """
     read = {path: read_json(path) for path in sorted(Layout(config.workspace).cards.rglob("*.json"))}
     cards = {path: card for path, card in read.items() if isinstance(card, dict) and "hash" in card.get("request", {})}

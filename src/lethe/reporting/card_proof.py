@@ -104,7 +104,15 @@ def differences(card: Mapping[str, Any], computed: Mapping[str, Any]) -> Iterato
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Iterate over the values of parsed JSON with their dotted paths; entries that have an id by that."""
+    """Iterate over the values of parsed JSON with their dotted paths; entries that have an id by that.
+
+    Args:
+        value: what json.loads returns.
+        path: of `value` itself.
+
+    Yields:
+        Path and value of everything that is neither an object nor a list.
+    """
     if isinstance(value, Mapping):
         items = [(str(key), one) for key, one in value.items()]
     elif isinstance(value, list | tuple):

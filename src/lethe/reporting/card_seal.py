@@ -20,6 +20,9 @@ def sealed(content: Mapping[str, Any], key: Path | None) -> dict[str, Any]:
         content: of the card.
         key: PEM file of an Ed25519 private key without a password; None: the card is not signed.
 
+    Returns:
+        A copy with the entry `seal`: the SHA-256 of the content, and where it is signed the public key and the signature, in hex.
+
     Raises:
         UserError: the file holds no such key.
     """

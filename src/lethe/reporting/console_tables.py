@@ -15,6 +15,9 @@ def accuracy_table(runs: Sequence[tuple[str, Score]], warning: str = "") -> str:
     Args:
         runs: name and score of each run, one line each.
         warning: a line to add below: why the retrained model is no reference (`scores.unfit_reference`).
+
+    Returns:
+        Several lines, without a final newline; accuracies in percent, distances and the gap in points.
     """
     reference = dict(runs).get("retrained")
     several = {name: [*score.seeds] for name, score in runs if score.seeds}
@@ -47,6 +50,9 @@ def replication_lines(name: str, found: Replication) -> str:
     Args:
         name: of the method.
         found: its runs from all originals.
+
+    Returns:
+        Several lines, without a final newline. An accuracy without an estimate has no line.
     """
     lines = [f"{name}, {found.size}: mean ± half the 95 % interval (Student's t over originals): both kinds of runs are in it"]
     for split in SPLITS:

@@ -61,6 +61,9 @@ def render(data: ReportData, links: Mapping[str, str]) -> dict[str, bytes]:
     Args:
         data: the contents of the report.
         links: run -> address of its MLflow run, for report.html.
+
+    Returns:
+        Figures as PNG, all others as UTF-8.
     """
     files: dict[str, bytes] = {}
     unfit = data.results["independent"].unfit

@@ -34,6 +34,9 @@ def html(data: ReportData, links: Mapping[str, str]) -> str:
     Args:
         data: the contents of the report.
         links: run -> address of its MLflow run, as far as known.
+
+    Returns:
+        A complete HTML document.
     """
     own = [data.results["independent"], *([data.results["as_run"]] if data.results["as_run"].methods else [])]
     groups = [group for results in own for group in _verdicts(results)]

@@ -26,6 +26,9 @@ def record(data: ReportData, names: Iterable[str], keys: Iterable[str]) -> Recor
         data: the contents of the report.
         names: the methods; the references are added.
         keys: the result sets.
+
+    Returns:
+        Accuracies in percent, distances in points. None: the method was not run, or the number does not exist.
     """
     rows: Record = []
     for name in (*REFERENCES, *names):

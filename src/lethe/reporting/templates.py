@@ -12,6 +12,9 @@ def environment(escaped: bool, **filters: Callable[..., Any]) -> Environment:
     Args:
         escaped: whether values are escaped for HTML: always, but for Markdown.
         filters: those of one page, in addition to the shared ones.
+
+    Returns:
+        An environment in which an unknown variable is an error.
     """
     made = Environment(
         loader=PackageLoader("lethe.reporting", "."), autoescape=escaped, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

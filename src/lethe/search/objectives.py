@@ -75,6 +75,9 @@ class Objective:
             images: numbers of images by split.
             useful_from: validation accuracy in percent below which a model is worse than any other: one that knows nothing any more
                 can't be told from one that never saw the forget images.
+
+        Returns:
+            (utility is below `useful_from`, can be told from unseen, distance, -utility); of a model that can't, the last two swap places.
         """
         distance, passed = self.distance(measured, retrained), self.unseen(measured, retrained, images)
         return (

@@ -13,6 +13,9 @@ def dominates(one: Point, other: Point, margin: float = 0.0) -> bool:
         one: The point that may dominate.
         other: The point that may be dominated.
         margin: Points of utility by which `one` must be ahead.
+
+    Returns:
+        Whether it does; no point dominates itself.
     """
     return one != other and one[0] <= other[0] and one[1] >= other[1] + margin
 
@@ -29,6 +32,9 @@ def hypervolume(points: Iterable[Point], reference: Point) -> float:
     Args:
         points: Pairs (unlearning, utility).
         reference: The worst corner: 0.5 or the original's distance, and a utility of 0.
+
+    Returns:
+        The area, in units of unlearning times utility; 0.0 if no point is better than the reference in both.
     """
     area, reached = 0.0, reference[1]
     for unlearning, utility in sorted(points):

@@ -98,7 +98,15 @@ class SearchResults:
         return OBJECTIVES[objective].point(measured, self.retrained) if available else None
 
     def unseen(self, trial: Trial, objective: str) -> bool:
-        """Test whether the model of a complete trial can't be told from one that never saw the forget images (`Objective.unseen`)."""
+        """Test whether the model of a complete trial can't be told from one that never saw the forget images (`Objective.unseen`).
+
+        Args:
+            trial: A complete trial.
+            objective: A name in `OBJECTIVES`.
+
+        Returns:
+            True if the objective's distance is within what chance allows.
+        """
         return OBJECTIVES[objective].unseen(trial.attributes["measured"], self.retrained, self.images)
 
     def winner(self, objective: str | None = None) -> Trial | None:
@@ -273,6 +281,9 @@ def scorable_objectives(own: str, retrained: Measurements) -> list[str]:
         own: The search's objective.
         retrained: Measurements of the retrained model; empty if there is none.
 
+    Returns:
+        Names in `OBJECTIVES`, each once.
+
     >>> scorable_objectives("oracle_free", {}), scorable_objectives("report", {"utility": 83.4})
     (['oracle_free'], ['report', 'oracle_free', 'oracle'])
     """
@@ -285,6 +296,9 @@ def describe_winner(objective: str, row: Mapping[str, Any]) -> str:
     Args:
         objective: The objective it won by.
         row: Its row of `SearchResults.chosen`.
+
+    Returns:
+        The line; the selection bias is in it once fresh seeds were run.
     """
     scored = OBJECTIVES[objective]
     line = f"best by {objective}: trial {row['trial']}, {scored.describe((row['unlearning'], row['utility']))} in the search"

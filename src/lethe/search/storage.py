@@ -189,7 +189,15 @@ for _name, _method in list(vars(optuna.storages.RDBStorage).items()):
 
 
 def trials_of(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
-    """Read the study's trials in these states; without any, in all states."""
+    """Read the study's trials in these states; without any, in all states.
+
+    Args:
+        study: The study.
+        *states: The states.
+
+    Returns:
+        By number. They are Optuna's own objects, not copies: they must not be changed.
+    """
     trials: list[FrozenTrial] = study.get_trials(deepcopy=False, states=states or None)
     return trials
 
@@ -200,6 +208,9 @@ def earlier_trials(config: Config, name: str) -> int:
     Args:
         config: The configuration.
         name: Of the study, `<method>.<objective>.<hash>`.
+
+    Returns:
+        Their number, in whatever state they are.
     """
     summaries = with_storage(config, functools.partial(optuna.get_all_study_summaries, include_best_trial=False))
     kind = name.rpartition(".")[0]
@@ -238,7 +249,15 @@ def places(study: optuna.Study) -> dict[int, int]:
 
 
 def at_place(study: optuna.Study, place: int) -> FrozenTrial | None:
-    """Return the trial at a place of the search, of several attempts the last; None if there is none."""
+    """Return the trial at a place of the search, of several attempts the last; None if there is none.
+
+    Args:
+        study: The study.
+        place: Counted from 0; a trial that is repeated keeps its place.
+
+    Returns:
+        The trial, in whatever state it is.
+    """
     attempts = [number for number, at in places(study).items() if at == place]
     return trials_of(study)[max(attempts)] if attempts else None
 
@@ -259,6 +278,9 @@ def marked_alive(study: optuna.Study, trial: optuna.Trial, locks: Path, home: st
         trial: The running trial.
         locks: Folder of lock files that the processes on this machine share.
         home: Identifies this workspace on this machine.
+
+    Yields:
+        None, while the lock is held; an exception leaves its file.
     """
     lock = _lock_path(study, locks, trial.number)
     with FileLock(lock, timeout=10):

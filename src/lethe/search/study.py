@@ -138,6 +138,9 @@ def study_name(data: Prepared, space: Mapping[str, Space], models: Sequence[Any]
         data: The workspace without its test split.
         space: The space of each searched argument.
         models: What identifies the original and, if the objective needs it, the retrained model.
+
+    Returns:
+        `<method>.<objective>.<hash>`.
     """
     config, compute = data.config, data.compute
     parts: list[Any] = [search_key(config), stated_values(config), {name: each.model_dump() for name, each in space.items()}, models]

@@ -58,6 +58,9 @@ class Outbox:
         Args:
             home: The workspace.
             header: What the run is; see `RunLog.open`. Its keys are a format: an outbox may be sent by a later version.
+
+        Returns:
+            The outbox, which has its header and no record yet.
         """
         outbox = cls(home.resolve() / OUTBOX / f"{header['row']}.{uuid.uuid4().hex[:8]}")
         outbox.lock.acquire(timeout=0)

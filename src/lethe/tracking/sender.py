@@ -38,6 +38,7 @@ class Sender(threading.Thread):
         self.wake, self.closing, self.done = threading.Event(), threading.Event(), threading.Event()
 
     def run(self) -> None:
+        """Send the outboxes of dead processes and this one's, until closed. Errors are logged, never raised."""
         older: list[Delivery] = []
         try:
             if not self.own.outbox.joins:

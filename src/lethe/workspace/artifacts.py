@@ -27,6 +27,9 @@ def available(prepared: Prepared, name: str) -> bool:
         prepared: the images and splits.
         name: the run.
 
+    Returns:
+        True if its weights or table can be used; False also where neither file exists.
+
     Raises:
         UserError: the file is not safetensors.
     """
@@ -85,6 +88,9 @@ def logits(prepared: Prepared, name: str, perturbed: bool = True) -> LogitsTable
         perturbed: whether predictions on perturbed copies are needed, which take longer than all others: a third of the time that a
             model is read.
 
+    Returns:
+        The table, as its file has it.
+
     Raises:
         UserError: the run has neither weights nor a table, or what it has belongs to other images or splits.
     """
@@ -114,6 +120,9 @@ def current_logits(prepared: Prepared, name: str) -> LogitsTable | None:
     Args:
         prepared: the images and splits.
         name: the run.
+
+    Returns:
+        The table, as its file has it, or None.
 
     Raises:
         UserError: a file is not what its name says.

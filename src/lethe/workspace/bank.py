@@ -38,6 +38,9 @@ def path(prepared: Prepared, kind: str, seed: int) -> Path:
         prepared: the images and splits.
         kind: original or retrained.
         seed: of the model.
+
+    Returns:
+        The path of its logits table.
     """
     return prepared.layout.bank_logits(key(prepared), kind, seed)
 
@@ -63,6 +66,9 @@ def tables(prepared: Prepared, kind: str) -> list[LogitsTable]:
     Args:
         prepared: the images and splits.
         kind: original or retrained.
+
+    Returns:
+        One table for each seed, ascending; [] if the bank has none of this kind.
 
     Raises:
         UserError: a file was made from other images, splits or by another recipe; the message names both sides.

@@ -44,6 +44,9 @@ def sentences(found: Counts, sizes: dict[str, int]) -> list[str]:
         found: as `counts` returns them.
         sizes: number of images by split.
 
+    Returns:
+        One sentence for each kind of copy that there is.
+
     >>> sentences({"forget_in_retain": {"exact": 2, "near": 1}}, {"forget": 9})
     ['2 of 9 forgotten images have an exact copy in retain and 1 a near copy, so the model still learns what they show']
     """

@@ -67,6 +67,7 @@ class Erasure:
     starts: tuple[str, ...] = ()
 
     def done(self) -> "Erasure":
+        """The same erasure, in state DONE."""
         return replace(self, state=DONE)
 
 
@@ -161,6 +162,9 @@ def select(images: Images, kept: Sequence[int]) -> Images:
     Args:
         images: all of them.
         kept: indices of those to keep, ascending.
+
+    Returns:
+        Images, labels and ids of `kept`, in that order.
     """
     index = np.array(kept, np.int64)
     held_out = int((index >= images.train).sum())
@@ -181,6 +185,9 @@ def new(
         models: hashes of the weights that learned the images.
         tensors: hashes of a tensor of each.
         source: whether the files of the source are erased, too.
+
+    Returns:
+        The erasure, in state PENDING; ids and images are in it as pseudonyms alone.
     """
     images, chosen = prepared.images, [int(i) for i in prepared.splits["forget"]]
     ids = [images.ids[i] for i in chosen]

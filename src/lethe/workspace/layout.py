@@ -22,6 +22,7 @@ class Layout:
 
     @property
     def data(self) -> Path:
+        """Images, splits, and what describes them."""
         return self.root / "data"
 
     @property
@@ -31,6 +32,7 @@ class Layout:
 
     @property
     def splits(self) -> Path:
+        """Folder of the splits' files."""
         return self.data / "splits"
 
     def about(self, part: str) -> Path:
@@ -43,6 +45,7 @@ class Layout:
 
     @property
     def fingerprint(self) -> Path:
+        """What the images and splits are asked to be, for DVC."""
         return self.data / "fingerprint.json"
 
     def recipe(self, name: str) -> Path:
@@ -53,26 +56,33 @@ class Layout:
 
     @property
     def models(self) -> Path:
+        """Folder of the weights of all runs."""
         return self.root / "models"
 
     def weights(self, run: RunId | str) -> Path:
+        """Weights of a run, as safetensors."""
         return self.models / f"{run}.safetensors"
 
     def epochs(self, run: RunId | str) -> Path:
+        """A run's table of measurements by epoch, as CSV."""
         return self.root / "epochs" / f"{run}.csv"
 
     @property
     def all_logits(self) -> Path:
+        """Folder of the logits tables of all runs."""
         return self.root / "logits"
 
     def logits(self, run: RunId | str) -> Path:
+        """Logits table of a run, as safetensors."""
         return self.all_logits / f"{run}.safetensors"
 
     @property
     def all_scores(self) -> Path:
+        """Folder of the scores of all runs."""
         return self.root / "scores"
 
     def scores(self, run: RunId | str) -> Path:
+        """Score of a run, as JSON."""
         return self.all_scores / f"{run}.json"
 
     def metrics(self, run: RunId | str) -> Path:
@@ -95,9 +105,11 @@ class Layout:
 
     @property
     def banks(self) -> Path:
+        """Folder of all reference banks."""
         return self.root / "bank"
 
     def bank(self, key: str) -> Path:
+        """Folder of a bank's logits tables; `key`: of the bank."""
         return self.banks / key
 
     def bank_logits(self, key: str, kind: str, seed: int) -> Path:
@@ -107,6 +119,9 @@ class Layout:
             key: of the bank.
             kind: original or retrained.
             seed: of the model.
+
+        Returns:
+            The path, which need not exist.
         """
         return self.bank(key) / f"{RunId(kind, seed)}.safetensors"
 
@@ -135,6 +150,9 @@ class Layout:
             kind: the method, `original` or `original.learned`.
             number: of a shadow model its number, of SWAP's model its seed.
             swap: whether it is a model of SWAP; otherwise a shadow model of U-LiRA.
+
+        Returns:
+            The path, which need not exist.
         """
         return self.others / _shadows(swap) / kind / f"{number}.safetensors"
 
@@ -167,10 +185,12 @@ class Layout:
 
     @property
     def report(self) -> Path:
+        """Folder of the report's pages, tables and figures."""
         return self.root / "report"
 
     @property
     def cards(self) -> Path:
+        """Folder of the unlearning cards."""
         return self.root / "cards"
 
     def card(self, run: RunId | str, request: str) -> Path:
@@ -179,10 +199,14 @@ class Layout:
         Args:
             run: the run.
             request: short hash of the deletion request.
+
+        Returns:
+            The path, to which .json or another suffix is added.
         """
         return self.cards / f"{run}-{request}"
 
     def search(self, method: str) -> Path:
+        """Folder of the results of a method's search."""
         return self.root / "search" / method
 
     def accepted(self, request: str) -> Path:
@@ -207,10 +231,12 @@ class Layout:
 
     @property
     def gitignore(self) -> Path:
+        """Makes git ignore the whole workspace; not written where the workspace is the checkout."""
         return self.root / ".gitignore"
 
     @property
     def state(self) -> Path:
+        """Folder of all state below."""
         return self.root / STATE
 
     @property
@@ -224,10 +250,12 @@ class Layout:
 
     @property
     def locks(self) -> Path:
+        """Folder of the locks of runs and searches."""
         return self.state / "locks"
 
     @property
     def resume(self) -> Path:
+        """Folder of the resume states of runs."""
         return self.state / "resume"
 
     def clock(self, run: RunId | str) -> Path:
@@ -241,10 +269,12 @@ class Layout:
 
     @property
     def downloads(self) -> Path:
+        """Folder of downloaded files, which are fetched again where they are missing."""
         return self.state / "downloads"
 
     @property
     def trials(self) -> Path:
+        """Folder of the searches' SQLite database."""
         return self.state / "trials"
 
     def bank_state(self, key: str, machine: str) -> Path:
@@ -253,15 +283,20 @@ class Layout:
         Args:
             key: of the bank.
             machine: precision and device.
+
+        Returns:
+            The folder, which need not exist.
         """
         return self.bank_states / f"{key}-{machine}"
 
     @property
     def bank_states(self) -> Path:
+        """Folder of the resume states of all banks."""
         return self.state / "bank"
 
     @property
     def other_states(self) -> Path:
+        """Folder of the resume states of models on other requests."""
         return self.state / "others"
 
     def shadow_state(self, kind: str, *, swap: bool) -> Path:
@@ -270,6 +305,9 @@ class Layout:
         Args:
             kind: the method, `original` or `original.learned`.
             swap: whether they are models of SWAP; otherwise shadow models of U-LiRA.
+
+        Returns:
+            The folder, which need not exist.
         """
         return self.other_states / f"{_shadows(swap)}-{kind}"
 

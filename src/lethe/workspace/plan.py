@@ -53,6 +53,9 @@ def plan_reference(config: Config, kind: str, recipe: Recipe) -> PlannedRun:
         config: the configuration.
         kind: original or retrained.
         recipe: its recipe, which may depend on the number of images.
+
+    Returns:
+        The planned run, which starts from no other run.
     """
     return PlannedRun(RunId(kind), recipe, config.run.seed, None)
 
@@ -68,6 +71,9 @@ def each_method(config: Config, names: Sequence[str]) -> list[Config]:
     Args:
         config: the configuration, of any method.
         names: methods; `all`: every method but chains.
+
+    Returns:
+        One configuration for each method, in the order of `names`.
 
     Raises:
         UserError: there is no such method, or a key takes one method alone.

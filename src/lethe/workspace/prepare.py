@@ -26,6 +26,9 @@ def prepare(config: Config, replace: bool = False) -> Prepared:
         config: what they must be.
         replace: write files that hold other images or splits again; otherwise they are an error.
 
+    Returns:
+        The images and splits, as the files hold them.
+
     Raises:
         UserError: the files hold other images or splits, and `replace` is False; the message names the command that replaces them.
     """
@@ -84,7 +87,12 @@ def load_existing(config: Config) -> Prepared:
 
 
 def remember(prepared: Prepared, *prefixes: str) -> None:
-    """Record the given keys by which something was just made."""
+    """Record the given keys by which something was just made.
+
+    Args:
+        prepared: what it was made from.
+        *prefixes: of the keys, such as `pretrain.`.
+    """
     record(prepared.config, prepared.hashes["data"], *prefixes)
 
 

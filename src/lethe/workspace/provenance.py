@@ -34,6 +34,9 @@ def unknown(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     Args:
         wanted: what it must say, by key.
         found: what it says.
+
+    Returns:
+        Such keys, in the order of LATER; [] if there are none.
     """
     return [key for key in LATER if key in wanted and key not in found]
 
@@ -44,5 +47,8 @@ def matches(wanted: Mapping[str, str], found: Mapping[str, str]) -> bool:
     Args:
         wanted: what it must say, by key. Recipes are compared as values.
         found: what it says; other keys do not matter.
+
+    Returns:
+        True if it does, also where it lacks a key of LATER: what it does not record is no mismatch.
     """
     return not mismatch(wanted, found)

@@ -47,6 +47,9 @@ def enough_copies(prepared: Prepared, metadata: Mapping[str, str]) -> bool:
     Args:
         prepared: the images and splits.
         metadata: of the table.
+
+    Returns:
+        True also for a table that records no number: it has all copies.
     """
     asked = _perturbed(prepared).get(PERTURBED)
     return PERTURBED not in metadata or (asked is not None and int(metadata[PERTURBED]) >= int(asked))
@@ -58,6 +61,9 @@ def as_read_now(prepared: Prepared, metadata: Mapping[str, str]) -> bool:
     Args:
         prepared: the images and splits.
         metadata: of the table.
+
+    Returns:
+        True if it can be used; False if the model has to be read again.
     """
     return metadata.get("reading") == reading_hash(prepared) and enough_copies(prepared, metadata)
 
@@ -80,6 +86,9 @@ def read(
         tensors: its state dict.
         metadata: what the table is to say of its model; it says further how many perturbed copies were classified, if not all.
         perturbed: whether perturbed copies are classified; otherwise `with_perturbed` completes the table.
+
+    Returns:
+        The table; logits float32 [N, C] and labels int64 [N] are of all N images, train and held out.
 
     Raises:
         UserError: a logit is NaN or infinite.
@@ -120,6 +129,9 @@ def with_perturbed(prepared: Prepared, table: LogitsTable, tensors: Mapping[str,
         prepared: the images and splits.
         table: of the model.
         tensors: the model's state dict.
+
+    Returns:
+        A new table; all other columns are those of `table`.
     """
     log(f"{table.name}: classifying perturbed copies of {_number_perturbed(prepared):,} images")
     network, order = _network(prepared, tensors), np.argsort(np.array(prepared.images.ids))  # a table is sorted by id
@@ -147,7 +159,15 @@ def _perturbed_columns(prepared: Prepared, network: torch.nn.Module) -> dict[str
 
 
 def measured_logits(prepared: Prepared, table: LogitsTable) -> torch.Tensor:
-    """Return the logits of a table on the images that an epoch is measured on, float32 [n, C], in the order of `prepared.outputs`."""
+    """Return the logits of a table on the images that an epoch is measured on, float32 [n, C], in the order of `prepared.outputs`.
+
+    Args:
+        prepared: the images and splits.
+        table: of all images.
+
+    Returns:
+        A tensor on the CPU.
+    """
     row = {id_: number for number, id_ in enumerate(table.ids)}
     return torch.from_numpy(table.logits[[row[prepared.images.ids[image]] for image in prepared.outputs.index_N.tolist()]])
 

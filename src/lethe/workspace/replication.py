@@ -31,6 +31,9 @@ def at_original(prepared: Prepared, seed: int) -> Prepared:
     Args:
         prepared: the workspace.
         seed: of the original. The unlearning runs from it have this seed and those after it.
+
+    Returns:
+        The same images; run.workspace is the further original's folder, run.seed is `seed`.
     """
     config, folder = prepared.config, prepared.layout.original_runs(seed).relative_to(prepared.layout.root)
     run = config.run.model_copy(
@@ -43,7 +46,12 @@ def at_original(prepared: Prepared, seed: int) -> Prepared:
 
 
 def share_secret(prepared: Prepared, other: Prepared) -> None:
-    """Give the folder of a further original the workspace's secret, so that its runs have the same pseudonyms in MLflow."""
+    """Give the folder of a further original the workspace's secret, so that its runs have the same pseudonyms in MLflow.
+
+    Args:
+        prepared: the workspace.
+        other: the further original's folder, as `at_original` returns it.
+    """
     pseudonyms(prepared.config)  # makes it where there is none
     if not other.layout.secret.exists():
         with atomic_write(other.layout.secret, private=True) as temporary:
@@ -57,7 +65,15 @@ def methods(layout: Layout) -> list[str]:
 
 
 def read(prepared: Prepared, method: str) -> Replication | None:
-    """Return what was scored of a method's runs from several originals; None where there is nothing, or only of other splits."""
+    """Return what was scored of a method's runs from several originals; None where there is nothing, or only of other splits.
+
+    Args:
+        prepared: the workspace.
+        method: its name.
+
+    Returns:
+        Measures and verdict over all originals.
+    """
     path = prepared.layout.replication(method)
     found = Replication.from_json(read_json(path)) if path.exists() else None
     return found if found and found.split == prepared.hashes["split"] else None

@@ -61,6 +61,7 @@ class RunId:
         return replace(self, seed=None)
 
     def with_seed(self, seed: int) -> "RunId":
+        """The same run by one seed of several."""
         return replace(self, seed=seed)
 
 
@@ -71,6 +72,9 @@ def trial_name(method: str, number: int, seed: int | None = None) -> str:
         method: the method that is searched.
         number: of the trial.
         seed: of a run within the trial, where it has several seeds; None for the trial itself.
+
+    Returns:
+        search/<method>/<number>, followed by /seed<seed> for one of its seeds.
 
     >>> trial_name("hybrid_4", 17), trial_name("hybrid_4", 17, seed=3)
     ('search/hybrid_4/17', 'search/hybrid_4/17/seed3')

@@ -38,6 +38,9 @@ def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
         name: the run.
         recompute: compute it even if the file is current.
 
+    Returns:
+        The score; a measure that can't be computed says in it what is missing.
+
     Raises:
         UserError: the run does not exist, or its files do not belong together.
     """
@@ -59,6 +62,9 @@ def recomputed(prepared: Prepared, name: str) -> Score:
     Args:
         prepared: the images and splits.
         name: the run.
+
+    Returns:
+        The score; of several seeds their mean.
 
     Raises:
         UserError: the run does not exist, or its files do not belong together.
@@ -212,6 +218,9 @@ def is_current(prepared: Prepared, name: str) -> bool:
         prepared: the images and splits.
         name: the run.
 
+    Returns:
+        True if its score can be read as it is; False also where there is no score file.
+
     Raises:
         UserError: there is a file of that name that is not a score file, or the tables can't be read or do not belong to the images and
             splits.
@@ -286,6 +295,9 @@ def comparison(prepared: Prepared, model: LogitsTable, unlearned: Sequence[Logit
         prepared: the images and splits.
         model: its table.
         unlearned: the tables of all seeds, where it represents several.
+
+    Returns:
+        The tables of the references and the original, as far as they exist; and why the retrained model is no reference, if it is none.
 
     Raises:
         UserError: files of the workspace do not belong together.

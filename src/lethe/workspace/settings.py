@@ -193,6 +193,7 @@ def repair_command(stage: str, config: Config, **more: str) -> str:
 
 
 def as_words(given: Mapping[str, str]) -> list[str]:
+    """Spell keys, key -> text, as the words of a command line: --key text."""
     return [word for key, text in given.items() for word in (f"--{key}", text)]
 
 

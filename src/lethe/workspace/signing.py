@@ -42,6 +42,9 @@ def fits(body: bytes, signed: Mapping[str, Any]) -> bool:
     Args:
         body: what was signed.
         signed: has the entries that `signature` returned.
+
+    Returns:
+        True if it is; False also where an entry is missing or malformed.
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -34,6 +34,7 @@ class Prepared:
 
     @property
     def layout(self) -> Layout:
+        """The paths of the workspace."""
         return Layout(self.config.workspace)
 
     @cached_property
@@ -50,12 +51,14 @@ class Prepared:
 
     @cached_property
     def compute(self) -> Compute:
+        """Device, precision and memory format, resolved and logged at first use."""
         resolved = device.resolve(self.config.run)
         log(f"device {resolved}")
         return resolved
 
     @cached_property
     def data(self) -> Data:
+        """Images uint8 [N, 3, H, W], labels and splits as tensors on the device; images that do not fit there stay in the host's memory."""
         place = self.compute.device
         index = {name: torch.from_numpy(index).to(place) for name, index in self.splits.items()}
         index["train"] = torch.arange(self.images.train, device=place)
@@ -118,6 +121,9 @@ class Prepared:
         Args:
             seed: of the weights that are random.
             quiet: do not log where pretrain.init comes from.
+
+        Returns:
+            The network, on the device.
 
         Raises:
             UserError: pretrain.init does not exist or does not fit.
