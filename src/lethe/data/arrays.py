@@ -71,6 +71,9 @@ def images_file(source: str, root: Path) -> Path:
     Args:
         source: npz or idx.
         root: data.root.
+
+    Returns:
+        `root` itself for npz; for idx the file of the train images in it, compressed or not.
     """
     return root if source == "npz" else _idx_file(root, "train-images", 3)
 

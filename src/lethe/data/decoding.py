@@ -138,6 +138,9 @@ def to_pixels(image: Image.Image, image_size: int, resize: str = "squash", bits:
         resize: `squash`, `crop` or `pad`.
         bits: of 16-bit grey that are used.
 
+    Returns:
+        RGB, in [0, 255]; grey is repeated, and transparency is dropped.
+
     Raises:
         ValueError: its pixels have more than 16 bits, or are floating-point numbers. PIL raises other errors for damaged files.
     """

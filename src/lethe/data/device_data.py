@@ -67,6 +67,7 @@ class Data:
 
     @property
     def device(self) -> torch.device:
+        """Where labels, indices and batches are."""
         return self.labels_N.device
 
     def normalised(self, index_B: Tensor) -> Tensor:
@@ -95,6 +96,9 @@ class Data:
             crop: pixels of zero padding before the crop.
             flip: whether to flip with probability 1/2.
             resized: in place of `crop`, as in `Augment`.
+
+        Returns:
+            float32 [B, C, H, W], as `normalised` returns them.
         """
         draws = _draws(Augment(crop, flip, None, resized), len(index_B), None, self.device)
         pixels = self._pixels(index_B)
@@ -201,6 +205,9 @@ class Data:
         Args:
             stream: name of the split.
             batch_size: images per batch.
+
+        Returns:
+            The number; a last batch of a single image is joined to the one before it.
         """
         return len(_cuts(len(self.splits[stream]), batch_size))
 
@@ -212,12 +219,15 @@ class RawInputs(Data):
 
     @property
     def limits(self) -> tuple[float, float] | None:
+        """None: inputs that are no images have no range."""
         return None
 
     def pixels(self, index_B: Tensor) -> Tensor:
+        """Inputs [B, ...] for int64 indices [B], unchanged: there are no pixels to take."""
         return self.normalised(index_B)
 
     def as_inputs(self, pixels_BCHW: Tensor) -> Tensor:
+        """The same [B, ...]: nothing is normalised."""
         return self._normalise(pixels_BCHW)
 
     def _normalise(self, pixels_BCHW: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class IdLookup:
 
     @cached_property
     def exact(self) -> dict[str, int]:
+        """Each id as it is spelled -> position of its image."""
         return {id_: i for i, id_ in enumerate(self.images.ids)}
 
     @cached_property

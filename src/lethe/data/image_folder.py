@@ -139,6 +139,9 @@ def in_dvc_cache(target: Path, root: Path) -> bool:
     Args:
         target: where a link leads, resolved.
         root: data.root.
+
+    Returns:
+        False also where the cache is a link itself, or the target is no file.
     """
     caches = (above / ".dvc" / "cache" for above in (root.resolve(), *root.resolve().parents) if (above / ".dvc").is_dir())
     cache = next(caches, None)

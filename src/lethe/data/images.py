@@ -103,6 +103,9 @@ def numbered_classes(highest: int, name: str) -> tuple[str, ...]:
         highest: label.
         name: of the source, for errors.
 
+    Returns:
+        "0" to the highest label, in order.
+
     Raises:
         UserError: there would be more than MOST_CLASSES.
     """

@@ -161,6 +161,9 @@ def count(folder: Path, split: str) -> int:
         folder: of the four files.
         split: its name.
 
+    Returns:
+        The number; 0 for a file with a header alone.
+
     Raises:
         UserError: the file is missing or not a list of ids.
     """

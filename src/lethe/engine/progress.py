@@ -30,6 +30,7 @@ class Progress:
         self.close()
 
     def show(self, epoch: Epoch) -> None:
+        """Show a finished epoch and the seconds left, at the mean time of the optimizer steps and of the last evaluation."""
         if epoch.steps:
             self._seconds, self._done = self._seconds + epoch.seconds, self._done + epoch.steps
             self._evaluating = epoch.evaluate_seconds or self._evaluating

@@ -34,6 +34,7 @@ class Resume:
 
     @property
     def path(self) -> Path:
+        """The safetensors file, which may not exist yet."""
         return self.folder / "state.safetensors"
 
     def load(self, device: torch.device) -> State | None:

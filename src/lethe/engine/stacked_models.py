@@ -101,6 +101,7 @@ class StackedForward(Module):
         self.stack, self.models = (stack,), models  # in a tuple, so that it is no child module: the engine sets its mode
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits [M x B, classes] for inputs [M x B, ...], both model by model."""
         (stack,) = self.stack
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ def _phi(context: EvaluationContext, rows: Ints) -> tuple[Floats, Floats]:
     bounds=LARGEST_KLOM,
 )
 def klom(context: EvaluationContext) -> Estimates:
+    """KL divergence between histograms of phi, image by image (arXiv:2410.23232), in both directions: mean and 95th percentile by split."""
     results: Estimates = {}
     for split in _KLOM_SPLITS:
         groups = _phi(context, context.rows(split))
@@ -58,6 +59,7 @@ def klom(context: EvaluationContext) -> Estimates:
     bounds=(0.0, model_distributions.LARGEST),
 )
 def epsilon(context: EvaluationContext) -> Estimates:
+    """Mean over forget of the largest epsilon that an attack on phi demonstrates, and the most that this number of models can show."""
     unlearned, retrained = _phi(context, context.rows("forget"))
     shown = model_distributions.largest_shown(len(unlearned), len(retrained))
     return {"mean": context.mean(model_distributions.epsilons(unlearned, retrained)), "largest_shown": Estimate(shown)}

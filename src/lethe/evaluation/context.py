@@ -121,6 +121,9 @@ class EvaluationContext:
                 the interval exact (`uncertainty.share`); otherwise it is a bootstrap interval.
             edges: whether the bootstrap adds an image at each bound, for values that are mostly at the bounds, such as differences
                 of correctness (`uncertainty.bootstrap`); otherwise it allows for skewed values (`uncertainty.mean`).
+
+        Returns:
+            The mean, without an interval where the context does not resample.
         """
         values = np.asarray(values_N, np.float64)
         low, high = bounds
@@ -132,7 +135,16 @@ class EvaluationContext:
         return self.bootstrap(lambda index: padded[index].mean(-1)[None], len(values), bounds=bounds, edges=True)[0]
 
     def quantile(self, values_N: Array, probability: float, bounds: Range = uncertainty.UNBOUNDED) -> Estimate:
-        """Quantile of per-image values [N], with its interval by order statistics, see `uncertainty.quantile`."""
+        """Quantile of per-image values [N], with its interval by order statistics, see `uncertainty.quantile`.
+
+        Args:
+            values_N: one value per image [N].
+            probability: of the quantile, in (0, 1).
+            bounds: smallest and largest possible value of an image.
+
+        Returns:
+            The quantile, without an interval where the context does not resample.
+        """
         estimate = uncertainty.quantile(values_N, probability, bounds)
         return estimate if self.resample else Estimate(estimate.value)
 

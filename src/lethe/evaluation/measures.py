@@ -23,9 +23,6 @@ LARGEST_SHARE = 0.2  # of retraining: the limit of the NeurIPS 2023 unlearning c
 COMPARED = ("forget", "test")  # splits on which predictions and features are compared
 
 
-# --- accuracy ---------------------------------------------------------------------------------------------------------
-
-
 def _distance(context: EvaluationContext) -> Floats:
     """[N], in points: 100 where the model is correct, minus the percentage of references that are."""
     return np.asarray(context.model.percent_correct - np.mean([table.percent_correct for table in context.references], axis=0))
@@ -37,6 +34,7 @@ def _by_split(context: EvaluationContext, values_N: Floats, bounds: Range) -> Es
 
 @register_measure(id="accuracy", about="accuracy in percent, by split", interval=uncertainty.SHARE, parts=SPLITS, bounds=PERCENT)
 def accuracy(context: EvaluationContext) -> Estimates:
+    """Mean of 100 where the prediction is the label, else 0."""
     return _by_split(context, context.model.percent_correct, PERCENT)
 
 
@@ -49,6 +47,7 @@ def accuracy(context: EvaluationContext) -> Estimates:
     bounds=PERCENT,
 )
 def accuracy_by_class(context: EvaluationContext) -> Estimates:
+    """Empty if retain contains every class: the request removes none."""
     labels = context.model.labels
     retained = np.isin(labels, labels[context.rows("retain")])
     results: Estimates = {}
@@ -71,10 +70,8 @@ def accuracy_by_class(context: EvaluationContext) -> Estimates:
     bounds=POINTS,
 )
 def distance(context: EvaluationContext) -> Estimates:
+    """Mean over the images of a split of 100 x (model correct - share of references that are)."""
     return _by_split(context, _distance(context), POINTS)
-
-
-# --- averages of gaps -------------------------------------------------------------------------------------------------
 
 
 _GAPS = ("forget", "retain", "test")  # whose accuracies take part; the fourth is an attack
@@ -109,6 +106,7 @@ def _gaps(context: EvaluationContext, *splits: str) -> tuple[Callable[..., list[
     bounds=PERCENT,
 )
 def avg_gap_svc(context: EvaluationContext) -> Estimate:
+    """(|d_retain| + |d_forget| + |d_test| + |d_mia.svc|) / 4, where d is the model's value minus the references' mean."""
     model, *references = membership.svc_non_members(context, context.model, *context.references)
     gap = np.append(model - np.mean(references, axis=0), POINTS)
     # how the gap varies with the images that the attacks are trained on, by a few of the references
@@ -177,11 +175,9 @@ def avg_gap_rmia(context: EvaluationContext) -> Estimate:
     bounds=FRACTION,
 )
 def tow(context: EvaluationContext) -> Estimate:
+    """prod(1 - |d_s| / 100) over the splits s of retain, forget and test (arXiv:2406.01257), with d as in `distance`."""
     gaps, images = _gaps(context, "retain", "forget", "test")
     return context.of_gaps(gaps, lambda each: np.prod(1 - each / 100, axis=0), -0.01, *images, bounds=FRACTION)
-
-
-# --- divergence from the references' predictions ----------------------------------------------------------------------
 
 
 def kl(reference_NC: Floats, model_NC: Floats) -> Floats:
@@ -220,6 +216,7 @@ def js(reference_NC: Floats, model_NC: Floats) -> Floats:
     bounds=POSITIVE,
 )
 def kl_to_reference(context: EvaluationContext) -> Estimates:
+    """Mean over images of sum_c p_c log(p_c / q_c): p the mean prediction of the references, q the model's."""
     return _divergence(context, kl)
 
 
@@ -232,6 +229,7 @@ def kl_to_reference(context: EvaluationContext) -> Estimates:
     bounds=(0.0, math.log(2)),
 )
 def js_to_reference(context: EvaluationContext) -> Estimates:
+    """Mean over images of H((p + q) / 2) - (H(p) + H(q)) / 2 with p and q as in `kl_to_reference`; at most log 2."""
     return _divergence(context, js)
 
 
@@ -246,9 +244,6 @@ def _divergence(context: EvaluationContext, divergence: Callable[[Floats, Floats
     return results
 
 
-# --- columns that were computed from the model itself -----------------------------------------------------------------
-
-
 @register_measure(
     id="probe.excess",
     about="accuracy of a newly fitted linear head on the last layer's input, forget minus test, in points",
@@ -257,6 +252,7 @@ def _divergence(context: EvaluationContext, divergence: Callable[[Floats, Floats
     bounds=POINTS,
 )
 def probe_excess(context: EvaluationContext) -> Estimate:
+    """The head is fitted on retain (`representations.probe`); test images are weighted to the classes of forget."""
     held_out, weights = context.matched_held_out("test")
     correct = 100.0 * context.model.columns["probe"]
     images = len(context.rows("forget")), len(held_out)
@@ -282,6 +278,7 @@ def probe_excess(context: EvaluationContext) -> Estimate:
     bounds=POSITIVE,
 )
 def residual(context: EvaluationContext) -> Estimates:
+    """Mean share over images of the model / that of the references, by tau; an image that a table has no copies of is left out."""
     tables, forget = (context.model, *context.references), context.rows("forget")
     draws = np.stack([table.columns.get(DRAWS, np.full(len(table.ids), COPIES))[forget] for table in tables])
     sampled = (draws > 0).all(axis=0)  # a table may hold more of the request than another
@@ -314,14 +311,13 @@ def residual(context: EvaluationContext) -> Estimates:
     bounds=(-math.inf, 1.0),
 )
 def cka(context: EvaluationContext) -> Estimates:
+    """The interval is Student's t over references: each gives one similarity."""
+
     def similarity(rows: Ints) -> Estimate:
         model, *references = (table.columns["features"][rows] for table in (context.model, *context.references))
         return uncertainty.over_seeds([representations.cka(model, one) for one in references])
 
     return {split: similarity(context.rows(split)) for split in COMPARED}
-
-
-# --- cost -------------------------------------------------------------------------------------------------------------
 
 
 def relearn_steps(forget_accuracies: Sequence[float] | Floats, original: float) -> int:
@@ -330,6 +326,9 @@ def relearn_steps(forget_accuracies: Sequence[float] | Floats, original: float) 
     Args:
         forget_accuracies: percent, one value per step; the first is before any step.
         original: forget accuracy of the original model, in percent.
+
+    Returns:
+        0 where the accuracy is within a point of the original's before any step.
 
     Raises:
         InsufficientData: the accuracy is not reached within these steps.

@@ -31,6 +31,7 @@ CHANCE_LEVELS = {"ulira.balanced_accuracy": 50.0, "ulira.auc": 0.5} | {f"ulira.t
     bounds=PERCENT,
 )
 def mia_loss(context: EvaluationContext) -> Estimate:
+    """100 x images classified correctly / images tested, both summed over the test parts of 10 random splits (`attacks.by_loss`)."""
     held_out, weights = context.matched_held_out("test")
     forget, drawn = attacks.equal_sized(len(context.rows("forget")), weights)
     loss = context.model.loss
@@ -48,7 +49,15 @@ def mia_loss(context: EvaluationContext) -> Estimate:
 def svc_non_members(context: EvaluationContext, *tables: LogitsTable) -> list[Floats]:
     """For each table [F]: 100 where the SVC attack classifies a forget image as a non-member, else 0.
 
-    Two tables at a time: libsvm releases the interpreter lock while it fits, and takes up to 400 MB for each."""
+    Two tables at a time: libsvm releases the interpreter lock while it fits, and takes up to 400 MB for each.
+
+    Args:
+        context: gives the splits.
+        *tables: logits tables of the same images.
+
+    Returns:
+        An array [F] for each table, in their order; cached in the table.
+    """
     rows = [context.rows(split) for split in ("retain", "test", "forget")]
 
     def attack(table: LogitsTable) -> Floats:
@@ -64,7 +73,15 @@ def svc_refits(context: EvaluationContext, *tables: LogitsTable) -> Floats | Non
 
     The attack is trained anew on random parts of its training images, the same for every table; a part of b of n images varies
     (n - b) / b times as much as the whole (the delete-d jackknife, Shao and Wu 1989). Small parts suffice, so this takes less time
-    than the attack itself. None if there are fewer than 8 images to train on."""
+    than the attack itself. None if there are fewer than 8 images to train on.
+
+    Args:
+        context: gives the splits.
+        *tables: logits tables of the same images.
+
+    Returns:
+        float64 [tables, REFITS], or None.
+    """
     rows = [context.rows(split) for split in ("retain", "test", "forget")]
     size = min(len(rows[0]), len(rows[1]))
     part = min(size // 2, LARGEST_REFIT)
@@ -109,6 +126,7 @@ def mia_svc(context: EvaluationContext) -> Estimate:
     bounds=FRACTION,
 )
 def mia_over(context: EvaluationContext) -> Estimate:
+    """P(loss on forget > loss on test), ties counted half; test images are weighted to the classes of forget."""
     held_out, weights = context.matched_held_out("test")
     loss = context.model.loss
     return Roc(loss[context.rows("forget")], loss[held_out], weights).estimates(context.bootstrap)["auc"]
@@ -211,6 +229,7 @@ for _gamma in (1, 2):
     bounds=FRACTION,
 )
 def iam(context: EvaluationContext) -> Estimates:
+    """Interpolated approximate measurement (arXiv:2506.06112); an image is scored by its place between original and references."""
     assert context.original
     references = np.stack([reference.log_p for reference in context.references])
     forget = context.rows("forget")
@@ -276,6 +295,7 @@ def ulira(context: EvaluationContext) -> Estimates:
     bounds=FRACTION,
 )
 def swap(context: EvaluationContext) -> Estimate:
+    """|mean over forget - mean over the other request of (A(model) - A(second model))| / 2; A is 1 at or above the threshold, else 0."""
     second = replace(context.model, logits=context.model.columns[SWAPPED], columns={})
     parts = [context.rows("forget"), replacements(context.rows("forget"), context.rows("validation"), context.model.labels)]
     if len(parts[0]) != len(parts[1]) or len(parts[0]) < 4:

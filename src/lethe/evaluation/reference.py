@@ -101,6 +101,9 @@ def trained(kind: str, *tables: LogitsTable) -> TrainedModel:
     Args:
         kind: `original` or `retrained`.
         *tables: logits tables of one or more models, of the same images.
+
+    Returns:
+        Accuracies in percent, with the number of images of each; None for unseen images where there are none of retain's classes.
     """
     first = tables[0]
     retain, forget, validation = (first.rows(split) for split in ("retain", "forget", "validation"))

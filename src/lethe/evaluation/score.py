@@ -124,6 +124,9 @@ class Score:
             content: the parsed JSON.
             name: of the file, for the error message.
 
+        Returns:
+            The score; what files of earlier formats lack is empty.
+
         Raises:
             UserError: it is no score file, one of a later format, or not as it was written; names it.
         """
@@ -248,6 +251,9 @@ def score_model(
         original: table of the model that unlearning started from.
         unlearned: tables of the same method's models, one per seed, including this one.
         at_random: whether the forget images were drawn at random from those of their classes (`judge`).
+
+    Returns:
+        The score, with a verdict if there are references. Measures that cannot be computed say what they need.
 
     Raises:
         UserError: the tables are of different images, labels, classes or splits.

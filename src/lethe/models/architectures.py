@@ -34,6 +34,7 @@ class ConvNet(nn.Module):
         self.fc = nn.Linear(widths[-1], num_classes)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits float32 [B, classes] for images float32 [B, 3, H, W]."""
         features = images_BCHW
         for number in range(1, 5):
             features = self.get_submodule(f"layer{number}")(features)
@@ -61,6 +62,9 @@ def build(architecture: str, classes: int, seed: int) -> nn.Module:
             called with `num_classes` if it has such a parameter, and may be in the current folder.
         classes: number of outputs.
         seed: of the weights; the global generator is not changed.
+
+    Returns:
+        The network: float32 [B, 3, H, W] -> logits [B, classes].
 
     Raises:
         UserError: there is no such architecture, or the user's function fails.

@@ -43,6 +43,9 @@ def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
         path: of the file.
         device: where the tensors are put.
 
+    Returns:
+        Tensors by name; metadata by key, without what the file's own integrity check adds.
+
     Raises:
         UserError: the file is missing, truncated, not safetensors, or not what it was when it was written.
     """

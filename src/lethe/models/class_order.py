@@ -16,6 +16,9 @@ def positions(own: Sequence[str], classes: Sequence[str]) -> list[int]:
         own: the classes in the order of the model's outputs (pretrain.classes).
         classes: the classes of the data, in the order of their labels.
 
+    Returns:
+        For each label of the data, the index of its output.
+
     Raises:
         UserError: `own` does not name each class of the data once.
     """

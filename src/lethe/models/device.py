@@ -46,6 +46,9 @@ class Compute:
         Args:
             size: bytes of all images.
             asked: run.images: "device", "host", or "auto": on the device unless they take more than half of a GPU's free memory.
+
+        Returns:
+            True: they are kept there; False: batches are copied from the host.
         """
         if asked != "auto" or self.device.type != "cuda":
             return asked != "host"
@@ -61,13 +64,24 @@ class Settings(Protocol):
     """The keys of section `run` that device and precision depend on."""
 
     @property
-    def device(self) -> str: ...
+    def device(self) -> str:
+        """run.device."""
+        ...
+
     @property
-    def precision(self) -> str: ...
+    def precision(self) -> str:
+        """run.precision."""
+        ...
+
     @property
-    def channels_last(self) -> bool: ...
+    def channels_last(self) -> bool:
+        """Whether networks and batches are in the channels_last memory format."""
+        ...
+
     @property
-    def threads(self) -> int | None: ...
+    def threads(self) -> int | None:
+        """CPU threads; None: torch's default."""
+        ...
 
 
 def resolve(run: Settings) -> Compute:

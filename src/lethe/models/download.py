@@ -24,6 +24,9 @@ def fetched(address: str, downloads: Path) -> Path:
         address: without secrets; those that were given to this process with it (`redact.whole`) are sent.
         downloads: the folder that keeps downloads.
 
+    Returns:
+        A file in `downloads`, complete.
+
     Raises:
         UserError: it can't be downloaded.
         RunFailed: the disk refuses.
@@ -40,6 +43,13 @@ def place(address: str, downloads: Path) -> Path:
 
     An address is remembered without its query, which may be a signature: a later command that does not have it finds the newest file of
     that address.
+
+    Args:
+        address: without secrets, as in `fetched`.
+        downloads: the folder that keeps downloads.
+
+    Returns:
+        The path, whether or not the file exists.
     """
     stem, name = digest([address])[:12], urlsplit(address).path.rsplit("/", 1)[-1][-80:]
     if (full := whole(address)) != address:

@@ -27,6 +27,9 @@ def identity(text: str, architecture: str, base: Path, downloads: Path) -> str:
         base: the folder that a relative file resolves against.
         downloads: the folder that keeps downloads.
 
+    Returns:
+        The same text for the same weights, whichever way they are named.
+
     Raises:
         UserError: there are no such weights.
     """

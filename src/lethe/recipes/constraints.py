@@ -71,6 +71,9 @@ class Saliency:
         Args:
             data: examples by split.
             refs: `original` is the network whose gradients are ranked.
+
+        Returns:
+            True for the `share` of all weights, over all layers together, that moves.
         """
         import torch
 

@@ -46,7 +46,12 @@ def scrub(
     """Move away from the original's answers on forget, in the first epochs, and towards them on retain.
 
     Batch order: F F R R R R in the first forget_epochs, then R R R R.
-    Weakness: the divergence from the original has no bound."""
+    Weakness: the divergence from the original has no bound.
+
+    Returns:
+        Phase `max_min` of forget_epochs, then `min` for the rest of epochs with the same optimizer. The loss on retain is ce_weight x
+        cross-entropy + distillation_weight x divergence; `max_min` subtracts the divergence on forget. Empty without epochs.
+    """
     away = Term("forget", Distillation(temperature=temperature), -1.0)
     towards = (Term("retain", CrossEntropy(), ce_weight), Term("retain", Distillation(temperature=temperature), distillation_weight))
     first = min(forget_epochs, epochs)
@@ -63,7 +68,11 @@ def regun(training: Training, *, epochs: Epochs, forget_weight: ForgetWeight, ta
 
     Batch order: RF RF RF, as many as forget has batches.
     The unseen images are half of validation, where the authors hold out a tenth of the training images.
-    Weakness: on a shuffled batch the target is nearly uniform, which no model that never saw the images answers; it needs unseen images."""
+    Weakness: on a shuffled batch the target is nearly uniform, which no model that never saw the images answers; it needs unseen images.
+
+    Returns:
+        One phase, `guided`: forget_weight x divergence on forget + (1 - forget_weight) x cross-entropy on retain.
+    """
     terms = (Term("forget", LikeUnseen(target_of), forget_weight), Term("retain", weight=1 - forget_weight))
     return (training.first("guided", epochs, terms, Alongside(), keep=training.keep),)
 
@@ -75,7 +84,11 @@ def bad_teacher(training: Training, *, epochs: Epochs, temperature: Temperature,
     Batch order: RF RF RF in one forward pass, as many as forget has batches.
     The authors draw 30 % of retain once and shuffle it with forget; here every batch holds the same share of forget, and retain goes
     round. The divergence is the mean over images; the authors' code divides it by the number of classes, too.
-    Weakness: the answers of a network that knows nothing are not those of one that never saw the images; an attack tells them apart."""
+    Weakness: the answers of a network that knows nothing are not those of one that never saw the images; an attack tells them apart.
+
+    Returns:
+        One phase, `two_teachers`; both divergences count by their number of images in the batch.
+    """
     whole = training.batch_size + forget_batch_size
     away = Distillation("random_init", temperature)
     terms = (
@@ -100,7 +113,11 @@ def fcs(
     Steps on forget have an optimizer of their own, forget_optimizer, with the same momentum and decay. The authors pair a batch of retain
     with each of forget in two forward passes, and let the learning rate of these steps fall on a cosine; here both are one batch, and
     the rate is constant.
-    Weakness: made for a fixed budget of one data set; nothing says when it has forgotten enough."""
+    Weakness: made for a fixed budget of one data set; nothing says when it has forgotten enough.
+
+    Returns:
+        Phases `uniform` of uniform_epochs and `contrast` of epochs; one without epochs is left out.
+    """
     away = Term("forget", AwayFromRetain(contrast_temperature), inputs=WithRetain())
     own: dict[str, Any] = {"lr": Constant(uniform_lr), "forget_optimizer": None, "forget_lr": None}
     first = training.first("uniform", uniform_epochs, (Term("forget", Uniform()),), **own)
@@ -117,7 +134,12 @@ def kde(
     Batch order: F F F, where F holds unseen images in place of forget's; then R R R with distillation from the original.
     The unseen images are drawn from half of validation, as many as forget has; the authors go over all of it. Their soft cross-entropy
     and divergence have the same gradient, so that one distillation stands for both.
-    Weakness: the original's answers on retain carry what it knows; it needs unseen images."""
+    Weakness: the original's answers on retain carry what it knows; it needs unseen images.
+
+    Returns:
+        Phases `unseen` of unseen_epochs and `retain` of epochs, with cross-entropy + distillation_weight x divergence; one without epochs
+        is left out.
+    """
     soft = Distillation(temperature=temperature)
     terms = (Term("retain"), Term("retain", soft, distillation_weight))
     own: dict[str, Any] = {"forget_optimizer": None, "forget_lr": None}

@@ -37,7 +37,11 @@ def ssd(
     Batch order: none; with final_epochs R R R after the edit.
     Squared gradients are taken image by image, as the paper defines them; the authors' code squares the means of batches, which needs
     another threshold. final_epochs are ours: 0 gives the authors' method.
-    Weakness: on a random request few weights matter to forget alone; the right threshold differs from model to model."""
+    Weakness: on a random request few weights matter to forget alone; the right threshold differs from model to model.
+
+    Returns:
+        The edit, then phase `final`.
+    """
     edit = Dampen(selection_threshold, dampening_strength, training.trains)
     return (edit, training.first("final", final_epochs, RETAIN, keep=training.keep))
 
@@ -48,7 +52,11 @@ def task_arithmetic(training: Training, *, epochs: Epochs, task_scale: TaskScale
 
     Batch order: F F F.
     Retain is not used. BatchNorm's statistics are the original's. `neg_merge` merges several such vectors.
-    Weakness: a vector that is scaled far enough to forget breaks the rest."""
+    Weakness: a vector that is scaled far enough to forget breaks the rest.
+
+    Returns:
+        Phase `task`, then the edit original - task_scale x (fine-tuned - original). Empty without epochs.
+    """
     if not epochs:
         return ()
     return (training.first("task", epochs, (Term("forget"),), keep=training.keep), SubtractTask(task_scale, training.trains))
@@ -61,7 +69,12 @@ def neg_merge(training: Training, *, epochs: Epochs, tasks: Tasks, rate_spread: 
     Batch order: F F F for each of the tasks, each from the original.
     The mean of the changes where all have the same sign, as `task_arithmetic` otherwise. Retain is not used. The authors merge the 10 to
     30 models of a search of hyperparameters; here the learning rate alone differs, and the batches.
-    Weakness: as task_arithmetic, with fewer weights that move; it pays for every model that it merges."""
+    Weakness: as task_arithmetic, with fewer weights that move; it pays for every model that it merges.
+
+    Returns:
+        For each task a phase `task_<number>` at a learning rate from lr / rate_spread to lr x rate_spread, and the edit that keeps its
+        change; at the end the edit that subtracts task_scale x what they agree in. Empty without epochs.
+    """
     if not epochs:
         return ()
     steps: list[Phase | Edit] = []
@@ -78,7 +91,11 @@ def reload(training: Training, *, epochs: Epochs, ascent_rate: AscentRate, reset
     Batch order: R R R.
     The rate, the share and e are ours; the authors train until convergence. They never read forget but store a gradient of all training
     images beforehand, which is the same sum.
-    Weakness: weights are reset one by one, and what they held is found again by their neighbours."""
+    Weakness: weights are reset one by one, and what they held is found again by their neighbours.
+
+    Returns:
+        The edit, then phase `retain`. Empty without epochs.
+    """
     if not epochs:
         return ()
     edit = AscendAndReset(ascent_rate, reset_share, layers=training.trains)
@@ -92,7 +109,11 @@ def msg(training: Training, *, epochs: Epochs, reinitialised_share: Reinitialise
     Batch order: R R R.
     Reset weights are those of a network initialised as its architecture does it. The learning rate rises for 40 % of the run and falls
     on a cosine; the authors' goes by thirds, epoch by epoch.
-    Weakness: the layers that are not convolutions are only fine-tuned."""
+    Weakness: the layers that are not convolutions are only fine-tuned.
+
+    Returns:
+        The edit, then phase `retain` in which the gradients of the other weights are multiplied by slow_factor. Empty without epochs.
+    """
     if not epochs:
         return ()
     edit, slow = ReinitialiseLeast(reinitialised_share, training.trains), SlowOthers(reinitialised_share, slow_factor)
@@ -104,5 +125,9 @@ def ct(training: Training, *, epochs: Epochs) -> Recipe:
     """Transpose every convolution kernel, then train on retain.
 
     Batch order: R R R.
-    Weakness: needs a network with square kernels; what is transposed is found again, as in `not`."""
+    Weakness: needs a network with square kernels; what is transposed is found again, as in `not`.
+
+    Returns:
+        The edit, then phase `retain`. Empty without epochs.
+    """
     return (Transpose(training.trains), training.first("retain", epochs, RETAIN, keep=training.keep)) if epochs else ()

@@ -22,7 +22,12 @@ def ft(training: Training, *, retain_epochs: RetainEpochs, crop_share: CropShare
 
     Batch order: R R R.
     One run with warm-up and cosine per batch; crops end after crop_share of it, flips stay.
-    Weakness: nothing pushes the forget set out; a model that is trained longer forgets more."""
+    Weakness: nothing pushes the forget set out; a model that is trained longer forgets more.
+
+    Returns:
+        Phase `fine_tune` up to crop_share of the run, then `fine_tune_flips`, on one optimizer and one schedule; one of no length is left
+        out. Empty without retain_epochs.
+    """
     if not retain_epochs:
         return ()
     flips = augmentation(tuple(name for name in training.augment if name == "flip"))
@@ -37,7 +42,11 @@ def negation(training: Training, *, retain_epochs: RetainEpochs, crop_share: Cro
     """Negate the weights of the first convolution, then fine-tune as `ft`.
 
     Batch order: R R R.
-    Weakness: what is negated is found again by training on retain, and with it some of forget."""
+    Weakness: what is negated is found again by training on retain, and with it some of forget.
+
+    Returns:
+        The phases of `ft`; negate puts the edit before them.
+    """
     return ft(training, retain_epochs=retain_epochs, crop_share=crop_share)
 
 
@@ -46,7 +55,11 @@ def l1_sparse(training: Training, *, epochs: Epochs, l1_weight: L1Weight) -> Rec
     """Fine-tune on retain with an L1 penalty on all weights, which falls linearly to 0.
 
     Batch order: R R R.
-    Weakness: forgets by shrinking every weight, so that retain and test pay for it."""
+    Weakness: forgets by shrinking every weight, so that retain and test pay for it.
+
+    Returns:
+        One phase, `sparse`: cross-entropy on retain + l1_weight x (1 - progress) x the sum of |w|.
+    """
     return (training.first("sparse", epochs, RETAIN, penalty=L1(l1_weight), keep=training.keep),)
 
 
@@ -55,7 +68,11 @@ def cf_k(training: Training, *, epochs: Epochs) -> Recipe:
     """Fine-tune the last layers on retain: those of trains.
 
     Batch order: R R R.
-    Weakness: the frozen layers keep everything."""
+    Weakness: the frozen layers keep everything.
+
+    Returns:
+        One phase, `retain`.
+    """
     return (training.first("retain", epochs, RETAIN, keep=training.keep),)
 
 
@@ -64,7 +81,11 @@ def eu_k(training: Training, *, epochs: Epochs) -> Recipe:
     """Randomly initialise the last layers, those of reinit, then train on retain what is in trains.
 
     Batch order: R R R.
-    Weakness: the frozen layers keep everything, and features of forget stay as easy as they were."""
+    Weakness: the frozen layers keep everything, and features of forget stay as easy as they were.
+
+    Returns:
+        One phase, `retain`; reinit puts the edit before it.
+    """
     return (training.first("retain", epochs, RETAIN, keep=training.keep),)
 
 
@@ -75,7 +96,11 @@ def coun(training: Training, *, epochs: Epochs, contrast_weight: ContrastWeight,
     Batch order: R R R, each batch twice as large: two views of every image.
     Written from the paper's description, not from code: the cross-entropy is the mean of both views', the contrastive loss is symmetric
     InfoNCE on what the head takes. Without crop and flip in augment the second view is the image itself.
-    Weakness: forget is not used at all; it costs two forward passes for one of fine-tuning."""
+    Weakness: forget is not used at all; it costs two forward passes for one of fine-tuning.
+
+    Returns:
+        One phase, `contrast`: cross-entropy + contrast_weight x InfoNCE at contrast_temperature.
+    """
     own = augmentation(training.augment) or Augment()
     terms = (
         Term("retain", inputs=Views(own.crop, own.flip, own.resized)),

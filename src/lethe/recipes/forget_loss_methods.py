@@ -44,7 +44,11 @@ def neggrad_plus(training: Training, *, epochs: Epochs, retain_share: RetainShar
     """Descend on retain and ascend on forget in the same step.
 
     Batch order: RF RF RF, two forward passes; the shorter stream is cycled.
-    Weakness: the ascent has no bound; the share decides between forgetting nothing and breaking the model."""
+    Weakness: the ascent has no bound; the share decides between forgetting nothing and breaking the model.
+
+    Returns:
+        One phase, `joint`: retain_share x loss on retain - (1 - retain_share) x loss on forget.
+    """
     terms = (Term("retain", weight=retain_share), Term("forget", weight=round(retain_share - 1, 12)))
     return (training.first("joint", epochs, terms, Together(), keep=training.keep),)
 
@@ -54,7 +58,11 @@ def random_label(training: Training, *, epochs: Epochs) -> Recipe:
     """A pass over forget with labels drawn in every batch, then a pass over retain, every epoch.
 
     Batch order: F F R R R R.
-    Weakness: teaches wrong answers, which an attack tells from the answers of a model that never saw the images."""
+    Weakness: teaches wrong answers, which an attack tells from the answers of a model that never saw the images.
+
+    Returns:
+        One phase, `random_label`.
+    """
     return (_random_label(training, epochs, None),)
 
 
@@ -63,7 +71,11 @@ def salun(training: Training, *, epochs: Epochs, saliency_share: SaliencyShare) 
     """Random labels, moving only the weights with the largest gradient on forget.
 
     Batch order: F F R R R R.
-    Weakness: as random_label; the frozen weights keep what they know."""
+    Weakness: as random_label; the frozen weights keep what they know.
+
+    Returns:
+        One phase, `random_label`, that moves only saliency_share of the weights.
+    """
     return (_random_label(training, epochs, Saliency(saliency_share)),)
 
 
@@ -87,7 +99,11 @@ def sfr_on(
     Batch order: F R R R R R.
     Images that are known best weigh most in the ascent, whose weight falls from scale to 0 on a cosine, as the learning rate does.
     As the authors' code, except that each pass over retain begins with a step on forget.
-    Weakness: the ascent is strong and stopped by the schedule alone; results differ much between seeds."""
+    Weakness: the ascent is strong and stopped by the schedule alone; results differ much between seeds.
+
+    Returns:
+        One phase, `forget_and_retain`, of retain_epochs passes over retain. Empty without them.
+    """
     terms = (*RETAIN, Term("forget", Weighted(-0.5), Cosine(scale)))
     salient = ForgetSalient(threshold, forget_clip)
     rest: dict[str, Any] = {"order": Ahead(forget_every), "weight_steps": "batch", "gradients": salient, "keep": training.keep}
@@ -100,7 +116,11 @@ def munba(training: Training, *, epochs: Epochs, joint_clip: JointClip) -> Recip
 
     Batch order: RF RF R R, two forward passes; forget is not cycled.
     The authors' closed form; their code decides by other rounding when two gradients are opposite, and cuts its learning rate by steps.
-    Weakness: as random_label; a paired step has the same length whether there is much or nothing left to forget."""
+    Weakness: as random_label; a paired step has the same length whether there is much or nothing left to forget.
+
+    Returns:
+        One phase, `bargain`, whose gradient has a norm of joint_clip at most.
+    """
     terms = (*RETAIN, Term("forget", RandomLabels()))
     return (training.first("bargain", epochs, terms, Together(cycle=False), combine=Bargain(joint_clip), keep=training.keep),)
 
@@ -112,7 +132,11 @@ def hamu(training: Training, *, epochs: Epochs, forget_gain: ForgetGain, joint_c
     Batch order: RF RF RF, two forward passes; the shorter stream is cycled.
     A tensor whose step would raise the loss on retain stays; the authors then think of stopping. They take layers where this takes
     tensors, and what the rule gives goes through the optimizer, with its momentum.
-    Weakness: the ascent has no bound but retain's gradient, which is small where retain is known by heart: then little is gained."""
+    Weakness: the ascent has no bound but retain's gradient, which is small where retain is known by heart: then little is gained.
+
+    Returns:
+        One phase, `gain`: each step raises the loss on forget by forget_gain x learning rate, to first order.
+    """
     terms = (*RETAIN, Term("forget"))
     return (training.first("gain", epochs, terms, Together(), combine=GainOnForget(forget_gain, joint_clip), keep=training.keep),)
 
@@ -123,7 +147,11 @@ def falw(training: Training, *, epochs: Epochs, balance: Balance) -> Recipe:
 
     Batch order: F F R R R R.
     The statistics of unseen images are measured at the start of every epoch, on half of validation; the authors' interval is not known.
-    Weakness: as random_label; it needs unseen images of every class."""
+    Weakness: as random_label; it needs unseen images of every class.
+
+    Returns:
+        One phase, `reweighted`.
+    """
     terms = (Term("forget", ByForgetting(balance)), *RETAIN)
     return (training.first("reweighted", epochs, terms, InTurn(), keep=training.keep),)
 
@@ -135,7 +163,11 @@ def rurk(training: Training, *, epochs: Epochs, scale: Scale, radius: Radius, dr
     Batch order: RF RF RF, two forward passes; the shorter stream is cycled; F holds each image and its copies.
     Copies are drawn in a ball around the image and not clipped, as this project's measure of residual knowledge draws them. The weight
     of the ascent is ours, as NegGrad+'s: the authors' is not known to us.
-    Weakness: the ascent has no bound, as NegGrad+'s."""
+    Weakness: the ascent has no bound, as NegGrad+'s.
+
+    Returns:
+        One phase, `joint`: loss on retain + scale x loss on forget and its copies; scale is negative.
+    """
     terms = (*RETAIN, Term("forget", weight=scale, inputs=Perturbed(radius, draws)))
     return (training.first("joint", epochs, terms, Together(), keep=training.keep),)
 
@@ -150,7 +182,11 @@ def amun(
     The authors shuffle the three sets together; here each batch holds the same share of adversarial examples. Their learning rate falls
     to a tenth after every epoch; here it follows lr_schedule. Only T is augmented.
     Weakness: trains on forget with its labels. The attack takes many passes over forget before the first step, which the planned cost
-    leaves out and the measured one counts."""
+    leaves out and the measured one counts.
+
+    Returns:
+        One phase, `adversarial`; the loss is the mean over all images of the batch.
+    """
     whole = training.batch_size + forget_batch_size
     terms = (
         Term("train", weight=training.batch_size / whole),
@@ -167,6 +203,10 @@ def mu_mis(training: Training, *, epochs: Epochs, sensitivity_rise: SensitivityR
     Batch order: F F F. Retain is not used.
     It ends after the epoch in which the other classes' sensitivity has risen from its minimum. The authors look at it step by step, and
     their other class is a fixed draw; the rise and the learning rate are ours, not read in their code.
-    Weakness: the loss has no bound; on a random request its gap is large, and only its answers on forget come near."""
+    Weakness: the loss has no bound; on a random request its gap is large, and only its answers on forget come near.
+
+    Returns:
+        One phase, `insensitive`, of epochs at most.
+    """
     term = Term("forget", Sensitivity(), inputs=Differentiable())
     return (training.first("insensitive", epochs, (term,), stop=SensitivityRose(sensitivity_rise), keep=training.keep),)

@@ -161,5 +161,13 @@ def enough_steps(numbers: Mapping[str, Any], images: int, least: int) -> dict[st
 
 
 def optimizer_steps(numbers: Mapping[str, Any], images: int) -> int:
-    """Return the optimizer steps of both phases, one for each batch, for the keyword arguments of `from_scratch`."""
+    """Return the optimizer steps of both phases, one for each batch, for the keyword arguments of `from_scratch`.
+
+    Args:
+        numbers: keyword arguments of `from_scratch`.
+        images: number of images that it trains on.
+
+    Returns:
+        The number; a last batch that is not full counts as one.
+    """
     return int((numbers["epochs"] + numbers["final_epochs"]) * math.ceil(images / numbers["batch_size"]))

@@ -46,6 +46,9 @@ def for_selection(recipe: Iterable[object], splits: "Mapping[str, Tensor]", labe
         recipe: of the run.
         splits: indices by split.
         labels_N: int64, labels of all images.
+
+    Returns:
+        `splits` itself, or a copy whose validation is the other half.
     """
     if not shapes(recipe) or "validation" not in splits:
         return splits

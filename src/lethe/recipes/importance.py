@@ -22,6 +22,9 @@ def gradient_sum(model: "Module", data: "DataSource", index_N: "Tensor") -> Weig
         model: the network; it is not changed.
         data: the images.
         index_N: int64, which of them.
+
+    Returns:
+        By parameter, of its shape and dtype.
     """
     import torch
 
@@ -44,6 +47,9 @@ def squared_gradients(model: "Module", data: "DataSource", index_N: "Tensor", ba
         data: the images.
         index_N: int64, which of them.
         batch_size: images per squared gradient.
+
+    Returns:
+        By parameter, of its shape and dtype; at least 0.
     """
     import torch
 

@@ -83,6 +83,9 @@ class BalancedCrossEntropy:
             model: not used.
             data: examples by split.
             refs: not used.
+
+        Returns:
+            Cross-entropy with a weight for each class, inverse to its number of images in the stream; 0 for a class without any.
         """
         counts_C = data.labels_N[data.splits[self.stream]].bincount(minlength=int(data.labels_N.max()) + 1).double()
         weights_C = (counts_C.sum() / ((counts_C > 0).sum() * counts_C)).where(counts_C > 0, 0.0)
@@ -220,6 +223,9 @@ class ToUnseen(Value):
             model: the network at the start of the epoch; its modes are not changed for the caller.
             data: examples by split; it needs validation.
             refs: not used.
+
+        Returns:
+            The loss with a target in nats for each image of forget, at most `cap`.
         """
         forget_F = data.splits["forget"]
         shaping_V = halves(data.splits["validation"], data.labels_N)[0]

@@ -15,7 +15,11 @@ def as_run(training: Training, *, share: Share) -> dict[str, Recipe]:
     """The notebook's chain: ten runs, each from the result before it, with the faults it had: only the head trains from Model 2 on,
     Model 3 ascends in BatchNorm's eval mode, Hybrid-4 starts with layer1 and layer2 unfrozen.
 
-    Its numbers are the notebook's, so they are here and not in params.yaml; `share` multiplies the epochs (1: the notebook's)."""
+    Its numbers are the notebook's, so they are here and not in params.yaml; `share` multiplies the epochs (1: the notebook's).
+
+    Returns:
+        Name of the run -> its recipe, in the order in which they run.
+    """
 
     def part(epochs: int) -> int:
         return max(1, round(epochs * share))

@@ -35,7 +35,12 @@ def lethe(
     brings retain back. Each step then also takes a few forget images, whose losses are pulled up to what images of the same class and rank
     in the shaping half of validation have (losses.ToUnseen), never down: an image above its target is left alone.
     Weakness: it needs validation images that no model was trained on, half of which say nothing about the result afterwards; too large
-    a weight over-forgets."""
+    a weight over-forgets.
+
+    Returns:
+        A phase for each part into which pull_from and crop_share cut the run, named by what it does: `fine_tune` or `pull`, with
+        `_augmented` up to crop_share. Empty without retain_epochs.
+    """
     if not retain_epochs:
         return ()
     cuts = sorted({0.0, pull_from, crop_share, 1.0})

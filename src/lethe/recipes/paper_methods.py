@@ -27,7 +27,11 @@ def model_1(training: Training, *, epochs: Epochs) -> Recipe:
     """Fine-tune the whole network on retain.
 
     Batch order: R R R.
-    Weakness: nothing pushes the forget set out; what it left in the weights stays."""
+    Weakness: nothing pushes the forget set out; what it left in the weights stays.
+
+    Returns:
+        One phase, `retain`.
+    """
     return (training.first("retain", epochs, RETAIN, keep=training.keep),)
 
 
@@ -36,7 +40,11 @@ def model_2(training: Training, *, epochs: Epochs) -> Recipe:
     """Fine-tune the head on retain.
 
     Batch order: R R R.
-    Weakness: as Model 1, and the frozen layers keep everything."""
+    Weakness: as Model 1, and the frozen layers keep everything.
+
+    Returns:
+        One phase, `retain`; trains is the head in params.yaml.
+    """
     return model_1(training, epochs=epochs)
 
 
@@ -45,7 +53,11 @@ def model_3(training: Training, *, epochs: Epochs, scale: Scale) -> Recipe:
     """Fine-tune the head on retain, then one epoch of gradient ascent on forget.
 
     Batch order: R R R, and F F once at the end, with the same optimizer.
-    Weakness: no repair follows the ascent."""
+    Weakness: no repair follows the ascent.
+
+    Returns:
+        Phases `retain` and `reversal`; without epochs both are of 0.
+    """
     return (
         training.first("retain", epochs, RETAIN),
         training.then("reversal", min(1, epochs), forget_at(scale), keep=training.keep),
@@ -57,7 +69,11 @@ def model_4(training: Training, *, epochs: Epochs, scale: Scale) -> Recipe:
     """Descend on all of retain, then ascend on all of forget, every epoch.
 
     Batch order: R R R R F F.
-    Weakness: each epoch ends on damage that the next pass over retain undoes."""
+    Weakness: each epoch ends on damage that the next pass over retain undoes.
+
+    Returns:
+        One phase, `in_turn`.
+    """
     return (training.first("in_turn", epochs, RETAIN + forget_at(scale), InTurn(), keep=training.keep),)
 
 
@@ -66,7 +82,11 @@ def model_5(training: Training, *, epochs: Epochs, scale: Scale) -> Recipe:
     """Alternate retain and forget batches until forget is used up.
 
     Batch order: R F R F.
-    Weakness: sees a ninth of retain per epoch, and loses accuracy everywhere."""
+    Weakness: sees a ninth of retain per epoch, and loses accuracy everywhere.
+
+    Returns:
+        One phase, `alternate`.
+    """
     return _alternating(training, epochs, scale)
 
 
@@ -75,7 +95,11 @@ def model_6(training: Training, *, epochs: Epochs, scale: Scale, final_epochs: F
     """Model 5, then epochs on retain.
 
     Batch order: R F R F; at the end R R R.
-    Weakness: the final epochs bring much of forget back."""
+    Weakness: the final epochs bring much of forget back.
+
+    Returns:
+        Phases `alternate` and `final`.
+    """
     return _alternating(training, epochs, scale, final_epochs)
 
 
@@ -84,7 +108,11 @@ def hybrid_1(training: Training, *, epochs: Epochs, peak: Peak, shape: RampShape
     """Model 5 with a scale that grows from 0.
 
     Batch order: R F R F.
-    Weakness: ends at the peak without repair, and loses accuracy everywhere."""
+    Weakness: ends at the peak without repair, and loses accuracy everywhere.
+
+    Returns:
+        One phase, `alternate`.
+    """
     return _alternating(training, epochs, Ramp(peak, shape, power))
 
 
@@ -93,7 +121,11 @@ def hybrid_2(training: Training, *, epochs: Epochs, peak: Peak, shape: RampShape
     """Model 6 with a scale that grows from 0.
 
     Batch order: R F R F; at the end R R R.
-    Weakness: as Model 6."""
+    Weakness: as Model 6.
+
+    Returns:
+        Phases `alternate` and `final`.
+    """
     return _alternating(training, epochs, Ramp(peak, shape, power), final_epochs)
 
 
@@ -111,7 +143,11 @@ def hybrid_3(
     """All of retain with two forget batches after each retain batch until forget is used up; repair passes; epochs on retain.
 
     Batch order: R F F R F F R R R, after every 10th epoch also R R R R R; at the end R R R.
-    Weakness: only the head forgets; what the frozen layers know of forget stays."""
+    Weakness: only the head forgets; what the frozen layers know of forget stays.
+
+    Returns:
+        Phases `hybrid` and `final`.
+    """
     layers = Layers(training.trains)
     return _repaired(training, epochs, Ramp(peak, shape, power), repair_every, final_epochs, layers, layers)
 
@@ -132,7 +168,11 @@ def hybrid_4(
     """Hybrid-3 in which early layers train too after a fraction of the epochs.
 
     Batch order: as Hybrid-3.
-    Weakness: at the report's numbers it over-forgets: forget accuracy far below a retrained model's."""
+    Weakness: at the report's numbers it over-forgets: forget accuracy far below a retrained model's.
+
+    Returns:
+        Phases `hybrid` and `final`; `hybrid` also trains unfreeze from the share unfreeze_at of its epochs on, `final` throughout.
+    """
     unfrozen = Layers(training.trains + unfreeze)
     stages = Stages(((0.0, Layers(training.trains)), (unfreeze_at, unfrozen)))
     return _repaired(training, epochs, Ramp(peak, shape, power), repair_every, final_epochs, stages, unfrozen)

@@ -14,13 +14,25 @@ class Batch(Protocol):
     features_BD: what the network's head takes for them, for a loss with `of_features`."""
 
     @property
-    def images_BCHW(self) -> "Tensor": ...
+    def images_BCHW(self) -> "Tensor":
+        """Inputs as the model takes them, [B, ...]."""
+        ...
+
     @property
-    def labels_B(self) -> "Tensor": ...
+    def labels_B(self) -> "Tensor":
+        """Classes, int64 [B]."""
+        ...
+
     @property
-    def index_B(self) -> "Tensor": ...
+    def index_B(self) -> "Tensor":
+        """Positions in the data, int64 [B]."""
+        ...
+
     @property
-    def features_BD(self) -> "Tensor | None": ...
+    def features_BD(self) -> "Tensor | None":
+        """What the head takes, [B, D]; None unless the loss has `of_features`."""
+        ...
+
     def of(self, images_BCHW: "Tensor", labels_B: "Tensor", index_B: "Tensor") -> "Batch":
         """Make a batch of other examples.
 
@@ -41,20 +53,33 @@ class References(Protocol):
     kept: tensors that edits of a recipe leave for later ones, by name; part of a run's resume state."""
 
     @property
-    def original(self) -> "Module": ...
+    def original(self) -> "Module":
+        """The network that unlearning starts from, in eval mode."""
+        ...
+
     @property
-    def random_init(self) -> "Module": ...
+    def random_init(self) -> "Module":
+        """A randomly initialised network of the same architecture, in eval mode."""
+        ...
+
     @property
-    def kept(self) -> "dict[str, Tensor]": ...
+    def kept(self) -> "dict[str, Tensor]":
+        """Tensors that earlier edits of the recipe left, by name."""
+        ...
 
 
 class DataSource(Protocol):
     """The data of a run: labels int64 [N] and, by split, indices int64 into them."""
 
     @property
-    def labels_N(self) -> "Tensor": ...
+    def labels_N(self) -> "Tensor":
+        """Classes of all examples, int64 [N]."""
+        ...
+
     @property
-    def splits(self) -> "Mapping[str, Tensor]": ...
+    def splits(self) -> "Mapping[str, Tensor]":
+        """Split -> int64 indices of its examples."""
+        ...
 
     def normalised(self, index_B: "Tensor") -> "Tensor":
         """Inputs [B, ...] as the model takes them: uint8 images normalised, other inputs unchanged."""

@@ -25,6 +25,9 @@ def state_dict(file: str, sha256: str, model: "Module", purpose: str) -> "dict[s
         model: a network of the same architecture.
         purpose: begins the error messages.
 
+    Returns:
+        The tensors by name, on the CPU.
+
     Raises:
         UserError: the file can't be read, has other bytes, or holds other tensors.
     """
@@ -63,6 +66,9 @@ class MatchModel:
             model: not used.
             data: not used.
             refs: `original` has the architecture of the other model.
+
+        Returns:
+            The loss with the other model as its teacher.
 
         Raises:
             UserError: the file can't be read, has other bytes, or holds another network.

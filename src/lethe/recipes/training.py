@@ -75,6 +75,9 @@ class Training:
             terms: losses, by stream.
             order: how batches of the streams follow each other.
             **changes: further fields of Phase; they override the settings.
+
+        Returns:
+            The phase; forget_optimizer and stop of the settings are left out where no term is on forget.
         """
         settings: dict[str, Any] = {
             "lr": self.schedule,
@@ -98,6 +101,9 @@ class Training:
             epochs: number of epochs.
             terms: losses, by stream.
             **changes: `order`, or further fields of Phase; they override the settings.
+
+        Returns:
+            The phase.
         """
         return self.first(name, epochs, terms, **({"optimizer": None, "lr": Constant(self.lr), "lr_steps": "epoch"} | changes))
 
@@ -114,6 +120,9 @@ class Training:
             terms: losses, by stream.
             epochs: into how many the phase is divided; None: about one for each pass.
             **changes: `order`, or further fields of Phase; they override the settings.
+
+        Returns:
+            The phase, whose epochs are equal parts of its share of the passes.
         """
         own = passes * (stop - start)
         number = epochs or max(1, round(own))
@@ -149,6 +158,9 @@ def optimizer(name: str, momentum: float, weight_decay: float) -> OptimizerRecip
         name: sgd, adam or adamw.
         momentum: of SGD; the others have betas of 0.9 and 0.999.
         weight_decay: of each one's own kind.
+
+    Returns:
+        What the engine builds the optimizer from; the learning rate is the schedule's.
     """
     if name == "sgd":
         return SGD(momentum, weight_decay)
@@ -161,6 +173,9 @@ def augmentation(names: tuple[str, ...], streams: tuple[Any, ...] | None = None)
     Args:
         names: such as ("crop4", "flip") or ("resized_crop0.5",); empty: none.
         streams: those that are augmented; None: all.
+
+    Returns:
+        None for an empty list: images are taken as they are.
 
     Raises:
         UserError: several kinds of crop are named.

@@ -35,6 +35,9 @@ class LikeUnseen:
             model: not used.
             data: examples by split; it needs validation.
             refs: `original` is the model whose answers are the target.
+
+        Returns:
+            The loss with one target for each class, probabilities that sum to 1.
         """
 
         index_V = halves(data.splits["validation"], data.labels_N)[0]
@@ -87,6 +90,9 @@ class ByForgetting:
             model: the network at the start of the epoch; its modes are not changed for the caller.
             data: examples by split; it needs validation.
             refs: not used.
+
+        Returns:
+            The loss with mean, spread and exponent of each class.
         """
         import torch
 

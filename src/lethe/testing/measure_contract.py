@@ -56,6 +56,7 @@ class MeasureContract:
     def test_a_remembered_forget_set_moves_it_beyond_its_interval(
         self, measure: Measure, moved: Mapping[str, int], forgotten: Estimates, remembered: Estimates
     ) -> None:
+        """In the stated direction, with finite intervals that do not overlap."""
         assert moved
         for part, way in moved.items():
             clean, leaking = forgotten[part], remembered[part]
@@ -67,12 +68,15 @@ class MeasureContract:
                 assert estimate.interval == measure.interval or part not in ("", "forget")
 
     def test_its_parts_are_declared(self, measure: Measure, forgotten: Estimates, remembered: Estimates) -> None:
+        """It returns the parts that it declares, and no others."""
         assert set(forgotten) == set(remembered) == set(measure.parts or ("",))
 
     def test_it_gives_the_same_again(self, measure: Measure, forgotten: Estimates) -> None:
+        """Equal tables give equal values and intervals."""
         assert _estimates(measure, context(0.0)) == forgotten
 
     def test_it_says_what_it_lacks(self, measure: Measure) -> None:
+        """Without the references and columns that it needs it returns a sentence that begins with *needs*."""
         alone = EvaluationContext(drawn(1), resample=False)
         result = measure(alone)
         if measure.min_references or measure.needs:
@@ -81,6 +85,7 @@ class MeasureContract:
             assert not isinstance(result, str)
 
     def test_its_declaration_is_complete(self, measure: Measure) -> None:
+        """An id, one line about it, and a target."""
         assert measure.id and measure.about and "\n" not in measure.about
         assert measure in registry.registered() or measure.id in {each.id for each in registry.registered()}
         assert isinstance(measure.target, str) or math.isfinite(measure.target)

@@ -55,6 +55,7 @@ class MethodContract:
         return images()
 
     def test_repr_evaluates_back(self, method: str) -> None:
+        """The repr of a recipe is one line that gives an equal recipe."""
         for steps in (small(method), configured(method).recipe()):
             text = repr(steps)
             assert eval(text, recipe.names()) == steps
@@ -64,6 +65,7 @@ class MethodContract:
             assert "\n" not in text
 
     def test_repr_tells_numbers_apart(self, method: str) -> None:
+        """Recipes of different arguments have different reprs."""
         steps = small(method)
         for word, other in (
             ("lr", 0.03),
@@ -78,6 +80,7 @@ class MethodContract:
                 assert repr(small(method, **{word: other})) != repr(steps), word
 
     def test_the_student_moves(self, method: str, data: Data) -> None:
+        """The head has changed after a run, and epochs are numbered from 0."""
         student = network()
         before = copied(student)
         epochs = list(engine.run(small(method), student, data))
@@ -85,6 +88,7 @@ class MethodContract:
         assert [epoch.global_epoch for epoch in epochs] == list(range(len(epochs)))
 
     def test_references_share_nothing_with_the_student_and_do_not_move(self, method: str, data: Data) -> None:
+        """No storage is shared, and both are frozen in eval mode."""
         student, random_init = network(0), network(1)
         before, random_init_before = copied(student), copied(random_init)
         seen: list[References] = []
@@ -108,6 +112,7 @@ class MethodContract:
 
     @pytest.mark.parametrize("batchnorm", ["train", "eval_frozen"])
     def test_frozen_weights_equal_the_originals_to_the_bit(self, method: str, batchnorm: str, data: Data) -> None:
+        """Only what `trains` or an edit names has changed, BatchNorm's statistics included."""
         steps = small(method, trains=("layer4", "fc"), unfreeze=("layer1",), batchnorm=batchnorm)
         student = network()
         before = copied(student)
@@ -132,6 +137,7 @@ class MethodContract:
             assert buffers == (statistics if batchnorm == "train" else statistics - frozen)
 
     def test_without_epochs_nothing_but_an_edit_changes_anything(self, method: str, data: Data) -> None:
+        """With all epochs at 0 no phase runs."""
         none = {word: 0 for word in section(method) if word.endswith("epochs")}
         assert none
         student = network()
@@ -161,6 +167,7 @@ class MethodContract:
         assert state() == before
 
     def test_equal_seeds_give_equal_logits_and_other_seeds_do_not(self, method: str, data: Data) -> None:
+        """To the bit, on all images."""
         one, again, other = (everyone(trained(small(method), data, seed=seed), data) for seed in (3, 3, 4))
         assert torch.equal(one, again)
         assert not torch.equal(one, other)
@@ -209,10 +216,19 @@ def interrupted_everywhere(steps: Recipe, data: Data, folder: Path, draw: random
 
 
 def storages(network: Module) -> set[int]:
+    """Addresses of the storages of all weights and buffers."""
     return {value.untyped_storage().data_ptr() for value in network.state_dict().values()}
 
 
 def written(edit: Edit, network: Module) -> frozenset[str]:
-    """The parameters that an edit may change: those it names, else all."""
+    """The parameters that an edit may change: those it names, else all.
+
+    Args:
+        edit: of a recipe.
+        network: that it is to change.
+
+    Returns:
+        Names of parameters.
+    """
     writes = getattr(edit, "writes", None)
     return frozenset(writes(network) if writes else dict(network.named_parameters()))

@@ -53,19 +53,44 @@ def section(method: str) -> dict[str, Any]:
 
 
 def numbers(method: str, **changes: Any) -> dict[str, Any]:
-    """The method's arguments with few epochs and small batches; a change of an argument that the method does not have is left out."""
+    """The method's arguments with few epochs and small batches; a change of an argument that the method does not have is left out.
+
+    Args:
+        method: its name.
+        **changes: arguments that differ from both.
+
+    Returns:
+        A value for each argument of the method.
+    """
     own = section(method)
     return own | {word: value for word, value in (SMALL | changes).items() if word in own}
 
 
 @cache
 def small(method: str, **changes: Any) -> Recipe:
-    """The recipe of `numbers`, checked as a command line's."""
+    """The recipe of `numbers`, checked as a command line's.
+
+    Args:
+        method: its name.
+        **changes: arguments that differ, as in `numbers`.
+
+    Returns:
+        The recipe; equal arguments give the same object.
+    """
     return configured(method).changed(numbers(method, **changes)).recipe()
 
 
 def images(retain: int = 30, forget: int = 19, validation: int = 30, size: int = 16, seed: int = 0) -> Data:
-    """Random images of 10 classes. In batches of 8 both streams end on a short batch."""
+    """Random images of 10 classes. In batches of 8 both streams end on a short batch.
+
+    Args:
+        retain, forget, validation: number of images of each split.
+        size: height and width in pixels.
+        seed: of pixels, labels and splits.
+
+    Returns:
+        uint8 images [N, 3, size, size] with their splits; train is retain and forget.
+    """
     generator = torch.Generator().manual_seed(seed)
     sizes = {"retain": retain, "forget": forget, "validation": validation}
     n = sum(sizes.values())
@@ -78,19 +103,23 @@ def images(retain: int = 30, forget: int = 19, validation: int = 30, size: int =
 
 
 def network(seed: int = 0) -> Module:
+    """A `convnet` of 10 classes in eval mode."""
     return model.build("convnet", 10, seed)
 
 
 def copied(network: Module) -> dict[str, Tensor]:
+    """A copy of all weights and buffers, by name."""
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """Names of the tensors that differ in any bit."""
     assert before.keys() == after.keys()
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 def trained(steps: Recipe, data: Data, *, start: int = 0, seed: int = 0, **options: Any) -> Module:
+    """The network after a run; `options` are further fields of RunOptions."""
     student = network(start)
     for _ in engine.run(steps, student, data, RunOptions(seed=seed, **options)):
         pass
@@ -110,16 +139,34 @@ class Watched:
 
     @property
     def of_features(self) -> bool:
+        """As the inner loss."""
         return getattr(self.inner, "of_features", False)
 
     def prepare(self, model: Module, data: DataSource, refs: References) -> Loss:
-        """The same with the inner loss as it is prepared for an epoch."""
+        """The same with the inner loss as it is prepared for an epoch.
+
+        Args:
+            model: the network at the start of the epoch.
+            data: examples by split.
+            refs: frozen models to compare with.
+
+        Returns:
+            A loss of this class, watched as before.
+        """
         prepare = getattr(self.inner, "prepare", None)
         return replace(self, inner=prepare(model, data, refs)) if prepare else self
 
 
 def watched(steps: Recipe, watch: Watch) -> Recipe:
-    """The same recipe; `watch` is called whenever a loss is."""
+    """The same recipe; `watch` is called whenever a loss is.
+
+    Args:
+        steps: the recipe.
+        watch: called with the batch and the references.
+
+    Returns:
+        The recipe, whose repr can't be read back.
+    """
 
     def with_watch(phase: Phase) -> Phase:
         return replace(phase, terms=tuple(replace(term, loss=Watched(term.loss, watch)) for term in phase.terms))
@@ -128,7 +175,7 @@ def watched(steps: Recipe, watch: Watch) -> Recipe:
 
 
 class Boom(Exception):
-    pass
+    """Stops a run in the middle of an epoch."""
 
 
 def boom_at(call: int) -> Watch:
@@ -146,6 +193,7 @@ def boom_at(call: int) -> Watch:
 
 
 def everyone(network: Module, data: Data) -> Tensor:
+    """Logits of all images, float32 [N, classes]."""
     return predict.logits(network, data, torch.arange(len(data.labels_N)))
 
 
@@ -167,7 +215,17 @@ def without_times(epoch: Epoch) -> Epoch:
 
 
 def attempt(steps: Recipe, folder: Path, data: Data, student: Module) -> list[Epoch]:
-    """Run until Boom or the end, with the resume state in `folder`, as one process would."""
+    """Run until Boom or the end, with the resume state in `folder`, as one process would.
+
+    Args:
+        steps: the recipe.
+        folder: of the resume state; empty at the first attempt.
+        data: what it trains on.
+        student: network whose weights are changed.
+
+    Returns:
+        The epochs that this attempt finished, without times; the first is the one it continued after.
+    """
     resume = Resume(folder)
     state = resume.load(data.device) or State()
     epochs = engine.run(steps, student, data, RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"])), state=state)

@@ -168,6 +168,7 @@ class Difference:
 
     @property
     def more_than_noise(self) -> bool:
+        """Whether `adjusted` is below 0.05."""
         return self.adjusted < 1 - uncertainty.CONFIDENCE
 
 

@@ -39,6 +39,9 @@ class Strata:
             forget: row indices of the forget images.
             held_out: row indices of the held-out images.
             labels: class of every row.
+
+        Returns:
+            Rows of both groups, forget first; empty if no class is in both.
         """
         both = np.intersect1d(labels[forget], labels[held_out])
         rows = np.concatenate([forget, held_out])
@@ -77,6 +80,9 @@ def separates(covariate_N: Floats, strata: Strata) -> bool:
     Args:
         covariate_N: a value per image.
         strata: the images.
+
+    Returns:
+        False for a covariate that does not vary within classes.
     """
     within = strata.classes * 2 + strata.forget
     sums = np.bincount(within, covariate_N, 2 * strata.number) / np.maximum(np.bincount(within, minlength=2 * strata.number), 1)

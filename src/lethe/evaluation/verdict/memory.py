@@ -57,6 +57,9 @@ def what_it_takes(memory: Estimate | None, forget: int, models: int, references:
         forget: number of forget images.
         models: number of models of the method.
         references: number of retrained models.
+
+    Returns:
+        The sentence, with numbers of references and of forget images that would do; also for a missing or a narrow interval.
     """
     if memory is None:
         return (
