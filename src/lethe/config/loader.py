@@ -89,8 +89,7 @@ class Config:
 
     @property
     def workspace_name(self) -> str | None:
-        """The workspace in words that show nothing else of the machine: its path below the checkout, else its folder's name; None for the
-        checkout itself."""
+        """Its path below the checkout, else its folder's name: nothing else of the machine shows. None: it is the checkout."""
         folder, base = self.workspace.resolve(), here().resolve()
         if folder == base:
             return None
@@ -184,10 +183,8 @@ def load(
     params: Path | None = None,
     settings: Callable[[Path], Layer] | None = None,
 ) -> Config:
-    """Load the configuration. Of two layers that have a key the later one wins.
-
-    The layers are params.yaml, the workspace's settings, the section `overlay` of params.yaml, the file of `--config`, and the
-    command line.
+    """Load the configuration from its layers, of which a later one wins: params.yaml, the workspace's settings, the section `overlay` of
+    params.yaml, the file of `--config`, and the command line.
 
     Args:
         argv: `--key value` or `--key=value`, and `--config FILE`.
