@@ -86,6 +86,9 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
         options: what is measured, seed, precision.
         state: progress of the run, kept up to date at every yield. One read from a file (`Resume.load`) makes the run continue there.
 
+    Yields:
+        What an epoch or an edit did, with the metrics of `options.evaluate`; the model has the weights after it.
+
     Raises:
         Diverged: a loss is NaN or infinite.
         ValueError: a phase keeps the running optimizer and none is running, or keeps its best epoch and `evaluate` returns no

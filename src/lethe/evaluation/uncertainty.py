@@ -102,8 +102,7 @@ def bootstrap(
     bootstrap", section 5.2).
 
     Args:
-        statistic: takes an array of indices [..., size] for each sample, returns K numbers as [K, ...]. Arrays that are indexed by the
-            same indices stay paired.
+        statistic: takes an array of indices [..., size] for each sample, returns K numbers as [K, ...]. Arrays sharing indices stay paired.
         sizes: size of each sample; they are resampled independently.
         resample: whether to compute intervals; otherwise only the values are returned.
         seed: of the resampling.
@@ -137,6 +136,9 @@ def mean(values_N: Any, resample: bool = True, seed: int = 0, bounds: Range = UN
         resample: whether to compute an interval.
         seed: of the resampling.
         bounds: smallest and largest possible value. The interval of a sample of 1 is this range, or missing if that is infinite.
+
+    Returns:
+        The mean; without an interval if `resample` is off.
     """
     values = np.asarray(values_N, np.float64)
     (whole,) = bootstrap(lambda index: values[index].mean(-1)[None], len(values), resample=resample, seed=seed, bounds=bounds)
@@ -170,8 +172,7 @@ def of_gaps(
     sum of the resamples' deviations goes in 95 %; where all gaps are 0 this is exact, elsewhere it is on the safe side.
 
     Args:
-        gaps: takes an array of indices for each sample, returns K signed gaps [K, ...]; the arrays that it indexes have edges, see
-            `bootstrap`.
+        gaps: takes an array of indices for each sample, returns K signed gaps [K, ...]; its arrays have edges, see `bootstrap`.
         combine: K absolute gaps [K, ...] -> the number; monotone in each.
         slope: change of the number by a change of 1 in a gap, at most; negative where the number falls with the gaps.
         sizes: size of each sample.

@@ -113,13 +113,32 @@ def copied(network: Module) -> dict[str, Tensor]:
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    """Names of the tensors that differ in any bit."""
+    """Compare two state dicts.
+
+    Args:
+        before: tensors by name.
+        after: of the same names.
+
+    Returns:
+        Names of the tensors with a value that differs.
+    """
     assert before.keys() == after.keys()
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 def trained(steps: Recipe, data: Data, *, start: int = 0, seed: int = 0, **options: Any) -> Module:
-    """The network after a run; `options` are further fields of RunOptions."""
+    """Run a recipe on a new network.
+
+    Args:
+        steps: the recipe.
+        data: what it trains on.
+        start: seed of the network's weights.
+        seed: of the run.
+        **options: further fields of RunOptions.
+
+    Returns:
+        The network after the run.
+    """
     student = network(start)
     for _ in engine.run(steps, student, data, RunOptions(seed=seed, **options)):
         pass
@@ -193,7 +212,15 @@ def boom_at(call: int) -> Watch:
 
 
 def everyone(network: Module, data: Data) -> Tensor:
-    """Logits of all images, float32 [N, classes]."""
+    """The logits of all images, in eval mode.
+
+    Args:
+        network: on the device of the data.
+        data: N images.
+
+    Returns:
+        float32 [N, classes].
+    """
     return predict.logits(network, data, torch.arange(len(data.labels_N)))
 
 
