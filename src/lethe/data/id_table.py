@@ -21,6 +21,7 @@ ID = "id"
 PATHS = ("path", "file_name", "filename", "file", "image", "image_path", "filepath")
 ROW_NUMBERS = ("row", "rows", "row_number", "index", "idx")  # columns of positions among the train images, from 0
 DELIMITERS = ",;\t|"
+BROKEN_JSON = re.compile(r"""\s*\[\s*(["'{\[\]]|$)""")  # if it is not JSON; [1].png may be an image
 BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"\xef\xbb\xbf", "utf-8-sig"))
 Row: TypeAlias = tuple[dict[str, str], int]  # column -> value, and its line
 
@@ -138,7 +139,7 @@ def _json(text: str, key: str, accepts: str) -> list[object] | None:
         with suppress(ValueError):
             found = read(text)
             return found if isinstance(found, list) else [found]
-    if start == "[":
+    if BROKEN_JSON.match(text):
         raise UserError(f"{key} (it begins with [ and is no JSON); {accepts}")
     return None
 

@@ -198,7 +198,7 @@ def _scan(root: Path, options: SourceOptions) -> tuple[list[File], list[File], t
     """Train files, held-out files, class names; sorted by class, then by file name, both by code points."""
     share, limit = options.reading.held_out, options.limit
     part = _held_out(root) or "test"
-    for name in ("train", part):
+    for name in ("train", part) if share is None else ("train",):
         if (root / name).is_symlink():
             _inside(root / name, root)
     home = root / "train" if (root / "train").is_dir() else root

@@ -70,5 +70,6 @@ def _of_checkpoint(config: Config) -> Normalisation | None:
         )[0]
     except UserError:
         return None  # the command says why
-    found = fitting.own_normalisation(tensors)
+    network = {name: value for name, value in tensors.items() if not fitting.NOT_THE_NETWORK.match(name)}
+    found = fitting.own_normalisation(network)
     return found if found and found.names[0].split(".")[-2:-1] == ["0"] else None

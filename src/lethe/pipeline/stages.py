@@ -52,12 +52,22 @@ def _reference(config: Config, kind: str) -> None:
 def demo(config: Config) -> None:
     """Unlearn by the configured method and by DEMO_METHODS, and print one table with the verdicts; score the configured method again
     where the attacks by models on other requests are asked for."""
-    planned = [replace(config, method=method) for method in dict.fromkeys((DEMO_METHODS[0], config.method, *DEMO_METHODS[1:]))]
+    planned = [replace(config, method=method) for method in demo_methods(config)]
     for each in planned[:-1]:
         unlearn(each, show=False)
     unlearn(planned[-1], beside=tuple(str(run) for each in planned[:-1] for run in planned_results(each)))
     if config.evaluate.swap or config.evaluate.shadows:
         evaluate(config, ["original", config.method])
+
+
+def demo_methods(config: Config) -> list[str]:
+    """Names of the methods that the demo runs, in its order.
+
+    Args:
+        config: the configuration; a params.yaml of an earlier version lacks methods that are sections of the present one.
+    """
+    names = dict.fromkeys((DEMO_METHODS[0], config.method, *DEMO_METHODS[1:]))
+    return [name for name in names if name in config.methods]
 
 
 def full_demo(config: Config) -> None:

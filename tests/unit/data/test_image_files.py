@@ -291,6 +291,13 @@ def test_held_out_images_under_another_name(part: str, root: Path, capsys: pytes
     assert f"{part} is not read; held out are images of train" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_not_read_may_be_anywhere(root: Path, tmp_path: Path) -> None:
+    (root / "test").rename(tmp_path / "elsewhere")
+    (root / "val").symlink_to(tmp_path / "elsewhere")
+    assert len(read(root, held_out=0.3).ids) == 6
+    assert "leads out of data.root" in refusal(lambda: read(root))
+
+
 def test_a_folder_next_to_test_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(root / "val" / "cat" / "1.png")
     assert len(read(root).ids) == 10

@@ -229,6 +229,10 @@ def test_forms_that_programs_write(text: str, listed: Listed) -> None:
     assert listed(text, root=Path("/here/photos")) == ["bee/000.png", "bee/001.png"]
 
 
+def test_a_name_may_begin_with_a_bracket(listed: Listed) -> None:
+    assert "first [1].png, line 1" in refusal(lambda: listed("[1].png\n[2].png\n")), "not taken for broken JSON"
+
+
 def test_comments_are_logged_and_need_a_space(images: Images, listed: Listed, capsys: pytest.CaptureFixture[str]) -> None:
     """A name that begins with # must not be passed over in silence."""
     listed("# one\ntrain/bee/000.png\n# two\n")

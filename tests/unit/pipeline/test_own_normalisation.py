@@ -77,6 +77,13 @@ def test_entries_that_are_no_first_layer_are_left_to_be_refused(tmp_path: Path, 
     assert capsys.readouterr().err == ""
 
 
+def test_what_a_metric_keeps_is_no_normalisation(tmp_path: Path) -> None:
+    """Lightning stores metrics next to the network, and their weights are not the network's."""
+    network = nn.ModuleDict({"net": architectures.build("convnet", 3, 0), "metric": nn.Sequential(Normalise())})
+    asked = config(tmp_path, *of_file(tmp_path, network))
+    assert adopted(asked) is asked
+
+
 def test_without_one_nothing_changes(tmp_path: Path) -> None:
     for words in (of_file(tmp_path, architectures.build("convnet", 3, 0)), ["--pretrain.checkpoint", str(tmp_path / "none.pth")], []):
         asked = config(tmp_path, *words)
