@@ -192,6 +192,9 @@ def load(
         params: in place of the project's params.yaml.
         settings: returns the layer of a workspace's settings, by its folder; None: that layer is empty.
 
+    Returns:
+        The configuration, checked: each value, and keys that depend on each other.
+
     Raises:
         UserError: a key or a value is wrong: one line with key, value, place and what is accepted.
     """

@@ -2,8 +2,7 @@
 
 So a tracking server that stops answering, or never did, neither stops nor slows a run, and no record is lost: an outbox that is not sent
 to its end is sent by the next run in its workspace, or by `send`.
-An infinite value is logged as NaN (MLflow would store 1.8e308, which flattens every chart); epochs/<method>.csv has it.
-"""
+An infinite value is logged as NaN (MLflow would store 1.8e308, which flattens every chart); epochs/<method>.csv has it."""
 
 import contextlib
 import json
@@ -84,6 +83,9 @@ class RunLog:
             parent: `reference` of the parent run, when this is a nested run.
             launched: Whether the run that a launcher made, if any, is this one.
             once: Do not create a run if a finished one in the experiment has all of these tags.
+
+        Returns:
+            The log, whose records are sent from now on; use it as a context manager, or close it.
         """
         run_id = os.environ.get("MLFLOW_RUN_ID") if launched and not parent else None
         same = previous is not None and (run_id is None or run_id == previous["run_id"])
@@ -346,7 +348,6 @@ def _exported(module: "Callable[[], Module]", shape: Sequence[int], folder: Path
 
 def _keep(path: Path, to: Path, replaced: Mapping[str, str]) -> None:
     """Keep a file's current content, without a copy where the disk allows: our files are replaced as a whole, never written to.
-
     With metadata to be replaced it is a copy."""
     from lethe.models import checkpoint
 
