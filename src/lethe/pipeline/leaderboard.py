@@ -104,7 +104,7 @@ def chosen_file(workspace: Path, method: str) -> Path:
     """Where the settings that were chosen for a method are stored.
 
     Args:
-        workspace: the leaderboard's.
+        workspace: its folder.
         method: its name.
 
     Returns:
@@ -117,7 +117,7 @@ def chosen(workspace: Path, method: str) -> Mapping[str, Any]:
     """The settings that were chosen for a method in a workspace; {} if none were.
 
     Args:
-        workspace: the leaderboard's.
+        workspace: its folder.
         method: its name.
 
     Returns:

@@ -105,7 +105,7 @@ class SearchResults:
             objective: A name in `OBJECTIVES`.
 
         Returns:
-            True if the objective's distance is within what chance allows.
+            True if what the objective's `within` says is true of the model.
         """
         return OBJECTIVES[objective].unseen(trial.attributes["measured"], self.retrained, self.images)
 
