@@ -29,6 +29,8 @@ class Section(BaseModel):
         if isinstance(value, bool) and bool not in kinds:
             raise ValueError
         if isinstance(value, str):
+            if Path not in kinds:
+                value = value.removesuffix("\n")  # at the end of YAML's blocks (| and >)
             if not value.isprintable() and any(unicodedata.category(one) in ("Cc", "Cs") for one in value if one != "\t"):
                 raise Refusal("it takes text without control characters, in UTF-8")
             if Path in kinds:

@@ -98,6 +98,12 @@ def test_a_file_that_is_none(place: str, folder: Path, stood_for: dict[str, str]
         loader.load(["--config", stood_for.get(place, place)])
 
 
+def test_a_block_of_yaml_is_a_text_of_one_line(tmp_path: Path) -> None:
+    """Its line break at the end is no part of the text."""
+    (tmp_path / "own.yaml").write_text("run:\n  experiment: >\n    one\n    text\n")
+    assert loader.load(["--config", str(tmp_path / "own.yaml")]).run.experiment == "one text"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
