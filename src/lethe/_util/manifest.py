@@ -62,7 +62,7 @@ def _add(root: Path, name: str, hash_: str) -> None:
     lock = root / STATE / "locks" / "manifest.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        files = dict(_read(root))
+        files = _content(root)  # not what is remembered: another machine may have written within one tick of the file's time
         if files.get(name, ("",))[0] != hash_:
             known = (one for one in files.get(name, ()) if one != hash_)
             _write(root, files | {name: [hash_, *known][:KEPT]})
@@ -111,7 +111,7 @@ def settle(root: Path) -> None:
         root: the workspace.
     """
     with FileLock(root / STATE / "locks" / "manifest.lock"):
-        files = _read(root)
+        files = _content(root)
         if files:
             heads = {name: hashes for name, hashes in files.items() if name.endswith(".jsonl")}
             _write(root, {name: [_sha256(root / name)] for name in files if (root / name).is_file()} | heads)
@@ -162,7 +162,11 @@ def _read(root: Path) -> dict[str, list[str]]:
 
 @lru_cache(maxsize=16)
 def _parsed(root: Path, *_: int) -> dict[str, list[str]]:
-    if damage(root):
+    return _content(root)
+
+
+def _content(root: Path) -> dict[str, list[str]]:
+    if not (root / NAME).exists() or damage(root):
         return {}
     content: dict[str, Any] = json.loads((root / NAME).read_text(encoding="utf-8"))
     return dict(content["files"])

@@ -1,5 +1,6 @@
 """Where DVC keeps objects: folders, and remotes of every kind that DVC itself can open (S3, SSH, Azure, ...), with its own credentials."""
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from dvc.config import Config as DvcConfig
 
 AWAY = "a remote that is not there now"
+# As DVC names objects since version 3, and before, and recorded runs. What else lies in the folder of a remote or a cache is another's.
+_OBJECT = re.compile(r"(?:files/[\w-]+/[0-9a-f]{2}/[0-9a-f]+|[0-9a-f]{2}/[0-9a-f]{30})(?:\.dir)?|runs/.+")
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Location:
         path: of it in its filesystem.
         filesystem: DVC's; None: the folder is on this machine.
         is_remote: whether it is a remote, which may be away.
+        by_name: whether files have the names there that they have in the checkout: copies of it, and remotes with `version_aware`.
     """
 
     address: str
     path: str
     filesystem: Any = None
     is_remote: bool = False
+    by_name: bool = False
 
     def files(self) -> Iterator[str]:
         """Iterate over the paths of all files, relative to the location, by name.
@@ -49,6 +54,10 @@ class Location:
             self.filesystem.fs.invalidate_cache()
             found = sorted(self.filesystem.find(self.path))
         yield from (str(PurePosixPath(path).relative_to(self.path)) for path in found)
+
+    def owns(self, file: str) -> bool:
+        """Return whether DVC put a file here. A remote may be a folder that has other things, too, as the images' own source."""
+        return self.by_name or _OBJECT.fullmatch(file) is not None
 
     def size(self, file: str) -> int:
         """Return the bytes of a file. Raises RunFailed if it can't be reached."""
@@ -117,7 +126,9 @@ def open_remote(config: "DvcConfig", name: str) -> Location:
         kind, settings, path = get_cloud_fs(config, name=name)
         if kind.protocol == "local":
             return Location(path, path, is_remote=True)
-        return Location(without_secrets(str(config["remote"][name]["url"])), path, kind(**settings), is_remote=True)
+        remote = config["remote"][name]
+        by_name = bool(remote.get("version_aware") or remote.get("worktree"))
+        return Location(without_secrets(str(remote["url"])), path, kind(**settings), is_remote=True, by_name=by_name)
     except Exception as error:
         raise RunFailed(f"a remote that can't be opened: {summarize_error(error)}") from None
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 STORE = "dvc"
 LATER = "the same command goes on later"
+NO_OBJECT = "delete it, or what it holds: DVC did not put it there"
 RUNS = "runs"  # the folder of the run cache
 
 
@@ -52,10 +53,12 @@ class DvcObjects:
         for location in self._locations(objects):
             try:
                 for file, found in self._examined(location):
-                    if found.certain:
+                    goes = found.certain and location.owns(file)
+                    if goes:
                         gone.add("".join(PurePosixPath(file).parts[-2:]))
                     if found:
-                        objects.append(self._place(location, file, str(found), DELETE if found.certain else YOURS))
+                        advice = "" if goes else NO_OBJECT if found.certain else LOOK
+                        objects.append(self._place(location, file, str(found), advice))
                     elif file.startswith(f"{RUNS}/"):
                         recorded.append((location, file))
             except RunFailed as error:
@@ -68,7 +71,7 @@ class DvcObjects:
             yield Place(STORE, ", ".join(queued), "queued or failed experiments", 0, YOURS, advice)
         for location, file in recorded if gone else ():
             if any(hash_ in self._text(location, file) for hash_ in gone):
-                yield self._place(location, file, "a recorded run that would restore them", DELETE)
+                yield self._place(location, file, "a recorded run that would restore them")
         yield from self._names_seen()
         yield from objects
 
@@ -107,7 +110,7 @@ class DvcObjects:
         cache = Path(config.get("cache", {}).get("dir") or self.folder / "cache")
         for folder in (cache, self.folder / "tmp"):
             if folder.is_dir():
-                yield Location(str(folder), str(folder))
+                yield Location(str(folder), str(folder), by_name=folder != cache)
         for name, settings in config.get("remote", {}).items():
             try:
                 yield open_remote(config, name)
@@ -144,7 +147,8 @@ class DvcObjects:
         with location.local(file) as path:
             return path.read_text(encoding="utf-8", errors="replace")
 
-    def _place(self, location: Location, file: str, holds: str, step: str) -> Place:
+    def _place(self, location: Location, file: str, holds: str, advice: str = "") -> Place:
+        """A file: to be deleted, unless there is advice on what the user is to do with it."""
         name = location.name(file)
         self._files[name] = location, file
-        return Place(STORE, name, holds, location.size(file), step, LOOK if step == YOURS else "")
+        return Place(STORE, name, holds, location.size(file), YOURS if advice else DELETE, advice)

@@ -2,13 +2,14 @@
 
 With `artifacts` the only reader of the test split."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
-from lethe._util.files import digest, read_json, short, write_json
+from lethe._util.files import digest, read_json, short, write_json, write_text
 from lethe.config.loader import STAGE
 from lethe.engine import epoch_table
 from lethe.evaluation import catalogue, reference, registry, seed_aggregation
@@ -171,8 +172,9 @@ def _write_metrics(layout: Layout, name: str, score: Score) -> None:
     numbers = {"accuracy": {split: round(value, 2) for split, value in score.accuracy.items() if split != "validation"}}
     left = score.judged.memory_left if score.judged and not score.unfit else None
     content = numbers | ({} if left is None else {"memory_left": round(left.value, 1)})
-    if not path.exists() or read_json(path) != content:
-        write_json(path, content)
+    text = json.dumps(content, indent=2) + "\n"
+    if not path.exists() or path.read_bytes() != text.encode():  # whatever is there is replaced: all of it is in the score
+        write_text(path, text)
 
 
 def _belongs(stored: Score, tables: Mapping[str, Any], contents: str) -> bool:

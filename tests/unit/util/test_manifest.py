@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,21 @@ def test_what_reads_a_file_checks_it(root: Path) -> None:
     (root / "epochs" / "ft.csv").write_text("step,gap\n0,7.5\n")
     with pytest.raises(UserError, match="damaged or was edited"):
         epoch_table.read_csv(root / "epochs" / "ft.csv")
+
+
+def test_what_another_machine_noted_within_one_tick_is_kept(root: Path, tmp_path: Path) -> None:
+    path, other = root / "epochs" / "model_1.csv", tmp_path / "other"
+    (other / ".lethe").mkdir(parents=True)
+    write_text(path, "step\n0\n")
+    write_text(other / "epochs" / "model_1.csv", "step\n1\n")
+    assert manifest.state(path) is True  # what it read is remembered
+    noted = root / manifest.NAME
+    before = noted.stat()
+    noted.write_bytes((other / manifest.NAME).read_bytes())
+    os.utime(noted, ns=(before.st_atime_ns, before.st_mtime_ns))  # as file systems have it whose times are whole seconds
+    write_text(root / "data" / "train.json", "{}")
+    path.write_text("step\n1\n")
+    assert manifest.state(path) is True
 
 
 @pytest.mark.parametrize("content", [b"", b"step\n", b"gap\n1\n", b"step\nx\n", b"step,gap\n0,1\n2,3,4\n", b"\xff\xfe\x00"])
