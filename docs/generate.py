@@ -1,7 +1,6 @@
 """Generate docs/keys.md from the configuration, docs/methods.md and docs/measures.md from their registries, and the README's speed table
 from the benchmark's JSON. `make docs` writes the pages, `make test` compares them."""
 
-import inspect
 import json
 import sys
 from pathlib import Path
@@ -82,7 +81,7 @@ def methods_page() -> str:
             word = shorten(iter(phase.batch_order(sizes, 0)))
             lines.append(f"| `{name}` | {phase.name} | {phase.epochs} | {word} | {steps:,} | `{phase.trains!r}` | {scale} |")
     for method in map(methods_registry.find_method, methods_registry.registered_names()):
-        lines += [f"\n## {method.name}\n", inspect.getdoc(method.function) or "", f"Source: {method.source}."]
+        lines += [f"\n## {method.name}\n", method.description, f"Source: {method.source}."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,6 @@
 """The MLflow runs of a workspace: their names, tags, parameters, descriptions and final metrics."""
 
 import importlib.metadata
-import inspect
 import json
 import shlex
 from collections.abc import Collection, Iterable, Mapping
@@ -173,7 +172,7 @@ def describe(config: Config, name: str, several: bool = False) -> str:
     run = RunId.parse(name)
     name, seed = str(run.all_seeds), run.seed
     base = config.like.get(run.method, run.method)
-    about = ABOUT[name] if name in ABOUT else inspect.getdoc(find_method(base).function)
+    about = ABOUT[name] if name in ABOUT else find_method(base).description
     which = f", seed {seed}" if seed is not None else f", mean over {config.run.seeds} seeds" if several else ""
     return f"**{name}**{which}: {about}\n\n{READING}{_sampled(config.run.evaluate_retain)}"
 

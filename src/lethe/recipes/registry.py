@@ -12,6 +12,7 @@ An argument whose type is a dataclass, such as `Training`, is replaced by the da
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cached_property
@@ -32,6 +33,7 @@ BUILT_IN = (
     "lethe.recipes.editing_methods",
 )
 REQUIRED = inspect.Parameter.empty
+_SECTION = re.compile(r"\n\n(?:Args|Returns|Raises):(?:\n+[ \t]+.*)+")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,7 +95,12 @@ class Method:
     @property
     def summary(self) -> str:
         """First line of the docstring."""
-        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+        return self.description.partition("\n")[0]
+
+    @property
+    def description(self) -> str:
+        """The docstring without its sections, such as Args and Returns."""
+        return _SECTION.sub("", inspect.getdoc(self.function) or "").strip()
 
     def build(self, arguments: Mapping[str, Any]) -> Any:
         """The recipe (of a chain, recipe by name) at these arguments.

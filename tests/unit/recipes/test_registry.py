@@ -241,3 +241,9 @@ def test_shared_words_keep_their_range_outside(outside: str) -> None:
     fields = method_section(outside).model_fields
     own = method_section("model_4").model_fields
     assert (accepts(fields["epochs"]), fields["epochs"].description) == (accepts(own["epochs"]), own["epochs"].description)
+
+
+def test_the_description_has_no_sections() -> None:
+    for name in registered_names():
+        description = find_method(name).description
+        assert description and not {"Args:", "Returns:", "Raises:"} & set(description.split("\n")), name
