@@ -55,9 +55,11 @@ def _of_architecture(config: Config) -> Normalisation | None:
     if ":" not in config.model.architecture:
         return None
     try:
-        return fitting.own_normalisation(dict(architectures.build(config.model.architecture, 2, 0).named_buffers()))
+        found = fitting.own_normalisation(dict(architectures.build(config.model.architecture, 2, 0).named_buffers()))
     except UserError:
         return None  # the command says why
+    changes_nothing = found is not None and (found.mean, found.std) == ((0.0,) * 3, (1.0,) * 3)
+    return None if changes_nothing and config.pretrain.checkpoint is None else found  # a checkpoint may fill it
 
 
 def _of_checkpoint(config: Config) -> Normalisation | None:

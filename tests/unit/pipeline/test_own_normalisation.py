@@ -104,3 +104,19 @@ def test_a_layer_of_the_architecture_gets_its_input_as_it_expects_it(
     monkeypatch.setitem(sys.modules, "own_network", own)
     found = adopted(config(tmp_path, "--model.architecture=own_network:make"))
     assert (found.data.mean, found.data.std) == ((0.0,) * 3, (std,) * 3)
+
+
+def test_buffers_that_change_nothing_are_no_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the mean and standard deviation of features, before training."""
+
+    def make(num_classes: int) -> nn.Module:
+        network = architectures.build("convnet", num_classes, 0)
+        network.register_buffer("feature_mean", torch.zeros(1))
+        network.register_buffer("feature_std", torch.ones(1))
+        return network
+
+    own = types.ModuleType("own_network")
+    vars(own)["make"] = make
+    monkeypatch.setitem(sys.modules, "own_network", own)
+    asked = config(tmp_path, "--model.architecture=own_network:make")
+    assert adopted(asked) is asked
