@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 _SECRET = r"[\w.-]*(?:password|passwd|pwd|passphrase|token|secret|signature|credential|api_?key|access_?key)[\w.-]*|sig|auth"
@@ -45,7 +46,7 @@ def clean(text: str) -> str:
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and value in text and _VARIABLE.search(name):
+        if len(value) >= _SHORTEST and value in text and _VARIABLE.search(name) and not _is_place(value):
             text = text.replace(value, "***")
     return text
 
@@ -63,3 +64,8 @@ def plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(plain, value))
     return clean(str(value))
+
+
+def _is_place(value: str) -> bool:
+    """Whether a variable names a folder or file, as AWS_WEB_IDENTITY_TOKEN_FILE does: messages name files below it."""
+    return Path(value).is_absolute() and os.access(value, os.F_OK)

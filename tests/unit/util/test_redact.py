@@ -1,5 +1,7 @@
 """What is printed or kept has no secret of an address, a connection string or the environment."""
 
+from pathlib import Path
+
 import pytest
 
 from lethe._util.redact import clean, without_secrets
@@ -31,6 +33,13 @@ def test_the_environments_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "word")  # a text may have such a word of its own
     monkeypatch.setenv("HOME_PAGE", "gar geheim")
     assert clean("a word, gar geheim") == "a word, gar geheim"
+
+
+def test_a_folder_that_the_environment_names_is_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MY_TOKEN_FOLDER", str(tmp_path))
+    assert clean(f"sqlite:///{tmp_path}/mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MY_TOKEN_FOLDER", "/x7Kq+base64/secret")
+    assert clean("it takes no /x7Kq+base64/secret") == "it takes no ***"
 
 
 def test_an_address_that_is_kept_has_no_query() -> None:
