@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AWAY = "a remote that is not there now"
 # As DVC names objects since version 3, and before, and recorded runs. Other files in the folder of a remote or a cache are not its own.
-_OBJECT = re.compile(r"(?:files/[\w-]+/[0-9a-f]{2}/[0-9a-f]+|[0-9a-f]{2}/[0-9a-f]{30})(?:\.dir)?|runs/.+")
+_OBJECT = re.compile(r"files/[\w-]+/[0-9a-f]{2}/[^/]+|[0-9a-f]{2}/[0-9a-f]{30}(?:\.dir)?|runs/.+")
 
 
 @dataclass(frozen=True)
