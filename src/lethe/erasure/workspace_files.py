@@ -87,7 +87,11 @@ class WorkspaceFiles:
         """Files that keys name outside the workspace, and a search's database on a server."""
         for key, what in (("data.forget.ids", "the list of ids"), ("pretrain.checkpoint", "the original that was given")):
             spec = self.config.settings.get(key) or self.config.given.get(key)
-            if spec and spec != "null" and not self.config.path(Path(spec)).is_relative_to(self.layout.root.resolve()):
+            if not spec or spec == "null":
+                continue
+            path = self.config.path(Path(spec))
+            deleted = key == "data.forget.ids" and path.parent.is_dir() and not path.exists()
+            if not deleted and not path.is_relative_to(self.layout.root.resolve()):
                 yield f"{spec} ({key}), {what}"
         if "://" in (storage := str(self.config.search.storage or "")) and not storage.startswith("sqlite:"):
             yield f"the database of searches, {clean(storage)} (search.storage): its trials have arguments and scores, and no ids"

@@ -13,6 +13,7 @@ from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.evaluation import seed_aggregation
 from lethe.models import architectures, device
+from lethe.pipeline.unlearn import check_batches
 from lethe.recipes.ordering import First, shorten
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.layout import Layout
@@ -31,7 +32,7 @@ def explain(config: Config, measure: bool = False) -> str:
         The description, in several lines without a final newline.
 
     Raises:
-        UserError: the deletion request names no image, or all of them.
+        UserError: the deletion request names no image, or all of them; a batch is larger than the retain split.
     """
     retain, forget, classes = split_sizes(config)
     chosen = device.resolve(config.run)
@@ -50,6 +51,7 @@ def explain(config: Config, measure: bool = False) -> str:
     if config.run.originals > 1:
         lines.append(f"the same from {config.run.originals - 1} further originals, which are trained first: originals/<seed>/")
     for name, recipe in recipes.items():
+        check_batches(config, recipe, retain)
         lines += ["", f"{name}: {len(recipe)} phases"]
         for step in recipe:
             lines += _phase(step, network, retain, forget) if isinstance(step, Phase) else [f"  edit {step!r}"]

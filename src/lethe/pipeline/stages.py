@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from lethe._util import dvc_stage
+from lethe._util.log import log
 from lethe.config.loader import Config
+from lethe.data import splits
 from lethe.pipeline import references
 from lethe.pipeline.bank_training import train_bank
 from lethe.pipeline.evaluate import evaluate
@@ -14,6 +16,7 @@ from lethe.reporting.report import report
 from lethe.tracking.sender import send
 from lethe.workspace import copies, scores
 from lethe.workspace import prepare as preparation
+from lethe.workspace.layout import Layout
 from lethe.workspace.plan import planned_results
 
 # What the demo shows next to the configured method: one that hardly forgets, one that goes too far, and the one to use
@@ -23,7 +26,11 @@ BANK_SEEDS = ("hybrid_4", "model_1")  # by as many seeds as the bank has retrain
 
 def prepare(config: Config) -> None:
     """Write images, labels, ids and the four splits to data/ in the workspace, and print their sizes."""
+    forget = Layout(config.workspace).splits / "forget.csv"
+    before = (splits.count(forget.parent, "forget"), forget.read_bytes()) if forget.exists() else (0, b"")
     prepared = preparation.prepare(config, replace=True)
+    if before[0] and before[1] != forget.read_bytes() and prepared.layout.weights("original").exists():
+        log(f"the request before, of {before[0]:,} images, is replaced: those that are not in the new one are retain images again")
     copies.counts(prepared)
     counts = ", ".join(f"{name} {len(index):,}" for name, index in prepared.splits.items())
     print(f"{prepared.layout.data}: {len(prepared.images.classes)} classes; {counts}")

@@ -103,9 +103,12 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
     recipes, network = check_recipes(config)
     _log_layers(config, recipes, network)
     references.check_models(config, "original", *(["retrained"] if config.run.evaluate else []))
-    prepared = prepare(config)
-    for recipe in recipes:
-        check(prepared, recipe)
+
+    def accept(drawn: Prepared) -> None:
+        for recipe in recipes:
+            check(drawn, recipe)
+
+    prepared = prepare(config, accept=accept)
     copies.counts(prepared)
     references.weights(prepared, "original")
     if config.run.evaluate:  # otherwise nothing here needs the retrained model
@@ -171,11 +174,24 @@ def check(prepared: Prepared, recipe: Recipe) -> None:
     Raises:
         UserError: a batch is larger than the retain split, or a module name matches nothing; the message names the key.
     """
-    config, retain = prepared.config, len(prepared.splits["retain"])
+    check_batches(prepared.config, recipe, len(prepared.splits["retain"]))
+    _check_layers(prepared.config, recipe, prepared.network(0))
+
+
+def check_batches(config: Config, recipe: Recipe, retain: int) -> None:
+    """Check that each batch fits into the retain split.
+
+    Args:
+        config: names the method.
+        recipe: of the method.
+        retain: number of retain images.
+
+    Raises:
+        UserError: a batch is larger; the message names the key.
+    """
     for phase in recipe:
         if isinstance(phase, Phase) and phase.batch_size > retain:
             raise UserError(f"methods.{config.method}.batch_size is {phase.batch_size}; it takes at most the {retain} retain images")
-    _check_layers(config, recipe, prepared.network(0))
 
 
 def _log_layers(config: Config, recipes: tuple[Recipe, ...], network: Module) -> None:

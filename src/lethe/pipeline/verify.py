@@ -167,7 +167,7 @@ def _reader(layout: Layout, path: Path) -> Callable[[Path], bool] | None:
     if path.suffix == ".json":
         return _score if path.is_relative_to(layout.all_scores) else _card if path.is_relative_to(layout.cards) else _json
     if path.suffix == ".csv" and path.parent == layout.splits:
-        return _split
+        return None if path.stem == "forget" and layout.erased.exists() else _split  # of an erased request nothing is named
     return _epochs if path.suffix == ".csv" and path.is_relative_to(layout.epochs("-").parent) else None
 
 
@@ -245,9 +245,9 @@ def _of_form(fits: bool) -> bool:
 
 
 def _without_model(layout: Layout) -> Iterator[Finding]:
-    """Results whose model or logits table is gone: nothing reads them again."""
+    """Results whose model or logits table is gone: nothing reads them again. An erasure leaves scores and takes the tables."""
     for run in layout.with_scores():
-        if not layout.logits(run).exists():
+        if not layout.logits(run).exists() and not layout.erased.exists():
             yield Finding(layout.scores(run), "stray", f"there is no {layout.logits(run)}")
 
 

@@ -103,7 +103,8 @@ def compare_verdicts(results: ResultSet, published: ResultSet) -> str:
     other = [f"{label(name)} (published: {theirs}, here: {ours})" for name, (ours, theirs) in kinds.items() if ours != theirs]
     if not kinds:
         return ""
-    same = f"**Compared with the published results**: {len(kinds) - len(other)} of {len(kinds)} methods get the same verdict"
+    alike = f"{len(kinds) - len(other)} of {len(kinds)} methods are judged alike"
+    same = f"**Compared with the published results**, by accuracies alone: {alike}"
     return f"{same}; different: {', '.join(other)}." if other else f"{same}."
 
 

@@ -1,6 +1,7 @@
 """Images and splits on disk: written once, and checked against what the configuration asks for."""
 
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from lethe._util.checkout import root
@@ -17,7 +18,7 @@ from lethe.workspace.settings import as_words, record, record_data, recorded, re
 from lethe.workspace.workspace import Prepared
 
 
-def prepare(config: Config, replace: bool = False) -> Prepared:
+def prepare(config: Config, replace: bool = False, accept: Callable[[Prepared], None] = lambda drawn: None) -> Prepared:
     """Return the images and splits, and write those of their files that are missing.
 
     data/images.safetensors is only a copy that is faster to read: it is written again when its source has changed.
@@ -25,6 +26,7 @@ def prepare(config: Config, replace: bool = False) -> Prepared:
     Args:
         config: what they must be.
         replace: write files that hold other images or splits again; otherwise they are an error.
+        accept: is called before anything is written, and raises where these images and splits can't be used.
 
     Returns:
         The images and splits, as the files hold them.
@@ -60,6 +62,7 @@ def prepare(config: Config, replace: bool = False) -> Prepared:
             raise UserError(
                 f"{layout.splits} holds other splits than data.forget and data.seed ask for; {_repair(config)} draws them again"
             )
+    accept(prepared)
     layout.state.mkdir(parents=True, exist_ok=True)  # from here on the manifest notes what is written
     if listed != listing:
         save_images(images, path, listing)

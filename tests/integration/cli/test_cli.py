@@ -472,13 +472,12 @@ BAD = {
     "run.threads": ("0", "run.threads is 0"),
     "method": ("hybrid_5", "method is hybrid_5"),
 }
-WANTS_DATA = ("methods.model_1.batch_size",)  # can be refused only behind the data, which stay
 
 
 @pytest.mark.parametrize("key", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(key: str, request: pytest.FixtureRequest) -> None:
+def test_bad_input_is_one_line_and_leaves_nothing(key: str, bare: Project) -> None:
     value, says = BAD[key]
-    project: Project = request.getfixturevalue("project" if key in WANTS_DATA else "bare")
+    project = bare
     method = key.split(".")[1] if key.startswith("methods.") else "model_1"
     before = project.files()
     done = project.run("unlearn", f"--{key}={value}", *([] if key == "method" else ["--method", method]))

@@ -100,6 +100,19 @@ def test_what_belongs_to_nothing(layout: Layout) -> None:
     assert found["scores/model_1.json"] == ("stray", f"there is no {layout.logits('model_1')}")
 
 
+def test_an_erasure_leaves_scores_and_a_request_that_names_nothing(layout: Layout) -> None:
+    layout.logits("model_1").unlink()
+    forget = layout.splits / "forget.csv"
+    forget.write_text("".join(forget.read_text().splitlines(keepends=True)[:1]))
+    layout.erased.parent.mkdir(exist_ok=True)
+    layout.erased.write_text("{}")
+    found = kinds(layout)
+    assert {kind for path, (kind, _) in found.items() if path in ("scores/model_1.json", "data/splits/forget.csv")} <= {
+        "whole",
+        "unverified",
+    }
+
+
 def test_a_score_of_a_later_version_is_refused_in_one_line(layout: Layout) -> None:
     path = layout.scores("model_1")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
