@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import small_workspace
+
 from lethe._util.errors import UserError
 from lethe._util.files import read_json
 from lethe.cli.main import main as command
@@ -32,19 +34,6 @@ from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import load_existing
 
 OWN = ("--run.workspace", "ws")
-KEYS = (
-    "--data.source",
-    "digits",
-    "--data.limit",
-    "20",
-    "--data.forget.count",
-    "40",
-    "--model.architecture",
-    "convnet",
-    "--run.threads",
-    "1",
-)
-SHORT = ("--pretrain.epochs", "3", "--pretrain.final_epochs", "1", "--pretrain.batch_size", "16", "--pretrain.min_steps", "0")
 METHOD = ("--method", "model_1", "--methods.model_1.epochs", "1", "--methods.model_1.batch_size", "16", "--run.log_model", "none")
 NOT_READ = (".lock", ".pid", ".md", ".html", ".png", ".gitignore", "secret")  # pages, and the secret: another one is another workspace's
 THEIRS = ("artifacts", "models")  # in an outbox: files as MLflow has them
@@ -89,7 +78,7 @@ def ran(verb: str, *words: str) -> tuple[int, str, str]:
 def prepare(folder: Path) -> None:
     """Make the workspace."""
     steps = [
-        ("unlearn", *KEYS, *SHORT, *METHOD),
+        ("unlearn", *small_workspace.KEYS, *METHOD),
         ("bank", "--pretrain.seeds", "1", "--retrain.seeds", "3"),
         ("evaluate", "--method", "all"),
         ("report", "card", *METHOD[:2]),

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import small_workspace
 
 from lethe.cli.main import main as command
 from lethe.data.images import load_images
@@ -38,20 +39,7 @@ PRELOADED += (
     "imagehash",
 )
 OWN = ("--run.workspace", "ws")
-KEYS = (
-    "--data.source",
-    "digits",
-    "--data.limit",
-    "20",
-    "--data.forget.count",
-    "40",
-    "--model.architecture",
-    "convnet",
-    "--run.threads",
-    "1",
-)
-KEYS += ("--pretrain.epochs", "3", "--pretrain.final_epochs", "1", "--pretrain.batch_size", "16", "--pretrain.min_steps", "0")
-KEYS += ("--pretrain.crop", "0", "--pretrain.flip", "false", "--run.evaluate_every", "1000")
+KEYS = (*small_workspace.KEYS, "--pretrain.crop", "0", "--pretrain.flip", "false", "--run.evaluate_every", "1000")
 
 
 def child(verb: str, *words: str) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import boto3
 import numpy as np
+import small_workspace
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
@@ -26,20 +27,7 @@ from lethe.data.images import load_images
 from lethe.models import checkpoint
 
 CHECKOUT = Path(__file__).parents[1]
-KEYS = (
-    "--data.source",
-    "digits",
-    "--data.limit",
-    "20",
-    "--data.forget.count",
-    "40",
-    "--model.architecture",
-    "convnet",
-    "--run.threads",
-    "1",
-)
-KEYS += ("--pretrain.epochs", "3", "--pretrain.final_epochs", "1", "--pretrain.batch_size", "16", "--pretrain.min_steps", "0")
-KEYS += ("--methods.model_1.epochs", "1", "--methods.model_1.batch_size", "16", "--run.log_model", "none")
+KEYS = (*small_workspace.KEYS, "--methods.model_1.epochs", "1", "--methods.model_1.batch_size", "16", "--run.log_model", "none")
 OWN = ("--run.workspace", "ws", "--method", "model_1")
 
 

@@ -57,7 +57,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
 
     manifest.check(path)
     try:
-        rows: list[dict[str, Any]] = pd.read_csv(path).to_dict("records")  # type: ignore[assignment]
+        rows = [{str(name): value for name, value in row.items()} for row in pd.read_csv(path).to_dict("records")]
     except ValueError as error:  # of pandas' parser, and of bytes that are no text
         raise UserError(f"{path} can't be read as an epoch table: {' '.join(str(error).split())}") from None
     if not rows or any(not isinstance(row.get("step"), int) for row in rows):
