@@ -79,12 +79,15 @@ class Delivery:
         run_id: str = self.outbox.state["run_id"]
         return run_id
 
-    def attempt(self) -> Literal["", "unreachable", "stuck"]:
+    def attempt(self) -> Literal["", "waits", "unreachable", "stuck"]:
         """Send the pending records, if possible. An error that prevents it is logged once.
 
         Returns:
-            "" if all is sent; "unreachable" if the store does not answer; "stuck" if it does, and refuses something for now.
+            "" if all is sent; "waits" while somebody else sends the beginning of the same run; "unreachable" if the store does not answer;
+            "stuck" if it does, and refuses something for now.
         """
+        if not self.met and not self.outbox.joins and self.outbox.waits:
+            return "waits"
         try:
             self.deliver()
         except _ParentMissing:

@@ -86,8 +86,24 @@ class Outbox:
 
     @property
     def has_successor(self) -> bool:
-        """Whether another outbox has more records of the same run."""
-        return any(other != self.folder for other in self.folder.parent.glob(f"{self.header['row']}.*/"))
+        """Whether a later outbox has more records of the same run: the end of the run is in that one."""
+        return any(started > self.header["started"] for started, _ in self._siblings())
+
+    @property
+    def waits(self) -> bool:
+        """Whether an earlier outbox of the same run is being sent by somebody else, who creates the run and says how that part ended."""
+        return any(started < self.header["started"] and _is_held(folder) for started, folder in self._siblings())
+
+    def _siblings(self) -> Iterator[tuple[int, Path]]:
+        """Iterate over the other outboxes of this run in the same store: when each was started, in ms, and its folder."""
+        for folder in self.folder.parent.glob(f"{self.header['row']}.*/"):
+            if folder == self.folder:
+                continue
+            header: dict[str, Any] = {}
+            with contextlib.suppress(RunFailed, UserError, OSError, ValueError):  # just removed, or damaged
+                header = read_json(folder / "row.json")
+            if is_header(header) and "started" in header and header["uri"] == self.header["uri"]:
+                yield header["started"], folder
 
     def append(self, kind: str, value: Any) -> None:
         """Append a record.
@@ -161,6 +177,19 @@ class Outbox:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.release()
         Path(f"{self.folder}.lock").unlink(missing_ok=True)  # a process that waits for it finds nothing left to send
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process, or another thread of this one, appends to an outbox or sends it."""
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    if not folder.exists():  # removed in this moment: its lock was made again here
+        Path(lock.lock_file).unlink(missing_ok=True)
+    return False
 
 
 def abandoned(home: Path) -> Iterator[Outbox]:

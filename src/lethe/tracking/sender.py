@@ -4,6 +4,7 @@ import contextlib
 import logging
 import shlex
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lethe.tracking.outbox import Outbox, abandoned
 
 MAX_WAIT, MAX_WAIT_UNREACHABLE = 120.0, 5.0  # seconds that `finish` waits if the store answers, and if not
 MAX_DELAY = 60.0  # seconds between two attempts while the store does not answer
+SHORT_DELAY = 0.1  # seconds between two attempts while only another thread is waited for
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +59,13 @@ class Sender(threading.Thread):
         while folder.exists():
             self.wake.clear()
             closing = self.closing.is_set()
-            if self._attempt_all(older):
-                if closing:
+            if outcome := self._attempt_all(older):
+                if closing and outcome != "waits":
                     return
-                self.closing.wait(delay)
+                if closing:
+                    time.sleep(SHORT_DELAY)
+                else:
+                    self.closing.wait(delay)
                 delay = min(MAX_DELAY, 2 * delay)
             else:
                 if not swept:

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from lethe._util.errors import RunFailed
 from lethe.tracking import mlflow_store, sender, store_birth
 from lethe.tracking.launched_run import note_error
-from lethe.tracking.mlflow_delivery import unreachable
+from lethe.tracking.mlflow_delivery import Delivery, unreachable
 from lethe.tracking.mlflow_models import register
 from lethe.tracking.mlflow_store import connect, end_abandoned_runs
 from lethe.tracking.outbox import abandoned, default_store
@@ -507,6 +507,29 @@ def test_a_run_killed_twice_before_anything_was_sent_has_one_row(home, killed):
     (run,) = rows()
     assert run.info.status == "FINISHED"
     assert steps(run.info.run_id) == list(range(11))
+
+
+def test_a_resumed_run_ends_after_its_beginning_was_sent_by_another_thread(home, killed):
+    """As in a chain: the sender of the parent run took the outbox that the kill left, and is slower than the whole resumed run."""
+    reference = killed()
+    (beginning,) = abandoned(home)
+    row = RunLog.open(home, name="resumed", previous=reference, history=[(step, EPOCH) for step in range(6)])
+    with ThreadPoolExecutor() as pool:
+        closing = pool.submit(row.close)
+        wait([closing], timeout=1.0)
+        assert Delivery(beginning).attempt() == ""
+        assert closing.result()
+    (run,) = rows()
+    assert (run.info.run_name, run.info.status) == ("resumed", "FINISHED")
+    assert steps(run.info.run_id) == list(range(6))
+    assert not outboxes(home)
+
+
+def test_an_older_outbox_that_nobody_can_read_holds_up_no_end(home, killed):
+    reference = killed()
+    (outboxes(home)[0] / "row.json").write_text("{}")
+    RunLog.open(home, name="resumed", previous=reference).close()
+    assert [run.info.status for run in rows()] == ["FINISHED"]
 
 
 def test_a_resumed_run_sends_what_its_row_lacks(home, killed):
