@@ -83,15 +83,15 @@ class Delivery:
         """Send the pending records, if possible. An error that prevents it is logged once.
 
         Returns:
-            "" if all is sent; "waits" while somebody else sends the beginning of the same run; "unreachable" if the store does not answer;
-            "stuck" if it does, and refuses something for now.
+            "" if all is sent; "waits" while somebody else sends the beginning of the same run, or its parent; "unreachable" if the store
+            does not answer; "stuck" if it does, and refuses something for now.
         """
         if not self.met and not self.outbox.joins and self.outbox.waits:
             return "waits"
         try:
             self.deliver()
         except _ParentMissing:
-            return "stuck"
+            return "waits" if self.outbox.parent_waits else "stuck"
         except Exception as error:
             with contextlib.suppress(Exception):
                 connect(self.store).search_experiments(max_results=1)
@@ -346,7 +346,7 @@ class Delivery:
         if parent := header["parent"]:
             if run := look_up(client, parent):
                 tags["mlflow.parentRunId"] = run.info.run_id
-            elif any(self.outbox.folder.parent.glob(f"{parent['row']}.*/")):
+            elif self.outbox.parents():
                 raise _ParentMissing
         experiment = experiment_id(client, header) or create_experiment(client, header)
         share_view(client, experiment)

@@ -94,6 +94,16 @@ class Outbox:
         """Whether an earlier outbox of the same run is being sent by somebody else, who creates the run and says how that part ended."""
         return any(started < self.header["started"] and _is_held(folder) for started, folder in self._siblings())
 
+    def parents(self) -> list[Path]:
+        """List the folders of the parent run's outboxes."""
+        parent = self.header["parent"]
+        return list(self.folder.parent.glob(f"{parent['row']}.*/")) if parent else []
+
+    @property
+    def parent_waits(self) -> bool:
+        """Whether somebody is about to send the parent run."""
+        return any(map(_is_held, self.parents()))
+
     def _siblings(self) -> Iterator[tuple[int, Path]]:
         """Iterate over the other outboxes of this run in the same store: when each was started, in ms, and its folder."""
         for folder in self.folder.parent.glob(f"{self.header['row']}.*/"):

@@ -525,6 +525,19 @@ def test_a_resumed_run_ends_after_its_beginning_was_sent_by_another_thread(home,
     assert not outboxes(home)
 
 
+def test_a_nested_run_that_ends_before_its_parent_was_sent_waits_for_it(home, killed):
+    reference = killed()
+    (parent,) = abandoned(home)
+    row = RunLog.open(home, name="nested", parent=reference)
+    with ThreadPoolExecutor() as pool:
+        closing = pool.submit(row.close)
+        wait([closing], timeout=1.0)
+        assert Delivery(parent).attempt() == ""
+        assert closing.result()
+    top, nested = rows()
+    assert (nested.info.status, nested.data.tags["mlflow.parentRunId"]) == ("FINISHED", top.info.run_id)
+
+
 def test_an_older_outbox_that_nobody_can_read_holds_up_no_end(home, killed):
     reference = killed()
     (outboxes(home)[0] / "row.json").write_text("{}")
