@@ -4,26 +4,18 @@ N examples, C classes.
 """
 
 import copy
-import difflib
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch.nn import Module
 
-from lethe._util.checkout import default_params
 from lethe._util.errors import UserError
-from lethe.config import loader
-from lethe.config.describe import accepts
-from lethe.config.method_schema import method_section
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.splits import SPLITS
 from lethe.data.user_data import Examples, as_data, check_model
@@ -37,13 +29,9 @@ from lethe.evaluation.verdict.words import CANNOT_TELL
 from lethe.recipes.blocks import resolve
 from lethe.recipes.held_out import shapes
 from lethe.recipes.recipe import Phase, Recipe
-from lethe.recipes.registry import find_method, is_method, method_names
 from lethe.reporting import console_tables
 
 log = logging.getLogger("lethe")
-
-# Arguments that name modules -> what they are by default where the network has no modules of the default's names
-ROLES = {"trains": ("last_block", "head"), "unfreeze": ("early",)}
 
 UserData: TypeAlias = Mapping[str, Examples | None] | Data
 
@@ -244,7 +232,7 @@ def _table(name: str, model: Module, data: Data, device: torch.device) -> Logits
     if features is not None:
         columns["probe"] = representations.probe(features.numpy(), labels, data.splits["retain"].cpu().numpy(), logits.shape[1])
     if not isinstance(data, RawInputs):
-        forget, copies = data.splits["forget"].cpu().numpy(), _defaults().evaluate.perturbed
+        forget, copies = data.splits["forget"].cpu().numpy(), inference.PERTURBED
         columns |= inference.perturbed_columns(network, data, forget, ids, TAUS, copies)
     return LogitsTable(name, tuple(ids), labels, split, logits.cpu().numpy(), columns)
 
@@ -277,40 +265,12 @@ def _data(
 
 
 def _recipe(name: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
-    """The method's recipe by its defaults and the given arguments. Defaults that name layers of another network are replaced by roles."""
-    config = _defaults()
-    base = config.like.get(name, name)
-    if not is_method(base):
-        raise UserError(f"method is {name!r}; it takes {', '.join(dict.fromkeys([*config.methods, *method_names()]))}, or a recipe")
-    method, section = find_method(base), method_section(base)
-    if method.chain:
-        raise UserError(f"method is {name!r}, a chain of runs; it takes one method, or a recipe")
-    for word in arguments:
-        if word not in section.model_fields:
-            near = difflib.get_close_matches(word, section.model_fields, 1, 0.0)[0]
-            raise UserError(f"{name} has no argument {word}; nearest: {near}")
-    defaults = dict(config.methods[name]) if name in config.methods else method.defaults
-    roles = {word: names for word, names in ROLES.items() if word in defaults and word not in arguments}
-    fitting = {word: names for word, names in roles.items() if not _has_modules(model, defaults[word])}
+    """The method's recipe by its defaults and the given arguments."""
     try:
-        recipe: Recipe = method.build(dict(section.model_validate({**defaults, **fitting, **arguments})))
-    except ValidationError as error:
-        word = str(error.errors()[0]["loc"][0])
-        what = f"is {arguments[word]!r}" if word in arguments else "is missing"
-        raise UserError(f"{word} {what}; it takes {accepts(section.model_fields[word])}") from None
-    return recipe
-
-
-@cache
-def _defaults() -> loader.Config:
-    """The configuration that comes with the program, not the caller's folder's, which may be another project's."""
-    return loader.load(["--run.workspace", os.devnull], params=default_params())
-
-
-def _has_modules(model: Module, names: Sequence[str]) -> bool:
-    """Whether the network has a module or parameter of each of the names, whatever they stand for in others."""
-    known = {name for name, _ in (*model.named_modules(), *model.named_parameters())} | {"all"}
-    return known.issuperset(names)
+        from lethe.config.default_recipe import default_recipe
+    except ModuleNotFoundError as error:
+        raise UserError(f"method is {name!r}, whose defaults take {error.name} to read, which is not installed; a recipe works") from None
+    return default_recipe(name, arguments, model)
 
 
 def _own(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lethe
+from lethe._util.checkout import default_params
+from lethe.config.loader import load
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.user_data import as_data
+from lethe.evaluation import inference
 from lethe.evaluation import registry as measures
 from lethe.recipes import registry
 from lethe.recipes.parameters import Epochs, Scale
@@ -344,3 +348,7 @@ def test_a_registered_method_takes_its_arguments() -> None:
                 lethe.unlearn(mlp(), retain=RETAIN, forget=FORGET, method="ascend", **given)  # type: ignore[arg-type]
     finally:
         registry._REGISTERED.pop("ascend")
+
+
+def test_perturbed_copies_are_as_many_as_the_key_says_by_default() -> None:
+    assert load(["--run.workspace", os.devnull], params=default_params()).evaluate.perturbed == inference.PERTURBED

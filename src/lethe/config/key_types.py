@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from lethe.config.describe import split
-from lethe.recipes.parameters import MOST_EPOCHS
+from lethe.recipes.parameters import AUGMENTATION_EXAMPLES, AUGMENTATIONS, MOST_EPOCHS
 
 
 def _is_number(value: Any) -> bool:
@@ -39,3 +39,5 @@ MOST_MODELS = 10_000
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]  # what NumPy, torch, scikit-learn and Optuna all take, and the seeds after it
 Listed = Annotated[tuple[Any, ...], BeforeValidator(_listed)]
 Share = Annotated[float, Field(ge=0, le=1)]
+_AugmentationName = Annotated[str, Field(pattern=AUGMENTATIONS, examples=list(AUGMENTATION_EXAMPLES))]
+Augmentation = Annotated[tuple[_AugmentationName, ...], BeforeValidator(split)]

@@ -1,16 +1,17 @@
 """The section `methods.<name>`, derived from the annotated arguments of the method's function."""
 
 from collections.abc import Mapping
+from dataclasses import fields as fields_of
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import ValidationInfo, create_model, field_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from lethe._util.errors import UserError
 from lethe.config.describe import accepts, is_list_of_names, names_of
 from lethe.config.section import Section
-from lethe.recipes import registry
+from lethe.recipes import annotation, registry
 
 
 class MethodSection(Section):
@@ -46,7 +47,7 @@ def method_section(name: str) -> type[Section]:
     """
     fields: dict[str, Any] = {}
     for word, parameter in registry.find_method(name).parameters.items():
-        fields[word] = (parameter.annotation, ... if parameter.default is registry.REQUIRED else parameter.default)
+        fields[word] = (_checked(parameter.annotation), ... if parameter.default is registry.REQUIRED else parameter.default)
     section = create_model(name, __base__=MethodSection, **fields)
     for word, info in section.model_fields.items():
         try:
@@ -54,6 +55,26 @@ def method_section(name: str) -> type[Section]:
         except KeyError:
             raise UserError(f"method {name}: argument {word} is {info.annotation}; it takes a number, text, a choice or names") from None
     return section
+
+
+def _checked(kind: Any) -> Any:
+    """An annotated type with pydantic's `Field` in place of the recipes' own, which checks nothing."""
+    if get_origin(kind) is Annotated:
+        inner, *marks = get_args(kind)
+        return Annotated[(_checked(inner), *map(_field, marks))]
+    if get_origin(kind) is tuple:
+        return tuple[tuple(part if part is Ellipsis else _checked(part) for part in get_args(kind))]
+    return kind
+
+
+def _field(mark: Any) -> Any:
+    return _of_pydantic(mark) if isinstance(mark, annotation.Field) else mark
+
+
+@cache
+def _of_pydantic(mark: annotation.Field) -> Any:
+    stated = {field.name: value for field in fields_of(mark) if (value := getattr(mark, field.name)) not in (None, ())}
+    return Field(**(stated | ({"examples": list(mark.examples)} if mark.examples else {})))
 
 
 def arguments() -> dict[str, FieldInfo]:

@@ -8,13 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 from pydantic.fields import FieldInfo
 
-from lethe.config.describe import split
-from lethe.config.key_types import MOST_MODELS, Conditions, Epochs, Listed, Names, Seed, Text, Three, ThreePositive
+from lethe.config.key_types import MOST_MODELS, Augmentation, Conditions, Epochs, Listed, Names, Seed, Text, Three, ThreePositive
 from lethe.config.section import Section
-from lethe.recipes.parameters import Augmentation
 
 
 class Forget(Section):
@@ -133,7 +131,7 @@ class Pretrain(Section):
     )
     crop: int = Field(ge=0, le=999, description="zero padding in pixels for the random crop")
     flip: bool = Field(description="whether to flip images horizontally at random")
-    augment: Annotated[Augmentation, BeforeValidator(split)] | None = Field(
+    augment: Augmentation | None = Field(
         default=None,
         description="augmentation in place of crop and flip: flip, and crop4 or resized_crop0.5 (a part of at least half of the area, "
         "enlarged; without a number 0.08); []: none; null: as crop and flip say",

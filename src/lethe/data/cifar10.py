@@ -5,10 +5,10 @@ from typing import IO, Any
 from urllib.request import Request, urlopen
 
 import numpy as np
-from rich.progress import DownloadColumn
 
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import atomic_write
+from lethe._util.log import log
 from lethe._util.network import network
 from lethe.data.images import Images
 from lethe.data.progress_bar import progress_bar
@@ -66,14 +66,14 @@ def _download(url: str, path: Path, md5: str) -> None:
     with network(_no_cifar10):
         response = urlopen(Request(url, headers={"User-Agent": "lethe"}), timeout=10)
     with response, atomic_write(path) as temporary:  # the folder is created only once connected
-        with temporary.open("wb") as out, progress_bar(DownloadColumn()) as progress:
+        with temporary.open("wb") as out, progress_bar(download=True) as progress:
             size = response.length or 0
             if progress.disable:
-                progress.console.print(f"downloading CIFAR-10 ({size / 1e6:.0f} MB) to {path}", soft_wrap=True)
+                log(f"downloading CIFAR-10 ({size / 1e6:.0f} MB) to {path}")
             task = progress.add_task("downloading CIFAR-10", total=size or None)
             while chunk := _receive(response):
                 out.write(chunk)
-                progress.advance(task, len(chunk))
+                progress.update(task, completed=out.tell())
         if not check_integrity(temporary, md5):
             raise _no_cifar10("the downloaded file has another checksum")
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.progress import MofNCompleteColumn
 
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.log import log
@@ -84,7 +83,7 @@ def read_files(files: Sequence[File], fit: Fit, *, skip: bool = False, source: s
     chunks = {start: [file.path for file in files[start : start + step]] for start in starts}
     bad: dict[int, str] = {}
     highest: dict[int, int] = {}
-    with progress_bar(MofNCompleteColumn()) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("reading images", total=len(files))
 
         def fill(some: Sequence[int], fit: Fit) -> None:

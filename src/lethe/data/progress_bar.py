@@ -1,17 +1,62 @@
 """A progress bar on stderr."""
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 
-def progress_bar(*columns: TextColumn | MofNCompleteColumn | DownloadColumn) -> Progress:
-    """A bar on stderr; disabled (`.disable`) when stderr is not a terminal."""
+class Bar(Protocol):
+    """What is used of rich's `Progress`."""
+
+    @property
+    def disable(self) -> bool:
+        """Whether nothing is shown."""
+        ...
+
+    def add_task(self, description: str, *, total: float | None) -> Any:
+        """Show a task of so many units."""
+        ...
+
+    def update(self, task: Any, *, completed: float) -> None:
+        """Show how many are done."""
+        ...
+
+
+def progress_bar(*, download: bool = False) -> AbstractContextManager[Bar]:
+    """A bar on stderr; disabled (`.disable`) when stderr is not a terminal, and where rich is not installed.
+
+    Args:
+        download: whether units are bytes.
+
+    Returns:
+        A context whose value is the bar.
+    """
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ModuleNotFoundError:
+        return _NoBar()
     console = Console(stderr=True, highlight=False)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        *columns,
+        DownloadColumn() if download else MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
     )
+
+
+class _NoBar:
+    disable = True
+
+    def __enter__(self) -> "_NoBar":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def add_task(self, description: str, *, total: float | None) -> None:
+        return None
+
+    def update(self, task: Any, *, completed: float) -> None:
+        return None

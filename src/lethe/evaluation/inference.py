@@ -14,6 +14,7 @@ from lethe.evaluation.logits_table import COPIES, DRAWS, RESIDUAL, Array, Ints
 from lethe.evaluation.metrics import accuracy, cross_entropy
 
 BATCH = 512
+PERTURBED = 1000  # perturbed copies for each radius where no key says how many: the default of evaluate.perturbed
 
 
 @torch.no_grad()

@@ -6,8 +6,7 @@ configuration keys `methods.<name>.<argument>`, their checks, --help and docs/ke
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
+from lethe.recipes.annotation import Field
 from lethe.recipes.schedules import Shape
 
 MOST_EPOCHS = 100_000  # plans list every epoch, and a number with zeros too many would fill the memory
@@ -127,10 +126,9 @@ WarmUpShare = Annotated[
         ge=0, lt=1, description="share of the first phase in which the learning rate rises from 0, and then follows lr_schedule per batch"
     ),
 ]
-_Augmentation = Annotated[
-    str,
-    Field(pattern=r"^(flip|crop[1-9]\d{0,2}|resized_crop(0?\.\d*[1-9]\d*)?)$", examples=["flip", "crop4", "resized_crop0.5"]),
-]
+AUGMENTATIONS = r"^(flip|crop[1-9]\d{0,2}|resized_crop(0?\.\d*[1-9]\d*)?)$"  # names of them
+AUGMENTATION_EXAMPLES = ("flip", "crop4", "resized_crop0.5")
+_Augmentation = Annotated[str, Field(pattern=AUGMENTATIONS, examples=AUGMENTATION_EXAMPLES)]
 Augmentation = Annotated[
     tuple[_Augmentation, ...],
     Field(
@@ -160,7 +158,7 @@ EarlierCheckpoint = Annotated[
     str,
     Field(
         pattern=r"^(.+@[0-9a-f]{64})?$",
-        examples=["earlier.safetensors@<its SHA-256>"],
+        examples=("earlier.safetensors@<its SHA-256>",),
         description="earlier checkpoint of the original's training to start from, as FILE@SHA256; empty: the original",
     ),
 ]

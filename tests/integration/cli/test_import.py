@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+from support.without import run_without
 
 
 def test_importing_lethe_imports_nothing_slow() -> None:
@@ -24,3 +27,26 @@ print("torch._dynamo.eval_frame" in sys.modules)
 """
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.splitlines() == ["[]", "True True", "True"]
+
+
+def test_the_public_functions_need_no_library_of_the_stages(tmp_path: Path) -> None:
+    code = """
+import torch, lethe
+from lethe.models.architectures import build
+images, labels = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8), torch.arange(60) % 3
+retain, forget, test = ((images[a:b], labels[a:b]) for a, b in ((0, 30), (30, 40), (40, 60)))
+for name in lethe.__all__:
+    getattr(lethe, name)
+network, other = build("convnet", 3, 0), build("convnet", 3, 1)
+recipe = (lethe.Phase("repair", 1, (lethe.Term("retain"),), 16, lethe.Constant(0.01), optimizer=lethe.SGD(0.9, 0.0)),)
+model = lethe.unlearn(network, retain=retain, forget=forget, method=recipe)
+print(lethe.evaluate(model, references=[other], original=network, retain=retain, forget=forget, test=test).verdict)
+try:
+    lethe.unlearn(network, retain=retain, forget=forget, method="hybrid_4")
+except lethe.UserError as error:
+    print(error)
+"""
+    run = run_without(tmp_path, "-c", code)
+    assert run.returncode == 0, run.stderr
+    _, refusal = run.stdout.splitlines()
+    assert refusal == "method is 'hybrid_4', whose defaults take pydantic to read, which is not installed; a recipe works"
