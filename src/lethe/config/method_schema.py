@@ -63,7 +63,7 @@ def _checked(kind: Any) -> Any:
         inner, *marks = get_args(kind)
         return Annotated[(_checked(inner), *map(_field, marks))]
     if get_origin(kind) is tuple:
-        return tuple[tuple(part if part is Ellipsis else _checked(part) for part in get_args(kind))]
+        return tuple.__class_getitem__(tuple(part if part is Ellipsis else _checked(part) for part in get_args(kind)))
     return kind
 
 

@@ -16,7 +16,7 @@ class Bar(Protocol):
         """Show a task of so many units."""
         ...
 
-    def update(self, task: Any, *, completed: float) -> None:
+    def update(self, task: Any, /, *, completed: float) -> None:
         """Show how many are done."""
         ...
 
@@ -58,5 +58,5 @@ class _NoBar:
     def add_task(self, description: str, *, total: float | None) -> None:
         return None
 
-    def update(self, task: Any, *, completed: float) -> None:
+    def update(self, task: Any, /, *, completed: float) -> None:
         return None
