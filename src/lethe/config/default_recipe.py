@@ -4,10 +4,9 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from torch.nn import Module
 
 from lethe._util.checkout import default_params
 from lethe._util.errors import UserError
@@ -17,11 +16,14 @@ from lethe.config.method_schema import method_section
 from lethe.recipes.recipe import Recipe
 from lethe.recipes.registry import find_method, is_method, method_names
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
 # Arguments that name modules -> what they are by default where the network has no modules of the default's names
 ROLES = {"trains": ("last_block", "head"), "unfreeze": ("early",)}
 
 
-def default_recipe(name: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
+def default_recipe(name: str, arguments: Mapping[str, Any], model: "Module") -> Recipe:
     """The method's recipe by its defaults and the given arguments. Defaults that name layers of another network are replaced by roles.
 
     Args:
@@ -64,7 +66,7 @@ def _defaults() -> loader.Config:
     return loader.load(["--run.workspace", os.devnull], params=default_params())
 
 
-def _has_modules(model: Module, names: Sequence[str]) -> bool:
+def _has_modules(model: "Module", names: Sequence[str]) -> bool:
     """Whether the network has a module or parameter of each of the names, whatever they stand for in others."""
     known = {name for name, _ in (*model.named_modules(), *model.named_parameters())} | {"all"}
     return known.issuperset(names)
