@@ -135,7 +135,7 @@ def of_report() -> Numbers:
     several = replace(reading_, by_seed=seeds)
     return {
         "kinds": {name: getattr(judge.assess(reading_, name), "kind", None) for name in rows},
-        "chance": intervals.margin_of_error((84.0, 200), (85.0, 200)),
+        "chance": {name: list(reading_.by_chance(name, "forget")) for name in rows},
         "neighbours": [
             [one.points, one.half_width, one.p, one.adjusted]
             for one in judge.compare_neighbours(several, ["model_1", "model_4", "hybrid_1"])

@@ -40,6 +40,26 @@ ORDER = (
 FLOORED, FLOORED_MEANS = ("avg_gap.svc", "avg_gap.rmia", "tow"), ("avg_gap.of_means",)
 
 
+# Measures that a model can miss on both sides of their fixed target, which a retrained model meets
+TWO_SIDED = ("distance", "residual")
+
+
+def target_of(id_: str, retrained: Estimate | None) -> Estimate | None:
+    """What a measure is held against, in the report and on the card.
+
+    Args:
+        id_: of the measure and its part.
+        retrained: what retrained models score.
+
+    Returns:
+        What they score; where that is not known, a target that is known without one; None for all other measures.
+    """
+    if retrained or id_ in membership.CHANCE_LEVELS:
+        return retrained or Estimate(membership.CHANCE_LEVELS[id_])
+    fixed = [each.target for each in registry.registered() if each.id in TWO_SIDED and id_.split(".")[0] == each.id]
+    return Estimate(float(fixed[0])) if fixed and isinstance(fixed[0], int | float) else None
+
+
 def all_measures() -> tuple[Measure, ...]:
     """Every registered measure, those of other packages last."""
     rank = {id_: number for number, id_ in enumerate(ORDER)}

@@ -4,7 +4,9 @@ One rule for the report, the card and the alarm. Each comparison stands by itsel
 verdict (`verdict.judge`)."""
 
 import math
+from collections.abc import Sequence
 
+from lethe.evaluation import uncertainty
 from lethe.evaluation.uncertainty import Estimate
 
 # Measures of which only larger values differ: one that is nearer to the references than they are to each other is no worse for it
@@ -54,3 +56,31 @@ def differs(id_: str, estimate: Estimate | None, reference: Estimate | None) -> 
     low, high = chance_range(estimate, reference)
     above, below = estimate.value > high, estimate.value < low
     return (above and id_ not in ONE_SIDED_BELOW) or (below and not id_.startswith(ONE_SIDED))
+
+
+def accuracy(percent: float, images: int) -> Estimate:
+    """An accuracy of which nothing but the number of images is known, with the exact interval that a score has (`uncertainty.share`).
+
+    Args:
+        percent: the accuracy.
+        images: how many it is of.
+    """
+    return uncertainty.share(percent / 100 * images, images, 100.0)
+
+
+def difference(plus: Sequence[Estimate], minus: Sequence[Estimate]) -> tuple[float, float]:
+    """Compute the interval of a sum of independent values minus another, from the interval of each (Zou and Donner).
+
+    Beside a single retrained model a model is outside of `chance_range` exactly if the interval of their difference leaves out 0.
+
+    Args:
+        plus: the values that are added.
+        minus: the values that are subtracted.
+
+    Returns:
+        Low and high end.
+    """
+    value = sum(one.value for one in plus) - sum(one.value for one in minus)
+    down = [one.value - one.ends()[0] for one in plus] + [one.ends()[1] - one.value for one in minus]
+    up = [one.ends()[1] - one.value for one in plus] + [one.value - one.ends()[0] for one in minus]
+    return value - math.hypot(*down), value + math.hypot(*up)

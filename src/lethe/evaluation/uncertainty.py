@@ -220,11 +220,11 @@ def _expanded(size: int) -> float:
     return float(1 - 2 * stats.norm.sf(math.sqrt(size / (size - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, size - 1)))
 
 
-def share(successes: int, number: int, scale: float = 1.0) -> Estimate:
+def share(successes: float, number: int, scale: float = 1.0) -> Estimate:
     """A share with its exact interval (Clopper and Pearson 1934), which covers at least 95 % for any share and number.
 
     Args:
-        successes: how many examples have the property.
+        successes: how many examples have the property; a mean over models is a fraction.
         number: of how many, at least 1.
         scale: of the value: 1 for a share, 100 for percent.
     """

@@ -18,10 +18,10 @@ CHAIN = "as run"
 def scatter(record: Record, x: str, y: str, title: str, note: str, *, shared: bool = True, corners: tuple[str, str] | None = None) -> bytes:
     """Draw a panel for each `panel` of the record, with a labelled point for each row.
 
-    The retrained model is a dashed cross-hair with a band of plus and minus `<column>.chance`; the original is a hollow ring.
+    The retrained model is a dashed cross-hair with a band from `<column>.low` to `<column>.high`; the original is a hollow ring.
 
     Args:
-        record: rows with panel, method, label, family and the columns `x`, `y` (percent), `<x>.chance`, `<y>.chance` (points).
+        record: rows with panel, method, label, family and the columns `x`, `y` (percent), and the band's ends `<x>.low` to `<y>.high`.
         x: column of the horizontal axis.
         y: column of the vertical axis.
         title: title of the figure.
@@ -69,10 +69,10 @@ def lines(record: Record, y: str, title: str, note: str, y_label: str) -> bytes:
     """Draw a panel for each `panel` of the record, with a labelled line for each method.
 
     The panel `as run` (the chain) is one long line below the others. The retrained model, a row without an epoch, is a dashed line
-    with a band of plus and minus `<y>.chance`; the original is a hollow ring at epoch 0.
+    with a band from `<y>.low` to `<y>.high`; the original is a hollow ring at epoch 0.
 
     Args:
-        record: rows with panel, method, label, family, epoch and the columns `y` and `<y>.chance`.
+        record: rows with panel, method, label, family, epoch and the columns `y`, `<y>.low` and `<y>.high`.
         y: column of the vertical axis.
         title: title of the figure.
         note: text below the panels.
@@ -165,9 +165,8 @@ def _level(axes: Any, row: Mapping[str, Any], column: str, vertical: bool = Fals
     """Draw the retrained model's value as a dashed line with its band."""
     if (value := row[column]) is not None:
         line, span = (axes.axvline, axes.axvspan) if vertical else (axes.axhline, axes.axhspan)
-        spread = row[f"{column}.chance"]
         line(value, color=GREY, linestyle="--", linewidth=1.6, zorder=1)
-        span(value - spread, value + spread, color=GREY, alpha=0.13, linewidth=0, zorder=0)
+        span(row[f"{column}.low"], row[f"{column}.high"], color=GREY, alpha=0.13, linewidth=0, zorder=0)
 
 
 def _name(axes: Any, value: float | None, vertical: bool = False) -> None:

@@ -14,7 +14,6 @@ from lethe._util.errors import UserError
 from lethe._util.files import digest, short
 from lethe.evaluation import catalogue, chance, logits_table, registry
 from lethe.evaluation.logits_table import LogitsTable
-from lethe.evaluation.membership import CHANCE_LEVELS
 from lethe.evaluation.score import Score
 from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict.accuracies import KINDS, ResultSet, assess, discriminates
@@ -31,7 +30,6 @@ Card = dict[str, Any]
 
 THUMBNAIL = 64  # pixels of the longer side, at most
 BINS, LEAST = 30, 1e-6  # of the loss histograms, on a logarithmic scale; losses below LEAST (nats) count as LEAST
-TWO_SIDED = ("distance", "residual")  # measures that a model can miss on both sides of their target, which a retrained model meets
 
 LIMITS = {
     0: "There is no retrained model to compare with. This page describes how the model behaves; it can't show whether that is forgetting.",
@@ -320,7 +318,7 @@ def measure_lines(all_scores: Mapping[str, Score], run: Mapping[str, Any] | None
             reference, began = references.get(id_) or retrained.get(id_), original.get(id_)
             line: Card = {"measure": measure.id, "id": id_, "about": measure.about, "aim": measure.target, "interval": estimate.interval}
             line |= {"model": _number(estimate), "reference": _number(reference), "original": _number(began)}
-            target = reference or _known_target(measure, id_)
+            target = catalogue.target_of(id_, reference)
             lines.append(line | {"power": chance.differs(id_, began, target), "apart": chance.differs(id_, estimate, target)})
         if measure.depends_on_machine and run and measure.id in run["metrics"]:
             value = {"value": run["metrics"][measure.id]}
@@ -350,13 +348,6 @@ def _number(estimate: Estimate | None) -> dict[str, float] | None:
         return None
     ends = {"low": estimate.low, "high": estimate.high} if estimate.low is not None and estimate.high is not None else {}
     return {"value": estimate.value} | ends
-
-
-def _known_target(measure: registry.Measure, id_: str) -> Estimate | None:
-    """What a retrained model scores, if that is known without one."""
-    if measure.id in TWO_SIDED and isinstance(measure.target, int | float):
-        return Estimate(float(measure.target))
-    return Estimate(CHANCE_LEVELS[id_]) if id_ in CHANCE_LEVELS else None
 
 
 def loss_distributions(tables: Mapping[str, LogitsTable]) -> Card:

@@ -12,6 +12,7 @@ from lethe.evaluation import registry, seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.plots import histograms
+from lethe.reporting import narrative
 from lethe.reporting.templates import environment, number
 from lethe.workspace import copies
 
@@ -102,7 +103,15 @@ def _variables(card: Card, as_shown: Callable[[str], str]) -> dict[str, Any]:
     sizes = card["data"]["images"] | {"forget": request["images"]}
     copied = [f"{line}." for line in copies.sentences(card["copies"], sizes)]
     counted = "" if card["says"]["kind"] == REFERENCE_UNFIT else tally(card["tally"])
-    return {"card": card, "classes": named + more, "groups": groups, "curves": curves, "tally": counted, "copied": copied}
+    return {
+        "card": card,
+        "classes": named + more,
+        "groups": groups,
+        "curves": curves,
+        "tally": counted,
+        "copied": copied,
+        "beyond": narrative.beyond_chance(card["alarm"]),
+    }
 
 
 def tally(counts: Mapping[str, Any]) -> str:

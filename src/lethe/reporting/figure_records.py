@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lethe.evaluation.uncertainty import margin_of_error
+from lethe.evaluation import chance
 from lethe.evaluation.verdict.accuracies import REFERENCES, Record, ResultSet
 from lethe.plots import report_figures
 from lethe.plots.report_figures import CHAIN
@@ -90,14 +90,23 @@ def _end_points(data: ReportData, x: str, y: str) -> Record:
     for results in data.with_methods:
         for name, accuracies in _drawn(results).items():
             row: dict[str, Any] = {"panel": data.titled(results), **_point(name)} | {split: accuracies.get(split) for split in (x, y)}
-            margins = {split: _chance((accuracies[split], results.sizes[split])) for split in (x, y) if split in accuracies}
-            rows.append(row | {f"{split}.chance": margins.get(split) for split in (x, y)})
+            for split in (x, y):
+                known = name == "retrained" and split in accuracies
+                row |= _band(split, results.by_chance(name, split) if known else (None, None))
+            rows.append(row)
     return rows
 
 
-def _chance(*accuracies: tuple[float, int]) -> float:
-    """How far another model may be from this one by chance, as in the text: the margin of the difference of two models like it."""
-    return margin_of_error(*accuracies, *accuracies)
+def _band(column: str, ends: tuple[float | None, float | None]) -> dict[str, float | None]:
+    """The range in which another retrained model is expected by chance, as text and card have it; of the retrained model alone."""
+    return {f"{column}.low": ends[0], f"{column}.high": ends[1]}
+
+
+def _band_of_gap(results: ResultSet) -> tuple[float, float]:
+    """The same of the gap, which no score has an interval of: that of the difference of two models like the retrained one."""
+    retain, forget = (results.estimate("retrained", split) for split in ("retain", "forget"))
+    low, high = chance.difference([retain, forget], [forget, retain])
+    return retain.value - forget.value + low, retain.value - forget.value + high
 
 
 def _curves(data: ReportData, y: str, measure: str) -> Record:
@@ -118,11 +127,11 @@ def _curves(data: ReportData, y: str, measure: str) -> Record:
             before = 0
             for name, end in ends.items():
                 row = {"panel": panel, **_point(name), "epoch": 0 if name == "original" else None, y: end[0] - sum(end[1:])}
-                margin = _chance(*((value, results.sizes[split]) for value, split in zip(end, splits, strict=True)))
-                rows.append(row | {f"{y}.chance": margin if name == "retrained" else None})
+                ends_of = _band_of_gap(results) if y == "gap" else results.by_chance("retrained", y)
+                rows.append(row | _band(y, ends_of if name == "retrained" else (None, None)))
             for name in names:
                 seen = [epoch for epoch in results.epochs[name] if measure in epoch]
                 row = {"panel": panel, **_point(name)}
-                rows += [row | {"epoch": before + epoch["step"], y: epoch[measure], f"{y}.chance": None} for epoch in seen]
+                rows += [row | {"epoch": before + epoch["step"], y: epoch[measure]} | _band(y, (None, None)) for epoch in seen]
                 before += results.epochs[name][-1]["step"] if panel == CHAIN else 0
     return rows

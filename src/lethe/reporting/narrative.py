@@ -54,6 +54,12 @@ def findings(results: ResultSet) -> list[str]:
     return lines + _losses(results)
 
 
+def beyond_chance(alarm: str) -> str:
+    """What the limits in an alarm are, to follow it; "" for one that is a verdict's reason and names none."""
+    limits = " is below " in alarm or " is above " in alarm
+    return ", outside the range in which 95 % of retrained models are by chance" if limits else ""
+
+
 def _verdicts(results: ResultSet) -> list[str]:
     """One item for each word of a verdict, with the runs that got it."""
     lines = [f"**{WORDS[word][0]}**: {', '.join(runs)}. {WORDS[word][1]}" for word, runs in by_verdict(results).items()]

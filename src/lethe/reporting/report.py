@@ -31,8 +31,9 @@ HOW_TO_READ = (
     "Compare every row with *retrained*, the same training without the forget set: the number in brackets is the signed distance from "
     "it in points, and perfect unlearning is 0 everywhere. Low forget accuracy is not a success in itself: the retrained model still "
     "classifies most of a random forget set correctly, about as much as of the test set. Accuracies are in percent, {each}. The findings "
-    "below follow from the numbers by fixed rules; *chance* is the 95 % interval for this number of images (Agresti and Caffo), without "
-    "the spread between seeds."
+    "below follow from the numbers by fixed rules; *chance* is the range that the cards have, too, in which 95 % of retrained "
+    "models are expected: beside several retrained models Student's prediction interval, beside a single retrained model the interval of a "
+    "difference of two accuracies on this number of images (Clopper and Pearson, Zou and Donner), without the spread between seeds."
 )
 
 
@@ -115,7 +116,7 @@ def _copies(data: ReportData) -> list[str]:
 def _findings(data: ReportData, results: ResultSet) -> list[str]:
     lines, theirs = narrative.findings(results), data.results["published"]
     lines += [
-        f"**Alarm**: {label(name)} over-forgets: {alarm}, beyond the retrained model's 95 % interval."
+        f"**Alarm**: {label(name)} over-forgets: {alarm}{narrative.beyond_chance(alarm)}."
         for name, alarm in results.alarms.items()
         if alarm
     ]

@@ -11,6 +11,7 @@ from lethe.data.splits import SPLITS
 from lethe.engine.epoch_table import read_csv
 from lethe.evaluation.replication import Replication
 from lethe.evaluation.score import accuracy_and_loss
+from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict.accuracies import REFERENCES, Record, ResultSet, floor
 from lethe.evaluation.verdict.words import Verdict
 from lethe.models import checkpoint
@@ -88,6 +89,7 @@ def read(config: Config) -> ReportData:
     retrained = [runs["retrained"]] if "retrained" in runs else []
     retrained += [accuracy_and_loss(table)[0] for table in bank.tables(prepared, "retrained")]
     among = None if unfit else floor(retrained)
+    of_chain = _measured(layout, {name: name for name in references} | links)
     results = {
         "published": ResultSet("published", published.SOURCE, "", published.SIZES, published.ALL),
         "independent": ResultSet(
@@ -103,6 +105,7 @@ def read(config: Config) -> ReportData:
             unfit,
             _verdicts(layout, {name: name for name in runs}),
             among,
+            *_measured(layout, {name: name for name in runs}),
         ),
         "as_run": ResultSet(
             CHAIN,
@@ -115,6 +118,8 @@ def read(config: Config) -> ReportData:
             unfit=unfit,
             verdicts=_verdicts(layout, links),
             floor=among,
+            estimates=of_chain[0],
+            targets=of_chain[1],
         ),
     }
     source, architecture = _source(config, images), _architecture(config)
@@ -156,6 +161,16 @@ def _accuracies(config: Config, name: str, split: str) -> dict[str, float]:
 def _alarms(layout: Layout, names: Mapping[str, str]) -> dict[str, str]:
     alarms = {name: scores.read(layout.scores(run)).alarm for name, run in names.items()}
     return {name: text for name, text in alarms.items() if text is not None}
+
+
+def _measured(layout: Layout, names: Mapping[str, str]) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, Estimate]]]:
+    """Run -> split -> its accuracy with the interval of its score, and what retrained models score in its place."""
+    found = {
+        name: {split: one for split in SPLITS if (one := scores.read(layout.scores(run)).measures.get(f"accuracy.{split}"))}
+        for name, run in names.items()
+    }
+    estimates = {name: {split: one.estimate for split, one in each.items() if one.estimate} for name, each in found.items()}
+    return estimates, {name: {split: one.reference for split, one in each.items() if one.reference} for name, each in found.items()}
 
 
 def _verdicts(layout: Layout, names: Mapping[str, str]) -> dict[str, Verdict]:

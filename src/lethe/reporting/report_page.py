@@ -11,7 +11,7 @@ from lethe._util.log import log
 from lethe.data.splits import SPLITS
 from lethe.evaluation import uncertainty
 from lethe.evaluation.score import MeasureResult
-from lethe.evaluation.uncertainty import Estimate, margin_of_error
+from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict.accuracies import REFERENCES, ResultSet, label
 from lethe.evaluation.verdict.words import WORDS
 from lethe.plots import svg_scatter
@@ -176,12 +176,9 @@ def _rows(data: ReportData, results: ResultSet, links: Mapping[str, str]) -> lis
 def _accuracy(results: ResultSet, name: str, split: str, value: float, measured: MeasureResult | None) -> dict[str, Any]:
     """A cell with the interval of an accuracy, and with where a retrained model is by chance."""
     more = _interval(measured.estimate, "{:.1f}") if measured and measured.estimate else []
-    retrained = results.accuracies.get("retrained", {}).get(split)
-    if name != "retrained" and retrained is not None and not results.unfit:
-        known = measured.reference if measured else None
-        margin = margin_of_error((retrained, results.sizes[split]))
-        low, high = known.ends() if known and known.low is not None else (max(retrained - margin, 0.0), min(retrained + margin, 100.0))
-        more.append(f"retrained {low:.1f} to {high:.1f}")
+    if name != "retrained" and split in results.accuracies.get("retrained", {}) and not results.unfit:
+        low, high = results.by_chance(name, split)
+        more.append(f"retrained, by chance {max(low, 0.0):.1f} to {min(high, 100.0):.1f}")
     return _cell(value, "{:.2f}", more)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lethe.data.splits import SPLITS
-from lethe.evaluation import chance, uncertainty
+from lethe.evaluation import catalogue, chance, uncertainty
 from lethe.evaluation.replication import Replication
 from lethe.evaluation.score import MeasureResult
 from lethe.evaluation.verdict.accuracies import REFERENCES, Difference, Record, ResultSet, assess, label
@@ -179,11 +179,12 @@ def measures_record(layout: Layout) -> Record:
     """Rows of measures.csv: every measure of every run, as in the score files, next to the retrained model's.
 
     For a measure whose target is a number, `retrained.*` is the score of models/retrained. `power`: whether the measure discriminates
-    the original, which forgot nothing, from the retrained model (`chance.differs`). `missing`: why there is no value."""
+    the original, which forgot nothing, from the retrained model (`chance.differs`), as on the card. `missing`: why there is no value."""
     names = [str(run) for run in layout.with_scores() if run.chain is None and run.seed is None]
     ordered = [name for name in (*REFERENCES, *PAPER_METHODS) if name in names]
     measures = {name: scores.read(layout.scores(name)).measures for name in dict.fromkeys((*ordered, *names))}
-    references = {} if scores.stored_unfit_reference(layout) else measures.get("retrained", {})
+    unfit = scores.stored_unfit_reference(layout)
+    references = {} if unfit else measures.get("retrained", {})
     rows: Record = []
     for name, each in measures.items():
         for id_, result in each.items():
@@ -192,7 +193,7 @@ def measures_record(layout: Layout) -> Record:
             row: dict[str, Any] = {"measure": id_, "method": name}
             row |= _columns("", result.estimate, ("value", "low", "high", "interval", "models"))
             row |= _columns("retrained.", retrained, ("value", "low", "high"))
-            row["power"] = chance.differs(id_, original, retrained)
+            row["power"] = None if unfit else chance.differs(id_, original, catalogue.target_of(id_, retrained))
             rows.append(row | {"missing": result.missing or None})
     order = {id_: number for number, id_ in enumerate(dict.fromkeys(id_ for each in measures.values() for id_ in each))}
     return sorted(rows, key=lambda row: order[row["measure"]])

@@ -14,7 +14,7 @@ SPLITS = 1
 # From logits tables to scores
 MEASURES = 11
 # From scores to the report's tables, figures and words
-REPORT = 5
+REPORT = 6
 # Objectives, pruning, spaces and winners of a search
 SEARCH = 3
 

@@ -16,7 +16,8 @@ from lethe.config import loader as config
 from lethe.data import splits
 from lethe.data.images import Images, save_images
 from lethe.data.request import DeletionRequest
-from lethe.evaluation.uncertainty import margin_of_error
+from lethe.evaluation.chance import chance_range
+from lethe.evaluation.uncertainty import share
 from lethe.evaluation.verdict import accuracies as verdict
 from lethe.evaluation.verdict.accuracies import ResultSet, assess
 from lethe.models import checkpoint
@@ -219,7 +220,9 @@ def test_the_records_of_the_figures(home, undrawn):
     assert (ours["label"], float(ours["forget"]), float(ours["retain"])) == ("H4", 66.2, 98.2)
     (ours,) = [r for r in fourth if (r["method"], r["panel"]) == ("retrained", "as run (digits)")]
     assert (float(ours["test"]), float(ours["forget"])) == (88.6, 88.2)
-    assert float(ours["test.chance"]) == pytest.approx(margin_of_error((88.6, 500), (88.6, 500)), abs=1e-6)
+    like = share(443, 500, 100.0)
+    assert (float(ours["test.low"]), float(ours["test.high"])) == pytest.approx(chance_range(like, like), abs=1e-6)
+    assert {r["test.low"] for r in fourth if r["method"] != "retrained"} == {""}
     second, third = rows(made["figure_2.csv"]), rows(made["figure_3.csv"])
     points = [
         (int(r["epoch"]), float(r["validation"])) for r in second if (r["method"], r["panel"]) == ("hybrid_4", "independent: four hybrids")
@@ -379,7 +382,7 @@ def test_the_alarm_is_in_the_report(home, undrawn):
         path = home / "scores" / f"{name}.json"
         write_json(path, json.loads(path.read_text()) | {"measures": {"accuracy.forget": over}})
     said = [text for text in written(home)["report.md"].decode().splitlines() if "**Alarm**" in text]
-    beyond = "over-forgets: forget accuracy 66.2 is below 85.4, beyond the retrained model's 95 % interval."
+    beyond = "over-forgets: forget accuracy 66.2 is below 85.4, outside the range in which 95 % of retrained models are by chance."
     assert said == [f"- **Alarm**: Hybrid-4 {beyond}", f"- **Alarm**: Model 1 {beyond}"]
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from lethe.evaluation import uncertainty
-from lethe.evaluation.uncertainty import margin_of_error
+from lethe.evaluation import chance, uncertainty
+from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict.words import Verdict
 from lethe.recipes.paper_methods import PAPER_METHODS
 
@@ -62,6 +62,8 @@ class ResultSet:
         unfit: why the retrained model is no reference, in one line: there are then no distances and no verdicts. "" where it is one.
         verdicts: run -> its verdict, from logits tables; empty for published results and for score files of earlier versions.
         floor: mean absolute distance of one retrained model from the mean of the others, in points; None where there are fewer than three.
+        estimates: run -> split -> its accuracy with the interval of its score, as far as there is one.
+        targets: run -> split -> what retrained models score, as its score says.
     """
 
     title: str
@@ -76,6 +78,8 @@ class ResultSet:
     unfit: str = ""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     floor: float | None = None
+    estimates: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    targets: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
@@ -101,6 +105,18 @@ class ResultSet:
         if self.unfit or not known:
             return self.mean_distance(name)
         return sum(one for one in known if one is not None) / len(known)
+
+    def estimate(self, name: str, split: str) -> Estimate:
+        """An accuracy of a run with its 95 % interval: that of its score, or the exact one over so many images."""
+        return self.estimates.get(name, {}).get(split) or chance.accuracy(self.accuracies[name][split], self.sizes[split])
+
+    def target(self, name: str, split: str) -> Estimate:
+        """What retrained models score in place of a run: as its score says, or the single retrained model's accuracy."""
+        return self.targets.get(name, {}).get(split) or self.estimate("retrained", split)
+
+    def by_chance(self, name: str, split: str) -> tuple[float, float]:
+        """The range in which a retrained model's accuracy is expected by chance in place of a run: the card's (`chance.chance_range`)."""
+        return chance.chance_range(self.estimate(name, split), self.target(name, split))
 
     def half_widths(self, name: str) -> dict[str, float]:
         """Split -> half the width of Student's t 95 % interval over seeds; empty for a method with a single run."""
@@ -241,30 +257,33 @@ def assess(results: ResultSet, name: str) -> ByAccuracy | None:
     if results.unfit or name in REFERENCES or any(one not in results.accuracies for one in (name, *REFERENCES)):
         return None
     run, original, retrained = (results.accuracies[one] for one in (name, *REFERENCES))
-    forget, test, F, T = run["forget"], run["test"], results.sizes["forget"], results.sizes["test"]
-    target, began = retrained["forget"], original["forget"]
-    unseen = retrained.get("test", target)  # if unknown: for the retrained model a random forget set is another test set
-    noise = margin_of_error((forget, F), (target, F))
-    stands_out = (test - forget) - (unseen - target) > margin_of_error((test, T), (forget, F), (unseen, T), (target, F))
-    as_original = forget >= began - margin_of_error((forget, F), (began, F))
-    if bool(results.alarms[name]) if name in results.alarms else forget < target - noise or stands_out:
+    forget, test, target, began = run["forget"], run["test"], retrained["forget"], original["forget"]
+    low, high = results.by_chance(name, "forget")
+    ours = [results.estimate(name, split) for split in ("test", "forget")]
+    # if unknown: for the retrained model a random forget set is another test set
+    unseen = results.estimate("retrained", "test") if "test" in retrained else chance.accuracy(target, results.sizes["test"])
+    stands_out = chance.difference([ours[0], results.estimate("retrained", "forget")], [ours[1], unseen])[0] > 0
+    as_original = chance.difference([results.estimate("original", "forget")], [ours[1]])[0] <= 0
+    if bool(results.alarms[name]) if name in results.alarms else forget < low or stands_out:
         kind = "over-forgets"
-    elif forget <= target + noise:
+    elif forget <= high:
         kind = "undecided" if as_original else "as retrained"
     else:
         kind = "barely forgets" if as_original or began - forget < BARELY * (began - target) else "partly forgets"
-    utility = retrained.get("test", original["test"])
-    lost = utility - test
-    beyond_chance = lost > margin_of_error((utility, T), (test, T))
+    lost = retrained.get("test", original["test"]) - test
+    if "test" in retrained:
+        beyond_chance = lost > 0 and test < results.by_chance(name, "test")[0]
+    else:
+        beyond_chance = chance.difference([results.estimate("original", "test")], [ours[0]])[0] > 0
     return ByAccuracy(name, kind, forget, forget - target, test - forget, stands_out, lost if beyond_chance else 0.0)
 
 
 def discriminates(results: ResultSet) -> bool:
     """Whether forget accuracy separates the original from the retrained model by more than chance; otherwise it can't judge a method."""
     known = not results.unfit and all(name in results.accuracies for name in REFERENCES)
-    return known and results.accuracies["original"]["forget"] - results.accuracies["retrained"]["forget"] > reference_noise(results)
+    return known and results.accuracies["original"]["forget"] > results.by_chance("original", "forget")[1]
 
 
 def reference_noise(results: ResultSet) -> float:
-    """By how many points the forget accuracies of the original and the retrained model may differ by chance."""
-    return margin_of_error(*((results.accuracies[name]["forget"], results.sizes["forget"]) for name in REFERENCES))
+    """By how many points the original's forget accuracy may be above the retrained models' by chance."""
+    return results.by_chance("original", "forget")[1] - results.target("original", "forget").value
