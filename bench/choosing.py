@@ -27,6 +27,7 @@ from lethe.evaluation import inference
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import Floats, Ints, LogitsTable, class_weights
 from lethe.evaluation.measures import avg_gap_svc
+from lethe.evaluation.reference import RETAIN_LIMIT, loses_validation, trained
 from lethe.pipeline.cost import planned_share
 from lethe.recipes.held_out import halves
 from lethe.recipes.recipe import Recipe
@@ -40,12 +41,15 @@ REFERENCES, SEEDS, DRAWS, PIXELS = 8, (0, 1), 100, 7  # every seventh pixel is e
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """A setting by a seed: AUC of forget's losses, the same on resampled images, validation accuracy and avg_gap.svc."""
+    """A setting by a seed: AUC of forget's losses, the same on resampled images, accuracy on validation and retain, whether it is ruined,
+    and avg_gap.svc."""
 
     setting: str
     auc: float
     drawn: Floats
     useful: float
+    retain: float
+    ruined: bool
     gap: float
 
 
@@ -64,6 +68,14 @@ def present(tried: Sequence[Tried], small: float, drawn: Floats) -> Tried:
     return max(passed, key=lambda one: (one.useful, -abs(one.auc - 0.5))) if passed else nearest(tried, 0.5, drawn)
 
 
+def landed(tried: Sequence[Tried], small: float, drawn: Floats) -> Tried:
+    """The rule of a search (`Objective.rank`)."""
+    sound = [one for one in tried if not one.ruined] or tried
+    passed = [one for one in sound if np.quantile(one.drawn, 0.025) <= 0.5 <= np.quantile(one.drawn, 0.975)]
+    kept = [one for one in passed if one.retain >= 100 - RETAIN_LIMIT] or passed
+    return max(kept, key=lambda one: (one.useful, -abs(one.auc - 0.5))) if kept else nearest(sound, 0.5, drawn)
+
+
 def nearest(tried: Sequence[Tried], aim: float, drawn: Floats) -> Tried:
     return min(tried, key=lambda one: abs(one.auc - aim))
 
@@ -76,6 +88,7 @@ def paired(tried: Sequence[Tried], small: float, drawn: Floats) -> Tried:
 RULES: dict[str, Rule] = {
     "with retrained models in view": lambda tried, small, drawn: min(tried, key=lambda one: one.gap),
     "the most useful whose interval contains 0.5": present,
+    "the same, of those that keep retain and validation": landed,
     "nearest to 0.5": lambda tried, small, drawn: nearest(tried, 0.5, drawn),
     "nearest to small's": nearest,
     "the most useful within a paired interval of small's": paired,
@@ -128,7 +141,9 @@ def request(number: int, share: float) -> tuple[list[tuple[str, int, Tried]], fl
             model = run(prepared, own.recipe(), network, seed)
             gap = avg_gap_svc(EvaluationContext(model, references, original, resample=False)).value
             auc, useful = area(model.loss[forget], model.loss[unseen], weights), 100 * float(model.correct[unseen].mean())
-            found.append((method, seed, Tried(f"{method} {arguments}", auc, drawn(model.loss), useful, gap)))
+            retain = 100 * float(model.correct[model.rows("retain")].mean())
+            ruined = loses_validation(trained("original", original), trained("retrained", model))
+            found.append((method, seed, Tried(f"{method} {arguments}", auc, drawn(model.loss), useful, retain, ruined, gap)))
     of_known, of_small = (area(loss[forget], loss[unseen], weights) for loss in (known, small))
     return found, of_known, of_small, drawn(small)
 

@@ -158,6 +158,8 @@ def of_search() -> Numbers:
     retrained = {"retain.accuracy": 99.0, "forget.accuracy": 84.0, "validation.accuracy": 84.0, "utility": 84.0}
     near = retrained | {"forget.accuracy": 82.0, "forget.auc": 0.53, "forget.auc.low": 0.49, "forget.auc.high": 0.57}
     images = {"retain": 400, "forget": 100, "validation": 100}
+    original = {"retain.accuracy": 99.0, "forget.accuracy": 98.0, "utility": 85.0}
+    ruined = near | {"retain.accuracy": 12.0, "utility": 11.0}
     return {
         "front": front(points),
         "hypervolume": hypervolume(points, (0.5, 0.0)),
@@ -165,6 +167,13 @@ def of_search() -> Numbers:
         **{name: list(objective.point(measured, retrained)) for name, objective in OBJECTIVES.items()},
         "unseen": {
             name: [objective.unseen(each, retrained, images) for each in (measured, near, near | {"forget.auc.low": 0.51})]
+            for name, objective in OBJECTIVES.items()
+        },
+        "rank": {
+            name: [
+                list(objective.rank(each, retrained, images, original))
+                for each in (measured, near, near | {"retain.accuracy": 90.0}, ruined)
+            ]
             for name, objective in OBJECTIVES.items()
         },
     }

@@ -53,17 +53,40 @@ def shortfall(original: TrainedModel, retrained: TrainedModel) -> str:
     Returns:
         The two accuracies in words; "" where the model can be the reference.
     """
-    lost = original.own - retrained.own
-    if lost > max(RETAIN_LIMIT, margin_of_error((original.own, original.images), (retrained.own, retrained.images))):
+    if loses_retain(original, retrained):
         return f"{retrained.own:.1f} % of retain right, where the original gets {original.own:.1f} % of its training images"
+    if loses_validation(original, retrained):
+        return f"{retrained.unseen:.1f} % of validation right, where the original gets {original.unseen:.1f} %"
+    return ""
+
+
+def loses_retain(original: TrainedModel, retrained: TrainedModel) -> bool:
+    """Whether a model knows its training images less well than a retrained model can (the first half of the rule of `shortfall`).
+
+    Args:
+        original: the model before unlearning.
+        retrained: the candidate.
+    """
+    lost = original.own - retrained.own
+    return lost > max(RETAIN_LIMIT, margin_of_error((original.own, original.images), (retrained.own, retrained.images)))
+
+
+def loses_validation(original: TrainedModel, retrained: TrainedModel) -> bool:
+    """Whether a model knows unseen images less well than a retrained model can (the second half of the rule of `shortfall`).
+
+    Args:
+        original: the model before unlearning.
+        retrained: the candidate.
+
+    Returns:
+        False where there are no unseen images.
+    """
     if original.unseen is None or retrained.unseen is None:
-        return ""
+        return False
     fewer = math.sqrt(max(1.0, original.images / retrained.images))
     lost = (100 - retrained.unseen) - fewer * (100 - original.unseen)
     chance = margin_of_error((original.unseen, original.unseen_images), (retrained.unseen, retrained.unseen_images))
-    if lost > max(VALIDATION_LIMIT, chance):
-        return f"{retrained.unseen:.1f} % of validation right, where the original gets {original.unseen:.1f} %"
-    return ""
+    return lost > max(VALIDATION_LIMIT, chance)
 
 
 def retain_shortfall(original: Mapping[str, float], retrained: Mapping[str, float], sizes: Mapping[str, int]) -> str:
@@ -77,9 +100,20 @@ def retain_shortfall(original: Mapping[str, float], retrained: Mapping[str, floa
     Returns:
         As `shortfall`.
     """
+    return shortfall(trained_on_all(original, sizes), TrainedModel(retrained["retain"], sizes["retain"]))
+
+
+def trained_on_all(accuracy: Mapping[str, float], sizes: Mapping[str, int], unseen: float | None = None) -> TrainedModel:
+    """Summarise an original from its accuracies.
+
+    Args:
+        accuracy: in percent, by split (retain, forget).
+        sizes: numbers of images by split.
+        unseen: its accuracy on validation images of the classes that retain holds, in percent; None: not known.
+    """
     retain, forget = sizes["retain"], sizes["forget"]
-    own = (retain * original["retain"] + forget * original["forget"]) / (retain + forget)
-    return shortfall(TrainedModel(own, retain + forget), TrainedModel(retrained["retain"], retain))
+    own = (retain * accuracy["retain"] + forget * accuracy["forget"]) / (retain + forget)
+    return TrainedModel(own, retain + forget, unseen, sizes.get("validation", 0))
 
 
 def unfit(original: LogitsTable, references: Sequence[LogitsTable]) -> str:

@@ -12,7 +12,7 @@ from torch.nn import Module, functional
 from lethe.data.device_data import Data
 from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import Evaluate
-from lethe.evaluation import inference, metrics, uncertainty
+from lethe.evaluation import inference, metrics, reference, uncertainty
 from lethe.evaluation.logits_table import class_weights
 from lethe.evaluation.roc import Roc
 from lethe.search.pareto import Point
@@ -61,30 +61,51 @@ class Objective:
         """
         return ", ".join(f"{label} {value:.4g}" for label, value in zip(self.labels, point, strict=True))
 
-    def rank(
-        self, measured: Measurements, retrained: Measurements, images: Sizes, useful_from: float = -math.inf
-    ) -> tuple[bool, bool, float, float]:
-        """Key by which the best of several models is the least: `unseen` first.
+    def rank(self, measured: Measurements, retrained: Measurements, images: Sizes, original: Measurements) -> tuple[float, ...]:
+        """Key by which the best of several models is the least.
 
-        Forgetting comes first, within its interval: a smaller distance than chance allows is luck. Among the models that pass, the
-        highest validation accuracy wins; where none does, the least distance.
+        Forgetting comes first, within its interval: a smaller distance than chance allows is luck. Among the models that pass, those that
+        keep retain as a retrained model does come before the others, then the highest validation accuracy wins; where none passes, the
+        least distance. A model that lost more of validation than retraining can cost (`is_ruined`) is behind all others, for one that
+        knows nothing any more can't be told from one that never saw the forget images.
 
         Args:
             measured: of the model.
             retrained: of the retrained model; empty if the objective needs none.
             images: numbers of images by split.
-            useful_from: validation accuracy in percent below which a model is worse than any other: one that knows nothing any more
-                can't be told from one that never saw the forget images.
+            original: of the original model.
 
         Returns:
-            (utility is below `useful_from`, can be told from unseen, distance, -utility); of a model that can't, the last two swap places.
+            (ruined, can be told from unseen, has lost retain, -utility, distance) of a model that can't be told or is ruined; of one that
+            can, distance and -utility in place of the last three.
         """
-        distance, passed = self.distance(measured, retrained), self.unseen(measured, retrained, images)
-        return (
-            measured["utility"] < useful_from,
-            not passed,
-            *((-measured["utility"], distance) if passed else (distance, -measured["utility"])),
-        )
+        if is_ruined(measured, original, images):
+            return True, True, True, -measured["utility"], self.distance(measured, retrained)
+        if not self.unseen(measured, retrained, images):
+            return False, True, self.distance(measured, retrained), -measured["utility"]
+        return False, False, _has_lost_retain(measured, original, images), -measured["utility"], self.distance(measured, retrained)
+
+
+def is_ruined(measured: Measurements, original: Measurements, images: Sizes) -> bool:
+    """Test whether a model lost more of validation than retraining can cost: what a retrained model must keep to be a reference
+    (`reference.shortfall`). So the floor is as low as the request demands, and needs no retrained model.
+
+    Args:
+        measured: of the model.
+        original: of the original model.
+        images: numbers of images by split.
+    """
+    return reference.loses_validation(*_as_trained(measured, original, images))
+
+
+def _has_lost_retain(measured: Measurements, original: Measurements, images: Sizes) -> bool:
+    return reference.loses_retain(*_as_trained(measured, original, images))
+
+
+def _as_trained(measured: Measurements, original: Measurements, images: Sizes) -> tuple[reference.TrainedModel, reference.TrainedModel]:
+    whole = reference.trained_on_all({split: original[f"{split}.accuracy"] for split in ("retain", "forget")}, images, original["utility"])
+    model = reference.TrainedModel(measured["retain.accuracy"], images["retain"], measured["utility"], images["validation"])
+    return whole, model
 
 
 def _oracle_free(measured: Measurements, retrained: Measurements) -> Point:

@@ -12,7 +12,7 @@ from lethe._util.files import atomic_write, write_json, write_text
 from lethe.config.loader import Config
 from lethe.evaluation.uncertainty import over_seeds
 from lethe.search import figures
-from lethe.search.objectives import OBJECTIVES, Measurements, Sizes
+from lethe.search.objectives import OBJECTIVES, Measurements, Sizes, is_ruined
 from lethe.search.pareto import Point, front, hypervolume
 from lethe.search.spaces import argument_values
 
@@ -98,23 +98,25 @@ class SearchResults:
         return OBJECTIVES[objective].point(measured, self.retrained) if available else None
 
     def unseen(self, trial: Trial, objective: str) -> bool:
-        """Test whether the model of a complete trial can't be told from one that never saw the forget images (`Objective.unseen`).
+        """Test whether the model of a complete trial can't be told from one that never saw the forget images (`Objective.unseen`) and is
+        not ruined (`is_ruined`).
 
         Args:
             trial: A complete trial.
             objective: A name in `OBJECTIVES`.
 
         Returns:
-            True if what the objective's `within` says is true of the model.
+            True if what the objective's `within` says is true of the model, and it keeps what retraining can keep of validation.
         """
-        return OBJECTIVES[objective].unseen(trial.attributes["measured"], self.retrained, self.images)
+        measured = trial.attributes["measured"]
+        passed = OBJECTIVES[objective].unseen(measured, self.retrained, self.images)
+        return passed and not is_ruined(measured, self.original, self.images)
 
     def winner(self, objective: str | None = None) -> Trial | None:
         """Find the most useful trial among those that can't be told from a model which never saw the forget images.
 
-        Forgetting comes first, within its interval: a smaller distance than chance allows is luck. Among the trials that pass, the
-        highest validation accuracy wins; where none does, the least distance. So the numbers of a retrained model can win, and those
-        of the original can't where its memory can be measured (`undecidable`).
+        The order is that of `Objective.rank`. So the numbers of a retrained model can win; those of the original can't where its memory
+        can be measured (`undecidable`), and those of a model that knows nothing any more can't either.
 
         Args:
             objective: The objective to score by; None: the search's own.
@@ -125,9 +127,9 @@ class SearchResults:
         objective = objective or self.config.search.objective
         scored = [(trial, point) for trial in self.complete if (point := self.point(trial, objective))]
 
-        def rank(pair: tuple[Trial, Point]) -> tuple[bool, bool, float, float, int]:
+        def rank(pair: tuple[Trial, Point]) -> tuple[float, ...]:
             trial, _ = pair
-            return (*OBJECTIVES[objective].rank(trial.attributes["measured"], self.retrained, self.images), trial.number)
+            return (*OBJECTIVES[objective].rank(trial.attributes["measured"], self.retrained, self.images, self.original), trial.number)
 
         return min(scored, key=rank)[0] if scored else None
 
@@ -303,7 +305,8 @@ def describe_winner(objective: str, row: Mapping[str, Any]) -> str:
     scored = OBJECTIVES[objective]
     line = f"best by {objective}: trial {row['trial']}, {scored.describe((row['unlearning'], row['utility']))} in the search"
     if row["unseen"]:
-        line += f"; {scored.within}, and of the trials of which that is true it has the highest validation accuracy"
+        line += f"; {scored.within}, and of the trials of which that is true those that keep retain come first, and of these the one with "
+        line += "the highest validation accuracy"
     else:
         line += f"; it is the nearest, for of no trial is it true that {scored.within}"
     if "fresh.seeds" not in row:

@@ -46,7 +46,7 @@ from lethe.search.trial import SearchSpec, TrialRunner, TrialTask, run_trial, sh
 from lethe.tracking.run_log import RunLog
 from lethe.tracking.sender import send
 from lethe.workspace.layout import Layout
-from lethe.workspace.numerics import SEARCH
+from lethe.workspace.numerics import TRIALS
 from lethe.workspace.prepare import prepare
 from lethe.workspace.pseudonyms import as_logged
 from lethe.workspace.run_names import RunId
@@ -146,7 +146,7 @@ def study_name(data: Prepared, space: Mapping[str, Space], models: Sequence[Any]
     parts: list[Any] = [search_key(config), stated_values(config), {name: each.model_dump() for name, each in space.items()}, models]
     parts += [data.hashes["split"], config.model.architecture, config.run.seed, config.run.evaluate_every, compute.precision]
     parts += [compute.device.type, config.search.prune and config.search.prune_margin]
-    parts += [SEARCH] if SEARCH > 1 else []  # values that mean something else are not compared
+    parts += [TRIALS]  # values that mean something else are not compared
     return f"{config.method}.{config.search.objective}.{short(digest([json.dumps(parts, default=str)]))}"
 
 

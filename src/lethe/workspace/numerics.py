@@ -16,7 +16,9 @@ MEASURES = 11
 # From scores to the report's tables, figures and words
 REPORT = 6
 # Objectives, pruning, spaces and winners of a search
-SEARCH = 3
+SEARCH = 4
+# Of these what a trial's values depend on: trials of another number are kept and do not count. Winners are computed from all that count
+TRIALS = 3
 
 _FIRST = {
     "compute": "54263b6eddc72d2105ea3a33d69dc4871e043e8718673cf405d77603484aa480",

@@ -40,9 +40,10 @@ def test_a_model_that_knows_nothing_is_worse_than_one_that_remembers() -> None:
     ruined = {"forget.auc": 0.5, "utility": 10.0, **ends}
     remembers = {"forget.auc": 0.7, "utility": 98.0, "forget.auc.low": 0.6, "forget.auc.high": 0.8}
     useful = {"forget.auc": 0.52, "utility": 92.0, **ends}
-    by_chance, guarded = ([OBJECTIVE.rank(one, {}, {}, limit) for one in (ruined, remembers, useful)] for limit in (-1.0, 88.0))
-    assert by_chance.index(min(by_chance)) == 2 and by_chance[0] < by_chance[1]
-    assert guarded.index(min(guarded)) == 2 and guarded[1] < guarded[0]
+    original = {"retain.accuracy": 100.0, "forget.accuracy": 100.0, "utility": 98.0}
+    images = {"retain": 100, "forget": 100, "validation": 250}
+    ranks = [OBJECTIVE.rank(one | {"retain.accuracy": 99.0}, {}, images, original) for one in (ruined, remembers, useful)]
+    assert ranks[2] < ranks[1] < ranks[0]
 
 
 def test_the_choice_is_the_best_of_equally_many_runs_and_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +51,7 @@ def test_the_choice_is_the_best_of_equally_many_runs_and_is_kept(tmp_path: Path,
     choose(words, "ft", 3)
     found = chosen(tmp_path, "ft")
     assert [one["arguments"] for one in found["tried"]] == [{}, {"lr": 0.03162, "crop_share": 0.4}, {"lr": 0.01778, "crop_share": 0.6}]
-    best = min(found["tried"], key=lambda one: OBJECTIVE.rank(one["measured"], {}, {}))
+    best = min(found["tried"], key=lambda one: OBJECTIVE.rank(one["measured"], {}, found["images"], found["original"]))
     assert found["arguments"] == {"lr": 0.05, "crop_share": 0.6} | best["arguments"]
     assert all(one["flops"] == found["tried"][0]["flops"] > 0 for one in found["tried"])
     assert "test.accuracy" not in best["measured"]
