@@ -14,7 +14,7 @@ from typing import Any
 
 from lethe._util import manifest
 from lethe._util.errors import RunFailed, UserError, one_line
-from lethe._util.integrity import FORMAT, refuse_newer
+from lethe._util.integrity import FORMAT, Pieces, refuse_newer
 
 STATE = manifest.STATE
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes of a file's name and of a path, on common file systems
@@ -194,13 +194,15 @@ def read_json(path: Path, newest: int = FORMAT) -> Any:
     return content
 
 
-def digest(parts: Iterable[bytes | str]) -> str:
+def digest(parts: Iterable[bytes | str | Pieces]) -> str:
     """Return the SHA-256, in hex, of parts, each preceded by its length: ("ab", "c") and ("a", "bc") differ."""
     sha = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
-        sha.update(len(raw).to_bytes(8, "little"))
-        sha.update(raw)
+        whole = raw if isinstance(raw, Pieces) else Pieces(len(raw), [memoryview(raw)])
+        sha.update(whole.size.to_bytes(8, "little"))
+        for piece in whole.pieces:
+            sha.update(piece)
     return sha.hexdigest()
 
 

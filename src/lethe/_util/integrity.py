@@ -7,9 +7,9 @@ Files of versions before this had none; they are read as they are.
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lethe._util.errors import UserError
 
@@ -19,6 +19,21 @@ FILE_KEY = "content_sha256"  # in the metadata of a safetensors file: there `sha
 AGAIN = "`python src/verify.py` says what makes it again"
 LARGEST_HEADER = 100_000_000  # bytes, as the library has it
 BLANK = "0" * 64  # what the hash of a safetensors file is computed with in place of itself
+
+
+class Pieces(NamedTuple):
+    """Bytes that need not be in memory all at once."""
+
+    size: int  # of all of them together
+    pieces: Iterable[bytes | memoryview]
+
+
+class Stored(NamedTuple):
+    """An array of a safetensors file: type as the format calls it (I64, U8), shape, bytes in C order, little-endian."""
+
+    dtype: str
+    shape: Sequence[int]
+    content: Pieces
 
 
 def refuse_newer(stated: object, name: str, newest: int = 0) -> None:
@@ -37,6 +52,35 @@ def refuse_newer(stated: object, name: str, newest: int = 0) -> None:
         raise UserError(f"{name} has format {number}, of a later version of Lethe; this one reads up to format {newest or FORMAT}")
 
 
+def write(path: Path, arrays: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file with its hash piece by piece, where the library takes only what is in memory; the bytes are the library's.
+
+    Args:
+        path: of the file.
+        arrays: by name, in the order of the format: types with more bytes first, then by name.
+        metadata: texts by key, without FILE_KEY.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(sorted({**metadata, FILE_KEY: BLANK}.items()))}
+    end = 0
+    for name, array in arrays.items():
+        entries[name] = {"dtype": array.dtype, "shape": list(array.shape), "data_offsets": [end, end := end + array.content.size]}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    header = text.ljust(-(-len(text) // 8) * 8)  # the data begin at a multiple of 8
+    start = struct.pack("<Q", len(header)) + header
+    sha = hashlib.sha256(start)
+    with path.open("wb") as file:
+        file.write(start)
+        for array in arrays.values():
+            for piece in array.content.pieces:
+                sha.update(piece)
+                file.write(piece)
+        file.seek(_place_of_hash(text))
+        file.write(sha.hexdigest().encode())
+
+
 def seal(path: Path) -> None:
     """Write the hash of a safetensors file into its metadata, which holds `FILE_KEY: BLANK`, and sort these.
 
@@ -53,8 +97,24 @@ def seal(path: Path) -> None:
         file.write(text.ljust(length))
     _, whole = _hashes(path)
     with path.open("r+b") as file:
-        file.seek(8 + text.index(f'"{FILE_KEY}":"{BLANK}"'.encode()) + len(f'"{FILE_KEY}":"'))
+        file.seek(_place_of_hash(text))
         file.write(whole.encode())
+
+
+def _place_of_hash(header: bytes) -> int:
+    return 8 + header.index(f'"{FILE_KEY}":"{BLANK}"'.encode()) + len(f'"{FILE_KEY}":"')
+
+
+def header(path: Path) -> tuple[dict[str, Any], int]:
+    """Read the header of a safetensors file that was checked.
+
+    Returns:
+        Its entries by name, and the byte at which the data begin.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        entries: dict[str, Any] = json.loads(file.read(length))
+        return entries, 8 + length
 
 
 def check(path: Path) -> bool:

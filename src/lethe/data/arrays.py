@@ -17,6 +17,7 @@ from lethe._util.files import atomic_write
 from lethe.data.decoding import to_pixels
 from lethe.data.image_folder import divide_ids
 from lethe.data.images import Images, numbered_classes, one_line
+from lethe.data.pixel_store import Pages, empty
 from lethe.data.sources import SourceOptions, register_data_source
 
 Array = npt.NDArray[np.generic]
@@ -165,7 +166,6 @@ def _idx(root: Path, name: str, dimensions: int) -> Array:
 
 def _images(parts: Mapping[str, Part], options: SourceOptions, key: str, accepts: str) -> Images:
     """Images of image_size with ids train/0, ..., test/0, ... and classes named by their index."""
-    pixels: list[npt.NDArray[np.uint8]] = []
     ids: list[str] = []
     labels: list[int] = []
     for part, (images, own) in parts.items():
@@ -174,7 +174,6 @@ def _images(parts: Mapping[str, Part], options: SourceOptions, key: str, accepts
             raise UserError(f"{key} ({part} images are {images.dtype} {list(images.shape)}); {accepts} [N, H, W] or [N, H, W, 3]")
         if own.dtype.kind not in "iu" or own.shape != (len(images),):
             raise UserError(f"{key} ({part} labels are {own.dtype} {list(own.shape)} for {len(images)} images); {accepts}")
-        pixels += _sized(images, options)
         labels += [int(label) for label in own]
         ids += [f"{part}/{i}" for i in range(len(images))]
     if min(labels, default=0) < 0:
@@ -191,10 +190,16 @@ def _images(parts: Mapping[str, Part], options: SourceOptions, key: str, accepts
     order = [*train, *held_out]
     classes = numbered_classes(max(labels), key)
     chosen_labels = np.array([labels[i] for i in order], np.int64)
-    return Images(np.stack([pixels[i] for i in order]), chosen_labels, tuple(ids[i] for i in order), classes, len(held_out))
+    pixels = empty((len(order), 3, options.image_size, options.image_size), options.cache)
+    every, pages = (image for images, _ in parts.values() for image in _sized(images, options)), Pages(pixels)
+    for at, image in zip(np.argsort(order).tolist(), every, strict=True):
+        pixels[at] = image
+        pages.touched(image.nbytes)
+    return Images(pixels, chosen_labels, tuple(ids[i] for i in order), classes, len(held_out))
 
 
 def _sized(images: Array, options: SourceOptions) -> Iterator[npt.NDArray[np.uint8]]:
+    """Each image, [3, H, W]."""
     for image in images:
         picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image))
-        yield np.ascontiguousarray(to_pixels(picture, options.image_size, options.reading.resize).transpose(2, 0, 1))
+        yield to_pixels(picture, options.image_size, options.reading.resize).transpose(2, 0, 1)

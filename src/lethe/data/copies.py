@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lethe.data.images import Images
+from lethe.data.pixel_store import blocks
 
 NEAR = 6  # bits of 64
 SMALLEST = 32  # pixels
@@ -93,8 +94,9 @@ def exact_in(images: Images, of: Iterable[int], among: npt.NDArray[np.int64]) ->
     Returns:
         Their indices, in the order of `among`.
     """
-    wanted = {_digest(images.pixels[i]) for i in of}
-    return np.array([i for i in among if _digest(images.pixels[i]) in wanted], np.int64)
+    digests = [_digest(pixels) for pixels in _each(images)]
+    wanted = {digests[i] for i in of}
+    return np.array([i for i in among if digests[i] in wanted], np.int64)
 
 
 def near_in(images: Images, of: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -116,13 +118,17 @@ def _digest(pixels: npt.NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(pixels.tobytes()).digest()
 
 
+def _each(images: Images) -> Iterator[npt.NDArray[np.uint8]]:
+    return (pixels for block in blocks(images.pixels) for pixels in block)
+
+
 Groups = Mapping[bytes, list[int]]
 
 
 def _by_pixels(images: Images) -> Groups:
     """SHA-256 of the pixels -> the images that have them, where there are several."""
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for i, pixels in enumerate(images.pixels):
+    for i, pixels in enumerate(_each(images)):
         groups[_digest(pixels)].append(i)
     return {digest: group for digest, group in groups.items() if len(group) > 1}
 
@@ -153,7 +159,7 @@ def tells_near(images: Images) -> bool:
 
 def _hashes(images: Images) -> npt.NDArray[np.uint64]:
     """[N] perceptual hashes."""
-    return np.array([perceptual_hash(pixels) for pixels in images.pixels], np.uint64)
+    return np.array([perceptual_hash(pixels) for pixels in _each(images)], np.uint64)
 
 
 def _similar(

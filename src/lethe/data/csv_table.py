@@ -46,7 +46,7 @@ def read_csv(options: SourceOptions) -> Images:
     table = _table(options)
     files = table.train + table.held_out
     fit = Fit(options.image_size, options.reading.resize)
-    pixels, kept = read_files(files, fit, skip=options.reading.skip_unreadable, source=str(options.root))
+    pixels, kept = read_files(files, fit, skip=options.reading.skip_unreadable, source=str(options.root), folder=options.cache)
     files = [files[i] for i in kept]
     labels = np.array([file.label for file in files], np.int64)
     return Images(pixels, labels, tuple(file.id for file in files), table.classes, sum(i >= len(table.train) for i in kept))

@@ -23,6 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.log import log
 from lethe.data.images import one_line
+from lethe.data.pixel_store import Pages, empty, take
 from lethe.data.progress_bar import progress_bar
 
 # What is opened: PIL would also start Ghostscript for an EPS file, and read video, scientific and vector formats
@@ -61,7 +62,9 @@ class Fit:
     bits: int = 16
 
 
-def read_files(files: Sequence[File], fit: Fit, *, skip: bool = False, source: str = "") -> tuple[npt.NDArray[np.uint8], list[int]]:
+def read_files(
+    files: Sequence[File], fit: Fit, *, skip: bool = False, source: str = "", folder: Path = Path()
+) -> tuple[npt.NDArray[np.uint8], list[int]]:
     """Decode files.
 
     Args:
@@ -69,15 +72,18 @@ def read_files(files: Sequence[File], fit: Fit, *, skip: bool = False, source: s
         fit: what they become; the bits of 16-bit grey are found here.
         skip: leave out files that can't be read, and log them; otherwise they are an error.
         source: of the files, for messages.
+        folder: on whose disk the pixels are kept if memory does not hold them.
 
     Returns:
         uint8 [N, 3, H, W], and the positions in `files` that could be read.
 
     Raises:
         UserError: files can't be read; the message names them.
+        RunFailed: a process that reads files ended, or the disk has no room for the pixels.
     """
     started = time.perf_counter()
-    pixels = np.empty((len(files), 3, fit.size, fit.size), np.uint8)
+    pixels = empty((len(files), 3, fit.size, fit.size), folder)
+    pages = Pages(pixels)
     step = min(max(2**20 // pixels[0].nbytes, 1), 512)  # a worker returns about a MiB at a time
     starts = range(0, len(files), step)
     chunks = {start: [file.path for file in files[start : start + step]] for start in starts}
@@ -91,6 +97,7 @@ def read_files(files: Sequence[File], fit: Fit, *, skip: bool = False, source: s
             with closing(parts):
                 for start, (part, errors, brightest) in zip(some, parts, strict=True):
                     pixels[start : start + len(part)] = part
+                    pages.touched(part.nbytes)
                     bad.update({start + at: reason for at, reason in errors.items()})
                     highest[start] = brightest
                     progress.update(task, completed=start + len(part))
@@ -109,7 +116,7 @@ def read_files(files: Sequence[File], fit: Fit, *, skip: bool = False, source: s
     if progress.disable:
         log(f"read {len(files) - len(bad):,} images from {source} in {time.perf_counter() - started:.1f} s")
     kept = [i for i in range(len(files)) if i not in bad]
-    return (pixels[kept] if bad else pixels), kept
+    return (take(pixels, np.array(kept, np.int64), folder) if bad else pixels), kept
 
 
 def _unreadable(files: Sequence[File], bad: dict[int, str]) -> str:

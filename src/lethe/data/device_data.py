@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lethe.data.pixel_store import Rows
 from lethe.recipes import held_out
 from lethe.recipes.recipe import Augment, Recipe
 
@@ -55,6 +56,7 @@ class Data:
         std: the same.
         channels_last: the memory format of every batch.
         ahead: number of batches that a thread prepares in advance, for images on the host; the order stays the same.
+        stored: reads images of a file that is larger than memory, the same as in `images_NCHW`; None: these are indexed.
     """
 
     images_NCHW: Tensor
@@ -64,6 +66,7 @@ class Data:
     std: Tensor
     channels_last: bool = False
     ahead: int = 0
+    stored: Rows | None = None
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +118,8 @@ class Data:
 
     def _pixels(self, index_B: Tensor) -> Tensor:
         """Images by index, moved to the device."""
-        pixels_BCHW = self.images_NCHW[index_B.to(self.images_NCHW.device)]
+        where = index_B.to(self.images_NCHW.device)
+        pixels_BCHW = self.images_NCHW[where] if self.stored is None else torch.from_numpy(self.stored[where.numpy()])
         if pixels_BCHW.device == self.device:
             return pixels_BCHW
         return pixels_BCHW.pin_memory().to(self.device, non_blocking=True)

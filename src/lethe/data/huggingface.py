@@ -18,11 +18,13 @@ from lethe._util.log import log
 from lethe.data import decoding
 from lethe.data.image_folder import divide_ids
 from lethe.data.images import Images, one_line
+from lethe.data.pixel_store import Pages, empty, take
 from lethe.data.sources import SourceOptions, register_data_source
 
 TAKES = "it takes a folder that datasets' save_to_disk wrote, or Parquet or Arrow files named by split (train-..., test-...)"
 HELD_OUT = ("test", "validation", "valid", "val", "dev")
 SPLIT = re.compile(rf"(?:^|[-_./])(train|{'|'.join(HELD_OUT)})(?=[-_.]|$)")
+AT_ONCE = 256  # rows that are read, and decoded, at once
 LABELS = ("label", "labels", "fine_label", "class", "target")
 
 
@@ -55,12 +57,14 @@ def read_huggingface(options: SourceOptions) -> Images:
     column = _column(parts, key)
     labels = {part: _labels(files, column, key) for part, files in parts.items()}
     classes, numbers = _classes(labels, column, key)
-    pixels, bad = _decoded(parts, column, options, key)
+    pixels, bad = _decoded(parts, sum(map(len, labels.values())), column, options, key)
     places = {part: [at for at in range(len(own)) if (part, at) not in bad] for part, own in labels.items()}
     train, held_out = _divided(places, numbers, options, key)
     chosen = [*train, *held_out]
     own_labels = np.array([numbers[part][at] for part, at in chosen], np.int64)
-    own_pixels = np.stack([pixels[part][at] for part, at in chosen])
+    starts = dict(zip(labels, np.cumsum([0, *map(len, labels.values())]).tolist(), strict=False))
+    rows = np.array([starts[part] + at for part, at in chosen], np.int64)
+    own_pixels = pixels if np.array_equal(rows, np.arange(len(pixels))) else take(pixels, rows, options.cache)
     return Images(own_pixels, own_labels, tuple(f"{part}/{at}" for part, at in chosen), classes, len(held_out))
 
 
@@ -122,7 +126,7 @@ def _tables(files: list[Path], columns: list[str] | None, key: str) -> Iterator[
                     if columns == []:
                         yield file.schema_arrow
                     else:
-                        yield from file.iter_batches(256, columns=columns)
+                        yield from file.iter_batches(AT_ONCE, columns=columns)
                 continue
             with pa.memory_map(str(path)) as source:
                 try:
@@ -205,14 +209,15 @@ def _divided(
 
 
 def _decoded(
-    parts: Mapping[str, list[Path]], column: _Column, options: SourceOptions, key: str
-) -> tuple[dict[str, npt.NDArray[np.uint8]], set[Place]]:
-    """Pixels of every row, and the rows that can't be read."""
+    parts: Mapping[str, list[Path]], rows: int, column: _Column, options: SourceOptions, key: str
+) -> tuple[npt.NDArray[np.uint8], set[Place]]:
+    """Pixels of every row, split by split, and the rows that can't be read."""
     fit = decoding.Fit(options.image_size, options.reading.resize)
-    pixels, bad, highest = _pass(parts, column, fit, key)
+    pixels = empty((rows, 3, fit.size, fit.size), options.cache)
+    bad, highest = _pass(parts, column, fit, key, pixels)
     bits = next(depth for depth in decoding.DEPTHS if highest < 2**depth)
     if highest and bits < fit.bits:
-        pixels, bad, _ = _pass(parts, column, decoding.Fit(fit.size, fit.resize, bits), key)
+        bad, _ = _pass(parts, column, decoding.Fit(fit.size, fit.resize, bits), key, pixels)
         log(f"16-bit grey images have values up to {highest:,} ({bits} bits), and are scaled by that range")
     if bad:
         names = ", ".join(f"{part}/{at}" for part, at in [*bad][: decoding.NAMED])
@@ -224,22 +229,23 @@ def _decoded(
 
 
 def _pass(
-    parts: Mapping[str, list[Path]], column: _Column, fit: decoding.Fit, key: str
-) -> tuple[dict[str, npt.NDArray[np.uint8]], dict[Place, str], int]:
-    found: dict[str, npt.NDArray[np.uint8]] = {}
+    parts: Mapping[str, list[Path]], column: _Column, fit: decoding.Fit, key: str, pixels: npt.NDArray[np.uint8]
+) -> tuple[dict[Place, str], int]:
+    """Fill in the pixels; the rows that can't be read, with the reason, and the largest value of 16-bit grey."""
     bad: dict[Place, str] = {}
-    highest = 0
+    highest = start = 0
+    pages = Pages(pixels)
     for part, files in parts.items():
-        chunks: list[npt.NDArray[np.uint8]] = []
         at = 0
         for batch in _tables(files, [column.image], key):
             contents = [_content(value, files[0].parent) for value in batch.column(0).to_pylist()]
-            some, errors, brightest = decoding.decode_some(contents, fit)
-            chunks.append(some)
-            bad |= {(part, at + number): reason for number, reason in errors.items()}
-            highest, at = max(highest, brightest), at + len(contents)
-        found[part] = np.concatenate(chunks) if chunks else np.zeros((0, 3, fit.size, fit.size), np.uint8)
-    return found, bad, highest
+            for first in range(0, len(contents), AT_ONCE):
+                some, errors, brightest = decoding.decode_some(contents[first : first + AT_ONCE], fit)
+                pixels[start : start + len(some)] = some
+                pages.touched(some.nbytes)
+                bad |= {(part, at + number): reason for number, reason in errors.items()}
+                highest, at, start = max(highest, brightest), at + len(some), start + len(some)
+    return bad, highest
 
 
 def _content(value: Any, folder: Path) -> BytesIO | str:

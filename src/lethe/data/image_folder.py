@@ -49,7 +49,7 @@ def read_folder(options: SourceOptions) -> Images:
     _log_choices(root, classes, options.reading.held_out)
     files = train + test
     fit = Fit(options.image_size, options.reading.resize)
-    pixels, kept = read_files(files, fit, skip=options.reading.skip_unreadable, source=str(root))
+    pixels, kept = read_files(files, fit, skip=options.reading.skip_unreadable, source=str(root), folder=options.cache)
     files = [files[i] for i in kept]
     held_out = sum(i >= len(train) for i in kept)
     labels = np.array([file.label for file in files], np.int64)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from lethe._util import integrity
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
+from lethe._util.integrity import Pieces, Stored
+from lethe.data import pixel_store
 
 MOST_CLASSES = 100_000  # where they are numbered: a label that is no class number would otherwise make as many names
 ARRAYS = "a source returns Images, or (images, labels) of train and of held-out: uint8 [N, 3, H, W], [N, H, W, 3] or [N, H, W]"
@@ -66,7 +67,17 @@ class Images:
         A forget list is not part of it, so a new request keeps the original."""
         n = self.train
         words = json.dumps([self.classes, self.pixels.shape[1:], self.ids[:n], self.ids[n:]])
-        return digest([words, self.labels[:n].astype("<i8").tobytes(), self.pixels[:n].tobytes()])
+        return digest([words, self.labels[:n].astype("<i8").tobytes(), as_pieces(self.pixels[:n])])
+
+    def held_out_hash(self) -> str:
+        """SHA-256 over the held-out labels and pixels."""
+        n = self.train
+        return digest([self.labels[n:].astype("<i8").tobytes(), as_pieces(self.pixels[n:])])
+
+
+def as_pieces(pixels: npt.NDArray[np.uint8]) -> Pieces:
+    """The bytes of pixels, block by block."""
+    return Pieces(pixels.nbytes, (block.reshape(-1).data for block in pixel_store.blocks(pixels)))
 
 
 def from_arrays(found: Any, name: str) -> Images:
@@ -136,24 +147,20 @@ def save_images(images: Images, path: Path, listing: str) -> None:
         RunFailed: the file could not be written.
     """
     rest = {"classes": images.classes, "held_out": images.held_out, "listing": listing, "ids": images.ids}
-    # Contiguous: safetensors copies the buffer and ignores strides
-    tensors: dict[str, npt.NDArray[Any]] = {
-        "pixels": np.ascontiguousarray(images.pixels),
-        "labels": np.ascontiguousarray(images.labels),
+    labels = images.labels.astype("<i8").tobytes()
+    arrays = {
+        "labels": Stored("I64", images.labels.shape, Pieces(len(labels), [labels])),
+        "pixels": Stored("U8", images.pixels.shape, as_pieces(images.pixels)),
     }
     with atomic_write(path, size=images.pixels.nbytes) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"images": json.dumps(rest), integrity.FILE_KEY: integrity.BLANK})
-            integrity.seal(temporary)
-        except SafetensorError as error:
-            raise OSError(str(error)) from None
+        integrity.write(temporary, arrays, {"images": json.dumps(rest)})
 
 
 def load_images(path: Path) -> tuple[Images, str]:
     """Read the file that `save_images` wrote.
 
     Returns:
-        The images, and the listing they were saved with.
+        The images, whose pixels stay in the file, mapped and read-only; and the listing they were saved with.
 
     Raises:
         UserError: the file is missing, truncated or of another kind.
@@ -162,7 +169,7 @@ def load_images(path: Path) -> tuple[Images, str]:
         with safe_open(path, framework="np") as file:
             integrity.check(path)
             rest: dict[str, Any] = json.loads(file.metadata()["images"])
-            pixels, labels = file.get_tensor("pixels"), file.get_tensor("labels")
+            pixels, labels = _pixels(path), file.get_tensor("labels")
         ids, classes = tuple(rest["ids"]), tuple(rest["classes"])
         n = len(ids)
         if pixels.dtype != np.uint8 or pixels.shape[:2] != (n, 3) or labels.dtype != np.int64 or labels.shape != (n,):
@@ -174,6 +181,15 @@ def load_images(path: Path) -> tuple[Images, str]:
         raise UserError(f"{path} does not exist") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} can't be read as images made by prepare: {one_line(error)}") from None
+
+
+def _pixels(path: Path) -> npt.NDArray[np.uint8]:
+    entries, start = integrity.header(path)
+    stored = entries["pixels"]
+    if stored["dtype"] != "U8":
+        raise ValueError(f"pixels are {stored['dtype']}")
+    with path.open("rb") as file:
+        return pixel_store.mapped(file, start + stored["data_offsets"][0], stored["shape"])
 
 
 def one_line(error: object) -> str:

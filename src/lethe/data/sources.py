@@ -59,7 +59,7 @@ class SourceOptions:
         root: data.root, resolved.
         image_size: height and width in pixels.
         limit: maximum number of train images per class; None: all.
-        cache: folder for downloads.
+        cache: folder for downloads, and on whose disk decoded images are kept that memory does not hold.
         reading: how files become images.
     """
 
@@ -182,7 +182,7 @@ def read(source: str, *, root: Path | None, image_size: int, limit: int | None, 
         root: folder of the source's files; CIFAR-10 is kept there, or under `cache` when it is None.
         image_size: height and width in pixels.
         limit: keep the first so many train images of each class, and all held-out ones; None keeps all.
-        cache: folder for downloads.
+        cache: folder for downloads, and on whose disk decoded images are kept that memory does not hold.
         reading: how files become images.
 
     Returns:
@@ -193,7 +193,7 @@ def read(source: str, *, root: Path | None, image_size: int, limit: int | None, 
         RunFailed: files can't be written, or a process that reads them ended.
     """
     options = SourceOptions(root, image_size, limit, cache, reading)
-    return _limited(_read(_asked(source, options), options), limit)
+    return _limited(_read(_asked(source, options), options), limit, cache)
 
 
 def listing(source: str, *, root: Path | None, image_size: int, limit: int | None, reading: Reading = Reading()) -> str:
@@ -244,7 +244,7 @@ def class_counts(
     options = SourceOptions(root, image_size, limit, cache, reading)
     found = _asked(source, options)
     if found.counts is None:
-        images = _limited(_read(found, options), limit)
+        images = _limited(_read(found, options), limit, cache)
         labels = images.labels[: images.train].tolist()
         return {name: labels.count(number) for number, name in enumerate(images.classes)}
     return {name: number if limit is None else min(number, limit) for name, number in found.counts(options).items()}
@@ -281,18 +281,22 @@ def _read(source: DataSource, options: SourceOptions) -> "Images":
 def _stated(source: DataSource, options: SourceOptions) -> Iterable[str]:
     """The listing of a source that has none of its own."""
     if options.root is None:
+        from lethe.data.images import as_pieces
+
         images = _read(source, options)
-        return [images.train_hash(), digest([images.pixels[images.train :].tobytes(), images.labels[images.train :].tobytes()])]
+        return [images.train_hash(), digest([as_pieces(images.pixels[images.train :]), images.labels[images.train :].tobytes()])]
     files = [options.root] if options.root.is_file() else sorted(path for path in options.root.rglob("*") if path.is_file())
     stats = [(path, path.stat()) for path in files]
     return [str(options.image_size), *(f"{stat.st_size} {stat.st_mtime_ns} {path.relative_to(options.root)}" for path, stat in stats)]
 
 
-def _limited(images: "Images", limit: int | None) -> "Images":
+def _limited(images: "Images", limit: int | None, folder: Path) -> "Images":
     """The first `limit` train images of each class, and all held-out ones."""
     if limit is None:
         return images
     import numpy as np
+
+    from lethe.data.pixel_store import take
 
     labels = images.labels[: images.train]
     if np.bincount(labels).max() <= limit:
@@ -300,4 +304,4 @@ def _limited(images: "Images", limit: int | None) -> "Images":
     kept = [np.flatnonzero(labels == label)[:limit] for label in range(len(images.classes))]
     chosen = np.concatenate([np.sort(np.concatenate(kept)), np.arange(images.train, len(images.ids))])
     ids = tuple(images.ids[i] for i in chosen)
-    return replace(images, pixels=images.pixels[chosen], labels=images.labels[chosen], ids=ids)
+    return replace(images, pixels=take(images.pixels, chosen, folder), labels=images.labels[chosen], ids=ids)

@@ -17,6 +17,7 @@ import numpy as np
 from lethe._util.errors import UserError
 from lethe._util.files import read_json
 from lethe.data.images import load_images
+from lethe.data.pixel_store import blocks
 from lethe.erasure import archives
 from lethe.erasure.sought import Sought
 from lethe.models import checkpoint
@@ -153,7 +154,7 @@ def _safetensors(path: Path, sought: Sought) -> Found:
     about = checkpoint.metadata(path)
     if "images" in about:
         images, _ = load_images(path)
-        pixels = sum(sought.has_pixels(one) for one in images.pixels)
+        pixels = sum(sought.has_pixels(one) for block in blocks(images.pixels) for one in block)
         return Found(ids=sum(map(sought.has_id, images.ids)), pixels=pixels)
     if "ids" in about:
         return Found(ids=sum(map(sought.has_id, json.loads(about["ids"]))))

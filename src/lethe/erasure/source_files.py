@@ -12,6 +12,7 @@ from lethe._util.errors import RunFailed, UserError
 from lethe.config.loader import Config
 from lethe.data import arrays, id_table, sources
 from lethe.data.images import Images, load_images
+from lethe.data.pixel_store import blocks
 from lethe.erasure.contents import LOOK, examine
 from lethe.erasure.sought import Sought
 from lethe.erasure.stores import DELETE, REWRITE, YOURS, Place, files_in
@@ -134,7 +135,8 @@ class SourceFiles:
         except UserError as error:
             yield Place(STORE, str(root), str(error), 0, YOURS, "the same command goes on later")
             return
-        held = [id_ for id_, pixels in zip(images.ids, images.pixels, strict=True) if self.sought.has_pixels(pixels)]
+        pixels = (one for block in blocks(images.pixels) for one in block)
+        held = [id_ for id_, own in zip(images.ids, pixels, strict=True) if self.sought.has_pixels(own)]
         mine = sum(map(self.sought.has_id, held))
         path = arrays.images_file(self.source, root)
         if mine:

@@ -173,7 +173,7 @@ class WorkspaceFiles:
             write_json(self.layout.about(part), content)
 
     def _kept(self, images: Images) -> Images:
-        return erased.select(images, [i for i, id_ in enumerate(images.ids) if not self.sought.has_id(id_)])
+        return erased.select(images, [i for i, id_ in enumerate(images.ids) if not self.sought.has_id(id_)], self.layout.images.parent)
 
     def _replace_original(self, path: Path) -> None:
         """Put the accepted weights in the original's place: it no longer exists after this rename."""

@@ -10,6 +10,7 @@ import torch
 from torch.nn import Module, functional
 
 from lethe.data.device_data import Data
+from lethe.data.pixel_store import take
 from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import Evaluate
 from lethe.evaluation import inference, metrics, reference, uncertainty
@@ -247,7 +248,7 @@ def without_test(prepared: Prepared) -> Prepared:
     whole = prepared.images
     images = replace(
         whole,
-        pixels=whole.pixels[~test],
+        pixels=take(whole.pixels, np.flatnonzero(~test), prepared.layout.data),
         labels=whole.labels[~test],
         ids=tuple(id_ for id_, hidden in zip(whole.ids, test, strict=True) if not hidden),
         held_out=whole.held_out - int(test.sum()),

@@ -12,7 +12,7 @@ import numpy as np
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, read_json
 from lethe.config.loader import Config
-from lethe.data import copies, sources
+from lethe.data import copies, pixel_store, sources
 from lethe.data.images import Images
 from lethe.workspace.layout import Layout
 from lethe.workspace.pseudonyms import Pseudonyms, existing
@@ -153,15 +153,16 @@ def without(images: Images, config: Config) -> Images:
         raise UserError(f"{_path(config)} lists erased images, and the secret by which they are known is missing; restore it from a backup")
     gone = {id_ for one in erasures for id_ in one.ids}
     kept = [i for i, id_ in enumerate(images.ids) if hashed.of_id(id_) not in gone]
-    return images if len(kept) == len(images.ids) else select(images, kept)
+    return images if len(kept) == len(images.ids) else select(images, kept, _path(config).parent)
 
 
-def select(images: Images, kept: Sequence[int]) -> Images:
+def select(images: Images, kept: Sequence[int], folder: Path) -> Images:
     """Return some of the images, copied: nothing of the others is referenced.
 
     Args:
         images: all of them.
         kept: indices of those to keep, ascending.
+        folder: on whose disk they are kept if memory does not hold them.
 
     Returns:
         Images, labels and ids of `kept`, in that order.
@@ -169,7 +170,7 @@ def select(images: Images, kept: Sequence[int]) -> Images:
     index = np.array(kept, np.int64)
     held_out = int((index >= images.train).sum())
     ids = tuple(images.ids[i] for i in kept)
-    return replace(images, pixels=images.pixels[index], labels=images.labels[index], ids=ids, held_out=held_out)
+    return replace(images, pixels=pixel_store.take(images.pixels, index, folder), labels=images.labels[index], ids=ids, held_out=held_out)
 
 
 def new(
@@ -189,8 +190,8 @@ def new(
     Returns:
         The erasure, in state PENDING; ids and images are in it as pseudonyms alone.
     """
-    images, chosen = prepared.images, [int(i) for i in prepared.splits["forget"]]
-    ids = [images.ids[i] for i in chosen]
+    images, forget = prepared.images, prepared.splits["forget"]
+    ids = [images.ids[i] for i in forget]
     conditions = prepared.config.data.forget.where or ()
     spellings = sorted({text for named in (*ids, *conditions) for text in spelt(named)})
     heads = {id_.partition("/")[0] for id_ in ids if "/" in id_}
@@ -202,7 +203,7 @@ def new(
         state=PENDING,
         images=len(ids),
         ids=tuple(sorted(map(hashed.of_id, spellings))),
-        pixels=tuple(sorted(hashed.of_pixels(images.pixels[i]) for i in chosen)),
+        pixels=tuple(sorted(hashed.of_pixels(one) for one in pixel_store.some(images.pixels, forget))),
         lengths=tuple(sorted({len(text.encode()) for text in spellings})),
         prefix=f"{heads.pop()}/" if len(heads) == 1 and all("/" in id_ for id_ in ids) else "",
         data=prepared.hashes["data"],
@@ -211,7 +212,7 @@ def new(
         tensors=tuple(sorted(tensors)),
         source=source,
         starts=tuple(sorted({f"{condition.partition('=')[0]}=" for condition in conditions})),
-        near=tuple(sorted(hashed.hidden(copies.perceptual_hash(images.pixels[i])) for i in chosen)) if told else (),
+        near=tuple(sorted(hashed.hidden(copies.perceptual_hash(one)) for one in pixel_store.some(images.pixels, forget))) if told else (),
     )
 
 

@@ -2,11 +2,13 @@
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace as changed
+from pathlib import Path
 from typing import Any
 
 from lethe._util.checkout import root
 from lethe._util.errors import UserError
-from lethe._util.files import digest, read_json, write_json, write_text
+from lethe._util.files import read_json, write_json, write_text
 from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.data import sources, splits
@@ -72,9 +74,20 @@ def prepare(config: Config, replace: bool = False, accept: Callable[[Prepared], 
     if replace or not layout.splits.exists():
         splits.write(prepared.splits, images, layout.splits)
     record_data(config, prepared.hashes["data"], replace)
+    if listed != listing:
+        prepared = _from_file(prepared, path)
     if config.workspace.resolve() != root().resolve() and not layout.gitignore.exists():
         write_text(layout.gitignore, "*\n")  # no `git add -A` takes someone's images, nor the request to forget them
     return prepared
+
+
+def _from_file(prepared: Prepared, path: Path) -> Prepared:
+    """The same images as their file holds them, so that what they were read into is free again."""
+    pixels = load_images(path)[0].pixels
+    written = changed(prepared, images=changed(prepared.images, pixels=pixels))
+    known = vars(prepared)  # with what it has cached
+    vars(written).update({name: known[name] for name in ("hashes", "compute") if name in known})
+    return written
 
 
 def load_existing(config: Config) -> Prepared:
@@ -101,11 +114,9 @@ def remember(prepared: Prepared, *prefixes: str) -> None:
 
 def about(images: Images) -> dict[str, Any]:
     """Return what DVC hashes in place of the images, whose copy holds file times: `train`, on which an original depends, and `held_out`."""
-    n = images.train
-    held_out = digest([images.labels[n:].astype("<i8").tobytes(), images.pixels[n:].tobytes()])
     return {
-        "train": {"hash": images.train_hash(), "images": n, "classes": list(images.classes)},
-        "held_out": {"hash": held_out, "images": images.held_out},
+        "train": {"hash": images.train_hash(), "images": images.train, "classes": list(images.classes)},
+        "held_out": {"hash": images.held_out_hash(), "images": images.held_out},
     }
 
 

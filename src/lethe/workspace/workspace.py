@@ -12,6 +12,7 @@ from lethe.config.loader import Config
 from lethe.data import splits
 from lethe.data.device_data import Data
 from lethe.data.images import Images
+from lethe.data.pixel_store import Rows, as_tensor
 from lethe.data.splits import Splits
 from lethe.engine.epoch_table import MEASURED
 from lethe.evaluation.outputs import Outputs
@@ -63,11 +64,15 @@ class Prepared:
         index = {name: torch.from_numpy(index).to(place) for name, index in self.splits.items()}
         index["train"] = torch.arange(self.images.train, device=place)
         mean, std = (torch.tensor(v, device=place).view(1, -1, 1, 1) for v in (self.config.data.mean, self.config.data.std))
-        pixels, labels = torch.from_numpy(self.images.pixels), torch.from_numpy(self.images.labels).to(place)
+        pixels, labels = as_tensor(self.images.pixels), torch.from_numpy(self.images.labels).to(place)
+        rows = Rows(self.images.pixels)
+        stored = rows if rows.large else None
         if self.compute.holds(pixels.nbytes, self.config.run.images):
-            return Data(pixels.to(place), labels, index, mean, std, self.compute.channels_last)
-        log(f"{pixels.nbytes / 2**20:,.0f} MiB of images stay in the host's memory")
-        return Data(pixels, labels, index, mean, std, self.compute.channels_last, PREFETCH)
+            held = pixels.to(place)
+            return Data(held, labels, index, mean, std, self.compute.channels_last, stored=stored if held is pixels else None)
+        where = "in their file" if stored else "in the host's memory"
+        log(f"{pixels.nbytes / 2**20:,.0f} MiB of images stay {where}")
+        return Data(pixels, labels, index, mean, std, self.compute.channels_last, PREFETCH, stored)
 
     @cached_property
     def outputs(self) -> Outputs:
