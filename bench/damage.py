@@ -29,7 +29,7 @@ from lethe.engine import epoch_table
 from lethe.models import checkpoint
 from lethe.pipeline import verify
 from lethe.reporting import card_seal
-from lethe.workspace import scores, settings
+from lethe.workspace import repair, scores, settings
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import load_existing
 
@@ -106,7 +106,7 @@ def named(home: Path, path: Path) -> str:
         config = load([*OWN, *METHOD[:2]], settings=settings.layer)
     found = [*verify.inspect(Layout(home)), *verify.of_tables(config, recompute=False)]
     reason = next((one.reason for one in found if one.path == path and one.kind == "damaged"), "")
-    return reason and f"{reason}; {verify._remedy(Layout(home), path)}"
+    return reason and f"{reason}; {repair.remedy(path, home)}"
 
 
 def refused(home: Path, path: Path) -> list[str]:

@@ -188,7 +188,7 @@ def read_json(path: Path, newest: int = FORMAT) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} can't be read as JSON: {error}") from None
+        raise manifest.unreadable(path, f"can't be read as JSON: {error}") from None
     if isinstance(content, dict):
         refuse_newer(content.get("format"), str(path), newest)
     return content

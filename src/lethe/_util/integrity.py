@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lethe._util.checkout import command
 from lethe._util.errors import UserError
 
 FORMAT = 1  # of every file but scores, which have their own; written from 2 on, as `format`, so that files of format 1 keep their bytes
 KEY = "sha256"  # among the keys of a JSON file
 FILE_KEY = "content_sha256"  # in the metadata of a safetensors file: there `sha256` is that of the file a model was given as
-AGAIN = "`python src/verify.py` says what makes it again"
 LARGEST_HEADER = 100_000_000  # bytes, as the library has it
 BLANK = "0" * 64  # what the hash of a safetensors file is computed with in place of itself
 
@@ -34,6 +34,22 @@ class Stored(NamedTuple):
     dtype: str
     shape: Sequence[int]
     content: Pieces
+
+
+class Damaged(UserError):
+    """A file is not what was written.
+
+    Attributes:
+        path: of the file.
+        reason: after its name: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path} {reason}; `{command('verify')}` says what makes it again")
+
+    def __reduce__(self) -> tuple[type["Damaged"], tuple[Path, str]]:
+        return Damaged, (self.path, self.reason)
 
 
 def refuse_newer(stated: object, name: str, newest: int = 0) -> None:
@@ -124,12 +140,12 @@ def check(path: Path) -> bool:
         Whether it has one; a file of another program, or of an earlier version, has none.
 
     Raises:
-        UserError: the file is not what it was when it was written.
+        Damaged: the file is not what it was when it was written.
         OSError, ValueError: it can't be read, or has no header.
     """
     stated, whole = _hashes(path)
     if stated and whole != stated:
-        raise UserError(f"{path} is damaged: its content does not have the SHA-256 that it states; {AGAIN}")
+        raise Damaged(path, "is damaged: its content does not have the SHA-256 that it states")
     return bool(stated)
 
 
@@ -175,10 +191,10 @@ def check_json(content: Mapping[str, Any], name: str) -> bool:
         Whether it has a hash.
 
     Raises:
-        UserError: the content is not what it was when it was written.
+        Damaged: the content is not what it was when it was written.
     """
     if KEY in content and content[KEY] != _of_json({key: value for key, value in content.items() if key != KEY}):
-        raise UserError(f"{name} is damaged or was edited: its content does not have the SHA-256 that it states; {AGAIN}")
+        raise Damaged(Path(name), "is damaged or was edited: its content does not have the SHA-256 that it states")
     return KEY in content
 
 

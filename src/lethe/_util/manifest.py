@@ -2,10 +2,13 @@
 
 `.lethe/manifest.json` holds the last few hashes that this program wrote for each file, newest first: DVC may restore an earlier version,
 which is as it was written, too. A file that DVC brought from elsewhere is one that dvc.lock names. Files that the manifest does not name,
-as those of earlier versions, can't be verified; they are read as they are."""
+as those of earlier versions, can't be verified; they are read as they are. What a person replaced on purpose can be accepted; the manifest
+then says who accepted it, and when."""
 
 import hashlib
 import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -19,6 +22,7 @@ STATE = ".lethe"  # the folder of a workspace for what neither DVC nor git keeps
 NAME = PurePath(STATE, "manifest.json")
 KEPT = 20  # hashes of a file
 _FOLDERS = ("bank", "data", "epochs", "metrics", "originals", "recipes", "search", "report")
+_SEALED = ("accepted", "cards", "logits", "models", "others", "scores")  # files in them state their own hash
 _SUFFIXES = (".csv", ".json", ".txt")
 _NOT_OF_STATE = ("outbox", "trials", "locks", "manifest.json")  # folders with rules of their own, and the manifest
 _ABOVE = 6  # folders in which a file's workspace is looked for
@@ -58,14 +62,21 @@ def noted_heads(path: Path) -> frozenset[str]:
     return frozenset(_read(path.parent).get(path.name, ()))
 
 
-def _add(root: Path, name: str, hash_: str) -> None:
+def _add(root: Path, name: str, hash_: str, accepted: Mapping[str, str] | None = None) -> None:
     lock = root / STATE / "locks" / "manifest.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        files = _content(root)  # not what is remembered: another machine may have written within one tick of the file's time
-        if files.get(name, ("",))[0] != hash_:
+        content = _content(root)  # not what is remembered: another machine may have written within one tick of the file's time
+        files: dict[str, list[str]] = content["files"]
+        if files.get(name, ("",))[0] != hash_ or accepted:
             known = (one for one in files.get(name, ()) if one != hash_)
-            _write(root, files | {name: [hash_, *known][:KEPT]})
+            noted = content["accepted"] | ({name: {"sha256": hash_, **accepted}} if accepted else {})
+            _write(root, files | {name: [hash_, *known][:KEPT]}, noted)
+
+
+def covers(path: Path) -> bool:
+    """Return whether the manifest of a workspace notes the hash of a file when it is written."""
+    return _workspace(path) is not None
 
 
 def state(path: Path) -> bool | None:
@@ -97,11 +108,55 @@ def check(path: Path) -> None:
     """Check that a file is as it was written, as far as that is known.
 
     Raises:
-        UserError: it is not; names it.
+        Damaged: it is not.
         OSError: it can't be read.
     """
     if state(path) is False:
-        raise UserError(f"{path} is damaged or was edited: the manifest of its workspace has other hashes; {integrity.AGAIN}")
+        raise integrity.Damaged(path, "is damaged or was edited: the manifest of its workspace has other hashes")
+
+
+def unreadable(path: Path, reason: str) -> UserError:
+    """Return the error to raise for a file that can't be read: a damaged one if it is in a workspace, where a command makes it again.
+
+    Args:
+        path: of the file.
+        reason: after its name.
+    """
+    root = workspace_of(path)
+    own = root is not None and _name(path, root).partition("/")[0] in (STATE, *_FOLDERS, *_SEALED)
+    return integrity.Damaged(path, reason) if own else UserError(f"{path} {reason}")
+
+
+def accept(path: Path, by: str) -> bool:
+    """Take a file as it is: note the hash of its content, and who accepted it.
+
+    Args:
+        path: of an existing file.
+        by: the account that does.
+
+    Returns:
+        Whether it was another content before.
+
+    Raises:
+        UserError: the manifest does not cover it.
+        OSError: the disk refuses.
+    """
+    root = _workspace(path)
+    if root is None:
+        raise UserError(f"{path} can't be accepted: it is no file whose hash the manifest of a workspace has")
+    if state(path):
+        return False
+    _add(root, _name(path, root), _sha256(path), {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": by})
+    return True
+
+
+def accepted(root: Path) -> dict[str, dict[str, str]]:
+    """Return, by name, what the manifest says of each file that was accepted and has that content still: sha256, at, by.
+
+    Args:
+        root: the workspace.
+    """
+    return _still_accepted(root, _content(root))
 
 
 def settle(root: Path) -> None:
@@ -111,10 +166,11 @@ def settle(root: Path) -> None:
         root: the workspace.
     """
     with FileLock(root / STATE / "locks" / "manifest.lock"):
-        files = _content(root)
-        if files:
+        content = _content(root)
+        if files := content["files"]:
             heads = {name: hashes for name, hashes in files.items() if name.endswith(".jsonl")}
-            _write(root, {name: [_sha256(root / name)] for name in files if (root / name).is_file()} | heads)
+            kept = {name: [_sha256(root / name)] for name in files if (root / name).is_file()}
+            _write(root, kept | heads, _still_accepted(root, content))
 
 
 def damage(root: Path) -> str:
@@ -123,23 +179,28 @@ def damage(root: Path) -> str:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         integrity.check_json(content, str(path))
-        return "" if all(isinstance(hashes, list) for hashes in content["files"].values()) else "it is no manifest"
+        whole = all(isinstance(hashes, list) for hashes in content["files"].values())
+        noted = content.get("accepted", {}).values()
+        return "" if whole and all(isinstance(one["sha256"], str) for one in noted) else "it is no manifest"
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError) as error:
         return str(error)
 
 
+def workspace_of(path: Path) -> Path | None:
+    """Return the workspace that a path is in; None if it is in none."""
+    return next((folder for folder in path.absolute().parents[:_ABOVE] if (folder / STATE).is_dir()), None)
+
+
 def _workspace(path: Path) -> Path | None:
     """The workspace of a file that the manifest covers."""
-    if path.suffix not in _SUFFIXES:
+    root = workspace_of(path) if path.suffix in _SUFFIXES else None
+    if root is None:
         return None
-    for folder in path.absolute().parents[:_ABOVE]:
-        if (folder / STATE).is_dir():
-            name = PurePath(_name(path, folder))
-            state = name.parts[0] == STATE and name.parts[1] not in _NOT_OF_STATE
-            return folder if state or name.parts[0] in _FOLDERS else None
-    return None
+    name = PurePath(_name(path, root))
+    state = name.parts[0] == STATE and name.parts[1] not in _NOT_OF_STATE
+    return root if state or name.parts[0] in _FOLDERS else None
 
 
 def _name(path: Path, root: Path) -> str:
@@ -162,21 +223,29 @@ def _read(root: Path) -> dict[str, list[str]]:
 
 @lru_cache(maxsize=16)
 def _parsed(root: Path, *_: int) -> dict[str, list[str]]:
-    return _content(root)
+    return dict(_content(root)["files"])
 
 
-def _content(root: Path) -> dict[str, list[str]]:
+def _content(root: Path) -> dict[str, dict[str, Any]]:
+    """`files`: file -> hashes; `accepted`: file -> what was noted of it. Both are empty without a manifest, and from a damaged one."""
+    empty: dict[str, dict[str, Any]] = {"files": {}, "accepted": {}}
     if not (root / NAME).exists() or damage(root):
-        return {}
-    content: dict[str, Any] = json.loads((root / NAME).read_text(encoding="utf-8"))
-    return dict(content["files"])
+        return empty
+    content: dict[str, dict[str, Any]] = json.loads((root / NAME).read_text(encoding="utf-8"))
+    return empty | content
 
 
-def _write(root: Path, files: dict[str, list[str]]) -> None:
+def _still_accepted(root: Path, content: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    noted: dict[str, dict[str, str]] = content["accepted"]
+    return {name: one for name, one in noted.items() if (root / name).is_file() and _sha256(root / name) == one["sha256"]}
+
+
+def _write(root: Path, files: Mapping[str, list[str]], accepted: Mapping[str, Mapping[str, str]]) -> None:
     path = root / NAME
     temporary = path.with_name(f".{path.name}.writing0")
+    content: dict[str, Any] = {"files": dict(sorted(files.items()))} | ({"accepted": dict(sorted(accepted.items()))} if accepted else {})
     try:
-        temporary.write_text(json.dumps(integrity.sealed({"files": dict(sorted(files.items()))}), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(integrity.sealed(content), indent=1) + "\n", encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import lethe
 from lethe._util.redact import plain
 from lethe.cli.key_groups import GROUPS, READS, group_of
-from lethe.cli.stages import STAGES, split_option
+from lethe.cli.stages import STAGES
+from lethe.cli.words import split_option
 from lethe.config.describe import accepts
 from lethe.config.loader import Config, load
 from lethe.config.method_schema import arguments, method_section

@@ -14,7 +14,9 @@ from lethe._util.errors import RunFailed, UserError
 
 try:
     from lethe._util import collector, dvc_stage
+    from lethe._util.errors import one_line
     from lethe._util.files import FULL, unwritable
+    from lethe._util.integrity import Damaged
     from lethe._util.redact import clean
     from lethe.cli import completion
     from lethe.cli import help as manual
@@ -110,7 +112,7 @@ def _last() -> Iterator[None]:
 def _exit_code(error: BaseException) -> int:
     """Print an error that the user can fix as one line on stderr, without a traceback; return its exit code."""
     if isinstance(error, UserError | RunFailed):
-        text, code = clean(str(error)), 2 if isinstance(error, UserError) else 1
+        text, code = clean(_with_remedy(error)), 2 if isinstance(error, UserError) else 1
         print(f"{'error' if code == 2 else 'failed'}: {text}", file=sys.stderr, flush=True)
         if os.environ.get("MLFLOW_RUN_ID"):
             importlib.import_module("lethe.tracking.launched_run").note_error(text)
@@ -129,6 +131,15 @@ def _exit_code(error: BaseException) -> int:
         return _exit_code(RunFailed(f"{where}{error.strerror or error}{LIMITS.get(error.errno or 0, '')}"))
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `... | head`: the reader has enough
     return 0
+
+
+def _with_remedy(error: UserError | RunFailed) -> str:
+    """The message; of a damaged file of a workspace with the command that makes it again."""
+    if isinstance(error, Damaged):
+        with contextlib.suppress(OSError, UserError):
+            if remedy := importlib.import_module("lethe.workspace.repair").remedy(error.path):
+                return one_line(f"{error.path} {error.reason}; {remedy}")
+    return str(error)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

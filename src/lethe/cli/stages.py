@@ -15,7 +15,8 @@ from typing import Any
 
 from lethe._util.errors import UserError
 from lethe._util.names import is_whole_number
-from lethe.config.loader import STAGE, Config, load
+from lethe.cli.words import split_flags, split_list, split_methods, split_option, split_switches
+from lethe.config.loader import Config, load
 from lethe.tracking import outbox
 from lethe.workspace import settings
 
@@ -163,6 +164,11 @@ def _ledger(words: list[str]) -> Command:
 
 def _verify(words: list[str]) -> Command:
     words, switches = split_flags(words, "--recompute")
+    words, files = split_list(words, "--accept")
+    if files and switches:
+        raise UserError("--recompute is given with --accept, which takes files as they are; verify takes one of them")
+    if files:
+        return Command("lethe.pipeline.accept:accept", words, arguments={"files": files})
     return Command("lethe.pipeline.verify:verify", words, arguments={"recompute": bool(switches)})
 
 
@@ -278,6 +284,8 @@ STAGES = {
         (
             "",
             "  --recompute  also compute every score again from its logits tables, and compare",
+            "  --accept     take the named files as they are: CSV, JSON and text without a hash of its own that was changed on purpose",
+            "               (--accept epochs/ft.csv data/copies.csv; under run.workspace, or under the current folder)",
             "",
             "Exit codes: 0 no file is damaged, 1 one is, and is named, 2 there is no such workspace.",
         ),
@@ -311,78 +319,3 @@ STAGES = {
 def nearest(verb: str) -> str:
     """Return the verb that is spelled most like `verb`."""
     return difflib.get_close_matches(verb, STAGES, 1, 0.0)[0]
-
-
-# --- words that are not keys ------------------------------------------------------------------------------------------
-
-
-def split_switches(words: list[str], *switches: str) -> tuple[list[str], set[str]]:
-    """Split switches, which take no value, from the other words.
-
-    Args:
-        words: of the command line.
-        *switches: such as --full.
-
-    Returns:
-        The other words in their order, and the switches that were given.
-    """
-    return [word for word in words if word not in switches], {word for word in words if word in switches}
-
-
-def split_flags(words: list[str], *flags: str) -> tuple[list[str], set[str]]:
-    """Split switches from the other words, also as MLflow passes them: `--yes true`.
-
-    Args:
-        words: A command line after its verb.
-        flags: As typed, with their dashes.
-
-    Returns:
-        The other words, and the switches that are on.
-    """
-    rest, on = list[str](), set[str]()
-    for n, word in enumerate(words):
-        name, _, value = word.partition("=")
-        if name in flags:
-            following = words[n + 1] if n + 1 < len(words) else ""
-            on |= {name} if (value or following).lower() != "false" else set()
-        elif not (word.lower() in ("true", "false") and n and words[n - 1] in flags):
-            rest.append(word)
-    return rest, on
-
-
-def split_option(words: list[str], option: str) -> tuple[list[str], list[str]]:
-    """Split every `option value` and `option=value` from the other words.
-
-    Args:
-        words: A command line after its verb.
-        option: As typed, with its dashes.
-
-    Returns:
-        The other words, and the option's values in order; "" for a value that is missing.
-    """
-    rest: list[str] = []
-    values: list[str] = []
-    following = iter(words)
-    for word in following:
-        name, equals, value = word.partition("=")
-        if name == option:
-            values.append(value if equals else next(following, ""))
-        else:
-            rest.append(word)
-    return rest, values
-
-
-def split_methods(words: list[str], *, references: bool = True) -> tuple[list[str], list[str]]:
-    """Split a `--method` that the configuration would refuse from the other words: several methods, all, references.
-
-    Args:
-        words: A command line after its verb.
-        references: Whether a single `original` or `retrained` is one of them.
-
-    Returns:
-        The other words and the names; all words and no name where `--method` names one method, or nothing.
-    """
-    rest, values = split_option(words, "--method")
-    names = [name.strip() for name in values[0].split(",") if name.strip()] if len(values) == 1 else []
-    alone = ("all", *STAGE) if references else ("all",)
-    return (rest, [*dict.fromkeys(names)]) if len(names) > 1 or (names and names[0] in alone) else (words, [])

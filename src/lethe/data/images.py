@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from lethe._util import integrity
+from lethe._util import integrity, manifest
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 from lethe._util.integrity import Pieces, Stored
@@ -180,7 +180,7 @@ def load_images(path: Path) -> tuple[Images, str]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} can't be read as images made by prepare: {one_line(error)}") from None
+        raise manifest.unreadable(path, f"can't be read as images made by prepare: {one_line(error)}") from None
 
 
 def _pixels(path: Path) -> npt.NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lethe._util import manifest
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 from lethe._util.log import log
@@ -176,12 +177,12 @@ def _column(path: Path) -> list[str]:
             rows = csv.reader(file)
             header = next(rows, [])
             if header[:1] != ["id"]:
-                raise UserError(f"{path} begins with {','.join(header) or 'nothing'}; it takes the header id")
+                raise manifest.unreadable(path, f"begins with {','.join(header) or 'nothing'}; it takes the header id")
             return [row[0] for row in rows if row]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} can't be read as a list of ids: {error}") from None
+        raise manifest.unreadable(path, f"can't be read as a list of ids: {error}") from None
 
 
 def split_hash(splits: Mapping[str, Indices], images: Images) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from lethe._util import manifest
-from lethe._util.errors import UserError
 from lethe.engine.engine import Epoch
 
 TIMES = ("epoch_seconds", "epoch_flops", "images_per_second", "evaluate_seconds", "at")
@@ -59,7 +58,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     try:
         rows = [{str(name): value for name, value in row.items()} for row in pd.read_csv(path).to_dict("records")]
     except ValueError as error:  # of pandas' parser, and of bytes that are no text
-        raise UserError(f"{path} can't be read as an epoch table: {' '.join(str(error).split())}") from None
+        raise manifest.unreadable(path, f"can't be read as an epoch table: {' '.join(str(error).split())}") from None
     if not rows or any(not isinstance(row.get("step"), int) for row in rows):
-        raise UserError(f"{path} is no epoch table: it takes a column step with the number of each epoch")
+        raise manifest.unreadable(path, "is no epoch table: it takes a column step with the number of each epoch")
     return [{k: v for k, v in row.items() if not pd.isna(v)} for row in rows]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lethe._util import manifest
 from lethe._util.errors import UserError
 from lethe._util.files import digest
 from lethe.data.splits import SPLITS
@@ -245,11 +246,11 @@ def read(path: Path, name: str = "") -> LogitsTable:
     tensors, about = checkpoint.load(path)
     lacks = [part for part in REQUIRED if part not in tensors] + [part for part in ("ids",) if part not in about]
     if lacks:
-        raise UserError(f"{path} lacks {', '.join(lacks)}: a logits table holds {', '.join(REQUIRED)} and, in its metadata, ids")
+        raise manifest.unreadable(path, f"lacks {', '.join(lacks)}: a logits table holds {', '.join(REQUIRED)} and, in its metadata, ids")
     arrays = {part: tensor.numpy() for part, tensor in tensors.items()}
     try:
         ids = tuple(json.loads(about.pop("ids")))
     except ValueError as error:
-        raise UserError(f"{path}: its ids are not a JSON list: {error}") from None
+        raise manifest.unreadable(path, f"has ids that are no JSON list: {error}") from None
     columns = {part: array for part, array in arrays.items() if part not in REQUIRED}
     return LogitsTable(name or str(path), ids, arrays["labels"], arrays["split"], arrays["logits"], columns, about)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from lethe._util import integrity
+from lethe._util import integrity, manifest
 from lethe._util.errors import UserError
 from lethe.data.splits import SPLITS
 from lethe.evaluation import catalogue, registry
@@ -152,7 +153,8 @@ class Score:
                 judged=Verdict.from_json(content["verdict"], content["judged"]) if "judged" in content else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{name} is not a score file: it does not hold the accuracies by split ({error!r})") from None
+            reason = f"is not a score file: it does not hold the accuracies by split ({error!r})"
+            raise manifest.unreadable(Path(name), reason) from None
 
     # --- what it shows --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lethe._util import integrity
+from lethe._util import integrity, manifest
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 
@@ -56,7 +56,7 @@ def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, 
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (SafetensorError, OSError, ValueError, struct.error) as error:
-        raise UserError(f"{path} can't be read as safetensors: {error}") from None
+        raise manifest.unreadable(path, f"can't be read as safetensors: {error}") from None
 
 
 def _own(metadata: Mapping[str, str] | None) -> dict[str, str]:
@@ -125,7 +125,7 @@ def metadata(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} can't be read as safetensors: {error}") from None
+        raise manifest.unreadable(path, f"can't be read as safetensors: {error}") from None
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:

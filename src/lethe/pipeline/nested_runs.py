@@ -9,7 +9,7 @@ from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.score import accuracy_and_loss
 from lethe.models import checkpoint
-from lethe.pipeline.run_logging import describe, log_cost, log_epochs, log_inputs, log_scores, parent_tag, tags
+from lethe.pipeline.run_logging import closed_on_failure, describe, log_cost, log_epochs, log_inputs, log_scores, parent_tag, tags
 from lethe.tracking.mlflow_store import ROW
 from lethe.tracking.run_log import RunLog
 from lethe.workspace.plan import PlannedRun
@@ -45,8 +45,9 @@ def open_parent(prepared: Prepared, runs: Sequence[PlannedRun], previous: Mappin
         previous=previous,
     )
     if several:
-        run_log.text("recipe.txt", "\n".join(map(repr, config.recipe())) + "\n")
-        log_inputs(run_log, prepared)
+        with closed_on_failure(run_log):
+            run_log.text("recipe.txt", "\n".join(map(repr, config.recipe())) + "\n")
+            log_inputs(run_log, prepared)
     return run_log
 
 
@@ -133,7 +134,8 @@ def open_bank(prepared: Prepared, key: str, previous: Mapping[str, Any] | None) 
     run_log = RunLog.open(
         config.workspace, name="bank", tags=known, params=as_logged(config).resolved("retrained"), description=about, previous=previous
     )
-    log_inputs(run_log, prepared)
+    with closed_on_failure(run_log):
+        log_inputs(run_log, prepared)
     return run_log
 
 
@@ -165,7 +167,8 @@ def open_bank_model(
         parent=parent,
     )
     accuracy, loss = accuracy_and_loss(made)
-    run_log.metrics({f"{split}.accuracy": value for split, value in accuracy.items()}, step)
-    run_log.metrics({f"{split}.loss": value for split, value in loss.items()}, step)
-    run_log.metrics({"gap": accuracy["retain"] - accuracy["forget"]}, step)
+    with closed_on_failure(run_log):
+        run_log.metrics({f"{split}.accuracy": value for split, value in accuracy.items()}, step)
+        run_log.metrics({f"{split}.loss": value for split, value in loss.items()}, step)
+        run_log.metrics({"gap": accuracy["retain"] - accuracy["forget"]}, step)
     return run_log

@@ -3,7 +3,8 @@
 import importlib.metadata
 import json
 import shlex
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,24 @@ def open_run(
         launched=launched,
         parent=parent,
     )
-    resume.row = run_log.reference()
-    run_log.text("recipe.txt", "\n".join(map(repr, recipe)) + "\n")
-    log_inputs(run_log, prepared)
+    with closed_on_failure(run_log):
+        resume.row = run_log.reference()
+        run_log.text("recipe.txt", "\n".join(map(repr, recipe)) + "\n")
+        log_inputs(run_log, prepared)
     return run_log
+
+
+@contextmanager
+def closed_on_failure(run_log: RunLog) -> Iterator[None]:
+    """Close a log if what is logged first fails: the caller, who closes it otherwise, does not have it yet, and it would go on sending.
+
+    Args:
+        run_log: just opened.
+    """
+    with ExitStack() as stack:
+        stack.push(run_log)
+        yield
+        stack.pop_all()
 
 
 def log_inputs(run_log: RunLog, prepared: Prepared) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from lethe._util import integrity, manifest
-from lethe._util.checkout import command
 from lethe._util.errors import UserError
 from lethe._util.files import read_json
-from lethe.config.loader import STAGE, Config
+from lethe.config.loader import Config
 from lethe.config.yaml_file import read_yaml
 from lethe.data import splits
 from lethe.engine import epoch_table
@@ -21,10 +20,9 @@ from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.reporting import card_seal
 from lethe.reporting.card_proof import leaves
 from lethe.tracking import outbox_format
-from lethe.workspace import artifacts, ledger, scores
+from lethe.workspace import artifacts, ledger, repair, scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import load_existing
-from lethe.workspace.run_names import RunId
 
 HALF_WRITTEN = re.compile(r"\..+\.\w{8}")  # the name of a temporary file; a killed command leaves it
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
@@ -67,9 +65,11 @@ def verify(config: Config, recompute: bool = False) -> int:
     count = {kind: sum(each.kind == kind for each in findings) for kind in ("whole", "unverified", "damaged", "stray")}
     for each in findings:
         if each.kind == "damaged":
-            print(f"damaged: {each.path}: {each.reason}; {_remedy(layout, each.path)}")
+            print(f"damaged: {each.path}: {each.reason}; {repair.remedy(each.path, layout.root)}")
         elif each.kind == "stray":
             print(f"belongs to nothing: {each.path}: {each.reason}")
+    for name, about in manifest.accepted(layout.root).items():
+        print(f"accepted: {layout.root / name}: as it is since {about['at']}, by {about['by']}")
     print(
         f"{count['whole']} files are as they were written, {count['unverified']} can be read and state no hash of their own, "
         f"{count['damaged']} damaged, {count['stray']} belong to nothing"
@@ -87,7 +87,7 @@ def inspect(layout: Layout) -> Iterator[Finding]:
         if HALF_WRITTEN.fullmatch(path.name):
             yield Finding(path, "stray", KILLED)
             continue
-        look = _reader(layout, path)
+        look = reader(layout, path)
         try:
             known = manifest.state(path)
             if known is False:
@@ -95,7 +95,8 @@ def inspect(layout: Layout) -> Iterator[Finding]:
             if look or known:
                 yield Finding(path, "whole" if (look and look(path)) or known else "unverified")
         except (UserError, *UNREADABLE) as error:
-            reason = str(error).removeprefix(f"{path} ").removeprefix("is damaged: ").removesuffix(f"; {integrity.AGAIN}")
+            said = error.reason if isinstance(error, integrity.Damaged) else str(error)
+            reason = said.removeprefix(f"{path} ").removeprefix("is damaged: ")
             yield Finding(path, "damaged", " ".join(reason.split()))
     if not layout.ledger.exists() and manifest.noted_heads(layout.ledger):
         yield Finding(layout.ledger, "damaged", "it is missing: the manifest has hashes of its lines")
@@ -125,7 +126,7 @@ def of_tables(config: Config, recompute: bool) -> Iterator[Finding]:
                 continue
             wrong = scores.fault(prepared, run)
             if wrong == scores.OTHER_TABLES:
-                yield Finding(layout.scores(run), "stray", f"it {wrong}; `{_maker(layout, layout.scores(run))}` makes it again")
+                yield Finding(layout.scores(run), "stray", f"it {wrong}; `{repair.maker(layout, layout.scores(run))}` makes it again")
             elif wrong:
                 yield Finding(layout.scores(run), "damaged", f"it {wrong}")
             elif recompute and (wrong := _differs(scores.read(layout.scores(run)), scores.recomputed(prepared, run))):
@@ -152,8 +153,16 @@ def _files(layout: Layout) -> Iterator[Path]:
     yield from (path for path in single if path.is_file())
 
 
-def _reader(layout: Layout, path: Path) -> Callable[[Path], bool] | None:
-    """What reads a file: it returns whether the file states its own hash, or raises. None: a file that nothing is read from."""
+def reader(layout: Layout, path: Path) -> Callable[[Path], bool] | None:
+    """Return what reads a file of a workspace.
+
+    Args:
+        layout: of the workspace.
+        path: of the file.
+
+    Returns:
+        A function of a path, which returns whether the file states its own hash, or raises; None: nothing is read from such a file.
+    """
     if path.is_relative_to(layout.outbox):
         return {"row.json": _header, "sent.json": _state, "records.jsonl": _records}.get(path.name)
     if path == layout.ledger:
@@ -249,41 +258,3 @@ def _without_model(layout: Layout) -> Iterator[Finding]:
     for run in layout.with_scores():
         if not layout.logits(run).exists() and not layout.erased.exists():
             yield Finding(layout.scores(run), "stray", f"there is no {layout.logits(run)}")
-
-
-def _remedy(layout: Layout, path: Path) -> str:
-    """How a damaged file is made again."""
-    if path == layout.ledger:
-        return "nothing can make a ledger again: compare it with a copy"
-    if path == layout.erased:
-        return "restore it from a copy: it says which images were erased"
-    if path == layout.settings:
-        return "restore it from a copy, or correct the keys in it and give them on the next command line"
-    if path == layout.manifest:
-        return "remove it; files that were written before can then not be verified"
-    if path.is_relative_to(layout.outbox):
-        return "remove its folder; its records are then not sent to MLflow"
-    if path.is_relative_to(layout.resume) or path.is_relative_to(layout.bank_states) or path.is_relative_to(layout.other_states):
-        return "remove it; the run then starts from its beginning"
-    if path.is_relative_to(layout.state):
-        return "remove it; only what it remembers is lost"
-    return f"remove it, then `{_maker(layout, path)}` makes it again"
-
-
-def _maker(layout: Layout, path: Path) -> str:
-    home = [] if layout.root.resolve() == Path.cwd().resolve() else ["--run.workspace", str(layout.root)]
-    if path.is_relative_to(layout.data):
-        return command("prepare", *home)
-    if path.is_relative_to(layout.banks):
-        return command("bank", *home)
-    for made, stage in ((layout.recipe("-").parent, "fingerprint"), (layout.search("-").parent, "search"), (layout.report, "report")):
-        if path.is_relative_to(made):
-            return command(stage, *home)
-    epochs = layout.epochs("-").parent
-    folder = next((folder for folder in (epochs, layout.models, layout.all_logits, layout.all_scores) if path.is_relative_to(folder)), None)
-    if folder is None:
-        return command("report", "card", *home) if path.is_relative_to(layout.cards) else command("unlearn", *home)
-    run = RunId.parse(path.relative_to(folder).with_suffix("").as_posix())
-    if folder in (epochs, layout.models):
-        return command(STAGE[run.key], *home) if run.key in STAGE else command("unlearn", "--method", run.key, *home)
-    return command("evaluate", "--method", run.key, *home)

@@ -70,7 +70,7 @@ def append(config: Config, event: str, request: str, **facts: Any) -> str:
             lines.pop()
         previous = _hash(lines[-1]) if lines else FIRST
         entry = {"event": event, "n": len(lines) + 1, "previous": previous, "request": request}
-        entry |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": _account()} | dict(facts)
+        entry |= {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": account()} | dict(facts)
         key = config.card.signing_key
         line = canonical(entry | signing.signature(canonical(entry), config.path(key) if key else None)) + b"\n"
         try:
@@ -201,8 +201,8 @@ def heads(config: Config) -> frozenset[str]:
     return frozenset(map(_hash, _lines(_path(config))))
 
 
-def _account() -> str:
-    """The account that runs the command, by the name that the system gives it."""
+def account() -> str:
+    """Return the account that runs the command, by the name that the system gives it."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # an account without a name, as in some containers

@@ -515,6 +515,10 @@ def test_a_full_disk(project: Project) -> None:
     assert (project.root / "data" / "images.safetensors").read_bytes() == images
     assert not list(project.root.glob("data/.*"))
     project.ran("unlearn", "--method", "model_1")
+    # refused while the run is being opened: nothing goes on sending, so the reason is the last line
+    done = project.run("unlearn", "--method", "model_4", "--run.seeds", "2", **no_larger(3_000))
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("failed: ") and "params.resolved.json could not be written: " in done.stderr
 
 
 def test_a_folder_that_is_a_file(bare: Project) -> None:
