@@ -20,6 +20,7 @@ STATE = manifest.STATE
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes of a file's name and of a path, on common file systems
 FULL = (errno.ENOSPC, errno.EDQUOT)
 OUTBOX = Path(STATE, "outbox")  # in it, the records that MLflow does not have yet
+DAMAGED = Path(STATE, "damaged")  # lines of such records that could not be sent, for inspection
 
 
 def user_path(path: Path | str) -> Path:

@@ -140,12 +140,12 @@ def read(folder: Path, images: Images) -> Splits:
         ids = _column(path)
         for id_ in ids:
             if id_ not in index:
-                raise UserError(f"{path} names {id_}, which is no image of data.source{nearest(id_, images.ids)}")
+                raise manifest.unreadable(path, f"names {id_}, which is no image of data.source{nearest(id_, images.ids)}")
             if id_ in home:
-                raise UserError(f"{path} names {id_}, which {home[id_]} lists already; it takes each id once")
+                raise manifest.unreadable(path, f"names {id_}, which {home[id_]} lists already; it takes each id once")
             if (index[id_] >= images.train) != (split in ("validation", "test")):
                 kind = "a train" if index[id_] < images.train else "a held-out"
-                raise UserError(f"{path} names {id_}, which is {kind} image")
+                raise manifest.unreadable(path, f"names {id_}, which is {kind} image")
             home[id_] = path
         splits[split] = np.array([index[id_] for id_ in ids], np.int64)
     if len(home) < len(images.ids):  # two draws mixed, or a list cut short

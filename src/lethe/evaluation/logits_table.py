@@ -251,6 +251,6 @@ def read(path: Path, name: str = "") -> LogitsTable:
     try:
         ids = tuple(json.loads(about.pop("ids")))
     except ValueError as error:
-        raise manifest.unreadable(path, f"has ids that are no JSON list: {error}") from None
+        raise manifest.unreadable(path, f"is no logits table: its ids are not a JSON list: {error}") from None
     columns = {part: array for part, array in arrays.items() if part not in REQUIRED}
     return LogitsTable(name or str(path), ids, arrays["labels"], arrays["split"], arrays["logits"], columns, about)

@@ -236,21 +236,25 @@ def _settings(path: Path) -> bool:
 
 
 def _header(path: Path) -> bool:
-    return _of_form(outbox_format.is_header(read_json(path)))
+    return _of_form(path, outbox_format.is_header)
 
 
 def _state(path: Path) -> bool:
-    return _of_form(outbox_format.is_state(read_json(path)))
+    return _of_form(path, outbox_format.is_state)
+
+
+def _of_form(path: Path, fits: Callable[[object], bool]) -> bool:
+    content = read_json(path)
+    if not fits(content):
+        raise ValueError("it does not have the form that this program writes")
+    return integrity.check_json(content, str(path))
 
 
 def _records(path: Path) -> bool:
-    return _of_form(all(map(outbox_format.as_record, path.read_bytes().split(b"\n")[:-1])))
-
-
-def _of_form(fits: bool) -> bool:
-    if not fits:
-        raise ValueError("it does not have the form that this program writes")
-    return False
+    *lines, _ = path.read_bytes().split(b"\n")
+    if wrong := [str(n) for n, line in enumerate(lines, 1) if not outbox_format.as_record(line)]:
+        raise ValueError(f"line {', '.join(wrong[:5])} is no record, or not as it was written")
+    return bool(lines) and all(map(outbox_format.has_digest, lines))
 
 
 def _without_model(layout: Layout) -> Iterator[Finding]:

@@ -6,7 +6,6 @@ twice (a kill between sending it and noting that): every record is built so that
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import shutil
@@ -22,9 +21,10 @@ from filelock import FileLock, Timeout
 
 from lethe._util.checkout import root
 from lethe._util.errors import RunFailed, UserError
-from lethe._util.files import OUTBOX, read_json, unwritable, write_json
+from lethe._util.files import DAMAGED, OUTBOX, atomic_write, read_json, unwritable, write_json
+from lethe._util.integrity import KEY, check_json, sealed
 from lethe._util.redact import clean
-from lethe.tracking.outbox_format import as_record, is_header, is_state
+from lethe.tracking.outbox_format import as_record, is_header, is_state, to_line
 
 Records = dict[int, tuple[str, Any]]  # number -> kind, value
 
@@ -65,14 +65,13 @@ class Outbox:
         outbox = cls(home.resolve() / OUTBOX / f"{header['row']}.{uuid.uuid4().hex[:8]}")
         outbox.lock.acquire(timeout=0)
         outbox.header = header
-        write_json(outbox.folder / "row.json", header)
+        write_json(outbox.folder / "row.json", sealed(header))
         return outbox
 
     @cached_property
     def header(self) -> dict[str, Any]:
         """What the run is."""
-        header: dict[str, Any] = read_json(self.folder / "row.json")
-        return header
+        return _sealed(self.folder / "row.json")
 
     @property
     def home(self) -> Path:
@@ -111,7 +110,7 @@ class Outbox:
                 continue
             header: dict[str, Any] = {}
             with contextlib.suppress(RunFailed, UserError, OSError, ValueError):  # just removed, or damaged
-                header = read_json(folder / "row.json")
+                header = _sealed(folder / "row.json")
             if is_header(header) and "started" in header and header["uri"] == self.header["uri"]:
                 yield header["started"], folder
 
@@ -126,7 +125,7 @@ class Outbox:
             RunFailed: The disk refuses; names the file.
         """
         path = self.folder / "records.jsonl"
-        line = (json.dumps({kind: value}) + "\n").encode()
+        line = to_line(kind, value) + b"\n"
         try:
             with self._appending, path.open("ab", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -137,13 +136,14 @@ class Outbox:
             raise unwritable(path, error, len(line)) from error
 
     def records(self, wanted: Callable[[int], bool] = lambda number: True) -> Records:
-        """Read all records, or those whose number is wanted."""
+        """Read all records, or those whose number is wanted. Lines that are none, or damaged, are said once and left out."""
         path = self.folder / "records.jsonl"
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         found = {n: record for n, line in enumerate(lines) if wanted(n) and (record := as_record(line))}
         if unread := [n + 1 for n, line in enumerate(lines) if wanted(n) and n not in found and n not in self._told]:
             self._told |= {n - 1 for n in unread}
-            log.warning("%s: %s no records and left out", path, f"line {unread[0]} is" if len(unread) == 1 else f"{len(unread)} lines are")
+            which = f"line {unread[0]} is no record, or damaged" if len(unread) == 1 else f"{len(unread)} lines are no records, or damaged"
+            log.warning("%s: %s, and left out", path, which)
         return found
 
     def pending(self) -> Records:
@@ -158,7 +158,9 @@ class Outbox:
             killed = os.fstat(file.fileno()).st_mtime
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-        state = read_json(sent) if sent.exists() else {}
+        state: dict[str, Any] = {}
+        with contextlib.suppress(UserError):  # damaged: unknown
+            state = _sealed(sent) if sent.exists() else {}
         # What is unknown is looked for in the store before anything is created
         self.state = state if is_state(state) else self.state | {"tried": True}
         if not any(kind == "end" for kind, _ in self.pending().values()):
@@ -175,18 +177,37 @@ class Outbox:
         sent = max(before, *(n + 1 for n in numbers), 0)  # all before are sent, except the `late` ones
         late = {*self.state["late"], *range(before, sent)} - numbers
         self.state |= {"sent": sent, "late": sorted(late), **state}
-        write_json(self.folder / "sent.json", self.state)
+        write_json(self.folder / "sent.json", sealed(self.state))
 
     def mark_unsent(self) -> None:
         """Forget the run's id and that anything was sent."""
         self.state |= {"run_id": None, "sent": 0, "late": []}
 
     def remove(self) -> None:
-        """Delete the folder and release the lock."""
+        """Delete the folder and release the lock. Lines that were left out are kept, in the workspace's folder `files.DAMAGED`."""
+        if self._told:
+            self._keep_left_out(self.home / DAMAGED / f"{self.folder.name}.jsonl")
         (self.folder / "row.json").unlink(missing_ok=True)  # the first: what is left of it by a kill is no run that was killed
         shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.release()
         Path(f"{self.folder}.lock").unlink(missing_ok=True)  # a process that waits for it finds nothing left to send
+
+    def _keep_left_out(self, path: Path) -> None:
+        lines = (self.folder / "records.jsonl").read_bytes().splitlines(keepends=True)
+        with contextlib.suppress(RunFailed):  # the disk is full: they are said already
+            with atomic_write(path, private=True) as temporary:
+                temporary.write_bytes(b"".join(lines[n] for n in sorted(self._told)))
+            log.warning("%s has the lines that were left out", path)
+
+
+def _sealed(path: Path) -> dict[str, Any]:
+    """The content of a JSON file that states its hash, without that; UserError if it is not as it was written. Files of earlier versions
+    state none."""
+    content: dict[str, Any] = read_json(path)
+    if not isinstance(content, dict):
+        return {}
+    check_json(content, str(path))
+    return {key: value for key, value in content.items() if key != KEY}
 
 
 def _is_held(folder: Path) -> bool:

@@ -1,10 +1,16 @@
 """The form of an outbox's files. A workspace may come from somebody else, so what is found in an outbox is checked before it is sent.
 
 The records are sent with the caller's credentials: so only to the store that the caller uses (`Sender`), and files are taken from the
-outbox's own folder alone, without following links. Lines that are no records (cut off by a full disk, or of another program) are left out.
+outbox's own folder alone, without following links. Lines that are no records (damaged, cut off by a full disk, or of another program)
+are left out.
+
+A record is a line `{"params": "<digest>", "params": {...}}`: its key stands twice, first with a digest of the value's text. JSON readers
+take the last value of a key, so those of earlier versions see the value alone. Lines of earlier versions have no digest.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -99,6 +105,7 @@ class End(_Form):
     time: Whole
 
 
+_WITH_DIGEST = re.compile(rb'\{"(?P<key>[^"]*)": "(?P<digest>[^"]*)", "(?P<again>[^"]*)": (?P<text>.*)\}', re.DOTALL)
 _HEADER: TypeAdapter[Any] = TypeAdapter(Header)
 _JOINING: TypeAdapter[Any] = TypeAdapter(JoiningHeader)
 _STATE: TypeAdapter[Any] = TypeAdapter(State)
@@ -123,12 +130,34 @@ def is_state(value: Any) -> bool:
     return _fits(_STATE, value)
 
 
+def to_line(kind: str, value: Any) -> bytes:
+    """Return a record as a line of records.jsonl, without its line break.
+
+    Args:
+        kind: of the record.
+        value: JSON.
+    """
+    text, key = json.dumps(value).encode(), json.dumps(kind).encode()
+    return b'{%b: "%b", %b: %b}' % (key, _digest(text), key, text)
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:16].encode()
+
+
+def has_digest(line: bytes) -> bool:
+    """Return whether a line of records.jsonl states a digest of its value."""
+    return _WITH_DIGEST.fullmatch(line) is not None
+
+
 def as_record(line: bytes) -> tuple[str, Any] | None:
     """Read a line of records.jsonl.
 
     Returns:
-        Kind and value; None if the line is no record.
+        Kind and value; None if the line is no record, or not as it was written.
     """
+    if (found := _WITH_DIGEST.fullmatch(line)) and (found["key"] != found["again"] or found["digest"] != _digest(found["text"])):
+        return None
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -68,7 +68,7 @@ def maker(layout: Layout, path: Path) -> str:
         if path.is_relative_to(folder):
             return command(verb, *home)
     if path.is_relative_to(layout.cards):
-        return command("report", "card", *home)
+        return command("report", "card", "--method", RunId.parse(path.stem.rpartition("-")[0] or path.stem).key, *home)
     if path.is_relative_to(search):
         return command("search", "--search.method", path.relative_to(search).parts[0], *home)
     trained, scored = (layout.epochs("-").parent, layout.models), (layout.metrics("-").parent, layout.all_logits, layout.all_scores)

@@ -460,10 +460,11 @@ def test_an_outbox_sends_no_file_of_others_and_no_line_that_is_no_record(home, t
     assert not client().search_logged_models(["0"])
     said = [record.getMessage().removeprefix(f"{folder}") for record in caplog.records]
     assert said == [
-        "/records.jsonl: 2 lines are no records and left out",
+        "/records.jsonl: 2 lines are no records, or damaged, and left out",
         ": the artifact link.txt is no file of its own, and is not sent",
         ": the artifact ../row.json is no file of its own, and is not sent",
         ": the model linked is no folder of its own, and is not sent",
+        f"{home}/.lethe/damaged/{folder.name}.jsonl has the lines that were left out",
     ]
 
 

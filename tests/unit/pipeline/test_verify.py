@@ -89,7 +89,7 @@ def test_files_of_every_folder_are_read(name: str, remedy: str, layout: Layout) 
         ("recipes/ft.txt", "src/fingerprint.py"),
         ("search/hybrid_4/trials.csv", "src/search.py --search.method hybrid_4"),
         ("report/table_7.csv", "src/report.py"),
-        ("cards/model_1-abc.json", "src/report.py card"),
+        ("cards/model_1-abc.json", "src/report.py card --method model_1"),
         ("others/shadows/model_1/0.safetensors", "src/evaluate.py"),
     ],
 )
@@ -164,7 +164,7 @@ def test_what_is_not_accepted(name: str, content: str | None, said: str, layout:
         ("data/splits/forget.csv", "id\n", "it names no image"),
         ("data/splits/forget.csv", "name\na\n", "begins with name"),
         (".lethe/outbox/a.1/row.json", "[]", "it does not have the form that this program writes"),
-        (".lethe/outbox/a.1/records.jsonl", '{"params": {}}\n{"params"\n', "it does not have the form that this program writes"),
+        (".lethe/outbox/a.1/records.jsonl", '{"params": {}}\n{"params"\n', "line 2 is no record, or not as it was written"),
         ("epochs/model_9.csv", "step,phase\n0,start\n0,start\n", "its steps do not follow one another"),
         ("ledger.jsonl", '{"event": "received"}\n', "line 1 "),
     ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lethe._util.errors import RunFailed
 from lethe.tracking.outbox import Outbox, abandoned
-from lethe.tracking.outbox_format import as_record, is_header, is_state, own_file
+from lethe.tracking.outbox_format import as_record, has_digest, is_header, is_state, own_file, to_line
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -57,6 +57,28 @@ def test_no_line_is_an_error(value: Any) -> None:
     assert as_record(json.dumps({"metrics": value}).encode()) in (None, ("metrics", []))
     assert not is_header(value)
     assert not is_state(value)
+
+
+RECORDS = st.one_of(
+    st.tuples(st.just("params"), st.dictionaries(st.text(max_size=5), st.text(max_size=5), min_size=1, max_size=3)),
+    st.tuples(st.just("artifact"), st.text(max_size=9)),
+    st.tuples(st.just("metrics"), st.lists(st.tuples(st.just("gap"), st.floats(-9, 9), st.integers(0, 9), st.integers(0, 9)), max_size=2)),
+)
+
+
+@given(RECORDS, st.data())
+def test_a_line_with_a_digest_is_the_record_or_none(record: tuple[str, Any], data: st.DataObject) -> None:
+    """Any byte changed, any part missing: it is never read as another record."""
+    kind, value = record
+    line = to_line(kind, value)
+    assert b"\n" not in line and has_digest(line)
+    read = as_record(line)
+    assert read == as_record(json.dumps({kind: value}).encode())  # as a reader of an earlier version sees it
+    assert json.loads(line) == json.loads(json.dumps({kind: value}))
+    at = data.draw(st.integers(0, len(line) - 1))
+    other = data.draw(st.integers(0, 255).filter(lambda byte: byte != line[at]))
+    for damaged in (line[:at] + bytes([other]) + line[at + 1 :], line[:at], line[:at] + line[at + 1 :], line + line):
+        assert as_record(damaged) in (None, read)
 
 
 @given(st.sampled_from(sorted(HEADER)), JSON)
@@ -110,6 +132,38 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, caplog: pytest.LogCaptu
         assert outbox.records() == {0: ("params", {"lr": "0.1"}), 1: ("params", {"epochs": "5"})}
     assert not caplog.records
     outbox.remove()
+
+
+def test_what_is_damaged_is_left_out_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outbox = Outbox.create(tmp_path, HEADER)
+    for key in "abc":
+        outbox.append("params", {key: "1.5"})
+    path = outbox.folder / "records.jsonl"
+    lines = path.read_bytes().splitlines()
+    damaged = lines[1].replace(b"1.5", b"7.5")
+    path.write_bytes(b"\n".join([lines[0], damaged, lines[2], b""]))
+    assert outbox.records() == {0: ("params", {"a": "1.5"}), 2: ("params", {"c": "1.5"})} == outbox.records()
+    outbox.remove()
+    kept = tmp_path / ".lethe" / "damaged" / f"{outbox.folder.name}.jsonl"
+    assert kept.read_bytes() == damaged + b"\n"
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"{path}: line 2 is no record, or damaged, and left out", f"{kept} has the lines that were left out"]
+
+
+@pytest.mark.parametrize("name", ["row.json", "sent.json"])
+def test_a_damaged_header_or_state_is_not_taken(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = Outbox.create(tmp_path, HEADER)
+    made.append("params", {"lr": "0.1"})
+    made.mark_sent([0], run_id="0" * 32)
+    made.lock.release()
+    path = made.folder / name
+    path.write_text(path.read_text().replace("hybrid_4", "hybrid_3").replace("0" * 32, "1" * 32))
+    outboxes = list(abandoned(tmp_path))
+    if name == "row.json":  # where it belongs is not known
+        assert outboxes == [] and "row.json is damaged or was edited" in caplog.text
+    else:  # looked for in the store before anything is created
+        assert [outbox.state for outbox in outboxes] == [{"run_id": None, "tried": True, "sent": 0, "late": []}]
+        outboxes[0].lock.release()
 
 
 def test_files_are_those_of_the_outbox(tmp_path: Path) -> None:
