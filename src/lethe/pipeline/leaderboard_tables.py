@@ -17,6 +17,7 @@ from lethe.pipeline.cost import planned_share
 from lethe.plots import leaderboard_figures
 from lethe.workspace import scores, settings
 from lethe.workspace.layout import Layout
+from lethe.workspace.plan import ORIGINAL
 from lethe.workspace.run_names import RunId
 
 ROW = re.compile(r"(\w+)_at_(\d+)")
@@ -51,7 +52,8 @@ def write(workspace: Path) -> list[Row]:
     means = _sorted(_summary(layout, run, rows) for run in runs if run.seed is None)
     write_text(folder(workspace) / "summary.csv", _csv(SUMMARY, means))
     if rows:
-        leaderboard_figures.write(rows, _retrained(layout), folder(workspace))
+        nothing = scores.read(path).value("avg_gap.svc") if (path := layout.scores(ORIGINAL)).exists() else None
+        leaderboard_figures.write(rows, _retrained(layout), nothing, folder(workspace))
     return rows
 
 

@@ -13,24 +13,26 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKS = "os^DvPX"
 
 
-def write(rows: Sequence[Mapping[str, Any]], retrained: Mapping[str, float], folder: Path) -> None:
+def write(rows: Sequence[Mapping[str, Any]], retrained: Mapping[str, float], nothing: float | None, folder: Path) -> None:
     """Write gap.png and forget_against_test.png next to the tables.
 
     Args:
         rows: method, share, share_of_retrain, forget, test, avg_gap.svc and floor.
         retrained: accuracies of the retrained model in percent, by split; empty if there is none.
+        nothing: avg_gap.svc of the original, what doing nothing costs; None: not known.
         folder: where the tables are stored.
     """
-    for name, content in (("gap", gap_against_cost(rows)), ("forget_against_test", forget_against_test(rows, retrained))):
+    for name, content in (("gap", gap_against_cost(rows, nothing)), ("forget_against_test", forget_against_test(rows, retrained))):
         with atomic_write(folder / f"{name}.png") as path:
             path.write_bytes(content)
 
 
-def gap_against_cost(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def gap_against_cost(rows: Sequence[Mapping[str, Any]], nothing: float | None = None) -> bytes:
     """Draw avg_gap.svc against the share of retraining, a line for each method, means over seeds; the floor is a band.
 
     Args:
         rows: as for `write`; rows without a gap are left out.
+        nothing: as for `write`; a dashed line.
 
     Returns:
         A PNG image.
@@ -43,12 +45,15 @@ def gap_against_cost(rows: Sequence[Mapping[str, Any]]) -> bytes:
     floors = [row["floor"] for row in rows if row["floor"] is not None]
     if floors:
         axes.axhspan(0, max(floors), color=GREY, alpha=0.25, label="floor: a retrained model")
+    if nothing is not None:
+        axes.axhline(nothing, color=GREY, linestyle="--", label="doing nothing")
     for number, (method, by_share) in enumerate(points.items()):
         costs = [100 * _mean([row["share_of_retrain"] or row["share"] for row in by_share[share]]) for share in sorted(by_share)]
         gaps = [_mean([row["avg_gap.svc"] for row in by_share[share]]) for share in sorted(by_share)]
         axes.plot(costs, gaps, label=method, **_look(number))
     axes.set_xlabel("cost (percent of retraining, by work)")
     axes.set_ylabel("avg_gap.svc (points)")
+    axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
     axes.set_ylim(bottom=0)
     return _png(figure, axes)
 
