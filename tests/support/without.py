@@ -8,13 +8,14 @@ from pathlib import Path
 MISSING = ("mlflow", "optuna", "dvc", "pydantic", "pydantic_core", "rich", "ruamel", "pandas", "matplotlib", "sqlalchemy", "cryptography")
 _BLOCK = """
 import sys
+from importlib.machinery import PathFinder
 
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {names!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {names!r} else super().find_spec(name, path, target)
 
-sys.meta_path.insert(0, Missing())
+sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.meta_path]
 """
 
 

@@ -2,12 +2,10 @@
 
 import argparse
 import csv
-import importlib.util
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,17 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader
 
 from lethe.data.splits import SPLITS
-
-BENCH = Path(__file__).parents[2] / "bench"
-
-
-def bench(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from support.benches import BENCH, bench
 
 
 @pytest.mark.parametrize("batchnorm", ["train", "eval_frozen"])

@@ -33,14 +33,14 @@ def test_the_public_functions_need_no_library_of_the_stages(tmp_path: Path) -> N
     code = """
 import torch, lethe
 from lethe.models.architectures import build
-images, labels = torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8), torch.arange(60) % 3
-retain, forget, test = ((images[a:b], labels[a:b]) for a, b in ((0, 30), (30, 40), (40, 60)))
+images, labels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8), torch.arange(40) % 3
+retain, forget = ((images[a:b], labels[a:b]) for a, b in ((0, 30), (30, 40)))
 for name in lethe.__all__:
     getattr(lethe, name)
-network, other = build("convnet", 3, 0), build("convnet", 3, 1)
+network = build("convnet", 3, 0)
 recipe = (lethe.Phase("repair", 1, (lethe.Term("retain"),), 16, lethe.Constant(0.01), optimizer=lethe.SGD(0.9, 0.0)),)
 model = lethe.unlearn(network, retain=retain, forget=forget, method=recipe)
-print(lethe.evaluate(model, references=[other], original=network, retain=retain, forget=forget, test=test).verdict)
+print(type(model).__name__)
 try:
     lethe.unlearn(network, retain=retain, forget=forget, method="hybrid_4")
 except lethe.UserError as error:
@@ -48,5 +48,6 @@ except lethe.UserError as error:
 """
     run = run_without(tmp_path, "-c", code)
     assert run.returncode == 0, run.stderr
-    _, refusal = run.stdout.splitlines()
+    kind, refusal = run.stdout.splitlines()
+    assert kind == "ConvNet"
     assert refusal == "method is 'hybrid_4', whose defaults take pydantic to read, which is not installed; a recipe works"
