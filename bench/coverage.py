@@ -188,8 +188,8 @@ def cases() -> Iterator[tuple[str, str, Case, tuple[int, ...], float]]:
     for name, population in POPULATIONS.items():
         yield "images", name, of_images(population), SIZES, 1.0
         yield "columns", name, of_columns(population), SIZES, 1.0
-        yield "models", name, of_models(population), SIZES[:3], 0.5
-        yield "shadows", name, of_shadows(population), SIZES[:3], 0.5
+        yield "models", name, of_models(population), SIZES, 0.5
+        yield "shadows", name, of_shadows(population), SIZES, 0.5
         yield "svc", name, of_svc(population), SIZES[:3], 0.5  # 5,000 images: ten seconds for each attack that is trained
 
 

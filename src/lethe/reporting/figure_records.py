@@ -39,7 +39,7 @@ class Figure:
 
 def figures(data: ReportData) -> dict[str, Figure]:
     """The four figures of the report, by file name."""
-    shared = data.comparable or len(data.with_methods) == 1
+    shared = data.comparable or "published" not in data.results or len(data.with_methods) == 1
     own_axes = "" if shared else " Published results and ours are on different images, so each panel has its own axes."
     scatter = partial(report_figures.scatter, shared=shared)
     corners = ("still remembered: correct more\noften than on unseen images", "over-forgotten: wrong more\noften than on unseen images")

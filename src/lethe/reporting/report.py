@@ -3,7 +3,7 @@
 All numbers come from scores/, epochs/ and data/, and from published.py. The report contains no time and no path, so that equal
 results give equal bytes (DVC hashes it); report.html alone has the addresses of MLflow runs, where they are on a server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from lethe._util.files import atomic_write, read_json
 from lethe.config.loader import Config
@@ -16,12 +16,13 @@ from lethe.workspace import copies
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
 
-TITLE = "Machine unlearning: ten methods compared with a model that never saw the forgotten images"
+TITLE = "Machine unlearning: {methods} compared with a model that never saw the forgotten images"
 TABLES = {"table_7": ("Table 7: the six models", published.TABLE_7), "table_8": ("Table 8: the four hybrids", published.TABLE_8)}
 # Files that not every report has
 OPTIONAL = (
     "measures",
     *(f"figure_{n}" for n in (1, 2, 3, 4)),
+    *TABLES,
     "table_others",
     "originals",
     *(f"table_{of}_neighbours" for of in ("7", "8", "others")),
@@ -69,17 +70,13 @@ def render(data: ReportData, links: Mapping[str, str]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     unfit = data.results["independent"].unfit
     parts = [
-        f"# {TITLE}",
+        f"# {TITLE.format(methods='ten methods' if 'published' in data.results else 'methods')}",
         "As a page, with the verdicts first: [report.html](report.html)",
         _preface(data),
         *([f"**No verdict**: {unfit}."] if unfit else []),
         *_copies(data),
     ]
-    sections: list[tuple[str, str, Sequence[str], Sequence[str]]]
-    sections = [(name, title, list(rows), list(data.results)) for name, (title, rows) in TABLES.items()]
-    if data.others:
-        sections.append(("table_others", "Variants and other methods", data.others, ["independent"]))
-    for name, title, methods, keys in sections:
+    for name, title, methods, keys in _sections(data):
         files[f"{name}.csv"] = tables.to_csv(tables.record(data, methods, keys))
         table = tables.markdown_table(data, methods, keys)
         legend = [f"{tables.MARK}: over-forgets, see the alarm below."] if tables.MARK in table else []
@@ -91,7 +88,7 @@ def render(data: ReportData, links: Mapping[str, str]) -> dict[str, bytes]:
         files["originals.csv"] = tables.to_csv(tables.originals_rows(data.replications))
         parts += ["## Several originals", tables.markdown_originals(data.replications), "Data: [originals.csv](originals.csv)"]
     parts += ["## What the numbers show", HOW_TO_READ.format(each=_number_of_runs(data))]
-    for results in data.results.values():
+    for results in data.shown.values():
         parts += [f"### {results.title.capitalize()}", f"{results.about}.", "\n".join(f"- {line}" for line in _findings(data, results))]
     runs = "means over seeds where there are several, with the curves of the first" if data.seeds else "one run each"
     note = f"Ours: {data.images}; {runs}. M: Model, H: Hybrid. Grey: retrained, and how far others may differ by chance (95 %)."
@@ -106,6 +103,19 @@ def render(data: ReportData, links: Mapping[str, str]) -> dict[str, bytes]:
     return files | {"report.md": ("\n\n".join(parts) + "\n").encode()}
 
 
+def _sections(data: ReportData) -> list[tuple[str, str, list[str], list[str]]]:
+    """Tables of the report: name, title, methods and result sets; without published numbers only what ran."""
+    sections, theirs = [], "published" in data.results
+    for name, (title, rows) in TABLES.items():
+        keys = [key for key, results in data.shown.items() if theirs or {*rows} & {*results.methods}]
+        methods = [row for row in rows if theirs or any(row in data.results[key].methods for key in keys)]
+        if methods:
+            sections.append((name, title if theirs else title.partition(": ")[2].capitalize(), methods, keys))
+    if data.others:
+        sections.append(("table_others", "Variants and other methods" if sections else "Methods", data.others, ["independent"]))
+    return sections
+
+
 def _copies(data: ReportData) -> list[str]:
     """What the workspace knows of copies among its images; nothing where there are none, or it was not looked for."""
     path = data.layout.copies("json")
@@ -114,13 +124,13 @@ def _copies(data: ReportData) -> list[str]:
 
 
 def _findings(data: ReportData, results: ResultSet) -> list[str]:
-    lines, theirs = narrative.findings(results), data.results["published"]
+    lines, theirs = narrative.findings(results), data.results.get("published")
     lines += [
         f"**Alarm**: {label(name)} over-forgets: {alarm}{narrative.beyond_chance(alarm)}."
         for name, alarm in results.alarms.items()
         if alarm
     ]
-    if results is theirs or not discriminates(results):
+    if theirs is None or results is theirs or not discriminates(results):
         return lines
     more = [narrative.compare_verdicts(results, theirs), narrative.compare_accuracies(results, theirs) if data.comparable else ""]
     return lines + [line for line in more if line]
@@ -140,6 +150,8 @@ def _number_of_runs(data: ReportData) -> str:
 
 def _preface(data: ReportData) -> str:
     first = f"Our results were measured on {data.images}. "
+    if "published" not in data.results:
+        return first.strip()
     if data.comparable:
         return first + "This is CIFAR-10 with the published architecture and split sizes: published and own results can be compared."
     return first + (

@@ -26,13 +26,18 @@ from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
+# Sources next to whose results the published ones are shown: the images that they are of, and those of the demo. Beside other images, such
+# as a user's own, they would be numbers of something else
+PUBLISHED_NEXT_TO = ("cifar10", "digits")
+
 
 @dataclass(frozen=True)
 class ReportData:
     """All that a report shows.
 
     Attributes:
-        results: `published`, `independent` (each method from a copy of the original) and `as_run` (the notebook's chain).
+        results: `published` (where PUBLISHED_NEXT_TO names the source), `independent` (each method from a copy of the original) and
+            `as_run` (the notebook's chain).
         source: data.source of the workspace.
         images: description of the data and the architecture.
         comparable: whether our numbers can be compared with the published ones: CIFAR-10, same split sizes and architecture.
@@ -53,6 +58,12 @@ class ReportData:
     def with_methods(self) -> list[ResultSet]:
         """The result sets in which at least one method ran."""
         return [results for results in self.results.values() if results.methods]
+
+    @property
+    def shown(self) -> dict[str, ResultSet]:
+        """The result sets that the report shows: all next to published numbers, otherwise those in which something ran."""
+        theirs = "published" in self.results
+        return {key: results for key, results in self.results.items() if theirs or results.methods or key == "independent"}
 
     @property
     def others(self) -> list[str]:
@@ -125,6 +136,8 @@ def read(config: Config) -> ReportData:
     source, architecture = _source(config, images), _architecture(config)
     counts = ", ".join(f"{name} {number:,}" for name, number in sizes.items())
     comparable = source == "cifar10" and sizes == published.SIZES and architecture == published.ARCHITECTURE
+    if source not in PUBLISHED_NEXT_TO:
+        del results["published"]
     measured_on = f"data.source {source}, {len(images.classes)} classes ({counts} images), {architecture}"
     return ReportData(results, source, measured_on, comparable, layout, retrained, _replications(prepared))
 

@@ -50,6 +50,7 @@ def html(data: ReportData, links: Mapping[str, str]) -> str:
         "columns": COLUMNS,
         "rows": [row for results in own for row in _rows(data, results, links)],
         "originals": tables.originals_rows(data.replications),
+        "published": "published" in data.results,
         "measures": bool(scores.read(data.layout.scores(next(iter(own[0].accuracies)))).measures),
     }
     return _environment().get_template("report.html.jinja").render(**variables)

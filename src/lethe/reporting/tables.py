@@ -160,14 +160,17 @@ def _p(value: float) -> str:
 
 
 def console_table(data: ReportData) -> str:
-    """The accuracies for a terminal: for each split the three result sets side by side."""
-    widths = {"published": 11, "ours": 8, "as run": 8}
-    lines = [f"{'percent':<12}" + "".join(f"{split:>27}" for split in SPLITS).rstrip()]
+    """The accuracies for a terminal: for each split the result sets side by side; beside own images only what ran."""
+    titles = {"published": ("published", 11), "independent": ("ours", 8), "as_run": ("as run", 8)}
+    widths = dict(titles[key] for key in data.shown)
+    known = [name for results in data.shown.values() for name in results.accuracies]
+    names = [name for name in (*REFERENCES, *PAPER_METHODS, *data.others) if name in known]
+    lines = [f"{'percent':<12}" + "".join(f"{split:>{sum(widths.values())}}" for split in SPLITS).rstrip()]
     lines.append(" " * 12 + "".join(f"{title:>{width}}" for _ in SPLITS for title, width in widths.items()))
-    for name in (*REFERENCES, *PAPER_METHODS, *data.others):
+    for name in names:
         line = f"{label(name):<12}"
         for split in SPLITS:
-            for results, width in zip(data.results.values(), widths.values(), strict=True):
+            for results, width in zip(data.shown.values(), widths.values(), strict=True):
                 row = results.accuracies.get(name)
                 cell = ("not run" if split == SPLITS[0] else "") if row is None else f"{row[split]:.2f}" if split in row else ""
                 line += cell.rjust(width)

@@ -23,7 +23,7 @@ from lethe.evaluation.verdict.accuracies import ResultSet, assess
 from lethe.models import checkpoint
 from lethe.plots import report_figures
 from lethe.recipes.paper_methods import PAPER_METHODS
-from lethe.reporting import narrative, published, report, report_data
+from lethe.reporting import narrative, published, report, report_data, tables
 
 SIZES = {"retain": 1500, "forget": 500, "validation": 500, "test": 500}
 ORIGINAL, RETRAINED = (99.4, 99.2, 88.0, 88.2), (99.6, 88.2, 88.4, 88.6)
@@ -407,3 +407,31 @@ def test_only_cifar10_proper_is_compared(home, undrawn, monkeypatch):
     assert "This is CIFAR-10 with the published architecture" in page
     assert "**Difference from the published accuracies**" in page
     assert "**The published numbers are for CIFAR-10" not in page
+
+
+def test_nothing_published_stands_beside_ones_own_images(home, undrawn):
+    """Published accuracies are of CIFAR-10: beside other images they are left out, with what did not run."""
+    of = report_data.read(config.load(["--run.workspace", str(home)]))
+    own = replace(of, source="image_folder", results={key: of.results[key] for key in ("independent", "as_run")})
+    made = report.render(own, {})
+    page = made["report.md"].decode()
+    assert not re.search("published|CIFAR|Table [78]|ten methods", page)
+    assert "not run" not in page.partition("## The four hybrids")[2]  # the chain ran two of the models alone
+    assert "ublished" not in page and "published" not in made["report.html"].decode()
+    assert {row["method"] for row in rows(made["table_8.csv"])} == {"original", "retrained", "hybrid_3", "hybrid_4"}
+    assert {row["reading"] for row in rows(made["table_7.csv"])} == {"independent", "as_run"}
+    assert {row["reading"] for row in rows(made["table_8.csv"])} == {"independent"}
+    chainless = {key: replace(results, accuracies={}) if key == "as_run" else results for key, results in own.results.items()}
+    assert [*replace(own, results=chainless).shown] == ["independent"]
+    assert tables.console_table(own).splitlines()[1].split() == ["ours", "as", "run"] * 4
+    assert "Model 3" not in tables.console_table(own)
+
+
+def test_of_which_images_the_published_numbers_stand_beside(home, undrawn):
+    assert "published" in report_data.read(config.load(["--run.workspace", str(home)])).results
+    ids = [f"train/{i}" for i in range(2000)] + [f"test/{i}" for i in range(1000)]
+    classes = tuple(f"friend {n}" for n in range(10))
+    own = Images(np.zeros((3000, 3, 2, 2), np.uint8), np.arange(3000) % 10, tuple(ids), classes, 1000)
+    save_images(own, home / "data" / "images.safetensors", "")
+    found = report_data.read(config.load(["--run.workspace", str(home), "--data.source", "image_folder", "--data.root", str(home)]))
+    assert "published" not in found.results
