@@ -2,12 +2,14 @@
 
 import os
 import pickle
+import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
@@ -32,6 +34,8 @@ FORMATS = (
     *("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
 )
 LARGEST = 150_000_000  # pixels of a file; a process needs 4 bytes for each
+LONGEST = 120.0  # seconds of processor time for a file: the slowest, JPEG 2000, takes 0.4 for a million pixels, 60 for LARGEST
+MOST_SCANS = 500  # of a progressive JPEG, each of which passes over all pixels; programs write about 10
 DEPTHS = (8, 10, 12, 14, 16)  # bits of grey that files of 16 bits a pixel are filled with
 RESIZES = ("squash", "crop", "pad")
 NAMED = 20  # unreadable files that a message names
@@ -180,6 +184,45 @@ def _check_size(image: Image.Image) -> None:
         raise ValueError(f"it has {pixels:,} pixels, more than {LARGEST:,}")
 
 
+def _check_scans(image: Image.Image, path: str | BytesIO) -> None:
+    """Refuse a progressive JPEG of which a few bytes are a pass over all pixels: 64 kB, which PIL decodes in one call, can be 4,000 passes.
+
+    Raises:
+        ValueError: it has more than MOST_SCANS.
+    """
+    if "progressive" not in image.info:
+        return
+    content = path.getvalue() if isinstance(path, BytesIO) else Path(path).read_bytes()
+    if (scans := content.count(b"\xff\xda")) > MOST_SCANS:  # "start of scan", which occurs in no compressed data
+        raise ValueError(f"a progressive JPEG of {scans:,} scans, more than {MOST_SCANS}")
+
+
+class _TooLong(BaseException):
+    """The time of a file is over. No Exception: PIL's readers catch those."""
+
+
+@contextmanager
+def _limited_time() -> Iterator[None]:
+    """Raise _TooLong after LONGEST seconds of this process's time, where the system can: in the main thread, not on Windows.
+
+    A decoder is stopped between two of its calls: PIL hands it 64 kB at a time, or, for AVIF, JPEG 2000, TIFF and WebP, the whole file,
+    whose time LARGEST limits."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 # uint8 [N, 3, H, W]; position -> reason of files that can't be read; the largest value of 16-bit grey, 0 where there is none
 Part: TypeAlias = tuple[npt.NDArray[np.uint8], dict[int, str], int]
 
@@ -199,16 +242,20 @@ def decode_some(paths: Sequence[str | BytesIO], fit: Fit) -> Part:
     highest = 0
     for at, path in enumerate(paths):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` has its own limit
-                image = Image.open(path, formats=_formats())
-            with image:
-                _check_size(image)
-                if image.mode.startswith("I"):
-                    highest = max(highest, int(np.asarray(image).max(initial=0)))
-                pixels[at] = to_pixels(image, fit.size, fit.resize, fit.bits).transpose(2, 0, 1)
+            with _limited_time():
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` has its own limit
+                    image = Image.open(path, formats=_formats())
+                with image:
+                    _check_size(image)
+                    _check_scans(image, path)
+                    if image.mode.startswith("I"):
+                        highest = max(highest, int(np.asarray(image).max(initial=0)))
+                    pixels[at] = to_pixels(image, fit.size, fit.resize, fit.bits).transpose(2, 0, 1)
         except MemoryError:
             raise
+        except _TooLong:
+            bad[at] = f"it takes more than {LONGEST:g} seconds of processor time to decode"
         except Exception as error:  # PIL's readers raise nearly anything: OSError, SyntaxError, struct.error, ...
             known = f"none of the formats {', '.join(_formats())}"
             bad[at] = known if isinstance(error, UnidentifiedImageError) else one_line(error)

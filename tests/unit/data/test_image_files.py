@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import signal
 import struct
 import zlib
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from lethe._util.errors import UserError
-from lethe.data import sources
+from lethe.data import decoding, sources
 from lethe.data.images import Images
 from lethe.data.sources import Reading
 
@@ -132,6 +133,28 @@ def test_all_broken_files_are_named_or_left_out(root: Path, capsys: pytest.Captu
     for i in range(3):
         (root / f"train/cat/{i}.png").write_bytes(b"")
     assert "no image of train/cat can be read" in refusal(lambda: read(root, skip_unreadable=True))
+
+
+def of_scans(path: Path, number: int) -> None:
+    """A progressive JPEG whose last scan stands there `number` times: 14 bytes for each pass over all pixels."""
+    Image.new("L", (200, 200), 128).save(path, "JPEG", progressive=True)
+    raw = path.read_bytes()
+    last = raw[raw.rindex(b"\xff\xda") : -2]
+    path.write_bytes(raw[: -2 - len(last)] + number * last + raw[-2:])
+
+
+def test_an_image_that_takes_long_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = root / "train/cat/1.jpg"
+    of_scans(path, 3)
+    assert len(read(root).ids) == 11
+    of_scans(path, 40_000)
+    assert f"{path} can't be read as an image (a progressive JPEG of 40,005 scans, more than 500)" in refusal(lambda: read(root))
+    monkeypatch.setattr(decoding, "MOST_SCANS", 10**9)
+    monkeypatch.setattr(decoding, "LONGEST", 0.05)
+    handler = signal.getsignal(signal.SIGVTALRM)
+    assert f"{path} can't be read as an image (it takes more than 0.05 seconds of processor time" in refusal(lambda: read(root))
+    assert len(read(root, skip_unreadable=True).ids) == 10
+    assert signal.getsignal(signal.SIGVTALRM) == handler and signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
 def test_formats_that_run_programs_are_not_opened(root: Path) -> None:
