@@ -1,6 +1,7 @@
 """What a method, a variant or a run may be called. Such a name becomes part of paths, table rows, plot titles and command lines."""
 
 import re
+from typing import Any
 
 # Collections of runs, references, and words of the command line: `models/original.safetensors` is the original, whoever wrote it
 RESERVED = frozenset({"original", "retrained", "all", "none", "last", "bank", "search", "trial", "reference"})
@@ -8,6 +9,7 @@ LONGEST = 64
 DIGITS = 18  # of a whole number
 ACCEPTED = f"a name takes letters, digits, - and _, does not begin with -, and has at most {LONGEST} characters"
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _FORM = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{LONGEST - 1}}}", re.ASCII)
 
 
@@ -35,6 +37,23 @@ def is_whole_number(text: str) -> bool:
     (True, False, False, False)
     """
     return text.isascii() and text.isdecimal() and len(text) <= DIGITS
+
+
+def as_cell(value: Any) -> Any:
+    r"""Return a value as a cell of a CSV file for people: a text that spreadsheets would run as a formula gets a leading apostrophe.
+
+    Files that are read back (splits, epoch tables) hold ids as they are.
+
+    >>> as_cell("=1+1"), as_cell("-a"), as_cell("-0.5"), as_cell(-0.5), as_cell("train/12")
+    ("'=1+1", "'-a", '-0.5', -0.5, 'train/12')
+    """
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def escape_markdown(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lethe._util.errors import UserError
 from lethe._util.files import read_json, write_text
+from lethe._util.names import as_cell
 from lethe.config.loader import load
 from lethe.evaluation.score import MeasureResult, Score
 from lethe.models import checkpoint
@@ -73,7 +74,7 @@ def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
+    writer.writerows({name: f"{value:.6g}" if isinstance(value, float) else as_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lethe._util.names import as_cell
 from lethe.data.splits import SPLITS
 from lethe.evaluation import catalogue, chance, uncertainty
 from lethe.evaluation.replication import Replication
@@ -217,5 +218,5 @@ def to_csv(rows: Record) -> bytes:
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+    writer.writerows({key: round(value, 6) if isinstance(value, float) else as_cell(value) for key, value in row.items()} for row in rows)
     return out.getvalue().encode()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lethe._util.files import atomic_write, write_json, write_text
+from lethe._util.names import as_cell
 from lethe.config.loader import Config
 from lethe.evaluation.uncertainty import over_seeds
 from lethe.search import figures
@@ -216,7 +217,7 @@ class SearchResults:
             complete = trial.state == "complete"
             won = " ".join(objective for objective, winner in winners.items() if winner.number == trial.number)
             last = ["", self.unseen(trial, self.config.search.objective), won] if complete else [trial.reason, "", ""]
-            lines.writerow([trial.number, trial.state, *map(_cell, cells), *last])
+            lines.writerow([trial.number, trial.state, *map(_cell, (*cells, *last))])
         return written.getvalue()
 
     def fresh_table(self) -> str:
@@ -228,7 +229,7 @@ class SearchResults:
             measured = record["measured"]
             points = [OBJECTIVES[each].point(measured, self.retrained)[0] if measured else "" for each in self.objectives()]
             cells = [*points, measured.get("utility", ""), *(measured.get(each, "") for each in self._measured())]
-            lines.writerow([number, seed, *map(_cell, cells), record.get("reason", "")])
+            lines.writerow([number, seed, *map(_cell, (*cells, record.get("reason", "")))])
         return written.getvalue()
 
     def budgets_table(self) -> str:
@@ -321,4 +322,4 @@ def _signed(row: Mapping[str, Any], key: str) -> str:
 
 
 def _cell(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
+    return f"{value:.6g}" if isinstance(value, float) else as_cell(value)

@@ -5,6 +5,7 @@ from typing import Any
 
 from lethe._util.files import atomic_write, read_json, write_json
 from lethe._util.log import log
+from lethe._util.names import as_cell
 from lethe.data import copies, sources
 from lethe.data.copies import FORGOTTEN, HELD_OUT, TWO_LABELS, Copies
 from lethe.workspace.workspace import Prepared
@@ -78,4 +79,4 @@ def _write(prepared: Prepared, found: Copies) -> None:
         rows.writerow(HEADER)
         for pair in found.pairs:
             both = [value for i in (pair.image, pair.copy) for value in (images.ids[i], home[i], images.classes[images.labels[i]])]
-            rows.writerow([pair.relation, "exact" if pair.distance is None else "near", pair.distance or 0, *both])
+            rows.writerow([pair.relation, "exact" if pair.distance is None else "near", pair.distance or 0, *map(as_cell, both)])
