@@ -119,19 +119,15 @@ def queued(copy: Checkout, project: Project, said: str) -> None:
 
 OWN_DATA = (
     "--data.source image_folder --data.root ~/photos --data.image_size 32 "
+    "--data.mean 0.485,0.456,0.406 --data.std 0.229,0.224,0.225 "
     "--model.architecture resnet18 --pretrain.checkpoint ~/photos/model.pth "
     "--data.forget.ids ~/photos/delete.csv --run.workspace photos"
 )
 README: dict[str, list[Step]] = {
     "": [Step("make demo", elsewhere="tests/integration/cli/test_cli.py, test_the_demo")],
     "Somebody asked for deletion": [
-        Step(
-            f"python src/unlearn.py --method lethe {OWN_DATA}".replace(
-                "--model.arch", "--data.mean 0.485,0.456,0.406 --data.std 0.229,0.224,0.225 --model.arch"
-            ),
-            elsewhere="the deletion request's guide, by hybrid_4 and its own data.mean",
-        ),
-        Step("python src/report.py card --method lethe --run.workspace photos", elsewhere="the deletion request's guide, of hybrid_4"),
+        Step(f"python src/unlearn.py --method lethe {OWN_DATA}", elsewhere="the deletion request's guide"),
+        Step("python src/report.py card --method lethe --run.workspace photos", elsewhere="the deletion request's guide"),
     ],
     "You study unlearning": [
         # params.yaml says digits here, where the README's downloads CIFAR-10 and trains for hours
@@ -157,42 +153,41 @@ README: dict[str, list[Step]] = {
 }
 DELETION_REQUEST: dict[str, list[Step]] = {
     "2. Look before you run": [
-        Step(f"python src/unlearn.py --explain --method hybrid_4 {OWN_DATA}", r"hybrid_4: 2 phases", first=photos),
+        Step(f"python src/unlearn.py --explain --method lethe {OWN_DATA}", r"lethe: 2 phases", first=photos),
     ],
     "3. Run": [
         Step(
-            f"python src/unlearn.py --method hybrid_4 {OWN_DATA}",
-            r"original: .*photos/model.pth, SHA-256 \w+, provenance unknown.*\nhybrid_4 ",
+            f"python src/unlearn.py --method lethe {OWN_DATA}",
+            r"original: .*photos/model.pth, SHA-256 \w+, provenance unknown.*\nlethe ",
         ),
     ],
     "4. Read the result": [
-        Step(
-            "python src/unlearn.py --method hybrid_4 --run.seeds 3 --run.workspace photos", elsewhere="tests/integration/cli/test_seeds.py"
-        ),
+        Step("python src/unlearn.py --method lethe --run.seeds 3 --run.workspace photos", elsewhere="tests/integration/cli/test_seeds.py"),
     ],
     "5. The unlearning card": [
-        Step("python src/report.py card --method hybrid_4 --run.workspace photos", r"photos/cards/hybrid_4-\w+.html\n"),
-        Step("python src/report.py card --list train/cat/0003.png --run.workspace photos", r"hybrid_4"),
-        Step("python src/report.py card --verify photos/cards/hybrid_4-*.json", r"as written, not signed"),
+        Step("python src/report.py card --method lethe --run.workspace photos", r"photos/cards/lethe-\w+.html\n"),
+        Step("python src/report.py card --list train/cat/0003.png --run.workspace photos", r"lethe"),
+        Step("python src/report.py card --verify photos/cards/lethe-*.json", r"as written, not signed"),
         Step(
-            "python src/report.py card --verify photos/cards/hybrid_4-*.json --run.workspace photos",
+            "python src/report.py card --verify photos/cards/lethe-*.json --run.workspace photos",
             r"every number is what its logits tables show, and its result is the one that the ledger has",
         ),
     ],
     "6. Erase": [
         Step(
-            "python src/erase.py --method hybrid_4 --source --run.workspace photos",
+            "python src/erase.py --method lethe --source --run.workspace photos",
             r"nothing was changed.*source +left to you .*delete.csv: 2 ids.*model.pth: 1 model.*cat/0003.png: 1 image",
         ),
         Step("rm ~/photos/delete.csv ~/photos/model.pth"),
-        Step("python src/erase.py --method hybrid_4 --source --yes --run.workspace photos", r"nothing is left in what was searched"),
+        Step("python src/erase.py --method lethe --source --yes --run.workspace photos", r"nothing is left in what was searched"),
         Step("python src/erase.py --check --run.workspace photos", r"nothing is left in what was searched"),
         Step("python src/ledger.py verify --run.workspace photos", r"received.*unlearned.*evaluated.*approved.*erased.*verified"),
     ],
     "7. The next request": [
-        Step("python src/prepare.py --data.forget.ids ~/photos/next.csv --run.workspace photos", r"forget 1,"),
-        Step("python src/retrain.py --run.workspace photos", r"retrain"),
-        Step("python src/unlearn.py --method hybrid_4 --run.workspace photos", r"\nretrained .*\nhybrid_4 "),
+        Step(
+            "python src/unlearn.py --method lethe --data.forget.ids ~/photos/next.csv --run.workspace photos",
+            r"was for a request that was erased.*\nretrained .*\nlethe ",
+        ),
     ],
 }
 RESEARCHER: dict[str, list[Step]] = {

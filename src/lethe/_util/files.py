@@ -49,8 +49,13 @@ def irregular(path: Path) -> str:
     return f"{'a folder' if path.is_dir() else 'a device or a pipe'}, not a file"
 
 
+def is_shell_pipe(path: Path) -> bool:
+    """Return whether a path stands for a pipe that a shell has opened: <(...), or /dev/stdin after |. What writes to it runs already."""
+    return path.is_fifo() and path.is_absolute() and path.parts[1] in ("dev", "proc")
+
+
 def read_regular(path: Path, largest: int) -> bytes:
-    """Read a file of someone else whole.
+    """Read a file of someone else whole, or what a shell pipes to the program.
 
     Args:
         path: the file.
@@ -63,7 +68,7 @@ def read_regular(path: Path, largest: int) -> bytes:
         UserError: it is missing, no regular file, larger, or can't be read; the message names it and nothing else.
     """
     try:
-        if what := irregular(path):
+        if (what := irregular(path)) and not is_shell_pipe(path):
             raise UserError(f"{path} can't be read: it is {what}")
         with path.open("rb") as file:
             content = file.read(largest + 1)

@@ -1,6 +1,8 @@
 """What a method, a variant or a run may be called. Such a name becomes part of paths, table rows, plot titles and command lines."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 # Collections of runs, references, and words of the command line: `models/original.safetensors` is the original, whoever wrote it
@@ -54,6 +56,19 @@ def as_cell(value: Any) -> Any:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return the word that is spelled most like another, for a message.
+
+    >>> nearest("hybrd_4", ["model_1", "hybrid_4"]), nearest("x", [])
+    ('hybrid_4', 'none')
+
+    Args:
+        word: what was typed.
+        words: those that are known.
+    """
+    return next(iter(difflib.get_close_matches(word, [*words], 1, 0.0)), "none")
 
 
 def escape_markdown(text: str) -> str:

@@ -17,10 +17,11 @@ try:
     from lethe._util.errors import one_line
     from lethe._util.files import FULL, unwritable
     from lethe._util.integrity import Damaged
+    from lethe._util.names import nearest
     from lethe._util.redact import clean
     from lethe.cli import completion
     from lethe.cli import help as manual
-    from lethe.cli.stages import STAGES, nearest
+    from lethe.cli.stages import STAGES
 except ModuleNotFoundError as error:
     if str(error.name).startswith("lethe"):
         raise
@@ -58,7 +59,7 @@ def lethe() -> int:
 def _without_verb(word: str) -> None:
     pages = {"--help": manual.verbs, "-h": manual.verbs, "--list": manual.registries, "--version": manual.version}
     if word not in pages:
-        wrong = f"{word} is not a verb; nearest: {nearest(word)}" if word else "no verb is given"
+        wrong = f"{word} is not a verb; nearest: {nearest(word, STAGES)}" if word else "no verb is given"
         raise UserError(f"{wrong}; `lethe --help` lists them")
     print(pages[word]())
 

@@ -3,7 +3,6 @@
 That function is named, not imported: --help and bad input answer before torch is loaded.
 """
 
-import difflib
 import importlib
 import os
 import shlex
@@ -142,8 +141,8 @@ def _card(words: list[str]) -> Command:
         words, names = split_methods(words, references=False)
         return Command("lethe.reporting.card:write_cards", words, arguments={"names": names})
     if len(ids) > 1 or "" in ids:
-        raise UserError(f"list is {' '.join(ids) or repr('')}; it takes the id of one image, e.g. --list train/5940")
-    return Command("lethe.reporting.card:list_cards", words, arguments={"id_": ids[0]})
+        raise UserError(f"list is {' '.join(ids) or repr('')}; it takes the id of one image, e.g. --list train/5940, or a file of ids")
+    return Command("lethe.reporting.card:list_cards", words, arguments={"named": ids[0]})
 
 
 def _erase(words: list[str]) -> Command:
@@ -199,8 +198,8 @@ CARD_USAGE = (
     "  whether a card is as it was written, without its workspace; exit code 1 if it is not",
     "usage: {program} --verify <card.json> --run.workspace <folder>",
     "  and whether every number on it is what the logits tables show, computed again, and its result the one that the ledger has",
-    "usage: {program} --list <id> [--key value ...]",
-    "  every card in the workspace whose request names the image",
+    "usage: {program} --list <id or file of ids> [--key value ...]",
+    "  every card in the workspace whose request names the image, or one of them",
 )
 STAGES = {
     "fingerprint": Stage(
@@ -314,8 +313,3 @@ STAGES = {
         takes_keys=False,
     ),
 }
-
-
-def nearest(verb: str) -> str:
-    """Return the verb that is spelled most like `verb`."""
-    return difflib.get_close_matches(verb, STAGES, 1, 0.0)[0]

@@ -1,6 +1,5 @@
 """The recipe of a method's name by the defaults that come with the program, for a network of the caller's own."""
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from lethe._util.checkout import default_params
 from lethe._util.errors import UserError
+from lethe._util.names import nearest
 from lethe.config import loader
 from lethe.config.describe import accepts
 from lethe.config.method_schema import method_section
@@ -46,8 +46,7 @@ def default_recipe(name: str, arguments: Mapping[str, Any], model: "Module") -> 
         raise UserError(f"method is {name!r}, a chain of runs; it takes one method, or a recipe")
     for word in arguments:
         if word not in section.model_fields:
-            near = difflib.get_close_matches(word, section.model_fields, 1, 0.0)[0]
-            raise UserError(f"{name} has no argument {word}; nearest: {near}")
+            raise UserError(f"{name} has no argument {word}; nearest: {nearest(word, section.model_fields)}")
     defaults = dict(config.methods[name]) if name in config.methods else method.defaults
     roles = {word: names for word, names in ROLES.items() if word in defaults and word not in arguments}
     fitting = {word: names for word, names in roles.items() if not _has_modules(model, defaults[word])}

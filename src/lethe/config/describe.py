@@ -2,12 +2,17 @@
 
 import csv
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
+
+from lethe._util.checkout import command
+from lethe._util.errors import UserError
+from lethe._util.names import nearest
 
 
 def accepts(info: FieldInfo) -> str:
@@ -19,6 +24,22 @@ def accepts(info: FieldInfo) -> str:
     types, marks = _unfold(info.annotation, list(info.metadata))
     words = " or ".join(dict.fromkeys(_words(kind, marks) for kind in types if kind is not NoneType))
     return words + (" or null" if NoneType in types else "")
+
+
+def unknown_method(method: str, known: Iterable[str], place: str = "command line", also: str = "") -> UserError:
+    """Make the error of a method that does not exist.
+
+    Args:
+        method: as it was given.
+        known: names that are accepted.
+        place: where it was given.
+        also: what is accepted besides; ends the message.
+
+    Returns:
+        The error, which names the nearest method; the caller raises it.
+    """
+    described = f"`{command('unlearn', '--list')}` describes all"
+    return UserError(f"method {show(method)} is unknown ({place}); nearest: {nearest(method, known)}; {described}{also}")
 
 
 def types_of(info: FieldInfo) -> list[Any]:

@@ -1,6 +1,5 @@
 """Read sections from the layers: validated values, or a one-line error about the first invalid one."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -50,7 +49,7 @@ class Reader:
         sections = (*SECTIONS, "method", "methods")
         for name in self.sources.tree:
             if name not in sections:
-                near = difflib.get_close_matches(str(name), sections, 1, 0.0)[0]
+                near = names.nearest(str(name), sections)
                 raise UserError(f"{show(name)} is unknown ({self.sources.place(str(name))}); nearest: {near}")
 
     def methods(self) -> tuple[dict[str, Section], dict[str, str]]:
@@ -69,7 +68,7 @@ class Reader:
                 others = ", ".join(other for other in tree if other not in ancestry)
                 raise UserError(f"{key}.like is {wrong!r}; it takes another method: {others}")
             if not registry.is_method(base):
-                near = difflib.get_close_matches(base, registry.method_names(), 1, 0.0)[0]
+                near = names.nearest(base, registry.method_names())
                 place = self.sources.place(key)
                 raise UserError(f"{key} ({place}) is unknown; nearest: methods.{near}; a variant says like: <method>")
             values = own
@@ -124,8 +123,8 @@ class Reader:
         Returns:
             The error, which names the place and the nearest key that exists; the caller raises it.
         """
-        near = difflib.get_close_matches(key, self.known(), 1, 0.0)
-        return UserError(f"{show(key)} is unknown ({place or self.sources.place(key)}); nearest: {near[0] if near else 'none'}")
+        near = names.nearest(key, self.known())
+        return UserError(f"{show(key)} is unknown ({place or self.sources.place(key)}); nearest: {near}")
 
     def _ancestry(self, name: str) -> list[str]:
         """A method, the method that its section is `like`, and so on, as far as they exist; the last may be one without a section."""

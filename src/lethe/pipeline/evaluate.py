@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.log import log
+from lethe.config.describe import unknown_method
 from lethe.config.loader import STAGE, Config
 from lethe.evaluation import seed_aggregation
 from lethe.pipeline import ledger_events, references, run_logging, shadow_models
@@ -31,8 +32,8 @@ def evaluate(config: Config, names: Sequence[str] = (), again: bool = True) -> N
         RunFailed: a model that the attacks need could not be trained; what does not need it is scored.
     """
     for name in names:
-        if RunId.parse(name).key not in {*config.methods, *STAGE, "all"}:
-            raise UserError(f"method is {name}; evaluate takes {', '.join(config.methods)}, {', '.join(STAGE)}, several of these, or all")
+        if RunId.parse(name).key not in (known := (*config.methods, *STAGE, "all")):
+            raise unknown_method(name, known)
     prepared = prepare(config)
     layout = prepared.layout
     if not names:

@@ -13,6 +13,7 @@ from typing import Any
 from lethe._util.errors import UserError
 from lethe._util.files import read_json
 from lethe._util.log import log
+from lethe.config.describe import unknown_method
 from lethe.config.loader import Config, load
 from lethe.config.method_schema import method_section
 from lethe.models import checkpoint
@@ -87,7 +88,7 @@ def accepted_methods(names: Sequence[str]) -> list[str]:
     known = registered_names(chains=False)
     for name in names:
         if name != "all" and name not in known:
-            raise UserError(f"method is {name}; leaderboard takes {', '.join(known)}, several of these, or all")
+            raise unknown_method(name, (*known, "all"))
     return list(known) if not names or "all" in names else list(names)
 
 

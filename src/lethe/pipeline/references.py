@@ -25,7 +25,7 @@ from lethe.models.class_order import positions, reorder
 from lethe.pipeline import given_original
 from lethe.pipeline.runner import KEYS, held, metadata, resume_folder, start
 from lethe.recipes.recipe import Phase
-from lethe.workspace import artifacts, scores
+from lethe.workspace import artifacts, erased, scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import PlannedRun, plan_reference
 from lethe.workspace.prepare import remember
@@ -65,6 +65,9 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
                 what = " and ".join(UNRECORDED[key] for key in missing)
                 log(f"{kind}: {path} is used as it is: an earlier version made it and did not record {what}")
             return tensors
+        if wrong and not replace and kind == "retrained" and erased.is_of_erased(prepared.config, found.get("retain", "")):
+            log(f"retrained: {path} was for a request that was erased; the next one takes its place")
+            replace = True
         if wrong and not replace:
             differs = " and ".join(_difference(key, wanted, found, STAGE[kind]) for key in wrong)
             raise UserError(

@@ -191,7 +191,11 @@ def check_batches(config: Config, recipe: Recipe, retain: int) -> None:
     """
     for phase in recipe:
         if isinstance(phase, Phase) and phase.batch_size > retain:
-            raise UserError(f"methods.{config.method}.batch_size is {phase.batch_size}; it takes at most the {retain} retain images")
+            fits = 2 ** max(0, (retain // 3).bit_length() - 1)  # several steps an epoch
+            raise UserError(
+                f"methods.{config.method}.batch_size is {phase.batch_size}; it takes at most the {retain} retain images, "
+                f"e.g. --methods.{config.method}.batch_size {fits}"
+            )
 
 
 def _log_layers(config: Config, recipes: tuple[Recipe, ...], network: Module) -> None:

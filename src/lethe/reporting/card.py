@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from lethe._util.errors import UserError
-from lethe._util.files import atomic_write, digest, read_json, short
+from lethe._util.files import atomic_write, digest, read_json, short, user_path
 from lethe._util.log import log
+from lethe.config.describe import unknown_method
 from lethe.config.loader import Config
+from lethe.data import id_table
+from lethe.data.id_lookup import is_absolute
 from lethe.evaluation import seed_aggregation
 from lethe.models import checkpoint
 from lethe.reporting import card_page, card_seal
@@ -24,6 +27,8 @@ from lethe.workspace.prepare import load_existing
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
+
+LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl")  # endings that no id of an image has
 
 
 def write_cards(config: Config, names: Sequence[str] = ()) -> None:
@@ -39,7 +44,7 @@ def write_cards(config: Config, names: Sequence[str] = ()) -> None:
         UserError: files of the method are missing or do not belong together; names the command that fixes it.
     """
     if unknown := [name for name in names if name not in (*config.methods, "all")]:
-        raise UserError(f"method is {unknown[0]} (command line); it takes {', '.join(config.methods)}, several of these, or all")
+        raise unknown_method(unknown[0], (*config.methods, "all"))
     with_scores = [name for name in config.methods if Layout(config.workspace).scores(name).exists()]
     methods = [*(with_scores if "all" in names else names)] or [config.method]
     names = [str(run) for method in methods for run in planned_results(replace(config, method=method))]
@@ -79,28 +84,28 @@ def _require_files(config: Config, name: str) -> None:
             raise UserError(f"{path} does not exist; {again['evaluate']} creates it")
 
 
-def list_cards(config: Config, id_: str) -> None:
-    """Print every card whose request names an image, newest first.
+def list_cards(config: Config, named: str) -> None:
+    """Print every card whose request names an image, or one of several, newest first.
 
     Args:
         config: the workspace.
-        id_: the image's id; cards hold pseudonyms of ids only, which the workspace's secret leads to.
+        named: the image's id or path, or a file of ids; cards hold pseudonyms of ids only, which the workspace's secret leads to.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or no such file.
     """
     folder, lines, locked = Layout(config.workspace).cards, [], 0
-    hashed = pseudonyms.existing(config)
+    hashed, ids = pseudonyms.existing(config), _named(config, named)
     for path in sorted(folder.rglob("*.json")):
         content = read_json(path)
         try:
-            key, sought = content["request"].get("key"), short(digest([id_]))  # cards of earlier versions have plain hashes
+            key, sought = content["request"].get("key"), {short(digest([id_])) for id_ in ids}  # plain in cards of earlier versions
             if key is not None:
                 if hashed is None or key != hashed.key_id:
                     locked += 1
                     continue
-                sought = hashed.of_id(id_)
-            if sought in content["request"]["ids"]:
+                sought = set(map(hashed.of_id, ids))
+            if not sought.isdisjoint(content["request"]["ids"]):
                 summary = content["alarm"] or content["says"]["head"]
                 cells = (content["date"], content["method"], short(content["request"]["hash"]), summary)
                 lines.append((*cells, str(path.with_suffix(".html"))))
@@ -110,6 +115,18 @@ def list_cards(config: Config, id_: str) -> None:
         log(f"{locked} cards in {folder} have ids hashed with another secret than this workspace has, and can't be searched")
     if not lines:
         again = repair_command("report", config).replace("report.py", "report.py card", 1)
-        raise UserError(f"{id_}: no card in {folder} is of a request that names it; {again} creates the card of the present request")
+        raise UserError(f"{named}: no card in {folder} is of a request that names it; {again} creates the card of the present request")
     for line in sorted(lines, reverse=True):
         print("  ".join(line))
+
+
+def _named(config: Config, word: str) -> list[str]:
+    """The ids that a word of the command line stands for: an id, the path of an image below data.root, or a file of ids."""
+    path, root = config.path(user_path(word)), config.path(config.data.root) if config.data.root else None
+    if root and path.is_relative_to(root) and path != root:
+        return [path.relative_to(root).as_posix()]
+    if path.is_file():
+        return [name for name, _ in id_table.read(path, "list").names]
+    if is_absolute(word) or word.startswith(("~", "./", "../")) or path.suffix.lower() in LISTS:
+        raise UserError(f"list is {word} (no such file); it takes the id of one image, e.g. --list train/5940, or a file of ids")
+    return [word]

@@ -8,7 +8,8 @@ from lethe._util import checkout
 from lethe._util.errors import RunFailed
 from lethe._util.log import log
 from lethe._util.redact import plain
-from lethe.config.loader import OVERLAYS, Config, load
+from lethe.config.layers import OVERLAYS
+from lethe.config.loader import Config, load
 from lethe.config.source_map import REQUEST
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
@@ -19,6 +20,7 @@ from lethe.workspace.settings import recorded, repair_command
 # Values that may name a person, and what a card has in place of them
 PRIVATE = {"data.root": "<images>", "data.forget.ids": "<list of ids>", "data.forget.classes": "<classes>"}
 PRIVATE |= {"data.forget.where": "<column=value>", "data.metadata": "<metadata>"}
+PRIVATE |= {"pretrain.checkpoint": "<original>", "retrain.checkpoint": "<retrained>"}  # files; an address is public
 TAGS = {"mlflow.source.git.commit": "commit", "git_dirty": "edited", "device": "device", "precision": "precision"}
 
 
@@ -91,6 +93,7 @@ def _without_names(keys: Mapping[str, str], classes: Collection[str]) -> dict[st
     public = {key for key in PRIVATE if keys.get(key) in (None, plain(None))}
     if set(keys.get("data.forget.classes", "").split(",")) <= {*classes}:
         public.add("data.forget.classes")
+    public |= {key for key in PRIVATE if "://" in keys.get(key, "")}
     return {key: value if key in public else PRIVATE.get(key, value) for key, value in keys.items()}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, read_json
 from lethe.config.loader import Config
+from lethe.config.source_map import REQUEST
 from lethe.data import copies, pixel_store, sources
 from lethe.data.images import Images
 from lethe.workspace.layout import Layout
@@ -132,8 +133,28 @@ def require_request(config: Config, forget: int) -> None:
         UserError: the images of the last request were erased, and there is no next one; names the command that takes it.
     """
     if forget == 0 and read(config):
-        again = repair_command("prepare", config, **{"data.forget.ids": "<list>"})
+        again = repair_command("unlearn", config, method=config.method, **{"data.forget.ids": "<list>"})
         raise UserError(f"{config.workspace} has no deletion request: the images of the last one were erased; {again} takes the next")
+
+
+def takes_next(config: Config, forget: int) -> bool:
+    """Whether a command's request is the next one: that before was erased, so nothing in the workspace still belongs to it.
+
+    Args:
+        config: names the workspace; the request is given to the command, not left over in a file.
+        forget: number of images in the split forget.
+    """
+    return forget == 0 and not REQUEST.isdisjoint(config.given) and bool(read(config))
+
+
+def is_of_erased(config: Config, retain: str) -> bool:
+    """Whether a retrained model served a request that was erased since, so that another one may take its place.
+
+    Args:
+        config: names the workspace.
+        retain: hash of the retain images that it was trained on.
+    """
+    return retain in {one.retain for one in read(config) if one.state == DONE}
 
 
 def without(images: Images, config: Config) -> Images:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lethe._util.errors import UserError
+from lethe.config.describe import unknown_method
 from lethe.config.loader import Config
 from lethe.recipes.recipe import Recipe
 from lethe.workspace.run_names import RunId
@@ -81,7 +82,7 @@ def each_method(config: Config, names: Sequence[str]) -> list[Config]:
     if "all" in names:
         names = [name for name in config.methods if not replace(config, method=name).chain]
     if unknown := [name for name in names if name not in config.methods]:
-        raise UserError(f"method is {unknown[0]} (command line); it takes {', '.join(config.methods)}, several of these, or all")
+        raise unknown_method(unknown[0], (*config.methods, "all"))
     if config.run.register_as is not None:
         raise UserError(f"run.register_as is {config.run.register_as}; one model is registered, so method takes one")
     each = [replace(config, method=name) for name in names]

@@ -51,15 +51,18 @@ def prepare(config: Config, replace: bool = False, accept: Callable[[Prepared], 
     if images is None or listed != listing:
         log(f"reading {asked.source} images")
         images, listed = sources.read(asked.source, **where, cache=shared.data), ""
-    images = erased.without(images, config)
+    images, redraw = erased.without(images, config), replace
     if not replace and layout.splits.exists():
-        erased.require_request(config, splits.count(layout.splits, "forget"))
+        left = splits.count(layout.splits, "forget")
+        redraw = erased.takes_next(config, left)
+        if not redraw:
+            erased.require_request(config, left)
     prepared = Prepared(config, images, splits.draw(images, request(config), asked.seed))
     summaries = {layout.about(part): content for part, content in about(images).items()}
     if not replace:
         if any(file.exists() and read_json(file) != content for file, content in summaries.items()):
             raise UserError(other_images)
-        stored = splits.read(layout.splits, images) if layout.splits.exists() else None
+        stored = splits.read(layout.splits, images) if layout.splits.exists() and not redraw else None
         if stored and splits.split_hash(stored, images) != prepared.hashes["split"]:
             raise UserError(
                 f"{layout.splits} holds other splits than data.forget and data.seed ask for; {_repair(config)} draws them again"
@@ -71,9 +74,9 @@ def prepare(config: Config, replace: bool = False, accept: Callable[[Prepared], 
     for file, content in summaries.items():
         if replace or not file.exists():
             write_json(file, content)
-    if replace or not layout.splits.exists():
+    if redraw or not layout.splits.exists():
         splits.write(prepared.splits, images, layout.splits)
-    record_data(config, prepared.hashes["data"], replace)
+    record_data(config, prepared.hashes["data"], redraw)
     if listed != listing:
         prepared = _from_file(prepared, path)
     if config.workspace.resolve() != root().resolve() and not layout.gitignore.exists():

@@ -11,6 +11,7 @@ Rules:
 5. A given key that contradicts the settings of existing files is an error that names the command to replace them."""
 
 import io
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ HEADER = "# The keys by which this workspace was made. They win over params.yaml
 NOT_RECORDED = ("run.workspace", "method")
 COUNTS = ("pretrain.seeds", "retrain.seeds")  # numbers of models in the reference bank, which may grow
 WITH_ORIGINAL = ("pretrain.", "model.", "data.mean", "data.std", "run.seed", "run.precision", "run.experiment")
+FILES = ("data.root", "data.metadata", "data.forget.ids", "pretrain.checkpoint", "retrain.checkpoint")
 # prefix of a key -> the stage that makes the files that depend on it
 DECIDES = {"data.": "prepare", "model.": "pretrain", "pretrain.": "pretrain", "run.seed": "pretrain", "retrain.": "retrain"}
 # a stage -> prefixes of the keys that it may change
@@ -150,7 +152,7 @@ def check(config: Config, stage: str) -> None:
         UserError: a key contradicts them; the message names both values and the command that replaces the files.
     """
     layout, values = Layout(config.workspace), _all(config)
-    for key in config.given:
+    for key in sorted(config.given, key=lambda one: one not in FILES or not _is_missing(config, str(values.get(one)))):
         prefix = next((prefix for prefix in DECIDES if key.startswith(prefix)), None)
         if prefix is None or key in COUNTS or key.startswith(CHANGES.get(stage, ())):
             continue
@@ -161,6 +163,8 @@ def check(config: Config, stage: str) -> None:
         if was is None or was == now or not _exists(layout, prefix):
             continue
         where = "command line" if key not in config.laid else "params.yaml"
+        if key in FILES and _is_missing(config, now):
+            raise UserError(f"{key} is {now} ({where}), which does not exist")
         raise UserError(
             f"{key} is {now} ({where}), and {layout.root} was made with {was}; {repair_command(DECIDES[prefix], config)} replaces it"
         )
@@ -199,6 +203,12 @@ def as_words(given: Mapping[str, str]) -> list[str]:
 
 def _recordable(key: str, prefixes: tuple[str, ...]) -> bool:
     return key.startswith(prefixes) and key not in NOT_RECORDED
+
+
+def _is_missing(config: Config, text: str) -> bool:
+    """Whether a key names a file that does not exist; an address is not looked up."""
+    file = re.split("[#&](?:sha256|key)=", text)[0]
+    return text != "null" and "://" not in text and not config.path(Path(file)).exists()
 
 
 def _exists(layout: Layout, prefix: str) -> bool:

@@ -184,7 +184,7 @@ def test_several_methods_are_runs_of_their_own_in_one_table(project: Project) ->
     """One that fails does not stop the others; a name that is none is refused before any of them."""
     before = project.files()
     refused = project.run("unlearn", "--method", "model_1,model_9")
-    assert refused.returncode == 2 and refused.stderr.startswith("error: method is model_9 (command line); it takes model_1,")
+    assert refused.returncode == 2 and refused.stderr.startswith("error: method model_9 is unknown (command line); nearest: model_")
     layer = project.run("unlearn", "--method", "model_1,model_2", "--methods.model_2.trains", "layer9")
     assert layer.returncode == 2 and "methods.model_2.trains" in layer.stderr and project.files() == before
     words = ["--methods.model_1.epochs", "1", "--methods.model_2.epochs", "1", "--methods.model_1.lr", "1e30"]
@@ -287,7 +287,7 @@ def test_scores_are_made_again_from_tables_without_a_model(project: Project) -> 
     done = project.run("evaluate", "--method", "model_3")
     assert done.returncode == 2 and "`python src/unlearn.py --method model_3` makes it" in done.stderr
     done = project.run("evaluate", "--method", "model_3,model_0")
-    assert done.returncode == 2 and "method is model_0; evaluate takes model_1, " in done.stderr
+    assert done.returncode == 2 and "method model_0 is unknown (command line); nearest: model_" in done.stderr
 
 
 def test_what_a_run_took_stands_on_its_row_and_in_no_file_that_is_hashed(project: Project) -> None:
@@ -470,7 +470,7 @@ BAD = {
     "model.architecture": ("resnet19", "model.architecture is 'resnet19'; it takes resnet18"),
     "run.device": ("cuda:77", "run.device is cuda:77"),
     "run.threads": ("0", "run.threads is 0"),
-    "method": ("hybrid_5", "method is hybrid_5"),
+    "method": ("hybrid_5", "method hybrid_5 is unknown"),
 }
 
 

@@ -24,7 +24,7 @@ def line(path: Path, mark: str) -> int:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--method", "x"], "error: method is x (command line); it takes model_1,"),
+        (["--method", "x"], "error: method x is unknown (command line); nearest: "),
         (
             ["--run.workspace", "w", "--methods.hybrid_4.lr", "0"],
             "error: methods.hybrid_4.lr is 0 (command line); it takes a number > 0",

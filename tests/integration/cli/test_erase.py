@@ -97,7 +97,7 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     for stage in ("unlearn", "evaluate"):
         refused = unlearned.run(stage, *WS)
         assert refused.returncode == 2
-        assert "prepare.py --run.workspace ws --data.forget.ids '<list>'` takes the next" in refused.stderr
+        assert "unlearn.py --run.workspace ws --method model_1 --data.forget.ids '<list>'` takes the next" in refused.stderr
 
     assert unlearned.ran("erase", *WS).stdout == ""
     assert [json.loads(line)["event"] for line in (ws / "ledger.jsonl").read_text().splitlines()] == [
@@ -115,10 +115,12 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
         f"1 of 1 ids unknown, first {gone[0]}" in unlearned.run("prepare", "--run.workspace", "ws", "--data.forget.ids", "gone.csv").stderr
     )
     (unlearned.root / "next.csv").write_text("id\n" + "\n".join(ids(unlearned, "retain")[:5]) + "\n")
-    unlearned.ran("prepare", "--run.workspace", "ws", "--data.forget.ids", "next.csv")
+    said = unlearned.ran("unlearn", *WS, "--data.forget.ids", "next.csv").stderr
+    assert "retrained.safetensors was for a request that was erased; the next one takes its place" in said
     assert not set(load_images(ws / "data" / "images.safetensors")[0].ids) & set(gone)
-    unlearned.ran("retrain", "--run.workspace", "ws")
-    unlearned.ran("unlearn", *WS)
+    other = unlearned.run("unlearn", *WS, "--data.forget.ids", "gone.csv")
+    assert other.returncode == 2
+    assert "data.forget.ids is gone.csv (command line), and" in other.stderr, "a request that was not erased is not replaced by accident"
     about = checkpoint.metadata(ws / "models" / "model_1.safetensors")
     assert about["original"] == result
     assert checkpoint.metadata(ws / "models" / "original.safetensors")["provenance"] == "unlearned"

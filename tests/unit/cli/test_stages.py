@@ -11,9 +11,10 @@ import pytest
 import shtab
 
 from lethe._util.errors import UserError
+from lethe._util.names import nearest
 from lethe.cli.key_groups import GROUPS, READS, group_of
 from lethe.cli.main import lethe
-from lethe.cli.stages import STAGES, nearest
+from lethe.cli.stages import STAGES
 from lethe.config.schema import SECTIONS, leaves
 from lethe.data.sources import summaries
 from lethe.models.architectures import OWN
@@ -60,8 +61,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         ("report card --method model_1", "--method model_1", {"names": []}),
         ("card --method model_1", "--method model_1", {"names": []}),
         ("card --method model_1,lethe", "", {"names": ["model_1", "lethe"]}),
-        ("report card --list train/11 --run.seed 1", "--run.seed 1", {"id_": "train/11"}),
-        ("card --list=train/11", "", {"id_": "train/11"}),
+        ("report card --list train/11 --run.seed 1", "--run.seed 1", {"named": "train/11"}),
+        ("card --list=train/11", "", {"named": "train/11"}),
         ("search --search.trials 3", "--search.trials 3", {}),
         ("search adopt 17 --search.seed 1", "--search.seed 1", {"number": 17, "name": ""}),
         ("search adopt 17 gentle", "", {"number": 17, "name": "gentle"}),
@@ -234,7 +235,7 @@ def test_list_names_what_is_registered(run: Run) -> None:
 
 
 def test_the_nearest_verb() -> None:
-    assert [nearest(word) for word in ("lern", "evaluat", "preprain")] == ["unlearn", "evaluate", "pretrain"]
+    assert [nearest(word, STAGES) for word in ("lern", "evaluat", "preprain")] == ["unlearn", "evaluate", "pretrain"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The configuration as its users meet it: what is wrong is said in one line, with key, value, source and what is accepted."""
 
 import json
+import os
 import pickle
 import re
 import shlex
@@ -97,7 +98,8 @@ def method_of(key: str) -> str:
 # --- what the command line gets wrong ---------------------------------------------------------------------------------
 
 REFUSED = [  # what is typed; the message, or how it begins
-    ("--method x", "method is x (command line); it takes model_1, model_2,"),
+    ("--method x", "method x is unknown (command line); nearest: "),
+    ("--method hybrd_4", "method hybrd_4 is unknown (command line); nearest: hybrid_4; `python src/unlearn.py --list` describes all"),
     ("--methods.hybrid_4.lr 0", "methods.hybrid_4.lr is 0 (command line); it takes a number > 0"),
     ("--methods.hybrid_4.lr nan", "methods.hybrid_4.lr is nan (command line); it takes a number > 0"),
     ("--methods.hybrid_4.lr inf", "methods.hybrid_4.lr is inf (command line); it takes a number > 0"),
@@ -157,6 +159,21 @@ REFUSED = [  # what is typed; the message, or how it begins
     ),
     ("--data.forget.count null", "data.forget: none of them is set; it takes exactly one of fraction, count, classes, ids, where"),
 ]
+
+
+def test_a_configuration_can_be_piped() -> None:
+    """As `--config <(...)` and `... | --config /dev/stdin` do; a pipe that a file name stands for is refused (it may wait for ever)."""
+    ends = os.pipe()
+    os.write(ends[1], b"run: {seed: 7}\n")
+    os.close(ends[1])
+    assert config.load(["--config", f"/dev/fd/{ends[0]}"], params=PARAMS).run.seed == 7
+    os.close(ends[0])
+    ends = os.pipe()
+    os.write(ends[1], b"run: {sede: 7}\n")
+    os.close(ends[1])
+    place = f"/dev/fd/{ends[0]}"
+    assert refusal(["--config", place]) == f"run.sede is unknown ({place}); nearest: run.seed"
+    os.close(ends[0])
 
 
 @pytest.mark.parametrize(("typed", "says"), REFUSED, ids=[typed for typed, _ in REFUSED])
@@ -241,7 +258,7 @@ def test_no_number_takes_nan_or_what_lies_beyond_its_bounds() -> None:
         ("methods.hybrid_5", {"lr": 1}, "methods.hybrid_5 (params.yaml, line {}) is unknown; nearest: methods.hybrid_"),
         ("methods.hybrid_4", 3, "methods.hybrid_4 is 3 (params.yaml, line {}); it takes a section"),
         ("data.forget", 3, "data.forget is 3 (params.yaml, line {}); it takes a section"),
-        ("method", "hybrid", "method is hybrid (params.yaml, line {}); it takes hybrid_4"),
+        ("method", "hybrid", "method hybrid is unknown (params.yaml, line {}); nearest: hybrid_"),
         ("run.seed", -1, "run.seed is -1 (params.yaml, line {}); it takes an integer >= 0"),
         ("run.seed", True, "run.seed is true (params.yaml, line {}); it takes an integer >= 0"),
         ("run.seed", None, "run.seed is null (params.yaml, line {}); it takes an integer >= 0"),

@@ -356,6 +356,12 @@ def test_what_became_of_a_request(home, undrawn, capsys):
     assert [line.split("  ")[1] for line in lines] == ["model_2", "model_1"]
     assert all(short(made["request"]["hash"]) in line and line.endswith(".html") for line in lines)
     assert "is below" in lines[0]
+    (home / "list.csv").write_text("id\nimage/00003\nimage/00700\n")
+    card.list_cards(asked(home), str(home / "list.csv"))
+    assert "model_1-000000000000.html" in (said := capsys.readouterr().out) and said.count("\n") == 1
+    for missing in ("~/next.csv", "./next", str(home / "next.csv"), "next.csv"):
+        with pytest.raises(UserError, match=rf"^list is {missing} \(no such file\); it takes the id of one image"):
+            card.list_cards(asked(home), missing)
     card.list_cards(asked(home), "image/00003")
     assert capsys.readouterr().out.count("\n") == 1
     plain_hashes = changed(past, ("request", "ids"), [short(digest(["image/00004"]))])  # as earlier versions wrote them
