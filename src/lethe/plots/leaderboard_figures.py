@@ -11,6 +11,8 @@ from lethe.plots.style import GREY
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKS = "os^DvPX"
+COSTS = (1, 3, 5, 10, 20, 30, 50, 100)  # marks of the axes
+GAPS = (0, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def write(rows: Sequence[Mapping[str, Any]], retrained: Mapping[str, float], nothing: float | None, folder: Path) -> None:
@@ -53,8 +55,13 @@ def gap_against_cost(rows: Sequence[Mapping[str, Any]], nothing: float | None = 
         axes.plot(costs, gaps, label=method, **_look(number))
     axes.set_xlabel("cost (percent of retraining, by work)")
     axes.set_ylabel("avg_gap.svc (points)")
-    axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
-    axes.set_ylim(bottom=0)
+    axes.set_xscale("log")
+    axes.set_yscale("symlog", linthresh=1, linscale=0.5)  # from the floor to a ruined model in one figure
+    axes.set_xticks(COSTS, map(str, COSTS))
+    axes.set_yticks(GAPS, map(str, GAPS))
+    axes.minorticks_off()
+    axes.set_xlim(min(2, *axes.get_xlim()), max(100, *axes.get_xlim()))
+    axes.set_ylim(0, max(100, *axes.get_ylim()))
     return _png(figure, axes)
 
 
