@@ -6,6 +6,9 @@ import importlib
 import os
 import signal
 import sys
+import sysconfig
+import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -65,7 +68,7 @@ def _without_verb(word: str) -> None:
 
 
 def main(verb: str, argv: Sequence[str] | None = None, program: str | None = None) -> int:
-    """Run a stage.
+    """Run a stage. A program that calls it has its signal handlers back afterwards.
 
     Args:
         verb: Name of the stage in `STAGES`.
@@ -79,17 +82,14 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
         with _last():
             return main(verb, sys.argv[1:], program)
     words = list(argv)
-    collector.spare()
     try:
         if not HELP.isdisjoint(words):
             print(manual.stage(verb, program or f"python src/{verb}.py", words, every="--help-all" in words))
             return 0
-        signal.signal(signal.SIGTERM, _stop)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(signal.SIGHUP, _stop)
-        dvc_stage.begin()
-        work = STAGES[verb].parse(words).work(verb)
-        code = work()
+        with _stopped_by_signals():
+            dvc_stage.begin()
+            work = STAGES[verb].parse(words).work(verb)
+            code = work()
         return code if isinstance(code, int) else 0
     except STOPS as error:
         return _exit_code(error)
@@ -100,8 +100,25 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
 
 
 @contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM, and SIGHUP unless it is ignored (by nohup), end what runs as Ctrl-C does. Only a main thread can say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else [])]
+    before = {number: signal.signal(number, _stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one that Python did not set
+
+
+@contextlib.contextmanager
 def _last() -> Iterator[None]:
-    """Afterwards the interpreter ends, which takes a moment: from then on a signal ends it at once, as there is nothing to lose."""
+    """The process is this command's. Afterwards the interpreter ends, which takes a moment: from then on a signal ends it at once, as
+    there is nothing to lose."""
+    collector.spare()
     try:
         yield
     finally:
@@ -124,10 +141,10 @@ def _exit_code(error: BaseException) -> int:
         return _exit_code(RunFailed("this machine has not enough memory for that"))
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         named = error.filename2 or error.filename  # of a copy, what was to be written
+        if (error.filename is None and error.errno is None) or _of_others(error):  # a bug, or their own file: the place must be seen
+            raise error
         if error.errno in FULL and named is not None:
             return _exit_code(unwritable(Path(named), error))
-        if error.filename is None and error.errno is None:  # not of the system: a bug, whose place must be seen
-            raise error
         where = f"{error.filename}: " if error.filename is not None else ""
         return _exit_code(RunFailed(f"{where}{error.strerror or error}{LIMITS.get(error.errno or 0, '')}"))
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `... | head`: the reader has enough
@@ -141,6 +158,13 @@ def _with_remedy(error: UserError | RunFailed) -> str:
             if remedy := importlib.import_module("lethe.workspace.repair").remedy(error.path):
                 return one_line(f"{error.path} {error.reason}; {remedy}")
     return str(error)
+
+
+def _of_others(error: BaseException) -> bool:
+    """Whether an error comes out of code that is neither this program's nor installed: a user's own model, method, source or measure."""
+    known = (str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")), "<")
+    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(not file.startswith(known) for file in files)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -518,7 +518,28 @@ def test_a_full_disk(project: Project) -> None:
     # refused while the run is being opened: nothing goes on sending, so the reason is the last line
     done = project.run("unlearn", "--method", "model_4", "--run.seeds", "2", **no_larger(3_000))
     assert done.returncode == 1, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("failed: ") and "params.resolved.json could not be written: " in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"failed: {project.root}/.lethe/outbox/") and " could not be written: " in last
+
+
+THEIRS = """
+import lethe
+
+@lethe.register_measure(id="theirs", about="reads a file")
+def theirs(context):
+    error = OSError(28, "No space left on device")
+    error.filename = "/their/cache"
+    raise error
+"""
+
+
+def test_what_the_system_refuses_to_users_code_keeps_its_place(project: Project) -> None:
+    """It is not said as if a file of ours could not be written."""
+    (project.root / "theirs.py").write_text(THEIRS)
+    done = project.run("evaluate", "--method", "original", "--run.measures", "theirs:theirs")
+    assert done.returncode == 1 and "failed: " not in done.stderr
+    assert f'File "{project.root}/theirs.py", line 8, in theirs' in done.stderr
+    assert done.stderr.endswith("OSError: [Errno 28] No space left on device: '/their/cache'\n")
 
 
 def test_a_folder_that_is_a_file(bare: Project) -> None:
