@@ -22,7 +22,7 @@ def loss_histograms(series: Sequence[tuple[str, str, str, Sequence[float]]], log
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.6, 2.5), layout="constrained")
+    figure = Figure(figsize=(4.6, 2.6), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
     edges = [10**edge for edge in log10_edges]
@@ -36,7 +36,7 @@ def loss_histograms(series: Sequence[tuple[str, str, str, Sequence[float]]], log
     axes.set_xlabel("loss (nats)")
     axes.set_ylabel("percent of images")
     axes.grid(alpha=0.25)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, borderaxespad=0)  # above: so a phone's width does
     image = io.StringIO()
     with rc_context({"svg.hashsalt": "card", "svg.fonttype": "none"}):  # the same numbers, the same bytes; text stays text
         figure.savefig(image, format="svg", metadata={"Date": None, "Creator": None})

@@ -70,6 +70,8 @@ def test_it_fits_the_window_and_follows_the_colours(width: int, scheme: str, bro
     opened(browser, page)
     assert browser.evaluate("window.innerWidth") == width
     assert browser.evaluate(FITS)
+    cut = browser.evaluate("(box => box.scrollWidth > box.clientWidth)(document.querySelector('.runs').parentNode)")
+    assert cut == (width == 360) == (browser.evaluate("getComputedStyle(document.querySelector('.hint')).display") != "none")
     paper, ink = (
         int(browser.evaluate(f"getComputedStyle(document.body).{name}.match(/\\d+/)[0]")) for name in ("backgroundColor", "color")
     )
