@@ -78,7 +78,8 @@ class ModelSection(Section):
     """The network."""
 
     architecture: str = Field(
-        description="network: resnet18, resnet18_cifar, convnet, any of torchvision's classifiers, timm:<name>, or package.module:function"
+        description="network: resnet18, resnet18_cifar, convnet, fastnet, any of torchvision's classifiers, timm:<name>, or "
+        "package.module:function"
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lethe._util.errors import UserError
+from lethe.models.fastnet import FastNet
 from lethe.models.torchvision_models import torchvision_models
 
 
@@ -51,15 +52,15 @@ def resnet18_cifar(num_classes: int) -> nn.Module:
     return model
 
 
-OWN: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet18_cifar": resnet18_cifar}
+OWN: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet18_cifar": resnet18_cifar, "fastnet": FastNet}
 
 
 def build(architecture: str, classes: int, seed: int) -> nn.Module:
     """Build a randomly initialised network in eval mode, float32.
 
     Args:
-        architecture: `convnet`, `resnet18_cifar`, any of torchvision's classifiers, `timm:<name>`, or `package.module:function`, which is
-            called with `num_classes` if it has such a parameter, and may be in the current folder.
+        architecture: `convnet`, `resnet18_cifar`, `fastnet`, any of torchvision's classifiers, `timm:<name>`, or `package.module:function`,
+            which is called with `num_classes` if it has such a parameter, and may be in the current folder.
         classes: number of outputs.
         seed: of the weights; the global generator is not changed.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lethe.recipes.values import Value, later
+
 if TYPE_CHECKING:
     from torch.nn import Parameter
     from torch.optim import Optimizer
@@ -18,16 +20,17 @@ class OptimizerRecipe(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class SGD:
-    """torch.optim.SGD, at the phase's learning rate."""
+@dataclass(frozen=True, repr=False)
+class SGD(Value):
+    """torch.optim.SGD, at the phase's learning rate; `nesterov`: with Nesterov's momentum."""
 
     momentum: float
     weight_decay: float
+    nesterov: bool = later(False)
 
     def build(self, parameters: "list[Parameter]") -> "Optimizer":
         """A new optimizer over `parameters`."""
-        return _build("SGD", parameters, momentum=self.momentum, weight_decay=self.weight_decay)
+        return _build("SGD", parameters, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
 
 
 @dataclass(frozen=True)

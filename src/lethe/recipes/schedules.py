@@ -57,6 +57,25 @@ class OneCycle:
 
 
 @dataclass(frozen=True)
+class Triangle:
+    """Linearly up from `start` times `peak` during the fraction `warm` of the phase, then linearly down to `end` times `peak`
+    (arXiv:2404.00498, section 3.1).
+
+    >>> Triangle(1.5)(0.0), Triangle(1.5)(0.2), round(Triangle(1.5)(1.0), 6)
+    (0.3, 1.5, 0.105)
+    """
+
+    peak: float
+    warm: float = 0.2
+    start: float = 0.2
+    end: float = 0.07
+
+    def __call__(self, progress: float) -> float:
+        low, share = (self.start, progress / self.warm) if progress < self.warm else (self.end, (1 - progress) / (1 - self.warm))
+        return self.peak * (low + (1 - low) * share)
+
+
+@dataclass(frozen=True)
 class Drops:
     """From `start`, times `factor` at each fraction of `at` (by default as He et al., arXiv:1512.03385, section 4.2: at 1/2 and 3/4).
 

@@ -76,6 +76,53 @@ class ReinitialiseLayers:
 
 
 @dataclass(frozen=True)
+class Whiten:
+    """Set the fixed kernel of a first layer so that its outputs are uncorrelated over patches (arXiv:2404.00498, section 3.2).
+
+    The filters are the eigenvectors of the patches' second moments, each divided by the root of its eigenvalue, and their negatives. They
+    are computed from images of one split alone, so that a retrained model's depend on no forget image.
+
+    Args:
+        stream: split whose images count.
+        layer: module with a buffer `kernel`, [2 x channels x height x width, channels, height, width].
+        images: number of images that count, the split's first.
+        epsilon: added to the eigenvalues.
+        name: shown in epoch tables and messages.
+    """
+
+    stream: str
+    layer: str = "whiten"
+    images: int = 5000
+    epsilon: float = 0.0005
+    name: str = "whiten"
+
+    def writes(self, model: "Module") -> frozenset[str]:
+        """Nothing that trains: the kernel is a buffer."""
+        return frozenset()
+
+    def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
+        import torch
+
+        buffers = dict(model.named_buffers())
+        kernel = buffers.get(f"{self.layer}.kernel")
+        if kernel is None:
+            raise UserError(f"{type(model).__name__} has no {self.layer}.kernel to whiten; it takes model.architecture fastnet")
+        _, channels, height, width = kernel.shape
+        size, number = channels * height * width, 0
+        moments_DD = torch.zeros(size, size, dtype=torch.float64)
+        for index_B in data.splits[self.stream][: self.images].split(256):
+            patches = data.normalised(index_B).unfold(2, height, 1).unfold(3, width, 1)
+            patches_PD = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, size)
+            moments_DD += (patches_PD.T @ patches_PD).cpu().double()
+            number += len(patches_PD)
+        values_D, vectors_DD = torch.linalg.eigh(moments_DD / number)
+        filters_DD = vectors_DD.T / (values_D + self.epsilon).sqrt()[:, None]
+        largest_D1 = filters_DD.gather(1, filters_DD.abs().argmax(1, keepdim=True))
+        filters_DD = (filters_DD * largest_D1.sign()).flip(0)  # an eigenvector has two signs: one of them everywhere
+        kernel.copy_(torch.cat([filters_DD, -filters_DD]).view(kernel.shape))
+
+
+@dataclass(frozen=True)
 class Negate:
     """Multiply the weight tensors of modules by -1 (NoT, CVPR 2025); biases and normalisation layers keep theirs.
 

@@ -33,6 +33,7 @@ EXPECTED: dict[str, tuple[str, str, str]] = {  # head, last block, early blocks
     "resnet18": ("fc", "layer4", "conv1 bn1 layer1 layer2"),
     "resnet50": ("fc", "layer4", "conv1 bn1 layer1 layer2"),
     "convnet": ("fc", "layer4", "layer1 layer2"),
+    "fastnet": ("head", "block3", "whiten block1"),
     "vgg11": ("classifier.6", "classifier.3", "features"),
     "mobilenet_v3_small": ("classifier.3", "classifier.0", " ".join(f"features.{i}" for i in range(7))),
     "densenet121": (
