@@ -16,7 +16,7 @@ from types import FrameType
 from lethe._util.errors import RunFailed, UserError
 
 try:
-    from lethe._util import collector, dvc_stage
+    from lethe._util import collector, dvc_stage, memory
     from lethe._util.errors import one_line
     from lethe._util.files import FULL, unwritable
     from lethe._util.integrity import Damaged
@@ -119,6 +119,7 @@ def _last() -> Iterator[None]:
     """The process is this command's. Afterwards the interpreter ends, which takes a moment: from then on a signal ends it at once, as
     there is nothing to lose."""
     collector.spare()
+    memory.keep()
     try:
         yield
     finally:

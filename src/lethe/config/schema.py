@@ -268,8 +268,8 @@ class Evaluate(Section):
     relearn: int = Field(
         ge=0,
         le=1_000_000,
-        description="optimizer steps of fine-tuning a copy of the model on forget, recorded in its logits table for the measure relearn; "
-        "0: none",
+        description="optimizer steps of fine-tuning a copy of the model on forget, recorded in its logits table for the measure relearn "
+        "(not in those of a bank's originals, with which it compares nothing); 0: none",
     )
     relearn_lr: float = Field(gt=0, description="learning rate of the fine-tuning for relearn, by plain SGD")
     relearn_batch_size: int = Field(ge=1, description="forget images per batch of the fine-tuning for relearn")

@@ -16,6 +16,7 @@ from lethe.data.pixel_store import Rows
 from lethe.recipes import held_out
 from lethe.recipes.recipe import Augment, Recipe
 
+PART = 1 << 19  # values that are normalised at a time: 2 MiB, which a CPU keeps near
 STREAM_SEEDS = {"retain": 1, "forget": 2, "train": 3, "validation": 4, "test": 5}
 
 
@@ -119,15 +120,24 @@ class Data:
     def _pixels(self, index_B: Tensor) -> Tensor:
         """Images by index, moved to the device."""
         where = index_B.to(self.images_NCHW.device)
-        pixels_BCHW = self.images_NCHW[where] if self.stored is None else torch.from_numpy(self.stored[where.numpy()])
+        pixels_BCHW = self.images_NCHW.index_select(0, where) if self.stored is None else torch.from_numpy(self.stored[where.numpy()])
         if pixels_BCHW.device == self.device:
             return pixels_BCHW
         return pixels_BCHW.pin_memory().to(self.device, non_blocking=True)
 
     def _normalise(self, pixels_BCHW: Tensor) -> Tensor:
-        form = torch.channels_last if self.channels_last else torch.contiguous_format
-        images = pixels_BCHW.to(dtype=torch.float32, memory_format=form)
-        return images.div_(255).sub_(self.mean).div_(self.std)
+        if not self.channels_last:
+            return self._in_place(pixels_BCHW.to(dtype=torch.float32, memory_format=torch.contiguous_format))
+        # the arithmetic channel by channel and then the format, a few images at a time: three times as fast on a CPU as the arithmetic on
+        # three channels that alternate (docs/log.md), and without a second copy of the batch
+        images = torch.empty(pixels_BCHW.shape, dtype=torch.float32, device=pixels_BCHW.device, memory_format=torch.channels_last)
+        few = max(1, PART // pixels_BCHW.shape[1:].numel()) if pixels_BCHW.device.type == "cpu" else max(1, len(images))
+        for some, pixels in zip(images.split(few), pixels_BCHW.split(few), strict=True):
+            some.copy_(self._in_place(pixels.to(torch.float32)))
+        return images
+
+    def _in_place(self, images_BCHW: Tensor) -> Tensor:
+        return images_BCHW.div_(255).sub_(self.mean).div_(self.std)
 
     def batches(self, stream: str, batch_size: int, seed: int, number: int, augment: Augment | None = None) -> Iterator[Batch]:
         """Iterate over one shuffled pass of a split.

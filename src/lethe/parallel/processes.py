@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn
 
-from lethe._util import collector
+from lethe._util import collector, memory
 from lethe._util.errors import RunFailed
 from lethe.parallel.work_units import MAX_ATTEMPTS, STOP_TIMEOUT, Item, Outcome, attempt, describe, pack
 
@@ -155,6 +155,7 @@ def _work(pipe: Connection, fn: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     collector.spare()
+    memory.keep()
     try:
         while True:
             pipe.send_bytes(pack(attempt(fn, pipe.recv())))

@@ -148,7 +148,8 @@ def _run(unit: WorkUnit) -> None:
             "model": checkpoint.weights_hash(tensors),
             "reading": read_model.reading_hash(prepared),
         }
-        table = read_model.read(prepared, str(RunId(kind, seed)), tensors, about)
+        # relearning compares a model with retrained ones, so the bank's originals, whose columns no measure looks at, do without
+        table = read_model.read(prepared, str(RunId(kind, seed)), tensors, about, relearned=kind == "retrained")
         note = unit.folder / f"{seed}.row.json"
         previous = read_json(note) if note.exists() else None
         with nested_runs.open_bank_model(prepared, table, unit.parent, previous, resume.history[-1]["step"]) as run_log:

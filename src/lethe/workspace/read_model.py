@@ -75,7 +75,12 @@ def _perturbed(prepared: Prepared) -> dict[str, str]:
 
 
 def read(
-    prepared: Prepared, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], perturbed: bool = True
+    prepared: Prepared,
+    name: str,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    perturbed: bool = True,
+    relearned: bool = True,
 ) -> LogitsTable:
     """Return the logits of all images, with columns that need the model: a probe of its features, its predictions on perturbed copies
     of forget images, and where asked for its features and relearning.
@@ -86,6 +91,7 @@ def read(
         tensors: its state dict.
         metadata: what the table is to say of its model; it says further how many perturbed copies were classified, if not all.
         perturbed: whether perturbed copies are classified; otherwise `with_perturbed` completes the table.
+        relearned: whether evaluate.relearn applies to it.
 
     Returns:
         The table; logits float32 [N, C] and labels int64 [N] are of all N images, train and held out.
@@ -114,7 +120,7 @@ def read(
         shown = np.concatenate([forget, prepared.splits["test"]])
         columns["features"] = np.zeros(features_ND.shape, np.float32)
         columns["features"][shown] = features_ND.numpy()[shown]
-    if evaluate.relearn:
+    if evaluate.relearn and relearned:
         log(f"{name}: relearning {len(forget):,} images for {evaluate.relearn} steps")
         columns["relearn"] = np.zeros((len(ids), 1 + evaluate.relearn), np.uint8)
         columns["relearn"][forget] = relearn(network, prepared.data, relearn_recipe(prepared.config))

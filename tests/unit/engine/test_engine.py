@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from lethe._util.errors import Diverged
-from lethe.data.device_data import Batch, Data
+from lethe.data.device_data import PART, Batch, Data
 from lethe.engine import engine
 from lethe.engine.engine import Epoch, FrozenReferences
 from lethe.engine.options import RunOptions
@@ -605,3 +605,13 @@ def test_batches_are_normalised_as_they_are_cut(data: Data) -> None:
     last = next(replace(data, channels_last=True).batches("retain", 8, 0, 0))
     assert last.images_BCHW.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(last.images_BCHW, batch.images_BCHW)
+
+
+@pytest.mark.parametrize("images", [0, 1, PART // 3 // 32**2, 2 * PART // 3 // 32**2 + 1])
+def test_parts_of_a_large_batch_are_normalised_as_the_whole(images: int) -> None:
+    pixels = torch.arange(images * 3 * 32**2).mul(37).remainder(256).to(torch.uint8).view(images, 3, 32, 32)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(1, 3, 1, 1)
+    data = Data(pixels, torch.zeros(images, dtype=torch.int64), {}, mean, std, channels_last=True)
+    found = data.normalised(torch.arange(images))
+    assert torch.equal(found, pixels.to(torch.float32).div(255).sub(mean).div(std))
+    assert found.is_contiguous(memory_format=torch.channels_last)
