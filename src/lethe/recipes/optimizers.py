@@ -81,4 +81,15 @@ def without_compiler(name: str) -> "type[Any]":
 
     kind = getattr(torch.optim, name)
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict")}
-    return type(kind.__name__, (kind,), methods | {"__module__": kind.__module__, "step": torch.no_grad()(inspect.unwrap(kind.step))})
+    methods |= {"step": torch.no_grad()(inspect.unwrap(kind.step)), "__reduce_ex__": _reduced}
+    return type(kind.__name__, (kind,), methods | {"__module__": kind.__module__})
+
+
+def _reduced(optimizer: Any, _: object) -> tuple[Any, ...]:
+    """How pickle makes such an optimizer again: its class is in no module."""
+    return _blank, (type(optimizer).__name__,), optimizer.__getstate__()
+
+
+def _blank(name: str) -> Any:
+    kind: Any = without_compiler(name)
+    return kind.__new__(kind)

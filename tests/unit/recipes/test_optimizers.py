@@ -1,6 +1,7 @@
 """Optimizers: torch's own arithmetic and state, without its compiler."""
 
 import copy
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 
@@ -43,6 +44,8 @@ def test_it_steps_as_torchs_own_and_its_state_fits_it_without_importing_the_comp
         state = copy.deepcopy(optimizer.state_dict())
         resumed = recipe.build(list(ours.parameters()))
         resumed.load_state_dict(copy.deepcopy(state))
+        again = pickle.loads(pickle.dumps(optimizer))
+    assert type(again) is type(optimizer) and repr(again.state_dict()) == repr(optimizer.state_dict())
     assert repr(optimizer) == repr(expected)
     expected.load_state_dict(state)
     assert all(map(torch.equal, trained(ours, resumed), trained(theirs, expected)))
