@@ -153,7 +153,8 @@ def avg_gap_of_means(context: EvaluationContext) -> Estimate:
 @register_measure(
     id="avg_gap.rmia",
     about="the same with the AUC of `rmia.gamma_1` in percent instead of `mia.svc`: AMUN's formula with this offline attack instead of "
-    "AMUN's, so no number of that paper",
+    "AMUN's, so no number of that paper. The floor is approximate: a model that is held out is still a reference of the attacks on the "
+    "others",
     target=0,
     min_references=8,
     source="arXiv:2503.00917",

@@ -80,7 +80,7 @@ def _memory(results: ResultSet, name: str) -> str:
     if verdict.memory_left:
         low, high = verdict.memory_left.ends()
         memory = f"memory left {verdict.memory_left.value:.0f} % of the original's, 95 % interval {low:.0f} to {high:.0f}"
-        return f"{label(name)} ({memory}{f'; distinguished by {differ}' if differ and verdict.word == DIFFERENT else ''})"
+        return f"{label(name)} ({memory}{f'; told from retrained models by {differ}' if differ and verdict.word == DIFFERENT else ''})"
     return f"{label(name)} ({differ})" if differ else label(name)
 
 

@@ -161,6 +161,8 @@ def test_floors_of_the_gap_with_rmia_and_of_the_tug_of_war() -> None:
     gaps = [[abs(value(one, f"distance.{split}")) for split in ("forget", "retain", "test")] for one in each]
     expected = [np.mean([*three, abs(auc[k] - np.delete(auc, k).mean())]) for k, three in enumerate(gaps)]
     assert floors["avg_gap.rmia"].value == pytest.approx(np.mean(expected))
+    exact = [measures.avg_gap_rmia(one).value for one in EvaluationContext(references[0], references, resample=False).leave_one_out()]
+    assert floors["avg_gap.rmia"].value == pytest.approx(np.mean(exact), rel=0.1)  # of eight models, by N (N - 1) attacks
 
 
 def test_a_reference_beside_itself_is_at_every_aim() -> None:

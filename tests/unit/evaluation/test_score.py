@@ -83,7 +83,7 @@ def test_the_alarm_rings_for_over_forgetting_alone(measured: Score) -> None:
     assert result.estimate and result.reference
     low = chance_range(result.estimate, result.reference)[0]
     assert f"forget accuracy {over.accuracy['forget']:.4g} is below {low:.4g} and mia.over " in said
-    assert "wrecked: over-forgets; distinguished by memory" in accuracy_table([("wrecked", over)])
+    assert "wrecked: over-forgets; told from retrained models by memory" in accuracy_table([("wrecked", over)])
     assert measured.over_forgetting == ""
     assert score_model(drawn(1, 0.0), references).over_forgetting == ""
     assert score_model(drawn(1, -3.0)).over_forgetting == ""  # nothing to compare with

@@ -177,7 +177,7 @@ def test_what_it_takes_follows_from_the_interval() -> None:
     text = memory.what_it_takes(wide, 100, 8, 1)
     assert "about 401 forget images" in text and "about 7 references" in text  # (1/8 + 1) / 4 - 1/8 = 1 / 6.4
     assert "more seeds of the method" in memory.what_it_takes(wide, 100, 1, 8)
-    assert "not around 0" in memory.what_it_takes(Estimate(20.0, 5.0, 35.0), 100, 1, 8)
+    assert "between -33 and 33 %. It is short enough, but not centred on 0" in memory.what_it_takes(Estimate(20.0, 5.0, 35.0), 100, 1, 8)
     assert "no memory to measure" in memory.what_it_takes(None, 100, 1, 8)
 
 

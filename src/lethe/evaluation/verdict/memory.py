@@ -70,8 +70,9 @@ def what_it_takes(memory: Estimate | None, forget: int, models: int, references:
     half = (high - low) / 2
     if half <= BOUND:
         return (
-            f"The interval is narrow enough, but not around 0: {low:.0f} to {high:.0f} % instead of {-BOUND:.0f} to {BOUND:.0f} %. More "
-            "seeds of the method, forget images or references narrow it."
+            f"To count as retrained, the interval of {low:.0f} to {high:.0f} % would have to lie between {-BOUND:.0f} and {BOUND:.0f} %. "
+            "It is short enough, but not centred on 0: more seeds of the method, references or forget images would show whether memory "
+            "is left."
         )
     images = math.ceil(forget * (half / BOUND) ** 2)
     noise, wanted = 1 / models + 1 / references, (BOUND / half) ** 2
@@ -82,4 +83,4 @@ def what_it_takes(memory: Estimate | None, forget: int, models: int, references:
     else:
         ways.append("or more seeds of the method together with more references")
     listed = " or ".join(ways) if share > 0 else ", ".join(ways)
-    return f"To decide, it would take {listed}: the interval is now ±{half:.0f} points wide and should be ±{BOUND:.0f}."
+    return f"To decide, it would take {listed}: the interval now reaches {half:.0f} points to each side and may reach {BOUND:.0f}."
