@@ -146,6 +146,20 @@ def retrying(call: Callable[[], Any]) -> Any:
     raise AssertionError
 
 
+@contextlib.contextmanager
+def unmasked() -> Iterator[None]:
+    """Raise what the database raised as a trial's state was to be stored, where Optuna raises an error about that state instead."""
+    try:
+        yield
+    except (AssertionError, UnboundLocalError) as error:
+        cause = error.__context__
+        while cause is not None and not isinstance(cause, RunFailed):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
+
+
 def _is_unreachable(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     if _refused(cause):

@@ -46,6 +46,7 @@ from lethe.search.storage import (
     shared_layout,
     storage_url,
     trials_of,
+    unmasked,
 )
 from lethe.tracking.mlflow_store import workspace_hash
 from lethe.tracking.run_log import RunLog, Status
@@ -197,7 +198,8 @@ class TrialRunner:
                 runs[0].tags({"trial.state": trial.state.name.lower(), "trial.reason": trial.user_attrs.get("reason")})
                 runs[0].close(RUN_STATUS[trial.state])
 
-            self.study.optimize(objective, n_trials=1, catch=(_TrialFailed,), callbacks=[close])
+            with unmasked():
+                self.study.optimize(objective, n_trials=1, catch=(_TrialFailed,), callbacks=[close])
 
     def rerun(self, task: TrialTask, number: int) -> None:
         """Run a finished trial's arguments again with another seed.

@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from lethe._util.errors import RunFailed, UserError
@@ -68,6 +68,26 @@ def test_a_database_on_a_full_disk_is_not_waited_for(tmp_path: Path) -> None:
         db.execute(text("pragma max_page_count = 2"))
         with pytest.raises(RunFailed, match=r"^the database of search\.storage could not be written: the disk is full; the same command"):
             storage.retrying(lambda: [db.execute(text(f"create table t{n} (a integer primary key, b text)")) for n in range(9)])
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_database_that_refuses_a_trials_end_is_said(fails: bool, tmp_path: Path) -> None:
+    """Optuna's own error is then about the state that it could not store."""
+    database = storage.Storage(f"sqlite:///{tmp_path / 's.db'}", 30)
+    study = optuna.create_study(study_name="s", storage=database)
+
+    def objective(trial: optuna.Trial) -> float:
+        event.listen(database.engine, "begin", lambda connection: connection.exec_driver_sql("pragma query_only = 1"))
+        if fails:
+            raise RuntimeError("the objective's own")
+        return 1.0
+
+    with pytest.raises(RunFailed, match=r"^the database of search\.storage could not be written: "), storage.unmasked():
+        study.optimize(objective, n_trials=1)
+    with pytest.raises(AssertionError, match="own"), storage.unmasked():
+        raise AssertionError("its own")
+    database.engine.dispose()
 
 
 @pytest.mark.filterwarnings("ignore:Argument ``heartbeat_interval`` is an experimental feature")
