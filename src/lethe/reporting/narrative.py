@@ -29,10 +29,11 @@ def findings(results: ResultSet) -> list[str]:
     if results.unfit:
         return [f"**No verdict**: {results.unfit}."]
     original, retrained = (results.accuracies[name]["forget"] for name in REFERENCES)
+    models = results.target("original", "forget").models
+    beside = f"Beside {models} retrained models" if models > 1 else f"On {results.sizes['forget']:,} images"
     lines = [
         f"**What there is to forget**: {original - retrained:.1f} points, from forget accuracy {original:.1f} (original) to "
-        f"{retrained:.1f} (retrained). On {results.sizes['forget']:,} images, differences up to {reference_noise(results):.1f} may be "
-        "chance."
+        f"{retrained:.1f} (retrained). {beside}, differences up to {reference_noise(results):.1f} may be chance."
     ]
     if results.verdicts:
         return [*lines, *_verdicts(results), _nearest(results), *_losses(results)]
