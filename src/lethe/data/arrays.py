@@ -195,6 +195,7 @@ def _images(parts: Mapping[str, Part], options: SourceOptions, key: str, accepts
     for at, image in zip(np.argsort(order).tolist(), every, strict=True):
         pixels[at] = image
         pages.touched(image.nbytes)
+    pages.release()
     return Images(pixels, chosen_labels, tuple(ids[i] for i in order), classes, len(held_out))
 
 

@@ -112,6 +112,7 @@ def read_files(
         if most and bits < fit.bits and not (bad and not skip):
             fill([start for start in starts if highest[start]], replace(fit, bits=bits))
             log(f"16-bit grey images have values up to {most:,} ({bits} bits), and are scaled by that range")
+    pages.release()
     if bad and not skip:
         raise UserError(_unreadable(files, bad))
     if bad:

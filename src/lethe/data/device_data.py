@@ -17,6 +17,7 @@ from lethe.recipes import held_out
 from lethe.recipes.recipe import Augment, Recipe
 
 PART = 1 << 19  # values that are normalised at a time: 2 MiB, which a CPU keeps near
+USUAL = 32 * 32  # pixels of an image by which the sizes of forward passes are chosen
 STREAM_SEEDS = {"retain": 1, "forget": 2, "train": 3, "validation": 4, "test": 5}
 
 
@@ -77,6 +78,20 @@ class Data:
     def normalised(self, index_B: Tensor) -> Tensor:
         """Inputs of a batch as the model takes them: float32 [B, C, H, W], on the device, for int64 indices [B]."""
         return self._normalise(self._pixels(index_B))
+
+    def at_once(self, most: int) -> int:
+        """Return how many images a forward pass takes, whose activations grow with their pixels.
+
+        Args:
+            most: images of 32x32 pixels, or smaller ones.
+
+        Returns:
+            So many that they have no more pixels than `most` of 32x32, on a GPU than 16 times as many; 1 to `most`.
+        """
+        if self.images_NCHW.ndim != 4:
+            return most
+        area = self.images_NCHW.shape[2] * self.images_NCHW.shape[3]
+        return max(1, min(most, most * USUAL * (1 if self.device.type == "cpu" else 16) // max(area, 1)))
 
     @property
     def limits(self) -> tuple[float, float] | None:

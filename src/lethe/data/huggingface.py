@@ -245,6 +245,7 @@ def _pass(
                 pages.touched(some.nbytes)
                 bad |= {(part, at + number): reason for number, reason in errors.items()}
                 highest, at, start = max(highest, brightest), at + len(some), start + len(some)
+    pages.release()
     return bad, highest
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
-IN_MEMORY = 2**28  # bytes of pixels that a process holds
+IN_MEMORY = 2**26  # bytes of pixels that a process holds
 AT_ONCE = 2**24  # bytes that are copied or hashed at once
 
 
@@ -105,7 +105,7 @@ class Pages:
 
     Args:
         pixels: the array, or a part of it.
-        most: bytes that are held at most.
+        most: bytes of a map up to which all of it is held; of a larger one a quarter of that.
     """
 
     def __init__(self, pixels: Pixels, most: int = IN_MEMORY) -> None:
@@ -121,9 +121,14 @@ class Pages:
         """
         if self._held is not None:
             self._touched += size
-            if self._touched > self._most:
-                self._touched = 0
-                self._held.madvise(mmap.MADV_DONTNEED)
+            if self._touched > self._most // 4:
+                self.release()
+
+    def release(self) -> None:
+        """Release all pages: nothing more will be read or written for now."""
+        if self._held is not None:
+            self._touched = 0
+            self._held.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,7 @@ def blocks(pixels: Pixels, at_once: int = AT_ONCE) -> Iterator[Pixels]:
         block = np.ascontiguousarray(pixels[start : start + step])
         yield block
         pages.touched(block.nbytes)
+    pages.release()
 
 
 def some(pixels: Pixels, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
@@ -213,6 +219,7 @@ def take(pixels: Pixels, rows: npt.NDArray[np.int64], folder: Path, most: int = 
         part = source[rows[start : start + step]]
         chosen[start : start + step] = part
         pages.touched(part.nbytes)
+    pages.release()
     return chosen
 
 

@@ -115,7 +115,7 @@ class Prefix:
         self._made = None
         index_N = torch.cat([index for name, index in data.splits.items() if name != "test"]).unique()
         table: Tensor | None = None
-        for index_B in index_N.split(BATCH):
+        for index_B in index_N.split(data.at_once(BATCH)):
             with self.autocast():
                 features = cut.head(data.normalised(index_B))
             if table is None:

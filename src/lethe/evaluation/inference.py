@@ -33,7 +33,7 @@ def logits(model: Module, data: Data, index_N: Tensor, autocast: Callable[[], Ab
     was_training = model.training
     model.eval()
     parts = []
-    for index_B in index_N.split(BATCH):
+    for index_B in index_N.split(data.at_once(BATCH)):
         with autocast():
             parts.append(model(data.normalised(index_B)).float())
     model.train(was_training)
@@ -110,7 +110,7 @@ def perturbed(model: Module, data: Data, index_N: Tensor, ids: Sequence[str], ta
     shape = data.images_NCHW.shape[1:]
     size = shape.numel()
     form = torch.channels_last if data.channels_last else torch.contiguous_format
-    for rows in torch.arange(len(index_N)).split(max(1, BATCH // draws)):
+    for rows in torch.arange(len(index_N)).split(max(1, data.at_once(BATCH) // draws)):
         drawn = torch.stack([_in_the_unit_ball(draws, size, ids[row]) for row in rows.tolist()]).to(data.device)
         index_B = index_N[rows.to(index_N.device)]
         images, labels_B = data.normalised(index_B)[:, None], data.labels_N[index_B][:, None]

@@ -28,7 +28,7 @@ def logits(model: "Module", data: "DataSource", index_N: "Tensor") -> "Tensor":
     model.eval()
     try:
         with torch.no_grad():
-            parts = [model(data.normalised(index_B)).float() for index_B in index_N.split(BATCH)]
+            parts = [model(data.normalised(index_B)).float() for index_B in index_N.split(data.at_once(BATCH))]
     finally:
         for module, mode in modes.items():
             module.training = mode

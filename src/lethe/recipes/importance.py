@@ -30,7 +30,7 @@ def gradient_sum(model: "Module", data: "DataSource", index_N: "Tensor") -> Weig
 
     network = copy.deepcopy(model).eval().requires_grad_(True)
     total: Weights = {name: torch.zeros_like(value) for name, value in network.named_parameters()}
-    for index_B in index_N.split(BATCH):
+    for index_B in index_N.split(data.at_once(BATCH)):
         for name, gradient in _gradient(network, data, index_B, "sum").items():
             total[name] += gradient
     return total

@@ -162,7 +162,7 @@ class Adversarial:
         import torch
 
         index_F = data.splits["forget"]
-        attacked = [self._attack(data, refs.original, index_B) for index_B in index_F.split(BATCH)]
+        attacked = [self._attack(data, refs.original, index_B) for index_B in index_F.split(data.at_once(BATCH))]
         inputs_F, answers_F = (torch.cat(parts) for parts in zip(*attacked, strict=True))
         place_N = torch.zeros_like(data.labels_N)
         place_N[index_F] = torch.arange(len(index_F), device=place_N.device)

@@ -85,6 +85,10 @@ class DataSource(Protocol):
         """Inputs [B, ...] as the model takes them: uint8 images normalised, other inputs unchanged."""
         ...
 
+    def at_once(self, most: int) -> int:
+        """Examples of a forward pass: `most` of 32x32 images, fewer of larger ones."""
+        ...
+
     @property
     def limits(self) -> "tuple[float, float] | None":
         """The lowest and highest value of `pixels`; None: any value."""

@@ -106,7 +106,7 @@ class SensitivityRose:
         model.eval().requires_grad_(False)
         total = 0.0
         try:
-            for index_B in data.splits["forget"].split(forward.BATCH):
+            for index_B in data.splits["forget"].split(data.at_once(forward.BATCH)):
                 images = data.normalised(index_B).requires_grad_(True)
                 logits_BC = model(images).float()
                 other_B = (data.labels_N[index_B] + 1) % logits_BC.shape[1]

@@ -45,6 +45,22 @@ def test_features_are_what_the_head_is_given() -> None:
     assert not student.fc._forward_pre_hooks  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("shape", "at_once"), [((3, 28, 28), 512), ((3, 32, 32), 512), ((3, 224, 224), 10), ((1, 2000, 2000), 1), ((70,), 512)]
+)
+def test_a_forward_pass_takes_fewer_images_the_larger_they_are(shape: tuple[int, ...], at_once: int) -> None:
+    one = torch.ones(1)
+    assert Data(torch.zeros((), dtype=torch.uint8).expand(3, *shape), EVERY, {}, one, one).at_once(512) == at_once
+
+
+def test_large_images_give_the_same_logits_in_smaller_parts() -> None:
+    pixels = torch.randint(0, 256, (30, 3, 200, 200), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    large = replace(data(), images_NCHW=pixels)
+    whole = network()(large.normalised(torch.arange(30)))
+    assert large.at_once(512) == 13
+    torch.testing.assert_close(predict.logits(network(), large, torch.arange(30)), whole.detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_a_network_that_ends_otherwise_has_no_features() -> None:
     for student in (nn.Sequential(nn.Conv2d(3, 3, 8), nn.Flatten()), nn.Sequential(nn.Linear(8, 3), nn.Flatten())):
         logits, features = predict.logits_and_features(student, data(), EVERY)
