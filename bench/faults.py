@@ -1,6 +1,6 @@
 """Faults of every kind, one after another: what happens to a command, how often it was tried, and how often everything was right then.
 
-    python bench/faults.py [--kinds kills,signals] [--tries 100] [--seed 0] [--write results/faults/faults.json]
+    python bench/faults.py [--kinds kills,signals] [--tries 100] [--seed 0] [--write results/faults/faults.json [--add]]
 
 `make faults` runs all kinds. Every try starts from a copy of a small project (digits, 120 images, a network of some thousand weights, an
 MLflow store), in processes that a parent forks which has imported everything. Right is, unless its kind says otherwise: the command ends
@@ -111,6 +111,13 @@ in depth (`bench/kills.py`), PostgreSQL and MLflow servers that are killed (`tes
 {wrong}"""
 
 
+def added(known: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """A kind's row with the tries of another run of it, by another seed or at another commit."""
+    sums = {key: (known[key] or 0) + row[key] for key in ("tried", "right", "seconds")}
+    lists = {key: ", ".join(dict.fromkeys(f"{known[key]}, {row[key]}".split(", "))) for key in ("seed", "commit")}
+    return {**row, **sums, **lists, "wrong": [*known["wrong"], *row["wrong"]]}
+
+
 def page(table: Mapping[str, Mapping[str, Any]]) -> str:
     """The results page of a table."""
     rows = [f"| {name} | {row['about']} | {row['tried']} | {row['right']} | {row['commit']} |" for name, row in table.items()]
@@ -126,6 +133,7 @@ def main() -> None:
     parser.add_argument("--tries", type=int, help="of each kind [those of the table in results/faults]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path, help="a JSON file; kinds that are not asked for are kept in it")
+    parser.add_argument("--add", action="store_true", help="add to the counts in that file, by a seed that is not in it yet")
     asked = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background with Ctrl-C ignored
     folder = Path(tempfile.mkdtemp(prefix="lethe-faults-"))
@@ -142,8 +150,9 @@ def main() -> None:
             tries, began = asked.tries or kind.tries, time.monotonic()
             right, found = run(kind, stage, tries, asked.seed, name)
             seconds = round(time.monotonic() - began)
-            table[name] = {"about": kind.about, "tried": tries, "right": right, "seconds": seconds, "seed": asked.seed, "commit": commit()}
-            table[name] |= {"wrong": found}
+            row = {"about": kind.about, "tried": tries, "right": right, "seconds": seconds, "seed": asked.seed, "commit": commit()}
+            row |= {"wrong": found}
+            table[name] = added(table[name], row) if asked.add and name in table else row
             print(f"| {name} | {kind.about} | {tries} | {right} |", flush=True)
             if asked.write:
                 asked.write.parent.mkdir(parents=True, exist_ok=True)

@@ -128,7 +128,8 @@ class WorkspaceFiles:
         layout, suffix = self.layout, path.suffix
         if not found.certain:
             return YOURS
-        if _LEFTOVER.fullmatch(path.name) or path == layout.copies("csv"):  # which is made again when it is needed
+        made_again = path == layout.copies("csv")  # when it is needed
+        if made_again or _LEFTOVER.fullmatch(path.name) or path.is_relative_to(layout.damaged):
             return DELETE
         if found.models and path.is_relative_to(layout.models):
             return DELETE

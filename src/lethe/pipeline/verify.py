@@ -27,6 +27,7 @@ from lethe.workspace.prepare import load_existing
 HALF_WRITTEN = re.compile(r"\..+\.\w{8}")  # the name of a temporary file; a killed command leaves it
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 KILLED = "left half-written by a killed command; remove it"
+LEFT_OUT = "damaged records that were not sent to MLflow; remove it once you have looked at it"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ def inspect(layout: Layout) -> Iterator[Finding]:
         if HALF_WRITTEN.fullmatch(path.name):
             yield Finding(path, "stray", KILLED)
             continue
+        if path.is_relative_to(layout.damaged):
+            yield Finding(path, "stray", LEFT_OUT)
+            continue
         look = reader(layout, path)
         try:
             known = manifest.state(path)
@@ -146,7 +150,7 @@ def _files(layout: Layout) -> Iterator[Path]:
     folders = (layout.data, layout.models, layout.all_logits, layout.epochs("-").parent, layout.all_scores, layout.banks, layout.others)
     further = (layout.metrics("-").parent, layout.cards, layout.accepted("-").parent, layout.originals, layout.report)
     remembered = (layout.recipe("-").parent, layout.search("-").parent, layout.clock("-").parent)
-    own = (layout.resume, layout.bank_states, layout.other_states, layout.outbox)
+    own = (layout.resume, layout.bank_states, layout.other_states, layout.outbox, layout.damaged)
     for folder in (*folders, *further, *remembered, *own):
         yield from (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     single = (layout.ledger, layout.settings, layout.given, layout.erased, layout.manifest)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lethe._util import manifest
-from lethe._util.files import OUTBOX, STATE
+from lethe._util.files import DAMAGED, OUTBOX, STATE
 from lethe.workspace.run_names import RunId
 
 
@@ -266,6 +266,11 @@ class Layout:
     def outbox(self) -> Path:
         """Records that MLflow does not have yet."""
         return self.root / OUTBOX
+
+    @property
+    def damaged(self) -> Path:
+        """Folder of lines of such records that were damaged, for inspection."""
+        return self.root / DAMAGED
 
     @property
     def downloads(self) -> Path:

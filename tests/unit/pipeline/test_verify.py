@@ -180,8 +180,11 @@ def test_files_that_can_not_be_what_they_are_named(name: str, content: str, reas
 def test_what_belongs_to_nothing(layout: Layout) -> None:
     (layout.models / ".model_1.safetensors.abcd1234").parent.mkdir(exist_ok=True)
     (layout.models / ".model_1.safetensors.abcd1234").write_bytes(b"half")
+    (layout.damaged / "a.1.jsonl").parent.mkdir(parents=True)
+    (layout.damaged / "a.1.jsonl").write_text('{"params"\n')
     layout.logits("model_1").unlink()
     found = kinds(layout)
+    assert found[".lethe/damaged/a.1.jsonl"] == ("stray", verify.LEFT_OUT)
     assert found["models/.model_1.safetensors.abcd1234"] == ("stray", "left half-written by a killed command; remove it")
     assert found["scores/model_1.json"] == ("stray", f"there is no {layout.logits('model_1')}")
 
