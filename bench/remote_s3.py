@@ -3,9 +3,11 @@
     uv pip install --target /tmp/s3 dvc-s3 'moto[server]'
     PYTHONPATH=/tmp/s3 python bench/remote_s3.py
 
-A workspace of digits is added to DVC and pushed; a photo of the request is put next to its objects under another name. Right is: the plan
-names every object of the bucket that holds something; with the remote away `erase --yes` ends with 1 and names it; the same command then
-ends with 0, and so does --check; and no object of the bucket has an id or a photo of the request, or the weights of the original.
+A workspace of digits is added to DVC and pushed to a bucket that keeps versions; one of its objects is deleted there, which only hides it;
+an object with an id of the request is put there as if by another project, and a photo of the request under another name. Right is: the plan
+names every version in the bucket that holds something; with the remote away `erase --yes` ends with 1 and names it; the same command then
+ends with 1 because of the two files that this project did not put there, and leaves nothing else; once these are gone, --check ends with 0,
+and no version in the bucket has an id or a photo of the request, or the weights of the original.
 """
 
 import csv
@@ -28,6 +30,7 @@ from lethe.models import checkpoint
 
 CHECKOUT = Path(__file__).parents[1]
 KEYS = (*small_workspace.KEYS, "--methods.model_1.epochs", "1", "--methods.model_1.batch_size", "16", "--run.log_model", "none")
+OTHERS = "store/files/md5/0f/" + "1" * 30  # an object that no file here names
 OWN = ("--run.workspace", "ws", "--method", "model_1")
 
 
@@ -57,6 +60,7 @@ def main() -> None:
     os.environ |= {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "mine", "AWS_DEFAULT_REGION": "us-east-1", "DVC_NO_ANALYTICS": "1"}
     bucket = boto3.client("s3", endpoint_url=address)
     bucket.create_bucket(Bucket="lethe")
+    bucket.put_bucket_versioning(Bucket="lethe", VersioningConfiguration={"Status": "Enabled"})
     shutil.copy(CHECKOUT / "params.yaml", folder)
     os.chdir(folder)
     try:
@@ -78,34 +82,42 @@ def main() -> None:
         photo = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))).save(photo, "BMP")
         bucket.put_object(Bucket="lethe", Key="store/holiday", Body=photo.getvalue())
+        bucket.put_object(Bucket="lethe", Key=OTHERS, Body=f"id\n{gone[0]}\n".encode())
         holding = [key for key, content in contents(bucket).items() if holds(content, gone, picture, largest)]
+        hidden = next(key for key, _ in holding if "/files/" in key and key != OTHERS)
+        bucket.delete_object(Bucket="lethe", Key=hidden)  # as `dvc gc -c` does
         planned = stage("erase")
         named = [line for line in planned.stdout.splitlines() if "s3://lethe/store/" in line]
-        missed = [key for key in holding if not any(key in line for line in named)]
+        missed = [key for key, _ in holding if not any(key in line for line in named)]
         expect(not missed and len(named) >= len(holding) > 3, f"the plan names {len(named)} objects; {len(holding)} hold something")
+        expect(any(f"{hidden}?versionId=" in line for line in named), "one of them is an older version of an object that was deleted")
+        yours = {line.split("s3://lethe/")[1].partition(":")[0] for line in named if "left to you" in line}
+        expect(yours == {OTHERS, "store/holiday"}, "what this project did not put there is left to the user")
         typed("dvc", "remote", "modify", "-q", "--local", "far", "endpointurl", "http://127.0.0.1:9")
         away = stage("erase", "--yes")
         expect(away.returncode == 1 and away.stdout.count("s3://lethe/store: a remote that is not there now") == 1, "away: listed, exit 1")
         typed("dvc", "remote", "modify", "-q", "--local", "far", "endpointurl", address)
         finished = stage("erase", "--yes")
+        left = {key for key, content in contents(bucket).items() if holds(content, gone, picture, largest)}
         expect(
-            finished.returncode == 0, f"the same command goes on {finished.stdout}{finished.stderr[-300:] if finished.returncode else ''}"
+            finished.returncode == 1 and {key for key, _ in left} == yours,
+            f"the same command goes on, and leaves what is left to the user {left}",
         )
+        for key, version in left:
+            bucket.delete_object(Bucket="lethe", Key=key, VersionId=version)
         expect(stage("erase", "--check").returncode == 0, "--check finds nothing")
-        left = contents(bucket)
-        expect(
-            not any(holds(content, gone, picture, largest) for content in left.values()), f"{len(left)} objects left, none holds anything"
-        )
+        kept = contents(bucket).values()
+        expect(not any(holds(content, gone, picture, largest) for content in kept), f"{len(kept)} versions left, none holds anything")
     finally:
         os.chdir(folder.parent)
         shutil.rmtree(folder)
         server.stop()
 
 
-def contents(bucket: "boto3.client") -> dict[str, bytes]:
-    """Every object of the bucket."""
-    listed = bucket.list_objects_v2(Bucket="lethe")["Contents"]
-    return {one["Key"]: bucket.get_object(Bucket="lethe", Key=one["Key"])["Body"].read() for one in listed}
+def contents(bucket: "boto3.client") -> dict[tuple[str, str], bytes]:
+    """Every version of every object of the bucket, by key and version."""
+    listed = [(one["Key"], one["VersionId"]) for one in bucket.list_object_versions(Bucket="lethe")["Versions"]]
+    return {(key, id_): bucket.get_object(Bucket="lethe", Key=key, VersionId=id_)["Body"].read() for key, id_ in listed}
 
 
 def holds(content: bytes, gone: list[str], picture: "np.ndarray", tensor: bytes) -> bool:

@@ -147,14 +147,17 @@ def _card(words: list[str]) -> Command:
 
 def _erase(words: list[str]) -> Command:
     words, switches = split_flags(words, "--yes", "--check", "--source")
+    words, keep = split_option(words, "--keep")
+    if "" in keep:
+        raise UserError("keep is ''; it takes a remote of DVC, by its name or address, or the folder of DVC's cache")
     if {"--yes", "--check"} <= switches:
         raise UserError("--yes and --check are both given; erase takes one of them, or neither to print its plan")
     if "--check" in switches:
         if "--source" in switches:
             raise UserError("--source is given with --check, which searches the source anyway and erases nothing")
-        return Command("lethe.erasure.erase:check", words)
+        return Command("lethe.erasure.erase:check", words, arguments={"keep": keep})
     function = "erase" if "--yes" in switches else "plan"
-    return Command(f"lethe.erasure.erase:{function}", words, arguments={"source": "--source" in switches})
+    return Command(f"lethe.erasure.erase:{function}", words, arguments={"source": "--source" in switches, "keep": keep})
 
 
 def _ledger(words: list[str]) -> Command:
@@ -268,6 +271,7 @@ STAGES = {
             "  --yes     erase; the result of --method becomes the original. A killed command is finished by the same command",
             "  --source  also delete the images' files under data.root",
             "  --check   search everything again for what was erased so far",
+            "  --keep    leave a remote or the cache of DVC alone, by its name or address, as for another project; may be repeated",
             "",
             "Exit codes: 0 nothing is left (or the plan was printed), 1 something is, and is named, 2 bad input.",
         ),

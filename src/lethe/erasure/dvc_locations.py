@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lethe._util.errors import RunFailed
 from lethe._util.redact import summarize_error, without_secrets
+from lethe.erasure import bucket_versions
 from lethe.erasure.stores import files_in
 
 if TYPE_CHECKING:
@@ -54,17 +55,31 @@ class Location:
             self.filesystem.fs.invalidate_cache()
             found = sorted(self.filesystem.find(self.path))
         yield from (str(PurePosixPath(path).relative_to(self.path)) for path in found)
+        if self.lists_versions():
+            with self._reached("listed"):
+                versions = sorted(bucket_versions.older(self.filesystem, self.path))
+            yield from versions
+
+    def lists_versions(self) -> bool:
+        """Return whether older versions are among `files`: of a folder there are none; a bucket may keep some and not say which."""
+        if self.filesystem is None:
+            return True
+        try:
+            return bucket_versions.keeps(self.filesystem) and next(bucket_versions.listed(self.filesystem, self.path), True) is not None
+        except Exception:  # this account may not list them, or the service has none
+            return False
 
     def owns(self, file: str) -> bool:
         """Return whether DVC put a file here. A remote may be a folder that has other things, too, as the images' own source."""
-        return self.by_name or _OBJECT.fullmatch(file) is not None
+        return self.by_name or _OBJECT.fullmatch(bucket_versions.split(file)[0]) is not None
 
     def size(self, file: str) -> int:
         """Return the bytes of a file. Raises RunFailed if it can't be reached."""
         if self.filesystem is None:
             return Path(self.path, file).stat().st_size
+        name, version = bucket_versions.split(self._full(file))
         with self._reached("read"):
-            return int(self.filesystem.size(self._full(file)) or 0)
+            return bucket_versions.size(self.filesystem, name, version) if version else int(self.filesystem.size(name) or 0)
 
     @contextmanager
     def local(self, file: str) -> Iterator[Path]:
@@ -73,22 +88,29 @@ class Location:
             yield Path(self.path, file)
             return
         with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder, PurePosixPath(file).name)
+            name, version = bucket_versions.split(self._full(file))
+            copy = Path(folder, PurePosixPath(name).name)
             with self._reached("read"):
-                self.filesystem.get_file(self._full(file), str(copy))
+                if version:
+                    self.filesystem.fs.get_file(name, str(copy), version_id=version)
+                else:
+                    self.filesystem.get_file(name, str(copy))
             yield copy
 
     def delete(self, file: str) -> None:
-        """Delete a file; one that is gone already is no error. Raises RunFailed if the location refuses."""
+        """Delete a file and, in a bucket, its older versions; one that is gone is no error. Raises RunFailed if the location refuses."""
         if self.filesystem is None:
             try:
                 Path(self.path, file).unlink(missing_ok=True)
             except OSError as error:
                 raise RunFailed(f"{self.name(file)} can't be deleted: {error.strerror}") from None
             return
+        name, _ = bucket_versions.split(self._full(file))
         with self._reached("deleted"):
-            if self.filesystem.exists(self._full(file)):
-                self.filesystem.rm_file(self._full(file))
+            if bucket_versions.keeps(self.filesystem) and bucket_versions.delete(self.filesystem, name):
+                self.filesystem.fs.invalidate_cache()
+            if self.filesystem.exists(name):
+                self.filesystem.rm_file(name)
 
     def name(self, file: str) -> str:
         """Return how a file is printed."""

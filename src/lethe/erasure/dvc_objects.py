@@ -3,18 +3,21 @@
 `dvc gc -w` leaves the remotes, and with `-c` it drops whatever tags, branches and experiments name. Here an object goes because of what it
 holds; a commit that names it still exists and can no longer be checked out in full. An experiment whose objects are gone goes with them."""
 
+import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lethe._util.checkout import root
 from lethe._util.errors import RunFailed
 from lethe._util.redact import summarize_error, without_secrets
+from lethe.erasure.bucket_versions import split
 from lethe.erasure.contents import LOOK, Found, examine
 from lethe.erasure.dvc_locations import Location, open_remote, site_cache
-from lethe.erasure.git_objects import EXPERIMENTS, PRUNE, GitObjects
+from lethe.erasure.git_objects import EXPERIMENTS, HASH, PRUNE, GitObjects
 from lethe.erasure.sought import Sought
 from lethe.erasure.stores import DELETE, YOURS, Place, files_in, size_of
 
@@ -23,8 +26,14 @@ if TYPE_CHECKING:
 
 STORE = "dvc"
 LATER = "the same command goes on later"
+NOT_NAMED = "no file or commit of this project names it, so it may be another project's: delete it, or --keep all of {address}"
 NO_OBJECT = "delete it, or what it holds: DVC did not put it there"
 RUNS = "runs"  # the folder of the run cache
+
+
+def _hash(file: str) -> str:
+    """The hash that an object's path stands for."""
+    return "".join(PurePosixPath(split(file)[0]).parts[-2:])
 
 
 class DvcObjects:
@@ -32,13 +41,14 @@ class DvcObjects:
 
     Args:
         sought: what is looked for.
-        git: the repository that has its experiments.
+        git: the repository that has its experiments and names its objects.
+        keep: names or addresses of remotes, or the cache's folder, that are left alone.
     """
 
     name = STORE
 
-    def __init__(self, sought: Sought, git: GitObjects) -> None:
-        self.root, self.sought, self.git = root(), sought, git
+    def __init__(self, sought: Sought, git: GitObjects, keep: Sequence[str] = ()) -> None:
+        self.root, self.sought, self.git, self.keep = root(), sought, git, keep
         self.folder = self.root / ".dvc"
         self._files: dict[str, tuple[Location, str]] = {}
         self._removed: list[str] = []  # references of experiments
@@ -53,11 +63,12 @@ class DvcObjects:
         for location in self._locations(objects):
             try:
                 for file, found in self._examined(location):
-                    goes = found.certain and location.owns(file)
-                    if goes:
-                        gone.add("".join(PurePosixPath(file).parts[-2:]))
+                    named = found.certain and location.owns(file) and self._is_named(location, file)
+                    if named:
+                        gone.add(_hash(file))
                     if found:
-                        advice = "" if goes else NO_OBJECT if found.certain else LOOK
+                        not_named = NOT_NAMED.format(address=location.address) if location.owns(file) else NO_OBJECT
+                        advice = "" if named else not_named if found.certain else LOOK
                         objects.append(self._place(location, file, str(found), advice))
                     elif file.startswith(f"{RUNS}/"):
                         recorded.append((location, file))
@@ -94,8 +105,14 @@ class DvcObjects:
         """Older versions on remotes, and the commits of removed experiments."""
         if not self.folder.is_dir():
             return
-        if any(location.filesystem for location in self._locations([])):
-            yield "older versions of the objects, where a remote keeps them (versioned buckets, snapshots)"
+        for location in self._locations([]):
+            if not location.lists_versions():
+                yield f"older versions of the objects in {location.address}, if it keeps any"
+            if self._is_shared(location):
+                keep = f"`--keep {shlex.quote(location.address)}` leaves it alone"
+                yield f"other projects that use {location.address}, and lose the objects that they have in common with this one ({keep})"
+        for address in self._kept:
+            yield f"{address}, which is kept (--keep)"
         if self._removed:
             yield f"the commits of {len(self._removed)} experiments that were removed, which git has until `{PRUNE}`"
 
@@ -109,13 +126,54 @@ class DvcObjects:
             return
         cache = Path(config.get("cache", {}).get("dir") or self.folder / "cache")
         for folder in (cache, self.folder / "tmp"):
-            if folder.is_dir():
+            if folder.is_dir() and str(folder) not in self.keep:
                 yield Location(str(folder), str(folder), by_name=folder != cache)
         for name, settings in config.get("remote", {}).items():
+            if self._is_kept(name, settings):
+                continue
             try:
                 yield open_remote(config, name)
             except RunFailed as error:
                 away.append(Place(STORE, without_secrets(str(settings.get("url", name))), str(error), 0, YOURS, LATER))
+
+    def _is_kept(self, name: str, settings: Mapping[str, Any]) -> bool:
+        return bool({name, str(settings.get("url")), without_secrets(str(settings.get("url")))} & {*self.keep})
+
+    @property
+    def _kept(self) -> Iterator[str]:
+        """Addresses of what is left alone."""
+        config = self._config
+        for name, settings in () if isinstance(config, str) else config.get("remote", {}).items():
+            if self._is_kept(name, settings):
+                yield without_secrets(str(settings.get("url", name)))
+        yield from (folder for folder in self.keep if Path(folder).is_dir() and Path(folder).is_absolute())
+
+    def _is_shared(self, location: Location) -> bool:
+        """Whether other projects may use a location, too: all but what is in this one's own folder."""
+        return not location.by_name and not Path(location.path).is_relative_to(self.folder)
+
+    def _is_named(self, location: Location, file: str) -> bool:
+        """Whether an object is this project's: in its own folder, or named by one of its files, now or in a commit."""
+        if not self._is_shared(location) or self._names is None:
+            return True
+        if file.startswith(f"{RUNS}/"):
+            return any(hash_ in self._text(location, file) for hash_ in self._names)
+        return _hash(file) in self._names
+
+    @cached_property
+    def _names(self) -> frozenset[str] | None:
+        """Hashes of this project's objects, those in its folders of files included; None where there is no git to ask."""
+        named = self.git.dvc_hashes
+        if named is None:
+            return None
+        texts = [path.read_bytes() for path in files_in(self.folder / "cache" / RUNS)]
+        found = {*named, *(hash_.decode() for text in texts for hash_ in HASH.findall(text))}
+        for location in self._locations([]):
+            with suppress(RunFailed):
+                for file in location.files():
+                    if _hash(file) in found and file.endswith(".dir"):
+                        found |= {hash_.decode() for hash_ in HASH.findall(self._text(location, file).encode())}
+        return frozenset(found)
 
     @cached_property
     def _config(self) -> "DvcConfig | str":

@@ -4,6 +4,7 @@ Order: the journal first (workspace/erased.py), then a copy of the accepted weig
 not at all, and last the original, which is replaced by the accepted weights."""
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -43,12 +44,13 @@ if TYPE_CHECKING:
 ALWAYS = "clones, backups, printed pages, and exports that were handed on"
 
 
-def plan(config: Config, source: bool = False) -> int:
+def plan(config: Config, source: bool = False, keep: Sequence[str] = ()) -> int:
     """Print every place that holds images of the request, their ids, or a model that learned them. Nothing is changed.
 
     Args:
         config: names the workspace and, as its method, the result that is accepted.
         source: whether the files of the images' source are to be erased, too.
+        keep: remotes and caches of DVC that are left alone.
 
     Returns:
         The exit code, 0 whatever was found.
@@ -57,20 +59,21 @@ def plan(config: Config, source: bool = False) -> int:
         UserError: the result does not exist, or was not evaluated.
     """
     erasure = _unfinished(config) or _planned(config, source)
-    stores = _stores(config, erasure)
+    stores = _stores(config, erasure, keep)
     places = [place for store in stores for place in store.find()]
     _print(places)
     _print_unreachable(stores)
-    log(f"{len(places)} places, {sum(place.size for place in places):,} bytes; nothing was changed; {_again(config, erasure)} erases")
+    log(f"{len(places)} places, {sum(place.size for place in places):,} bytes; nothing was changed; {_again(config, erasure, keep)} erases")
     return 0
 
 
-def erase(config: Config, source: bool = False) -> int:
+def erase(config: Config, source: bool = False, keep: Sequence[str] = ()) -> int:
     """Erase the images of the request everywhere, or finish an erasure that was interrupted.
 
     Args:
         config: names the workspace and, as its method, the result that is accepted and becomes the original.
         source: whether the files of the images' source are erased, too.
+        keep: remotes and caches of DVC that are left alone.
 
     Returns:
         0 if nothing is left, 1 if something is, which is printed.
@@ -84,13 +87,17 @@ def erase(config: Config, source: bool = False) -> int:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            return _erase(config, layout, source)
+            return _erase(config, layout, source, keep)
     except Timeout:
         raise RunFailed(f"another process erases in {layout.root}") from None
 
 
-def check(config: Config) -> int:
+def check(config: Config, keep: Sequence[str] = ()) -> int:
     """Search all stores again for what was erased from this workspace, and print what is left.
+
+    Args:
+        config: names the workspace.
+        keep: remotes and caches of DVC that are not searched.
 
     Returns:
         0 if nothing is left, 1 otherwise.
@@ -101,16 +108,16 @@ def check(config: Config) -> int:
     erasures = erased.read(config)
     if not erasures:
         raise UserError(f"nothing was erased in {config.workspace} yet, so there is nothing to check")
-    left = _check(config, erasures)
+    left = _check(config, erasures, keep)
     if one := erased.pending(config):
-        log(f"the erasure is not finished; {_again(config, one)} finishes it")
+        log(f"the erasure is not finished; {_again(config, one, keep)} finishes it")
         return 1
     for one in erasures:
         ledger.append(config, "verified", one.request, left=len(left))
     return 1 if left else 0
 
 
-def _erase(config: Config, layout: Layout, source: bool) -> int:
+def _erase(config: Config, layout: Layout, source: bool, keep: Sequence[str]) -> int:
     erasure = _unfinished(config)
     if erasure is None:
         _require_sent(layout)
@@ -118,7 +125,7 @@ def _erase(config: Config, layout: Layout, source: bool) -> int:
         erased.write(config, [*erased.read(config), erasure])
     ledger.append_once(config, "approved", erasure.request, method=erasure.method, weights=erasure.accepted)
     _accept(layout, erasure)
-    stores = _stores(config, erasure)
+    stores = _stores(config, erasure, keep)
     found = [(store, place) for store in stores for place in store.find() if place.step != YOURS]
     erasure = _noted(config, erasure, [place for _, place in found])
     carry_out(sorted(found, key=lambda one: one[1].step == REPLACE))  # those last: from then on nothing here remembers
@@ -129,7 +136,7 @@ def _erase(config: Config, layout: Layout, source: bool) -> int:
     if is_checkout(layout.root):
         log(f"set pretrain.checkpoint: {weights} in params.yaml, and the next request in data.forget")
     erasures = [one if one.state == erased.DONE else one.done() for one in erased.read(config)]
-    left = _check(config, erasures)
+    left = _check(config, erasures, keep)
     ledger.append_once(config, "erased", erasure.request, images=erasure.images, left=len(left), data=_data_hash(layout))
     unreachable = list(_unreachable(stores))
     if page := card_erasure.record(config, erasure, left=len(left), unreached=len(unreachable)):
@@ -178,12 +185,12 @@ def _noted(config: Config, erasure: Erasure, places: Sequence[Place]) -> Erasure
     return noted
 
 
-def _check(config: Config, erasures: Sequence[Erasure]) -> list[Place]:
+def _check(config: Config, erasures: Sequence[Erasure], keep: Sequence[str]) -> list[Place]:
     hashed = existing(config)
     if hashed is None:
         raise UserError(f"{config.workspace} has lost its secret, by which erased images are found; restore it from a backup")
     sought = Sought(erasures, hashed, config.data.image_size)
-    left = [place for store in _all_stores(config, sought, None, erases=False) for place in store.check()]
+    left = [place for store in _all_stores(config, sought, None, erases=False, keep=keep) for place in store.check()]
     _print(left)
     images = sum(one.images for one in erasures)
     result = f"{len(left)} places still hold something" if left else "nothing is left in what was searched"
@@ -269,15 +276,15 @@ def _relative(path: Path) -> str:
 # --- stores -------------------------------------------------------------------------------------------------------------
 
 
-def _stores(config: Config, erasure: Erasure) -> list[Store]:
+def _stores(config: Config, erasure: Erasure, keep: Sequence[str]) -> list[Store]:
     finished = [one for one in erased.read(config) if one.state == erased.DONE]
     sought = Sought([*finished, erasure], pseudonyms(config), config.data.image_size)
-    return _all_stores(config, sought, erasure, erases=erasure.source)
+    return _all_stores(config, sought, erasure, erases=erasure.source, keep=keep)
 
 
-def _all_stores(config: Config, sought: Sought, erasure: Erasure | None, *, erases: bool) -> list[Store]:
+def _all_stores(config: Config, sought: Sought, erasure: Erasure | None, *, erases: bool, keep: Sequence[str]) -> list[Store]:
     git = GitObjects(root(), sought)
-    others: list[Store] = [SourceFiles(config, sought, erases), MlflowModels(config, sought), DvcObjects(sought, git), git]
+    others: list[Store] = [SourceFiles(config, sought, erases), MlflowModels(config, sought), DvcObjects(sought, git, keep), git]
     return [*others, WorkspaceFiles(config, sought, erasure)]
 
 
@@ -301,6 +308,6 @@ def _unreachable(stores: Sequence[Store]) -> Iterator[str]:
     yield ALWAYS
 
 
-def _again(config: Config, erasure: Erasure) -> str:
-    more = " --source" if erasure.source else ""
+def _again(config: Config, erasure: Erasure, keep: Sequence[str]) -> str:
+    more = (" --source" if erasure.source else "") + "".join(f" --keep {shlex.quote(one)}" for one in keep)
     return repair_command("erase", config, method=erasure.method).rstrip("`") + f"{more} --yes`"

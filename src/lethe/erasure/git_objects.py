@@ -2,6 +2,7 @@
 
 Only the references of experiments are deleted here. To rewrite commits is the user's decision: the history may have been published."""
 
+import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,9 @@ STORE = "git"
 EXPERIMENTS = "refs/exps"
 _PASSING = (f"{EXPERIMENTS}/exec", f"{EXPERIMENTS}/temp")  # of experiments that are under way
 _QUEUES = (f"{EXPERIMENTS}/celery", f"{EXPERIMENTS}/stash", f"{EXPERIMENTS}/apply")
+_NAMING = ("dvc.lock", ".dvc")  # ends of the names of files that name DVC's objects
+_LOCK = re.compile(rb"^outs:|^schema:", re.MULTILINE)  # how these begin, where no commit says what an object is called
+HASH = re.compile(rb"\b[0-9a-f]{32}\b(?:\.dir\b)?")
 _OURS = ("src/", "tests/", "docs/", "README.md")  # of this program's own history: they show ids as examples
 PRUNE = "git reflog expire --expire=now --all && git gc --prune=now"
 
@@ -73,6 +77,17 @@ class GitObjects:
         for ref in self._refs():
             if not ref.startswith(_QUEUES) and (self._names(ref, hashes) or self._holds(ref)):
                 yield ref
+
+    @cached_property
+    def dvc_hashes(self) -> frozenset[str] | None:
+        """Hashes in every version of dvc.lock and of DVC's files, in the checkout and in all objects of git; None without a repository."""
+        if not self._top:
+            return None
+        texts = [content for name, content in self._blobs() if self._paths.get(name, "").endswith(_NAMING) or _LOCK.search(content[:2000])]
+        listed = self._git("ls-files", "-z", "--full-name", "--cached", "--others", "--exclude-standard", ":/") or ""
+        files = (Path(self._top, name) for name in listed.split("\0") if name.endswith(_NAMING))
+        texts += [path.read_bytes() for path in files if path.is_file()]
+        return frozenset(found.decode() for text in texts for found in HASH.findall(text))
 
     def queued(self) -> list[str]:
         """Return the references of queued and failed experiments, which keep the settings of each."""

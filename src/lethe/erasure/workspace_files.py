@@ -89,8 +89,8 @@ class WorkspaceFiles:
             spec = self.config.settings.get(key) or self.config.given.get(key)
             if not spec or spec == "null":
                 continue
-            path = self.config.path(Path(spec))
-            deleted = key == "data.forget.ids" and path.parent.is_dir() and not path.exists()
+            path = self.config.path(Path(re.split("[#&](?:sha256|key)=", spec)[0]))
+            deleted = "://" not in spec and path.parent.is_dir() and not path.exists()
             if not deleted and not path.is_relative_to(self.layout.root.resolve()):
                 yield f"{spec} ({key}), {what}"
         if "://" in (storage := str(self.config.search.storage or "")) and not storage.startswith("sqlite:"):

@@ -16,8 +16,21 @@ from lethe.workspace.workspace import Prepared
 ENVIRONMENT = ("torch", "torchvision", "numpy")
 
 
+def record_received(prepared: Prepared) -> None:
+    """Record the request, at the time at which its images were found.
+
+    Args:
+        prepared: the images and splits.
+
+    Raises:
+        RunFailed: the ledger could not be written.
+    """
+    data = {"images": len(prepared.splits["forget"]), "data": prepared.hashes["data"]}
+    ledger.append_once(prepared.config, "received", _request(prepared)[1], **data)
+
+
 def record_unlearned(prepared: Prepared) -> None:
-    """Record that the request was received, and each result of the configured method.
+    """Record each result of the configured method.
 
     Args:
         prepared: the images and splits.
@@ -26,8 +39,6 @@ def record_unlearned(prepared: Prepared) -> None:
         RunFailed: the ledger could not be written.
     """
     hashed, request = _request(prepared)
-    data = {"images": len(prepared.splits["forget"]), "data": prepared.hashes["data"]}
-    ledger.append_once(prepared.config, "received", request, **data)
     for run in planned_results(prepared.config):
         path = prepared.layout.weights(run)
         if not path.exists():

@@ -110,6 +110,7 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
 
     prepared = prepare(config, accept=accept)
     copies.counts(prepared)
+    ledger_events.record_received(prepared)
     references.weights(prepared, "original")
     if config.run.evaluate:  # otherwise nothing here needs the retrained model
         references.weights(prepared, "retrained")

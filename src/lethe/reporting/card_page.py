@@ -54,7 +54,13 @@ STORES = {
     "mlflow": "the record of experiments",
     "dvc": "the archive of earlier versions",
 }
-STEPS = {"delete": "deleted", "rewrite without them": "rewritten without your images", "replace by the accepted result": "replaced"}
+STEPS = {
+    "delete": "deleted",
+    "rewrite without them": "changed, so that nothing of your images is in {it} any more",
+    "replace by the accepted result": "replaced by the model that was changed",
+}
+THINGS = {"source": ("file", "files"), "workspace": ("file or folder", "files or folders"), "mlflow": ("entry", "entries")}
+COPIES = ("copy", "copies")  # what else a store has
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -70,7 +76,17 @@ def html(card: Card) -> str:
 def person(card: Card) -> str:
     """Render the page for the person whose images they were, from a card with its section on the erasure."""
     plain = PLAIN.get(card["verdict"] or "", PLAIN[REFERENCE_UNFIT])
-    return _environment(True).get_template("person.html.jinja").render(card=card, plain=plain, acts=ACTS, stores=STORES, steps=STEPS)
+    deleted = [_in_plain_words(line) for line in card["erasure"]["places"]]
+    return _environment(True).get_template("person.html.jinja").render(card=card, plain=plain, acts=ACTS, deleted=deleted)
+
+
+def _in_plain_words(line: Mapping[str, Any]) -> str:
+    """What was done to one kind of place on one day, for a person who knows nothing of stores."""
+    one, many = THINGS.get(line["store"], COPIES)
+    step = STEPS.get(line["step"], line["step"]).format(it="it" if line["places"] == 1 else "them")
+    return (
+        f"{line['date']}: in {STORES.get(line['store'], line['store'])}, {line['places']:,} {one if line['places'] == 1 else many} {step}"
+    )
 
 
 def markdown(card: Card) -> str:

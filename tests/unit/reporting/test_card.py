@@ -275,9 +275,14 @@ def test_the_page_for_the_person_says_what_was_not_searched(home, undrawn):
     made, *_ = written(home)
     erasure = {"events": [], "places": [], "left": 0, "unreached": 1, "remains": []}
     pages = [cardpage.person(made | {"erasure": erasure | {"unreached": number}}) for number in range(3)]
-    assert "could not be reached" not in pages[0]
-    assert "1 store could not be reached and was not searched. Ask us what it holds." in pages[1]
-    assert "2 stores could not be reached and were not searched. Ask us what they hold." in pages[2]
+    assert "could not be searched" not in pages[0]
+    assert "1 other place where copies may be, such as backups, could not be searched. Ask us what it holds." in pages[1]
+    assert "2 other places where copies may be, such as backups, could not be searched. Ask us what they hold." in pages[2]
+    line = {"store": "workspace", "step": "rewrite without them", "date": "2026-11-28", "places": 5, "bytes": 1}
+    page = cardpage.person(made | {"erasure": erasure | {"places": [line, line | {"store": "source", "step": "delete", "places": 1}]}})
+    changed_ = "5 files or folders changed, so that nothing of your images is in them any more"
+    assert f"2026-11-28: in the folder in which the model was changed, {changed_}" in page
+    assert "2026-11-28: in the collection of images, 1 file deleted" in page
 
 
 def test_what_all_measures_come_to_stands_at_the_top(home, undrawn):
