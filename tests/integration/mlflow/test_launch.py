@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from lethe.cli import mlflow_launch as launch
-from support.project import NET, Warm
+from support.dvc_checkout import Checkout
+from support.project import NET, Project, Warm
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="MLflow can't start a shell script in conda's place there")
 
@@ -301,3 +302,22 @@ def test_a_password_is_not_handed_to_mlflow(monkeypatch: pytest.MonkeyPatch) -> 
     ):
         monkeypatch.setattr(sys, "argv", allowed)
         launch.Plugin()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("-P method=hybrd_4", "method hybrd_4 is unknown (command line); nearest: hybrid_4; "),
+        ("-P method=hybrid_4 -P run.sede=1", "run.sede is unknown (command line); nearest: run.seed"),
+    ],
+)
+def test_what_is_mistyped_leaves_a_run_that_says_so(words: str, reason: str, small: Checkout, warm: Warm) -> None:
+    environment = small.environment(DVC_ROOT=str(small.root), MLFLOW_DISABLE_TELEMETRY="true")
+    del environment["MLFLOW_RUN_ID"]
+    command = ["mlflow", "run", ".", "-e", "unlearn", *words.split()]
+    done = subprocess.run(command, cwd=small.root, env=environment, capture_output=True, text=True, timeout=NET)
+    assert done.returncode != 0 and f"error: {reason}" in done.stderr
+    (run,) = Project(small.root, warm).rows()
+    assert run["status"] == "FAILED"
+    assert run["tags"]["error"].startswith(reason) and run["tags"]["mlflow.note.content"] == run["tags"]["error"]

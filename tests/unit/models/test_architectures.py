@@ -85,9 +85,48 @@ def test_checking_changes_nothing() -> None:
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+# --- timm's -----------------------------------------------------------------------------------------------------------
+
+TIMM = """
+from torch import nn
+
+def list_models():
+    return ["tiny_net", "other"]
+
+def create_model(name, num_classes, pretrained):
+    if name not in list_models():
+        raise RuntimeError(f"Unknown model ({name})")
+    assert pretrained is False
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+"""
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
+def test_networks_of_timm(name: str) -> None:
+    """Of the library itself, where it is installed: its smallest networks, with the number of classes of the data and random weights."""
+    pytest.importorskip("timm")
+    size = 160 if name == "test_vit" else 32
+    tried(f"timm:{name}", size)
+    network = architectures.build(f"timm:{name}", 5, 3)
+    again = architectures.build(f"timm:{name}", 5, 3)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in network.state_dict().items()), "seeded"
+
+
+def test_what_is_asked_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a package of its name on the path: its function is called as the library's is documented."""
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").write_text(TIMM)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        tried("timm:tiny_net", 16)
+        assert refusal("timm:tiny_nit", 16) == "model.architecture is timm:tiny_nit: Unknown model (tiny_nit); nearest: tiny_net"
+    finally:
+        sys.modules.pop("timm", None)
+
+
 def test_timm_is_named_where_it_is_missing() -> None:
     if importlib.util.find_spec("timm"):
-        tried("timm:test_resnet", 32)
-        return
+        pytest.skip("timm is installed")
     with pytest.raises(UserError, match=r"model\.architecture is timm:resnet10t, and timm is not installed; `pip install timm` adds it"):
         architectures.build("timm:resnet10t", 5, 0)
