@@ -4,7 +4,8 @@
     python bench/coverage.py --table results/coverage        (of before.csv and after.csv)
 
 An image of a population is a difficulty, and by it the answers of a model, of eight retrained models and of the original; a case draws 50,
-100, 500 or 5,000 of them for each split, again and again, and asks for the interval. True is what the same measure gives on 150,000 images.
+100, 500 or 5,000 of them for each split, again and again, and asks for the interval. True is what the same measure gives on 150,000 images
+(of several models on 25,000).
 Where a measure depends on the number of images by itself (attacks that are trained on them, U-LiRA's fits), true is its mean over all
 draws. Three populations: a model that has forgotten, one that remembers, and one that like its references is right on 99.9 % of all images.
 """
@@ -199,7 +200,7 @@ def true_values(case: str, population: str, quick: bool) -> dict[str, float]:
     if asked is None:
         return {}
     models = (MODELS, MODELS) if case == "models" else (8, 0)
-    size = (5000 if case == "models" else LARGE) // (10 if quick else 1)
+    size = LARGE // (10 if quick else 1)
     found: dict[str, list[float]] = defaultdict(list)
     for repeat in range(1 if quick or case == "models" else REPEATED):
         context = POPULATIONS[population].context(size, np.random.default_rng([1, repeat]), *models)
