@@ -8,6 +8,8 @@ from typing import Any
 # Okabe and Ito's palette, distinguishable for colour-blind readers; markers for prints without colour
 STYLE = {"retain": ("#0072B2", "o"), "forget": ("#D55E00", "s"), "validation": ("#009E73", "^")}
 
+PLACE = (0.09, 0.12, 0.585, 0.755)  # of the axes in the figure: left, bottom, width, height; the legend is to the right of them
+
 
 def accuracy_curves(history: Sequence[Mapping[str, Any]], name: str, reference: Mapping[str, float] | None = None) -> bytes:
     """Draw the accuracy on retain, forget and validation over the epochs of a run.
@@ -24,12 +26,12 @@ def accuracy_curves(history: Sequence[Mapping[str, Any]], name: str, reference: 
     from matplotlib.figure import Figure
 
     try:
-        figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+        figure = Figure(figsize=(7.5, 4.5))
     except AttributeError:  # matplotlib reads IPython's version while another thread (mlflow's) is still importing it
         importlib.import_module("IPython")  # blocks until that import is done
-        figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+        figure = Figure(figsize=(7.5, 4.5))
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    axes = figure.add_axes(PLACE)  # by number: a layout that is computed draws everything twice
     for split, (colour, marker) in STYLE.items():
         points = [(row["step"], row[f"{split}.accuracy"]) for row in history if row.get(f"{split}.accuracy") is not None]
         if not points:
