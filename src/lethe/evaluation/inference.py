@@ -12,6 +12,7 @@ from lethe._util.files import digest
 from lethe.data.device_data import Data
 from lethe.evaluation.logits_table import COPIES, DRAWS, RESIDUAL, Array, Ints
 from lethe.evaluation.metrics import accuracy, cross_entropy
+from lethe.recipes.forward import Table
 
 BATCH = 512
 PERTURBED = 1000  # perturbed copies for each radius where no key says how many: the default of evaluate.perturbed
@@ -32,12 +33,13 @@ def logits(model: Module, data: Data, index_N: Tensor, autocast: Callable[[], Ab
     """
     was_training = model.training
     model.eval()
-    parts = []
+    table = Table(len(index_N))
     for index_B in index_N.split(data.at_once(BATCH)):
         with autocast():
-            parts.append(model(data.normalised(index_B)).float())
+            table.add(model(data.normalised(index_B)).float())
     model.train(was_training)
-    return torch.cat(parts)
+    assert table.rows is not None
+    return table.rows
 
 
 @torch.no_grad()
@@ -54,15 +56,21 @@ def logits_and_features(model: Module, data: Data, index_N: Tensor) -> tuple[Ten
         does not take a single vector per image.
     """
     heads = [layer for layer in model.modules() if isinstance(layer, Linear)]
-    seen: list[Tensor] = []
-    hook = heads[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().float().cpu())) if heads else None
+    seen, single = Table(len(index_N)), True
+
+    def see(_: Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal single
+        single = single and inputs[0].ndim == 2
+        if single:
+            seen.add(inputs[0].detach().float().cpu())
+
+    hook = heads[-1].register_forward_pre_hook(see) if heads else None
     try:
         outputs = logits(model, data, index_N)
     finally:
         if hook:
             hook.remove()
-    features = torch.cat(seen) if seen and all(part.ndim == 2 for part in seen) else None
-    return outputs, features if features is not None and len(features) == len(index_N) else None
+    return outputs, seen.rows if single and seen.filled == len(index_N) else None
 
 
 def perturbed_sample(ids: Sequence[str], copies: int | None) -> tuple[Ints, int]:
