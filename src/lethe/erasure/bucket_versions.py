@@ -60,7 +60,12 @@ def listed(filesystem: Any, path: str) -> Iterator[Version]:
 
 
 def older(filesystem: Any, path: str) -> Iterator[str]:
-    """Iterate over the names, relative to a path, of versions to which no object's name leads any more."""
+    """Iterate over the names, relative to a path, of versions to which no object's name leads any more.
+
+    Args:
+        filesystem: DVC's, of S3.
+        path: bucket and prefix.
+    """
     _, _, prefix = path.partition("/")
     for one in listed(filesystem, f"{path}/"):
         if not one.latest and not one.marker:
@@ -68,13 +73,23 @@ def older(filesystem: Any, path: str) -> Iterator[str]:
 
 
 def size(filesystem: Any, path: str, version: str) -> int:
-    """Return the bytes of one version of an object."""
+    """Return the bytes of one version of an object.
+
+    Args:
+        filesystem: DVC's, of S3.
+        path: bucket and key.
+        version: its id.
+    """
     bucket, _, key = path.partition("/")
     return int(filesystem.fs.call_s3("head_object", Bucket=bucket, Key=key, VersionId=version)["ContentLength"])
 
 
 def delete(filesystem: Any, path: str) -> bool:
     """Delete every version of an object, and its markers: DVC's objects have one content under one name.
+
+    Args:
+        filesystem: DVC's, of S3.
+        path: bucket and key.
 
     Returns:
         Whether there was any; False in a bucket that keeps none.

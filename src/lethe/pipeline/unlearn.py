@@ -108,7 +108,7 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
         for recipe in recipes:
             check(drawn, recipe)
 
-    prepared = prepare(config, accept=accept)
+    prepared = prepare(config, accept=accept, next_request=True)
     copies.counts(prepared)
     ledger_events.record_received(prepared)
     references.weights(prepared, "original")

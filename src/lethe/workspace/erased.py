@@ -141,10 +141,13 @@ def takes_next(config: Config, forget: int) -> bool:
     """Whether a command's request is the next one: that before was erased, so nothing in the workspace still belongs to it.
 
     Args:
-        config: names the workspace; the request is given to the command, not left over in a file.
+        config: names the workspace.
         forget: number of images in the split forget.
+
+    Returns:
+        False also where the command itself gives no request: what params.yaml says is not meant as one.
     """
-    return forget == 0 and not REQUEST.isdisjoint(config.given) and bool(read(config))
+    return forget == 0 and not REQUEST.isdisjoint(config.given.keys() - config.laid.keys()) and bool(read(config))
 
 
 def is_of_erased(config: Config, retain: str) -> bool:
@@ -153,6 +156,9 @@ def is_of_erased(config: Config, retain: str) -> bool:
     Args:
         config: names the workspace.
         retain: hash of the retain images that it was trained on.
+
+    Returns:
+        False while that erasure is not finished.
     """
     return retain in {one.retain for one in read(config) if one.state == DONE}
 

@@ -20,7 +20,9 @@ from lethe.workspace.settings import as_words, record, record_data, recorded, re
 from lethe.workspace.workspace import Prepared
 
 
-def prepare(config: Config, replace: bool = False, accept: Callable[[Prepared], None] = lambda drawn: None) -> Prepared:
+def prepare(
+    config: Config, replace: bool = False, accept: Callable[[Prepared], None] = lambda drawn: None, *, next_request: bool = False
+) -> Prepared:
     """Return the images and splits, and write those of their files that are missing.
 
     data/images.safetensors is only a copy that is faster to read: it is written again when its source has changed.
@@ -29,6 +31,7 @@ def prepare(config: Config, replace: bool = False, accept: Callable[[Prepared], 
         config: what they must be.
         replace: write files that hold other images or splits again; otherwise they are an error.
         accept: is called before anything is written, and raises where these images and splits can't be used.
+        next_request: whether a request that the command gives may follow one that was erased: the splits are then drawn anew.
 
     Returns:
         The images and splits, as the files hold them.
@@ -54,7 +57,7 @@ def prepare(config: Config, replace: bool = False, accept: Callable[[Prepared], 
     images, redraw = erased.without(images, config), replace
     if not replace and layout.splits.exists():
         left = splits.count(layout.splits, "forget")
-        redraw = erased.takes_next(config, left)
+        redraw = next_request and erased.takes_next(config, left)
         if not redraw:
             erased.require_request(config, left)
     prepared = Prepared(config, images, splits.draw(images, request(config), asked.seed))

@@ -115,6 +115,8 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
         f"1 of 1 ids unknown, first {gone[0]}" in unlearned.run("prepare", "--run.workspace", "ws", "--data.forget.ids", "gone.csv").stderr
     )
     (unlearned.root / "next.csv").write_text("id\n" + "\n".join(ids(unlearned, "retain")[:5]) + "\n")
+    refused = unlearned.run("evaluate", *WS, "--data.forget.ids", "next.csv")
+    assert refused.returncode == 2 and "has no deletion request" in refused.stderr, "only what unlearns begins the next one"
     said = unlearned.ran("unlearn", *WS, "--data.forget.ids", "next.csv").stderr
     assert "retrained.safetensors was for a request that was erased; the next one takes its place" in said
     assert not set(load_images(ws / "data" / "images.safetensors")[0].ids) & set(gone)
