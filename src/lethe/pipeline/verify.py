@@ -258,6 +258,10 @@ def _records(path: Path) -> bool:
     *lines, _ = path.read_bytes().split(b"\n")
     if wrong := [str(n) for n, line in enumerate(lines, 1) if not outbox_format.as_record(line)]:
         raise ValueError(f"line {', '.join(wrong[:5])} is no record, or not as it was written")
+    with suppress(UserError):  # that of sent.json is said of itself
+        state = read_json(path.with_name("sent.json"))
+        if outbox_format.is_state(state) and state["sent"] > len(lines):
+            raise ValueError(f"it has {len(lines)} records, and {state['sent']} were sent: lines are missing")
     return bool(lines) and all(map(outbox_format.has_digest, lines))
 
 

@@ -157,12 +157,16 @@ class Outbox:
         with path.open("a+b") as file:
             killed = os.fstat(file.fileno()).st_mtime
             file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
         state: dict[str, Any] = {}
         with contextlib.suppress(UserError):  # damaged: unknown
             state = _sealed(sent) if sent.exists() else {}
         # What is unknown is looked for in the store before anything is created
         self.state = state if is_state(state) else self.state | {"tried": True}
+        lines = content.count(b"\n")
+        if self.state["sent"] > lines:  # lines are missing: those that follow must count as unsent
+            self.state |= {"sent": lines, "late": [n for n in self.state["late"] if n < lines]}
         if not any(kind == "end" for kind, _ in self.pending().values()):
             self.append("end", {"status": None if self.joins else "KILLED", "time": int(killed * 1000)})
 

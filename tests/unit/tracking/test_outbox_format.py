@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lethe._util.errors import RunFailed
+from lethe.pipeline import verify
 from lethe.tracking.outbox import Outbox, abandoned
 from lethe.tracking.outbox_format import as_record, has_digest, is_header, is_state, own_file, to_line
+from lethe.workspace.layout import Layout
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -148,6 +150,21 @@ def test_what_is_damaged_is_left_out_and_kept(tmp_path: Path, caplog: pytest.Log
     assert kept.read_bytes() == damaged + b"\n"
     said = [record.getMessage() for record in caplog.records]
     assert said == [f"{path}: line 2 is no record, or damaged, and left out", f"{kept} has the lines that were left out"]
+
+
+def test_where_lines_are_missing_the_end_of_the_run_is_sent_yet(tmp_path: Path) -> None:
+    made = Outbox.create(tmp_path, HEADER)
+    for key in "abc":
+        made.append("params", {key: "1"})
+    made.mark_sent([0, 2], run_id="0" * 32)
+    made.lock.release()
+    path = made.folder / "records.jsonl"
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    (found,) = (each for each in verify.inspect(Layout(tmp_path)) if each.path == path)
+    assert (found.kind, found.reason) == ("damaged", "it has 1 records, and 3 were sent: lines are missing")
+    (outbox,) = abandoned(tmp_path)
+    assert [kind for kind, _ in outbox.pending().values()] == ["end"]
+    outbox.lock.release()
 
 
 @pytest.mark.parametrize("name", ["row.json", "sent.json"])
