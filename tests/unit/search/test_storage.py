@@ -75,6 +75,7 @@ def test_a_database_on_a_full_disk_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_database_that_refuses_a_trials_end_is_said(fails: bool, tmp_path: Path) -> None:
     """Optuna's own error is then about the state that it could not store."""
     database = storage.Storage(f"sqlite:///{tmp_path / 's.db'}", 30)
+    database.heartbeat_interval = None  # the thread of heartbeats would find the database closed to writing when it begins late
     study = optuna.create_study(study_name="s", storage=database)
 
     def objective(trial: optuna.Trial) -> float:
