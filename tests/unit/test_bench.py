@@ -105,3 +105,14 @@ def test_the_coverage_bench_counts_intervals_that_hold_the_true_value(tmp_path: 
     assert "| `half` | 50 → 50 | 50 → 50 |" in coverage.page(tmp_path)
     context = coverage.POPULATIONS["remembered"].context(20, np.random.default_rng(0), 2)
     assert set(coverage.ends(context, "accuracy", "relearn")) == {"accuracy." + split for split in SPLITS} | {"relearn"}
+
+
+def test_a_peer_that_is_missing_has_a_row_that_says_so() -> None:
+    peers = bench("peers")
+    run = {"images_per_second": 100.0, "to_first_step": 1.0, "to_result": 2.5, "peak_gib": 0.5}
+    row = {"steps_by": "a loop", "measures": "accuracies"}
+    found = {"loop": row | {"runs": [run, run | {"to_result": 3.5}, run]}, "erasus": row | {"runs": [], "missing": "it can't be installed"}}
+    *_, loop, missing = peers.table(found).splitlines()
+    assert loop == "| loop | 100 | 1.00 | 2.50 | 0.50 | a loop | accuracies |"
+    assert missing == "| erasus 0.2.0 | it can't be installed |  |  |  | a loop | accuracies |"
+    assert {*peers.FUNCTIONS} | {"lethe"} == {*peers.ROWS} and all("==" in pin for row in peers.ROWS.values() for pin in row.packages)
