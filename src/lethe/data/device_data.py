@@ -70,6 +70,10 @@ class Data:
     ahead: int = 0
     stored: Rows | None = None
 
+    def __post_init__(self) -> None:
+        if self.stored is not None and self.stored.pixels.ctypes.data != self.images_NCHW.data_ptr():
+            raise ValueError("stored reads other images than images_NCHW")
+
     @property
     def device(self) -> torch.device:
         """Where labels, indices and batches are."""

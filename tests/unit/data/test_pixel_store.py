@@ -80,6 +80,11 @@ def test_batches_from_the_file_are_those_from_memory(augment: Augment | None, im
         assert torch.equal(own.images_BCHW, other.images_BCHW) and torch.equal(own.labels_B, other.labels_B)
 
 
+def test_a_reader_of_other_images_is_refused(images: Images) -> None:
+    with pytest.raises(ValueError, match="other images"):
+        data(images.pixels.copy(), Rows(images.pixels))
+
+
 def resident() -> int:
     """Bytes of mapped files that this process holds."""
     try:
