@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from lethe._util.checkout import root
-from lethe._util.errors import RunFailed
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.redact import summarize_error, without_secrets
 from lethe.erasure.bucket_versions import split
 from lethe.erasure.contents import LOOK, Found, examine
@@ -34,6 +34,47 @@ RUNS = "runs"  # the folder of the run cache
 def _hash(file: str) -> str:
     """The hash that an object's path stands for."""
     return "".join(PurePosixPath(split(file)[0]).parts[-2:])
+
+
+def check_kept(keep: Sequence[str]) -> None:
+    """Check that what is to be left alone exists, before anything is erased: a mistyped name would not be kept.
+
+    Args:
+        keep: names or addresses of remotes, or the cache's folder.
+
+    Raises:
+        UserError: there is no such remote or cache.
+    """
+    if not keep:
+        return
+    config = _configuration(root() / ".dvc")
+    remotes = {} if isinstance(config, str) else config.get("remote", {})
+    known = {_cache(root() / ".dvc", config)}.union(*(_spellings(name, settings) for name, settings in remotes.items()))
+    for one in keep:
+        if one not in known:
+            has = f"the remotes are {', '.join(remotes)}" if remotes else "DVC has no remote here"
+            raise UserError(f"keep is {one}; it takes a remote of DVC, by its name or address, or the folder of DVC's cache; {has}")
+
+
+def _configuration(folder: Path) -> "DvcConfig | str":
+    """DVC's configuration, from all its files; else why it can't be read."""
+    from dvc.config import Config
+
+    try:
+        return Config(str(folder), local_dvc_dir=str(folder))
+    except Exception as error:
+        return f"a configuration that DVC does not read: {summarize_error(error)}"
+
+
+def _cache(folder: Path, config: "DvcConfig | str") -> str:
+    """The folder of DVC's cache."""
+    return str(Path(("" if isinstance(config, str) else config.get("cache", {}).get("dir")) or folder / "cache"))
+
+
+def _spellings(name: str, settings: Mapping[str, Any]) -> set[str]:
+    """How a remote may be named: by its name, or by its address, with and without what is secret in it."""
+    url = str(settings.get("url"))
+    return {name, url, without_secrets(url)}
 
 
 class DvcObjects:
@@ -124,7 +165,7 @@ class DvcObjects:
         if isinstance(config, str):
             away.append(Place(STORE, str(self.folder / "config"), config, 0, YOURS, LATER))
             return
-        cache = Path(config.get("cache", {}).get("dir") or self.folder / "cache")
+        cache = Path(_cache(self.folder, config))
         for folder in (cache, self.folder / "tmp"):
             if folder.is_dir() and str(folder) not in self.keep:
                 yield Location(str(folder), str(folder), by_name=folder != cache)
@@ -137,7 +178,7 @@ class DvcObjects:
                 away.append(Place(STORE, without_secrets(str(settings.get("url", name))), str(error), 0, YOURS, LATER))
 
     def _is_kept(self, name: str, settings: Mapping[str, Any]) -> bool:
-        return bool({name, str(settings.get("url")), without_secrets(str(settings.get("url")))} & {*self.keep})
+        return not _spellings(name, settings).isdisjoint(self.keep)
 
     @property
     def _kept(self) -> Iterator[str]:
@@ -177,13 +218,7 @@ class DvcObjects:
 
     @cached_property
     def _config(self) -> "DvcConfig | str":
-        """DVC's configuration, from all its files; else why it can't be read."""
-        from dvc.config import Config
-
-        try:
-            return Config(str(self.folder), local_dvc_dir=str(self.folder))
-        except Exception as error:
-            return f"a configuration that DVC does not read: {summarize_error(error)}"
+        return _configuration(self.folder)
 
     def _examined(self, location: Location) -> Iterator[tuple[str, Found]]:
         for file in location.files():

@@ -20,7 +20,7 @@ from lethe._util.files import read_json, short
 from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.data.splits import count
-from lethe.erasure.dvc_objects import DvcObjects
+from lethe.erasure.dvc_objects import DvcObjects, check_kept
 from lethe.erasure.git_objects import GitObjects
 from lethe.erasure.mlflow_models import MlflowModels, renew_cards
 from lethe.erasure.sought import Sought
@@ -58,6 +58,7 @@ def plan(config: Config, source: bool = False, keep: Sequence[str] = ()) -> int:
     Raises:
         UserError: the result does not exist, or was not evaluated.
     """
+    check_kept(keep)
     erasure = _unfinished(config) or _planned(config, source)
     stores = _stores(config, erasure, keep)
     places = [place for store in stores for place in store.find()]
@@ -82,6 +83,7 @@ def erase(config: Config, source: bool = False, keep: Sequence[str] = ()) -> int
         UserError: the result does not exist, or was not evaluated.
         RunFailed: a place could not be erased, records for MLflow are not sent, or another process erases.
     """
+    check_kept(keep)
     layout = Layout(config.workspace)
     lock = layout.lock("erase")
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +107,7 @@ def check(config: Config, keep: Sequence[str] = ()) -> int:
     Raises:
         UserError: nothing was erased yet.
     """
+    check_kept(keep)
     erasures = erased.read(config)
     if not erasures:
         raise UserError(f"nothing was erased in {config.workspace} yet, so there is nothing to check")

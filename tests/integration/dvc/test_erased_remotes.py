@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lethe.erasure.dvc_objects import NO_OBJECT, NOT_NAMED, DvcObjects
+from lethe._util.errors import UserError
+from lethe.erasure.dvc_objects import NO_OBJECT, NOT_NAMED, DvcObjects, check_kept
 from lethe.erasure.git_objects import GitObjects
 from lethe.erasure.stores import DELETE, YOURS
 from support.erasures import IDS, SOUGHT
@@ -74,6 +75,9 @@ def test_an_object_goes_where_this_project_names_it(project: Path) -> None:
         kept = store(project, keep)
         assert list(kept.find()) == []
         assert f"{nas}, which is kept (--keep)" in list(kept.unreachable())
+    check_kept(["nas", str(nas), f"{project}/.dvc/cache"])
+    with pytest.raises(UserError, match=r"^keep is naz; it takes a remote of DVC, .*; the remotes are nas$"):
+        check_kept(["nas", "naz"])
     for place in places:
         if place.step == DELETE:
             found.erase(place)

@@ -60,6 +60,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         ("report", "", {}),
         ("report card --method model_1", "--method model_1", {"names": []}),
         ("card --method model_1", "--method model_1", {"names": []}),
+        ("erase --yes --keep nas --keep=/c --run.workspace x", "--run.workspace x", {"source": False, "keep": ["nas", "/c"]}),
         ("card --method model_1,lethe", "", {"names": ["model_1", "lethe"]}),
         ("report card --list train/11 --run.seed 1", "--run.seed 1", {"named": "train/11"}),
         ("card --list=train/11", "", {"named": "train/11"}),
@@ -99,6 +100,7 @@ def test_other_words_lead_to_another_function() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("erase --keep", "keep is ''; it takes a remote of DVC, by its name or address, or the folder of DVC's cache"),
         ("card --list", "list is ''; it takes the id of one image, e.g. --list train/5940"),
         ("card --list a --list b", "list is a b; it takes the id of one image, e.g. --list train/5940"),
         ("search adopt", "adopt : it takes the number of a trial and, if you like, a name: adopt 17 gentle"),
