@@ -97,11 +97,12 @@ weights, an MLflow store) and runs a stage in which the fault happens. It is rig
 without a traceback, nothing is half-written (a kill may leave a temporary file, which `verify` names), and the same command, given
 again, ends with 0 and with results that are equal, byte for byte, to those of a run without the fault; in MLflow no run is RUNNING,
 none has a metric twice at a step, the same runs are FINISHED, and no record is unsent. For two commands at once, and in another user's
-workspace, results are not compared. `python bench/faults.py --kinds kills --tries 30` makes other numbers of tries of one kind; full
-disks, read-only folders, other users and limits need root.
+workspace, results are not compared. Tries are made in parts, by other seeds and at other commits (those of the table):
+`python bench/faults.py --kinds kills --tries 30 --seed 5 --write results/faults/faults.json --add`; `make faults` makes all kinds anew.
+Full disks, read-only folders, other users and limits need root.
 
-| Kind | What happens | Tried | Right | Commit |
-|---|---|---:|---:|---|
+| Kind | What happens | Tried | Right | Seeds | Commits |
+|---|---|---:|---:|---|---|
 {rows}
 
 `faults.json` has seeds, seconds and, of each try that was not right, what was wrong. Not in this table, but in the tests: an erasure
@@ -120,7 +121,9 @@ def added(known: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
 def page(table: Mapping[str, Mapping[str, Any]]) -> str:
     """The results page of a table."""
-    rows = [f"| {name} | {row['about']} | {row['tried']} | {row['right']} | {row['commit']} |" for name, row in table.items()]
+    rows = [
+        f"| {name} | {row['about']} | {row['tried']} | {row['right']} | {row['seed']} | {row['commit']} |" for name, row in table.items()
+    ]
     wrong = [f"- {name}, {fault}" for name, row in table.items() for fault in row["wrong"]]
     tried, right = (sum(row[key] for row in table.values()) for key in ("tried", "right"))
     listed = "\n".join(["", "What was wrong:", "", *wrong, ""]) if wrong else ""
