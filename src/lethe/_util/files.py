@@ -51,7 +51,7 @@ def irregular(path: Path) -> str:
 
 def is_shell_pipe(path: Path) -> bool:
     """Return whether a path stands for a pipe that a shell has opened: <(...), or /dev/stdin after |. What writes to it runs already."""
-    return path.is_fifo() and path.is_absolute() and path.parts[1] in ("dev", "proc")
+    return str(path).startswith(("/dev/fd/", "/dev/stdin", "/proc/")) and path.is_fifo()
 
 
 def read_regular(path: Path, largest: int) -> bytes:
