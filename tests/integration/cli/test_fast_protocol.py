@@ -6,7 +6,18 @@ import torch
 from lethe.models import checkpoint
 from support.project import Project
 
-KEYS = ("--run.workspace", "fast", "--data.source", "digits", "--data.limit", "6", "--data.forget.count", "6", "--run.threads", "1")
+KEYS: tuple[str, ...] = (
+    "--run.workspace",
+    "fast",
+    "--data.source",
+    "digits",
+    "--data.limit",
+    "6",
+    "--data.forget.count",
+    "6",
+    "--run.threads",
+    "1",
+)
 KEYS += ("--model.architecture", "fastnet", "--pretrain.recipe", "short:one_pass", "--method", "model_1", "--evaluate.perturbed", "10")
 OWN = ("--methods.model_1.epochs", "1", "--methods.model_1.batch_size", "16", "--run.log_model", "none")
 RECIPE = """
