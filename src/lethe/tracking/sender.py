@@ -16,6 +16,7 @@ from lethe.tracking.outbox import Outbox, abandoned
 
 MAX_WAIT, MAX_WAIT_UNREACHABLE = 120.0, 5.0  # seconds that `finish` waits if the store answers, and if not
 MAX_DELAY = 60.0  # seconds between two attempts while the store does not answer
+GATHER = 1.0  # seconds in which records are gathered for one transaction of the store; none at the end of the run
 SHORT_DELAY = 0.1  # seconds between two attempts while only another thread is waited for
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Sender(threading.Thread):
                     return
                 if folder.exists():
                     self.wake.wait()
+                    self.closing.wait(GATHER)
 
     def _attempt_all(self, older: list[Delivery]) -> str:
         """Attempt every delivery once. Older outboxes go first: one of them may hold the beginning of our own run."""
