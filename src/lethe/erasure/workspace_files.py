@@ -52,8 +52,8 @@ class WorkspaceFiles:
         """Files that hold something, and folders that only serve to resume or repeat what the request ended; the original last."""
         original = self.layout.weights("original")
         for folder in self._caches():
-            if folder.exists():
-                files = [folder] if folder.is_file() else list(files_in(folder))
+            files = [folder] if folder.is_file() else list(files_in(folder))
+            if files:
                 yield self._place(folder, f"resume states and caches, {len(files)} files", size_of(files), DELETE)
         for path, found in self._examined():
             if path == original or any(path.is_relative_to(folder) for folder in self._caches()):
