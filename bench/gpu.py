@@ -5,9 +5,10 @@
 
 `plan` runs where Lethe is installed: it writes every recipe as text, with what the images are and how they are divided. `run` takes the
 checkout, that file and the folder of images. It trains the original and the retrained models, times the steps next to other ways to write
-them, trains small models at once, and runs every method of the plan by every seed, several processes at a time on a GPU. The results are
-written after each run, so what the time does not suffice for is missing, and named. The attacks among the measures need scipy and
-scikit-learn as well; without them a result has its accuracies and losses. With --quick everything is cut down for a try on a CPU."""
+them, trains small models at once and a bank by the fast protocol, and runs every method of the plan by every seed, several processes at a
+time on a GPU. The results are written after each run, so what the time does not suffice for is missing, and named. The attacks among the
+measures need scipy and scikit-learn as well; without them a result has its accuracies and losses. With --quick everything is cut down for a
+try on a CPU."""
 
 import argparse
 import importlib
@@ -62,7 +63,7 @@ class Unit:
 # --- the plan, where everything is installed ----------------------------------------------------------------------------
 
 
-def plan(words: Sequence[str], shares: Sequence[str], seeds: int, names: Sequence[str] = ()) -> dict[str, Any]:
+def plan(words: Sequence[str], shares: Sequence[str], seeds: int, names: Sequence[str] = (), bank: int = 0) -> dict[str, Any]:
     """Everything that `run` needs, of a configuration.
 
     Args:
@@ -70,9 +71,11 @@ def plan(words: Sequence[str], shares: Sequence[str], seeds: int, names: Sequenc
         shares: of the cost of retraining, at which the leaderboard's methods run; empty: none of them.
         seeds: number of seeds of each method and of the retrained model.
         names: the leaderboard's methods; empty: all that are a single run.
+        bank: number of retrained models by the fast protocol.
     """
     from lethe.config.loader import load
     from lethe.pipeline import leaderboard
+    from lethe.recipes.fast_protocol import fast
     from lethe.recipes.paper_methods import PAPER_METHODS
     from lethe.recipes.recipe import epochs
 
@@ -103,6 +106,7 @@ def plan(words: Sequence[str], shares: Sequence[str], seeds: int, names: Sequenc
         "retrained": repr(config.reference_recipe("retrained")),
         "methods": methods,
         "left_out": left_out,
+        "bank": {"models": bank, "original": repr(fast("train")), "retrained": repr(fast("retain"))},
     }
 
 
@@ -296,6 +300,13 @@ def references(told: Mapping[str, Any]) -> list[Unit]:
     return [Unit("original", 0, told["original"], "", network), *retrained]
 
 
+def bank(told: Mapping[str, Any]) -> list[Unit]:
+    """An original and retrained models by the fast protocol; none where the plan wants none."""
+    fast, number = told["bank"], told["bank"]["models"]
+    retrained = [Unit("fast_retrained", seed, fast["retrained"], "", "fastnet") for seed in range(number)]
+    return [Unit("fast_original", 0, fast["original"], "", "fastnet"), *retrained] if number else []
+
+
 def methods(told: Mapping[str, Any]) -> Iterator[Unit]:
     """Every method by every seed, a whole seed after another."""
     retrained = tuple(unit.key for unit in references(told)[1:])
@@ -380,6 +391,7 @@ def run(asked: argparse.Namespace) -> None:
                     continue
                 for key, value in results:
                     record.add(part, key, value)
+            train_all("bank", bank(told), folder, record, pool)
             if (folder / "original.seed0.safetensors").exists():
                 train_all("methods", [*methods(told)], folder, record, pool)
         finally:
@@ -402,6 +414,7 @@ def main() -> None:
     plans.add_argument("--seeds", type=int, default=3)
     plans.add_argument("--shares", nargs="*", default=[], help="shares of the cost of retraining at which every method runs")
     plans.add_argument("--methods", nargs="*", default=[], help="the methods that run at these shares; default: all")
+    plans.add_argument("--bank", type=int, default=0, help="retrained models by the fast protocol (recipes/fast_protocol.py)")
     runs = verbs.add_parser("run", help="run a plan, where there is a GPU")
     runs.add_argument("plan", type=Path)
     runs.add_argument("--root", type=Path, required=True, help="train/<class>/* and test/<class>/*")
@@ -412,7 +425,7 @@ def main() -> None:
     typed, _, keys = _divided(sys.argv[1:])
     asked = parser.parse_args(typed)
     if asked.verb == "plan":
-        asked.plan.write_text(json.dumps(plan(keys, asked.shares, asked.seeds, asked.methods), indent=1) + "\n")
+        asked.plan.write_text(json.dumps(plan(keys, asked.shares, asked.seeds, asked.methods, asked.bank), indent=1) + "\n")
     else:
         run(asked)
 

@@ -51,7 +51,7 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 class FastNet(nn.Module):
     """Whitening, three blocks of two 3x3 convolutions of width 64, 256 and 256, a maximum over the image, and a head (2.0 M weights).
 
-    Takes float32 [B, 3, H, W] of at least 17 pixels, returns [B, classes]."""
+    Takes float32 [B, 3, H, W] of at least 9 pixels, returns [B, classes]."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lethe.config.loader import load
+from lethe.recipes.fast_protocol import fast
 from lethe.recipes.recipe import parse
 from support.benches import BENCH, bench
 from support.without import run_without
@@ -46,6 +47,12 @@ def test_a_plan_has_the_recipes_of_the_configuration(images: Path, tmp_path: Pat
     assert parse(plan["methods"]["hybrid_3"]) == replace(config, method="hybrid_3").recipe()
     assert {"model_1", "hybrid_4", "lethe_at_3", "ft_at_3"} <= {*plan["methods"]} and "as_run" not in plan["methods"]
     assert "cf_k_at_3" in plan["left_out"] and "cf_k_at_3" not in plan["methods"]
+    assert gpu.bank(plan) == [] and [unit.key for unit in gpu.bank(plan | {"bank": plan["bank"] | {"models": 2}})] == [
+        "fast_original.seed0",
+        "fast_retrained.seed0",
+        "fast_retrained.seed1",
+    ]
+    assert parse(plan["bank"]["retrained"]) == fast("retain")
     units = [*gpu.methods(plan)]
     assert [unit.seed for unit in units] == sorted(unit.seed for unit in units) and len(units) == 2 * len(plan["methods"])
     assert units[0].references == ("retrained.seed0", "retrained.seed1")
@@ -53,7 +60,7 @@ def test_a_plan_has_the_recipes_of_the_configuration(images: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_plan_runs_without_the_libraries_of_the_stages(images: Path, tmp_path: Path, gpu: ModuleType) -> None:
-    plan = gpu.plan(words(images, tmp_path), [], 1)
+    plan = gpu.plan(words(images, tmp_path), [], 1, bank=1)
     plan["methods"] = {name: plan["methods"][name] for name in ("model_3", "hybrid_4")}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     command = (str(BENCH / "gpu.py"), "run", "plan.json", "--root", str(images), "--quick")
@@ -62,6 +69,7 @@ def test_a_plan_runs_without_the_libraries_of_the_stages(images: Path, tmp_path:
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["left_out"] == [] and found["parts"]["images"]["read"] == {"images": 54}
     assert {*found["parts"]["references"]} == {"original.seed0", "retrained.seed0", "retrained.seed1"}
+    assert {*found["parts"]["bank"]} == {"fast_original.seed0", "fast_retrained.seed0"}
     assert {*found["parts"]["steps"]} == {"ours", "floor"} and {*found["parts"]["at once"]} == {"1 at once", "2 at once"}
     assert {*found["parts"]["methods"]} == {"model_3.seed0", "hybrid_4.seed0"}
     for result in found["parts"]["methods"].values():
@@ -71,4 +79,6 @@ def test_a_plan_runs_without_the_libraries_of_the_stages(images: Path, tmp_path:
     done = run_without(tmp_path, *command, "--write", "none.json", "--minutes", "0", "--workers", "1")
     assert done.returncode == 0, done.stderr
     none = json.loads((tmp_path / "none.json").read_text())
-    assert [one["run"] for one in none["left_out"]] == ["original.seed0", "retrained.seed0", "retrained.seed1", "all", "all"]
+    assert [one["run"] for one in none["left_out"]] == [
+        *("original.seed0", "retrained.seed0", "retrained.seed1", "all", "all", "fast_original.seed0", "fast_retrained.seed0")
+    ]
