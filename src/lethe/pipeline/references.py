@@ -69,11 +69,7 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
             log(f"retrained: {path} was for a request that was erased; the next one takes its place")
             replace = True
         if wrong and not replace:
-            differs = " and ".join(_difference(key, wanted, found, STAGE[kind]) for key in wrong)
-            raise UserError(
-                f"{path} does not belong to these settings ({differs}); give those that it was made with, or "
-                f"{repair_command(STAGE[kind], prepared.config)} makes it again"
-            )
+            raise UserError(_not_of(prepared, kind, wanted, found))
     if wanted["provenance"] != "trained":
         taken = _take_checkpoint(prepared, kind, wanted)
         if prepared.config.run.evaluate and not dvc_stage.active():
@@ -86,6 +82,33 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
             run.record(epoch)
         run.finish()
     return run.network.state_dict()
+
+
+def check_standing(prepared: Prepared, *kinds: str) -> None:
+    """Refuse references of the workspace that are of other settings, before anything is written.
+
+    Args:
+        prepared: the images and splits.
+        *kinds: original, retrained.
+
+    Raises:
+        UserError: the file of one is of other settings.
+    """
+    for kind in kinds:
+        wanted = metadata(prepared, plan_reference(prepared.config, kind, prepared.reference_recipe(kind)))
+        path = prepared.layout.weights(kind)
+        found = checkpoint.metadata(path) if path.exists() else wanted
+        replaced = kind == "retrained" and erased.is_of_erased(prepared.config, found.get("retain", ""))
+        if mismatch(wanted, found) and not replaced:
+            raise UserError(_not_of(prepared, kind, wanted, found))
+
+
+def _not_of(prepared: Prepared, kind: str, wanted: Mapping[str, str], found: Mapping[str, str]) -> str:
+    differs = " and ".join(_difference(key, wanted, found, STAGE[kind]) for key in mismatch(wanted, found))
+    return (
+        f"{prepared.layout.weights(kind)} does not belong to these settings ({differs}); give those that it was made with, or "
+        f"{repair_command(STAGE[kind], prepared.config)} makes it again"
+    )
 
 
 def _unfinished(prepared: Prepared, planned: PlannedRun) -> bool:

@@ -110,6 +110,7 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
 
     prepared = prepare(config, accept=accept, next_request=True)
     copies.counts(prepared)
+    references.check_standing(prepared, "original", *(["retrained"] if config.run.evaluate else []))
     ledger_events.record_received(prepared)
     references.weights(prepared, "original")
     if config.run.evaluate:  # otherwise nothing here needs the retrained model
