@@ -6,9 +6,6 @@ import importlib
 import os
 import signal
 import sys
-import sysconfig
-import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -16,6 +13,10 @@ from types import FrameType
 from lethe._util.errors import RunFailed, UserError
 
 try:
+    import sysconfig
+    import threading
+    import traceback
+
     from lethe._util import collector, dvc_stage, memory
     from lethe._util.errors import one_line
     from lethe._util.files import FULL, unwritable
