@@ -18,7 +18,9 @@ class Progress:
     """
 
     def __init__(self, recipe: Recipe, data: Data, label: str) -> None:
-        self.steps = [steps_in_epoch(phase, e, data) for phase in recipe if isinstance(phase, Phase) for e in range(phase.epochs)]
+        self.steps: list[int] = []  # of each epoch; an edit counts as one of no steps, as in `Epoch.global_epoch`
+        for part in recipe:
+            self.steps += [steps_in_epoch(part, epoch, data) for epoch in range(part.epochs)] if isinstance(part, Phase) else [0]
         self._display = _Bar(len(self.steps), label) if sys.stderr.isatty() else _Lines()
         self._seconds = self._done = self._evaluating = 0.0
 

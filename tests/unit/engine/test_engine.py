@@ -23,6 +23,7 @@ from lethe.data.device_data import PART, Batch, Data
 from lethe.engine import engine
 from lethe.engine.engine import Epoch, FrozenReferences
 from lethe.engine.options import RunOptions
+from lethe.engine.progress import Progress
 from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
@@ -94,6 +95,16 @@ def test_every_epoch_and_edit_is_a_record(data: Data) -> None:
         (5, "retain", 0, 0.0, 0.02, None, 5, 38, everything),
         (6, "retain", 1, 0.5, 0.02, None, 5, 38, everything),
     ]
+
+
+def test_progress_counts_edits_among_the_epochs(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    steps: Recipe = (Reinitialise(), phase(name="retain", epochs=2))
+    with Progress(steps, data, "ft") as progress:
+        for epoch in ran(steps, network(), data):
+            progress.show(epoch)
+    header, *lines = capsys.readouterr().err.splitlines()
+    at = header.index("  epoch"), header.index("  epoch") + len("  epoch")
+    assert [line[slice(*at)].strip() for line in lines] == ["0/3", "1/3", "2/3", "3/3"]
 
 
 def test_training_losses_are_means_by_stream(data: Data) -> None:
