@@ -69,7 +69,7 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
 
 
-HEADER = f"{'phase':<10} {'epoch':>7} {'retain':>7} {'forget':>7} {'val':>7} {'gap':>7} {'scale':>7} {'img/s':>7} {'left':>8}"
+HEADER = f"{'phase':<12} {'epoch':>7} {'retain':>7} {'forget':>7} {'val':>7} {'gap':>7} {'scale':>7} {'img/s':>7} {'left':>8}"
 
 
 def progress_line(epoch: Epoch, epochs: int, left: float | None) -> str:
@@ -91,7 +91,7 @@ def progress_line(epoch: Epoch, epochs: int, left: float | None) -> str:
     rate = epoch.images / epoch.seconds if epoch.steps and epoch.seconds else None
     time_left = format_seconds(left) if left is not None else ""
     numbers = [*measured, cell(epoch.metrics.get("gap")), cell(epoch.scale, "7.3f"), cell(rate, "7.0f")]
-    return " ".join([f"{epoch.phase:<10}", f"{epoch.global_epoch}/{epochs}".rjust(7), *numbers, time_left.rjust(8)])
+    return " ".join([f"{epoch.phase:<12}", f"{epoch.global_epoch}/{epochs}".rjust(7), *numbers, time_left.rjust(8)])
 
 
 class _Lines:
