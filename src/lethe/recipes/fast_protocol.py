@@ -2,8 +2,8 @@
 
     python src/pretrain.py --model.architecture fastnet --pretrain.recipe lethe.recipes.fast_protocol:fast
 
-Of the paper's protocol it leaves out the 64-fold learning rate of biases, the average of weights, flips that alternate, reflected padding,
-and the second view at test time."""
+Of the paper's protocol it leaves out the 64-fold learning rate of BatchNorm's biases, its fixed scales, the end of the whitening bias's
+training after three passes, the average of weights, flips that alternate, reflected padding, and further views at test time."""
 
 from lethe.recipes.losses import CrossEntropy
 from lethe.recipes.optimizers import SGD

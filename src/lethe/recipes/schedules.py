@@ -61,12 +61,12 @@ class Triangle:
     """Linearly up from `start` times `peak` during the fraction `warm` of the phase, then linearly down to `end` times `peak`
     (arXiv:2404.00498, section 3.1).
 
-    >>> tuple(round(Triangle(1.5)(progress), 6) for progress in (0.0, 0.1, 0.2, 0.6, 1.0))
+    >>> tuple(round(Triangle(1.5, warm=0.2)(progress), 6) for progress in (0.0, 0.1, 0.2, 0.6, 1.0))
     (0.3, 0.9, 1.5, 0.8025, 0.105)
     """
 
     peak: float
-    warm: float = 0.2
+    warm: float = 0.23
     start: float = 0.2
     end: float = 0.07
 

@@ -85,7 +85,7 @@ class Whiten:
     Args:
         stream: split whose images count.
         layer: module with a buffer `kernel`, [2 x channels x height x width, channels, height, width].
-        images: number of images that count, the split's first.
+        images: number of images that count, drawn evenly from the split, whose order may be that of the classes.
         epsilon: added to the eigenvalues.
         name: shown in epoch tables and messages.
     """
@@ -110,7 +110,8 @@ class Whiten:
         _, channels, height, width = kernel.shape
         size, number = channels * height * width, 0
         moments_DD = torch.zeros(size, size, dtype=torch.float64)
-        for index_B in data.splits[self.stream][: self.images].split(256):
+        index_N = data.splits[self.stream]
+        for index_B in index_N[:: max(1, len(index_N) // self.images)][: self.images].split(256):
             patches = data.normalised(index_B).unfold(2, height, 1).unfold(3, width, 1)
             patches_PD = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, size)
             moments_DD += (patches_PD.T @ patches_PD).cpu().double()

@@ -65,6 +65,15 @@ def test_whitening_takes_the_images_of_its_split_alone() -> None:
         Whiten("retain")(architectures.build("convnet", 3, 0), source, None)  # type: ignore[arg-type]
 
 
+def test_whitening_takes_images_from_everywhere_in_a_split() -> None:
+    """Images of a folder are in the order of their classes."""
+    source, model, other = data(32), network(), network()
+    Whiten("retain", images=2)(model, source, None)  # type: ignore[arg-type]
+    rows = source.splits["retain"]
+    Whiten("some")(other, replace(source, splits={"some": rows[[0, len(rows) // 2]]}), None)  # type: ignore[arg-type]
+    assert torch.equal(model.get_buffer("whiten.kernel"), other.get_buffer("whiten.kernel"))
+
+
 def test_the_recipe_is_read_back_and_older_ones_keep_their_text() -> None:
     recipe = fast("retain")
     assert parse(repr(recipe)) == recipe and "nesterov=True" in repr(recipe)
