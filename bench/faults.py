@@ -138,12 +138,15 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="a JSON file; kinds that are not asked for are kept in it")
     parser.add_argument("--add", action="store_true", help="add to the counts in that file, by a seed that is not in it yet")
     asked = parser.parse_args()
+    table = json.loads(asked.write.read_text()) if asked.write and asked.write.exists() else {}
+    for name in asked.kinds.split(","):
+        if asked.add and name in table and str(asked.seed) in str(table[name]["seed"]).split(", "):
+            parser.error(f"--seed is {asked.seed}; {asked.write} has tries of {name} by it already")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background with Ctrl-C ignored
     folder = Path(tempfile.mkdtemp(prefix="lethe-faults-"))
     (folder / "said").mkdir()
     warm = Warm(folder / "said", folder)
     stage = Stage(folder, warm)
-    table = json.loads(asked.write.read_text()) if asked.write and asked.write.exists() else {}
     try:
         for name in asked.kinds.split(","):
             kind = KINDS[name]

@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -167,6 +167,8 @@ def train(unit: Unit, folder: Path, deadline: float) -> dict[str, Any]:
     Returns:
         Its accuracies, seconds and measures, or why there are none.
     """
+    if time.time() > deadline:
+        return {"left_out": "the time was over"}
     from lethe._util.errors import Diverged
     from lethe.engine import engine
     from lethe.engine.frozen_prefix import Prefix
@@ -280,17 +282,25 @@ def _line(value: Mapping[str, Any]) -> str:
     return str(value.get("left_out", ""))
 
 
+def _of(result: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A result, or the error that took its place, such as a GPU's memory that was full: the other runs go on."""
+    try:
+        return result()
+    except Exception as error:
+        return {"left_out": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+
+
 def train_all(part: str, units: Sequence[Unit], folder: Path, record: Record, pool: ProcessPoolExecutor | None) -> None:
     """Train models: in this process, or several at a time; the earlier of the list first."""
     if pool is None:
         for unit in units:
-            record.add(part, unit.key, {"left_out": "the time was over"} if record.over else train(unit, folder, record.deadline))
+            record.add(part, unit.key, _of(partial(train, unit, folder, record.deadline)))
         return
     running: dict[Future[dict[str, Any]], Unit] = {pool.submit(train, unit, folder, record.deadline): unit for unit in units}
     while running:
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for one in done:
-            record.add(part, running.pop(one).key, one.result())
+            record.add(part, running.pop(one).key, _of(one.result))
 
 
 def references(told: Mapping[str, Any]) -> list[Unit]:

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -105,6 +106,30 @@ def test_the_coverage_bench_counts_intervals_that_hold_the_true_value(tmp_path: 
     assert "| `half` | 50 → 50 | 50 → 50 |" in coverage.page(tmp_path)
     context = coverage.POPULATIONS["remembered"].context(20, np.random.default_rng(0), 2)
     assert set(coverage.ends(context, "accuracy", "relearn")) == {"accuracy." + split for split in SPLITS} | {"relearn"}
+
+
+def test_a_run_that_fails_or_comes_too_late_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:
+    gpu = bench("gpu")
+    units = [gpu.Unit("ft", seed, "()", "", "convnet") for seed in range(2)]
+    record = gpu.Record(tmp_path / "found.json", {}, 10)
+    gpu.train_all("methods", units, tmp_path, record, None)  # the folder has no plan
+    assert [one["run"] for one in record.found["left_out"]] == ["ft.seed0", "ft.seed1"]
+    assert all(one["why"].startswith("FileNotFoundError: ") for one in record.found["left_out"])
+    assert gpu.train(units[0], tmp_path, 0.0) == {"left_out": "the time was over"}
+
+
+def test_tries_by_the_same_seed_are_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faults, written = bench("faults"), tmp_path / "faults.json"
+    row = {"about": "kills", "tried": 3, "right": 2, "seconds": 1, "seed": 5, "commit": "a", "wrong": ["one"]}
+    both = faults.added(row, row | {"seed": 6, "tried": 4, "right": 4, "wrong": []})
+    assert (both["tried"], both["right"], both["seed"], both["commit"], both["wrong"]) == (7, 6, "5, 6", "a", ["one"])
+    written.write_text(json.dumps({"kills": both}))
+    monkeypatch.setattr(sys, "argv", ["faults.py", "--kinds", "kills", "--seed", "6", "--write", str(written), "--add"])
+    with pytest.raises(SystemExit):
+        faults.main()
+    assert "--seed is 6" in capsys.readouterr().err and json.loads(written.read_text()) == {"kills": both}
 
 
 def test_a_peer_that_is_missing_has_a_row_that_says_so() -> None:
