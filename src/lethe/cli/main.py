@@ -1,24 +1,22 @@
 """From a command line to an exit code: 0 done, 1 the run failed, 2 bad input, 130 stopped by the user."""
 
-import contextlib
-import errno
-import importlib
-import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import FrameType
-
-from lethe._util.errors import RunFailed, UserError
 
 try:
+    import contextlib
+    import errno
+    import importlib
+    import os
+    import signal
     import sysconfig
     import threading
     import traceback
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import FrameType
 
     from lethe._util import collector, dvc_stage, memory
-    from lethe._util.errors import one_line
+    from lethe._util.errors import RunFailed, UserError, one_line
     from lethe._util.files import FULL, unwritable
     from lethe._util.integrity import Damaged
     from lethe._util.names import nearest
@@ -37,6 +35,7 @@ except KeyboardInterrupt:  # Ctrl-C in the first second
 LIMITS = {errno.EMFILE: " (`ulimit -n`)", errno.EAGAIN: " (`ulimit -u`)"}  # what the user can raise
 HELP = frozenset(("--help", "-h", "--help-all"))
 STOPS = (UserError, RunFailed, KeyboardInterrupt, OSError, MemoryError)  # what ends a command without a traceback
+INSTALLED = frozenset(("site-packages", "dist-packages"))  # folders of packages, also of the user's account and of the system
 NO_THREAD = "can't start new thread"  # RuntimeError's text where the limit of processes is reached
 
 
@@ -164,9 +163,10 @@ def _with_remedy(error: UserError | RunFailed) -> str:
 
 def _of_others(error: BaseException) -> bool:
     """Whether an error comes out of code that is neither this program's nor installed: a user's own model, method, source or measure."""
-    known = (str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")), "<")
+    folders = (str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")))
+    known = ("<", *(folder + os.sep for folder in folders))
     files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(not file.startswith(known) for file in files)
+    return any(not file.startswith(known) and INSTALLED.isdisjoint(Path(file).parts) for file in files)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

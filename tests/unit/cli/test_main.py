@@ -1,10 +1,13 @@
 """What ends a command: one line on stderr and an exit code."""
 
+import builtins
 import gc
+import importlib
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +29,37 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.syspath_prepend(tmp_path)
     yield ["--data.root", str(tmp_path), "--run.workspace", str(tmp_path / "ws")]
     sys.modules.pop("own_source", None)
+
+
+@pytest.mark.parametrize("module", ["pathlib", "lethe._util.errors", "lethe.cli.stages"])
+def test_ctrl_c_while_it_is_imported_is_no_traceback(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = builtins.__import__
+
+    def interrupted(name: str, *words: Any) -> Any:
+        if name == module:
+            raise KeyboardInterrupt
+        return imported(name, *words)
+
+    monkeypatch.delitem(sys.modules, "lethe.cli.main")
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module("lethe.cli.main")
+    assert end.value.code == 130
+
+
+def test_an_error_of_a_users_file_shows_its_place_and_one_of_a_package_does_not(own: list[str], tmp_path: Path) -> None:
+    """Whatever folder the package is in: the system's and the account's are not the environment's."""
+    code = "from lethe.recipes.parameters import Epochs\n\ndef method(*, epochs: Epochs = 1):\n    open('/dev/null/weights')\n"
+    (package := tmp_path / "dist-packages").mkdir()
+    for folder, name in ((tmp_path, "users_file"), (package, "a_package")):
+        (folder / f"{name}.py").write_text(code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(package)
+        assert main("unlearn", ["--explain", "--method", "a_package:method", *own]) == 1
+        with pytest.raises(NotADirectoryError):
+            main("unlearn", ["--explain", "--method", "users_file:method", *own])
+    for name in ("users_file", "a_package"):
+        sys.modules.pop(name, None)
 
 
 def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
