@@ -215,6 +215,7 @@ def _limited_time() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise _TooLong
 
+    left = signal.setitimer(signal.ITIMER_VIRTUAL, 0)  # of a caller's own timer, which then goes on
     before = signal.signal(signal.SIGVTALRM, stop)
     try:
         signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST)
@@ -222,6 +223,7 @@ def _limited_time() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, *left)
 
 
 # uint8 [N, 3, H, W]; position -> reason of files that can't be read; the largest value of 16-bit grey, 0 where there is none
@@ -289,7 +291,7 @@ def _decode_all(chunks: list[list[str]], fit: Fit, workers: int) -> Generator[Pa
             pickle.dump((paths, fit), worker.stdin)
             worker.stdin.flush()
             answer: Part = pickle.load(worker.stdout)
-        except (OSError, EOFError):
+        except (OSError, EOFError, pickle.UnpicklingError):  # the last: within an answer
             with suppress(OSError):  # else what is still in its buffer breaks the pipe again when it is closed
                 worker.stdin.close()
             raise RunFailed(f"a process that reads images ended, near {paths[0]}: out of memory?") from None

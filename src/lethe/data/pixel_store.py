@@ -146,10 +146,14 @@ class Rows:
     @cached_property
     def _file(self) -> tuple[int, int] | None:
         """Descriptor, and the byte at which the array begins."""
-        held = _map(self.pixels)
+        held = _map(self.pixels) if hasattr(os, "preadv") else None
         if held is None or held.descriptor is None or len(held) <= self.most or not self.pixels.flags.c_contiguous:
             return None
         return held.descriptor, self.pixels.ctypes.data - np.frombuffer(held, np.uint8).ctypes.data
+
+    def __reduce__(self) -> tuple[type["Rows"], tuple[Pixels, int]]:
+        """A copy, or another process, has pixels of its own: without the descriptor, which may be of another file there."""
+        return Rows, (self.pixels, self.most)
 
     @property
     def large(self) -> bool:

@@ -197,10 +197,10 @@ class Outbox:
         Path(f"{self.folder}.lock").unlink(missing_ok=True)  # a process that waits for it finds nothing left to send
 
     def _keep_left_out(self, path: Path) -> None:
-        lines = (self.folder / "records.jsonl").read_bytes().splitlines(keepends=True)
+        lines = (self.folder / "records.jsonl").read_bytes().split(b"\n")  # not splitlines: a damaged line may have any other break
         with contextlib.suppress(RunFailed):  # the disk is full: they are said already
             with atomic_write(path, private=True) as temporary:
-                temporary.write_bytes(b"".join(lines[n] for n in sorted(self._told)))
+                temporary.write_bytes(b"".join(lines[n] + b"\n" for n in sorted(self._told)))
             log.warning("%s has the lines that were left out", path)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lethe._util import manifest
 from lethe._util.checkout import command
+from lethe._util.errors import UserError
 from lethe.config.loader import STAGE
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
@@ -47,7 +48,10 @@ def _remedy(layout: Layout, path: Path) -> str:
         return "restore it from a copy: no command makes it again"
     if path.is_relative_to(layout.state):
         return "remove it; only what it remembers is lost"
-    return f"remove it, then `{maker(layout, path)}` makes it again"
+    try:
+        return f"remove it, then `{maker(layout, path)}` makes it again"
+    except UserError:  # its name is that of no run: somebody put it there
+        return "remove it; no command makes such a file"
 
 
 def maker(layout: Layout, path: Path) -> str:

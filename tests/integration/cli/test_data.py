@@ -147,10 +147,11 @@ def test_processes_read_what_one_reads(root: Path, monkeypatch: pytest.MonkeyPat
     assert together.ids == alone.ids
 
 
-def test_a_process_that_dies_fails_the_run_and_does_not_hang_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("before", ["", "import os, pickle; os.write(1, pickle.dumps(bytes(1000))[:500])"])
+def test_a_process_that_dies_fails_the_run_and_does_not_hang_it(before: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "_workers", lambda files: 2)
     (package := root / "broken/lethe").mkdir(parents=True)
-    (package / "__init__.py").write_text("raise SystemExit(9)")
+    (package / "__init__.py").write_text(f"{before}\nraise SystemExit(9)")
     monkeypatch.setattr(decoding, "__file__", str(package / "data" / "decoding.py"))  # what the processes import
     with pytest.raises(RunFailed, match=r"a process that reads images ended, near .*train/cat/0\.png"):
         folder(root)

@@ -157,6 +157,19 @@ def test_an_image_that_takes_long_is_named(root: Path, monkeypatch: pytest.Monke
     assert signal.getsignal(signal.SIGVTALRM) == handler and signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
+def test_a_timer_and_a_handler_of_the_caller_go_on(root: Path) -> None:
+    before = signal.signal(signal.SIGVTALRM, signal.SIG_IGN)
+    try:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 5000, 7000)
+        read(root)
+        left, interval = signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        assert left > 0 and interval == 7000
+        assert signal.getsignal(signal.SIGVTALRM) == signal.SIG_IGN
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def test_formats_that_run_programs_are_not_opened(root: Path) -> None:
     (root / "train/cat/x.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
     assert "none of the formats AVIF, BMP" in refusal(lambda: read(root))

@@ -1,8 +1,11 @@
 """Images in a mapped file: the same as in memory, and never all of them in memory."""
 
+import copy
+import gc
 import json
+import pickle
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from safetensors.numpy import save_file
 from lethe._util import integrity
 from lethe._util.errors import RunFailed
 from lethe.data import pixel_store
-from lethe.data.device_data import Data
+from lethe.data.device_data import Data, RawInputs
 from lethe.data.images import Images, load_images, save_images
 from lethe.data.pixel_store import Pages, Pixels, Rows
 from lethe.recipes.recipe import Augment
@@ -83,6 +86,55 @@ def test_batches_from_the_file_are_those_from_memory(augment: Augment | None, im
 def test_a_reader_of_other_images_is_refused(images: Images) -> None:
     with pytest.raises(ValueError, match="other images"):
         data(images.pixels.copy(), Rows(images.pixels))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda rows: pickle.loads(pickle.dumps(rows))])
+def test_a_copy_of_a_reader_has_images_of_its_own(copied: Callable[[Rows], Rows], images: Images, path: Path) -> None:
+    reader = Rows(load_images(path)[0].pixels, most=0)
+    rows = np.array([7, 3])
+    assert reader.large and (reader[rows] == images.pixels[rows]).all()
+    other = copied(reader)
+    del reader
+    gc.collect()  # its file is closed
+    assert not other.large and (other[rows] == images.pixels[rows]).all()
+
+
+def maps_of(path: Path) -> int:
+    try:
+        return Path("/proc/self/maps").read_text().count(str(path))
+    except OSError:
+        pytest.skip("the system does not say what a process maps")
+
+
+def test_a_tensor_keeps_the_file_mapped_for_as_long_as_it_is_used(images: Images, path: Path) -> None:
+    before = maps_of(path)
+    tensor = pixel_store.as_tensor(load_images(path)[0].pixels)
+    part = tensor[300:].permute(0, 2, 3, 1)
+    del tensor
+    gc.collect()
+    assert maps_of(path) > before
+    assert torch.equal(part, torch.from_numpy(images.pixels[300:]).permute(0, 2, 3, 1))
+    del part
+    gc.collect()
+    assert maps_of(path) == before
+
+
+@pytest.mark.parametrize("kind", [Data, RawInputs])
+@pytest.mark.parametrize("most", [0, pixel_store.IN_MEMORY])
+def test_what_is_given_out_may_be_written_to(most: int, kind: type[Data], images: Images) -> None:
+    """A write to the read-only map would end the process; here the images are in memory, and must stay as they are."""
+    before, every = images.pixels[:40].copy(), torch.arange(40)
+    held = images.pixels[:40]
+    stored = Rows(held, most) if Rows(held, most).large else None
+    mean, std = torch.full((1, 3, 1, 1), 0.5), torch.full((1, 3, 1, 1), 0.2)
+    own = kind(pixel_store.as_tensor(held), every % 10, {"retain": every}, mean, std, stored=stored)
+    given = [own.normalised(every), own.pixels(every), own.as_inputs(own.pixels(every))]
+    for augment in (None, Augment(0, False, None), Augment(4, True, None), Augment(0, True, None, 0.5)):
+        given += [batch.images_BCHW for batch in own.batches("retain", 16, 0, 0, augment)]
+    given += [own.augmented(every, 0, flip=False), own.augmented(every, 0, flip=True, resized=0.5)]
+    for tensor in given:
+        tensor.fill_(0)
+    assert (held == before).all()
 
 
 def resident() -> int:

@@ -67,6 +67,7 @@ def test_a_damaged_file_is_named_with_what_makes_it_anew(name: str, remedy: str,
         (".lethe/bank/a/retrained.seed1/state.safetensors", "remove it; the run then starts from its beginning"),
         ("originals/1/models/model_1.safetensors", "remove it, then `python src/unlearn.py"),
         ("bank/a/retrained.seed1.safetensors", "remove it, then `python src/bank.py"),
+        ("models/my/own/model.safetensors", "remove it; no command makes such a file"),
     ],
 )
 def test_files_of_every_folder_are_read(name: str, remedy: str, layout: Layout) -> None:

@@ -142,7 +142,7 @@ def test_what_is_damaged_is_left_out_and_kept(tmp_path: Path, caplog: pytest.Log
         outbox.append("params", {key: "1.5"})
     path = outbox.folder / "records.jsonl"
     lines = path.read_bytes().splitlines()
-    damaged = lines[1].replace(b"1.5", b"7.5")
+    damaged = lines[1].replace(b"1.5", b"7\r5")  # a break that ends no line here
     path.write_bytes(b"\n".join([lines[0], damaged, lines[2], b""]))
     assert outbox.records() == {0: ("params", {"a": "1.5"}), 2: ("params", {"c": "1.5"})} == outbox.records()
     outbox.remove()
