@@ -92,10 +92,13 @@ def delete(filesystem: Any, path: str) -> bool:
         path: bucket and key.
 
     Returns:
-        Whether there was any; False in a bucket that keeps none.
+        Whether there was any; False where no version was ever kept. What was stored before a bucket kept versions is one, too, once the
+        object was stored or deleted again.
     """
     bucket, _, key = path.partition("/")
-    found = [one for one in listed(filesystem, path) if one.key == key and one.id != NO_VERSION]
+    found = [one for one in listed(filesystem, path) if one.key == key]
+    if all(one.id == NO_VERSION for one in found):
+        return False
     for one in found:
         filesystem.fs.call_s3("delete_object", Bucket=bucket, Key=key, VersionId=one.id)
-    return bool(found)
+    return True

@@ -107,10 +107,13 @@ class Location:
             return
         name, _ = bucket_versions.split(self._full(file))
         with self._reached("deleted"):
-            if bucket_versions.keeps(self.filesystem) and bucket_versions.delete(self.filesystem, name):
+            versioned = bucket_versions.keeps(self.filesystem)
+            if versioned and bucket_versions.delete(self.filesystem, name):
                 self.filesystem.fs.invalidate_cache()
             if self.filesystem.exists(name):
                 self.filesystem.rm_file(name)
+                if versioned:  # of an object that is older than its bucket's versions, this has only made a marker
+                    bucket_versions.delete(self.filesystem, name)
 
     def name(self, file: str) -> str:
         """Return how a file is printed."""

@@ -184,10 +184,9 @@ class DvcObjects:
     def _kept(self) -> Iterator[str]:
         """Addresses of what is left alone."""
         config = self._config
-        for name, settings in () if isinstance(config, str) else config.get("remote", {}).items():
-            if self._is_kept(name, settings):
-                yield without_secrets(str(settings.get("url", name)))
-        yield from (folder for folder in self.keep if Path(folder).is_dir() and Path(folder).is_absolute())
+        remotes = {} if isinstance(config, str) else config.get("remote", {})
+        kept = [without_secrets(str(settings.get("url", name))) for name, settings in remotes.items() if self._is_kept(name, settings)]
+        yield from dict.fromkeys([*kept, *({_cache(self.folder, config)} & {*self.keep})])
 
     def _is_shared(self, location: Location) -> bool:
         """Whether other projects may use a location, too: all but what is in this one's own folder."""

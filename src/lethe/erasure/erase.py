@@ -18,6 +18,7 @@ from lethe._util.checkout import root
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import read_json, short
 from lethe._util.log import log
+from lethe._util.redact import without_secrets
 from lethe.config.loader import Config
 from lethe.data.splits import count
 from lethe.erasure.dvc_objects import DvcObjects, check_kept
@@ -60,6 +61,7 @@ def plan(config: Config, source: bool = False, keep: Sequence[str] = ()) -> int:
     """
     check_kept(keep)
     erasure = _unfinished(config) or _planned(config, source)
+    keep = _kept(erasure, keep)
     stores = _stores(config, erasure, keep)
     places = [place for store in stores for place in store.find()]
     _print(places)
@@ -113,7 +115,7 @@ def check(config: Config, keep: Sequence[str] = ()) -> int:
         raise UserError(f"nothing was erased in {config.workspace} yet, so there is nothing to check")
     left = _check(config, erasures, keep)
     if one := erased.pending(config):
-        log(f"the erasure is not finished; {_again(config, one, keep)} finishes it")
+        log(f"the erasure is not finished; {_again(config, one, _kept(one, keep))} finishes it")
         return 1
     for one in erasures:
         ledger.append(config, "verified", one.request, left=len(left))
@@ -121,11 +123,15 @@ def check(config: Config, keep: Sequence[str] = ()) -> int:
 
 
 def _erase(config: Config, layout: Layout, source: bool, keep: Sequence[str]) -> int:
-    erasure = _unfinished(config)
-    if erasure is None:
+    begun = _unfinished(config)
+    if begun is None:
         _require_sent(layout)
-        erasure = _planned(config, source)
-        erased.write(config, [*erased.read(config), erasure])
+    erasure = begun or _planned(config, source)
+    keep = _kept(erasure, keep)
+    if erasure.state == erased.PENDING:
+        erasure = replace(erasure, keep=keep)
+    if erasure != begun:
+        _note(config, erasure)
     ledger.append_once(config, "approved", erasure.request, method=erasure.method, weights=erasure.accepted)
     _accept(layout, erasure)
     stores = _stores(config, erasure, keep)
@@ -184,8 +190,18 @@ def _noted(config: Config, erasure: Erasure, places: Sequence[Place]) -> Erasure
         return erasure
     derived = tuple(dict.fromkeys([*erasure.derived, *(place.derived for place in places if place.derived)]))
     noted = replace(erasure, places=(*erasure.places, *new), derived=derived)
-    erased.write(config, [noted if one.request == erasure.request else one for one in erased.read(config)])
+    _note(config, noted)
     return noted
+
+
+def _note(config: Config, erasure: Erasure) -> None:
+    erased.write(config, [*(one for one in erased.read(config) if one.request != erasure.request), erasure])
+
+
+def _kept(erasure: Erasure, keep: Sequence[str]) -> tuple[str, ...]:
+    """What is left alone: what the command names, and what the one before named that it finishes."""
+    before = erasure.keep if erasure.state == erased.PENDING else ()
+    return tuple(dict.fromkeys([*before, *map(without_secrets, keep)]))
 
 
 def _check(config: Config, erasures: Sequence[Erasure], keep: Sequence[str]) -> list[Place]:

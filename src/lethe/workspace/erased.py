@@ -46,6 +46,7 @@ class Erasure:
         places: what was erased: of each place a pseudonym of its name, its store, what was done, bytes, and the day.
         derived: what had been made from models that learned the images: logged models, registered versions, exports.
         starts: what else to look for begins with: the columns of data.forget.where, as `user=`; whole conditions are among `ids`.
+        keep: remotes and caches of DVC that its command left alone; so does the one that finishes it.
     """
 
     request: str
@@ -66,6 +67,7 @@ class Erasure:
     places: tuple[Sequence[Any], ...] = ()
     derived: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
 
     def done(self) -> "Erasure":
         """The same erasure, in state DONE."""

@@ -155,6 +155,10 @@ def test_killed_at_any_moment(unlearned: Project) -> None:
     """Each kill is one more in the same workspace; no other command uses it meanwhile, and the same command finishes it."""
     ws, gone = unlearned.root / "ws", ids(unlearned)
     result = checkpoint.model_hash(ws / "models" / "model_1.safetensors")
+    cache = unlearned.root / ".dvc" / "cache"
+    kept = cache / "files" / "md5" / "ab" / "original"
+    kept.parent.mkdir(parents=True)
+    shutil.copy(ws / "models" / "original.safetensors", kept)
     moments = [
         at_file("erased.json"),
         at_file("images.safetensors"),
@@ -165,7 +169,8 @@ def test_killed_at_any_moment(unlearned: Project) -> None:
         at_file("erased.json"),
     ]
     for n, moment in enumerate(moments):
-        killed = unlearned.run("erase", *WS, "--yes", **moment)
+        keep = ("--keep", str(cache)) if n < 2 else ()  # the first is killed before it begins; those that finish it keep it, too
+        killed = unlearned.run("erase", *WS, "--yes", *keep, **moment)
         assert killed.returncode == -9, (n, killed.stderr)
         if n in (1, 4):
             refused = unlearned.run("evaluate", *WS)
@@ -174,7 +179,8 @@ def test_killed_at_any_moment(unlearned: Project) -> None:
     assert unlearned.run("erase", "--run.workspace", "ws", "--check").returncode == 1  # not finished
     unlearned.ran("erase", *WS, "--yes")
     assert checkpoint.model_hash(ws / "models" / "original.safetensors") == result
-    assert unlearned.ran("erase", "--run.workspace", "ws", "--check").stdout == ""
+    assert unlearned.ran("erase", "--run.workspace", "ws", "--check", "--keep", str(cache)).stdout == ""
+    assert kept.exists()
     assert not set(load_images(ws / "data" / "images.safetensors")[0].ids) & set(gone) and ids(unlearned) == []
     assert not [path for path in ws.rglob("*") if path.name.startswith(".images")], "a half-written file is left"
 

@@ -74,7 +74,7 @@ def test_an_object_goes_where_this_project_names_it(project: Path) -> None:
     for keep in ("nas", str(nas)):
         kept = store(project, keep)
         assert list(kept.find()) == []
-        assert f"{nas}, which is kept (--keep)" in list(kept.unreachable())
+        assert list(kept.unreachable()) == [f"{nas}, which is kept (--keep)"]
     check_kept(["nas", str(nas), f"{project}/.dvc/cache"])
     with pytest.raises(UserError, match=r"^keep is naz; it takes a remote of DVC, .*; the remotes are nas$"):
         check_kept(["nas", "naz"])
