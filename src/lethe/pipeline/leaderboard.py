@@ -66,7 +66,10 @@ def leaderboard(words: list[str], names: list[str], shares: list[str]) -> None:
         RunFailed: a run diverged, or another process is running it.
     """
     wanted, methods = accepted_shares(shares), accepted_methods(names)
-    workspace = load(words, settings=settings.layer).workspace
+    asked = load(words, settings=settings.layer)
+    workspace = asked.workspace
+    if line := _without_bank(asked):
+        log(line)
     for entry in (Entry(name, share) for name in methods for share in wanted):
         config = at_share(words, entry, chosen(workspace, entry.method))
         if config is None:
@@ -77,6 +80,15 @@ def leaderboard(words: list[str], names: list[str], shares: list[str]) -> None:
             write(workspace)
     print(table(write(workspace)))
     log(f"written: {folder(workspace) / 'leaderboard.csv'}")
+
+
+def _without_bank(config: Config) -> str:
+    """A line for a command that asks for a bank of retrained models where the workspace has none: rows train none; "" otherwise."""
+    number, layout = config.given.get("retrain.seeds", "0"), Layout(config.workspace)
+    if number == "0" or any(layout.banks.rglob("retrained.seed*.safetensors")):
+        return ""
+    again = settings.repair_command("bank", config)
+    return f"retrain.seeds is {number}, and {layout.banks} has no retrained models, so rows have no floor; {again} trains them first"
 
 
 def accepted_methods(names: Sequence[str]) -> list[str]:

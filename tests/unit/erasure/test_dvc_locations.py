@@ -90,7 +90,7 @@ class BucketFiles:
         self.fs = bucket
 
     def exists(self, path: str) -> bool:
-        versions = self.fs.objects.get(path.removeprefix("b/"))
+        versions = self.fs.objects.get(path.removeprefix("b/"), [])
         return bool(versions) and not versions[0]["marker"]
 
     def rm_file(self, path: str) -> None:

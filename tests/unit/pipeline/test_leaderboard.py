@@ -65,6 +65,18 @@ def test_a_method_whose_shortest_run_costs_more_has_no_row(tmp_path: Path) -> No
     assert at_share(["--run.workspace", str(tmp_path)], Entry("model_3", 0.02), {}) is None
 
 
+def test_a_bank_that_is_asked_for_and_does_not_exist_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*DIGITS, str(tmp_path), "--retrain.seeds", "3"]
+    said = f"retrain.seeds is 3, and {tmp_path}/bank has no retrained models, so rows have no floor; `python src/bank.py"
+    leaderboard(words, ["model_3"], ["0.02"])
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if said in line)
+    assert "--retrain.seeds 3" in line and line.endswith("` trains them first")
+    (tmp_path / "bank" / "key").mkdir(parents=True)
+    (tmp_path / "bank" / "key" / "retrained.seed1.safetensors").touch()
+    leaderboard(words, ["model_3"], ["0.02"])
+    assert "retrain.seeds" not in capsys.readouterr().err
+
+
 def test_a_methods_own_arguments_reach_its_rows(tmp_path: Path) -> None:
     config = at_share(["--run.workspace", str(tmp_path), "--methods.lethe.weight", "0.3"], Entry("lethe", 0.1), {})
     assert config is not None
