@@ -121,6 +121,9 @@ def unreadable(path: Path, reason: str) -> UserError:
     Args:
         path: of the file.
         reason: after its name.
+
+    Returns:
+        `integrity.Damaged` or UserError, which the caller raises; its message is the path and the reason.
     """
     root = workspace_of(path)
     own = root is not None and _name(path, root).partition("/")[0] in (STATE, *_FOLDERS, *_SEALED)

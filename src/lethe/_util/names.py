@@ -67,6 +67,9 @@ def nearest(word: str, words: Iterable[str]) -> str:
     Args:
         word: what was typed.
         words: those that are known.
+
+    Returns:
+        One of `words`; "none" where there are none.
     """
     return next(iter(difflib.get_close_matches(word, [*words], 1, 0.0)), "none")
 

@@ -127,6 +127,13 @@ class Config:
         Args:
             kind: original or retrained.
             images: number of the original's training images, for pretrain.min_steps; None: the numbers as they are set.
+
+        Returns:
+            The user's own where pretrain.recipe names a function, otherwise training from scratch; it trains on the stream "train" for
+            the original, and on "retain" for the retrained model, whose epochs are those of `retrain` where they are set.
+
+        Raises:
+            UserError: the function of pretrain.recipe can't be imported or called, or returns something else.
         """
         numbers, own = self.pretrain.model_dump(include={*RECIPE}), self.pretrain.recipe
         as_set = own is not None or ((self.pretrain.init or self.names(*RECIPE)) and not self.names("min_steps"))

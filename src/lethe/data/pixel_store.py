@@ -196,7 +196,18 @@ def blocks(pixels: Pixels, at_once: int = AT_ONCE) -> Iterator[Pixels]:
 
 
 def some(pixels: Pixels, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
-    """Go through some images, in the order of their indices int64 [n]; each uint8 [...]."""
+    """Go through some images, one at a time.
+
+    Args:
+        pixels: uint8 [N, ...].
+        rows: int64 [n], which ones, in this order.
+
+    Yields:
+        Each image, uint8 [...].
+
+    Raises:
+        RunFailed: the file of `pixels` became shorter.
+    """
     source, step = Rows(pixels), _step(pixels)
     for start in range(0, len(rows), step):
         yield from source[rows[start : start + step]]

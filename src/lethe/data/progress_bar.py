@@ -13,11 +13,24 @@ class Bar(Protocol):
         ...
 
     def add_task(self, description: str, *, total: float | None) -> Any:
-        """Show a task of so many units."""
+        """Show a task.
+
+        Args:
+            description: what is shown in front of its bar.
+            total: its number of units; None: not known.
+
+        Returns:
+            The task, for `update`.
+        """
         ...
 
     def update(self, task: Any, /, *, completed: float) -> None:
-        """Show how many are done."""
+        """Show how much of a task is done.
+
+        Args:
+            task: as `add_task` returned it.
+            completed: number of units since its start.
+        """
         ...
 
 

@@ -46,6 +46,9 @@ def listed(filesystem: Any, path: str) -> Iterator[Version]:
     Args:
         filesystem: DVC's, of S3.
         path: bucket and prefix.
+
+    Yields:
+        Each version, as the bucket lists them, page by page: on a page the markers follow the versions that have content.
     """
     bucket, _, prefix = path.partition("/")
     after: dict[str, str] = {}
@@ -65,6 +68,9 @@ def older(filesystem: Any, path: str) -> Iterator[str]:
     Args:
         filesystem: DVC's, of S3.
         path: bucket and prefix.
+
+    Yields:
+        The object's name with the version in it, as `split` takes it; no markers.
     """
     _, _, prefix = path.partition("/")
     for one in listed(filesystem, f"{path}/"):
@@ -79,6 +85,9 @@ def size(filesystem: Any, path: str, version: str) -> int:
         filesystem: DVC's, of S3.
         path: bucket and key.
         version: its id.
+
+    Returns:
+        Number of bytes.
     """
     bucket, _, key = path.partition("/")
     return int(filesystem.fs.call_s3("head_object", Bucket=bucket, Key=key, VersionId=version)["ContentLength"])

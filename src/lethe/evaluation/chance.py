@@ -63,7 +63,10 @@ def accuracy(percent: float, images: int) -> Estimate:
 
     Args:
         percent: the accuracy.
-        images: how many it is of.
+        images: how many it is of, at least 1.
+
+    Returns:
+        The accuracy of one model, value and interval in percent.
     """
     return uncertainty.share(percent / 100 * images, images, 100.0)
 

@@ -66,6 +66,9 @@ def loses_retain(original: TrainedModel, retrained: TrainedModel) -> bool:
     Args:
         original: the model before unlearning.
         retrained: the candidate.
+
+    Returns:
+        True if its accuracy on them is lower by more than RETAIN_LIMIT points, and by more than chance.
     """
     lost = original.own - retrained.own
     return lost > max(RETAIN_LIMIT, margin_of_error((original.own, original.images), (retrained.own, retrained.images)))
@@ -110,6 +113,9 @@ def trained_on_all(accuracy: Mapping[str, float], sizes: Mapping[str, int], unse
         accuracy: in percent, by split (retain, forget).
         sizes: numbers of images by split.
         unseen: its accuracy on validation images of the classes that retain holds, in percent; None: not known.
+
+    Returns:
+        Its accuracy over retain and forget together, each image counted once, with their number and that of validation.
     """
     retain, forget = sizes["retain"], sizes["forget"]
     own = (retain * accuracy["retain"] + forget * accuracy["forget"]) / (retain + forget)

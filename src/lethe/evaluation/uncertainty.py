@@ -1,10 +1,10 @@
-"""Uncertainty: intervals over examples for one model, Student's t over seeds for several, tests between methods.
+"""Uncertainty: intervals over examples for one model, Student's t over seeds for several.
 
 All intervals are 95 % intervals; bench/coverage.py measures how often each holds the true value. Resampling is seeded, so a score that is
 computed again is identical."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -179,6 +179,9 @@ def of_gaps(
         resample: whether to compute an interval.
         seed: of the resampling.
         bounds: smallest and largest possible value.
+
+    Returns:
+        The number. A sample of 1 has the bounds as its interval, or none if they are infinite; without `resample` there is none.
     """
     point = np.asarray(gaps(*(np.arange(n) for n in sizes)), np.float64)
     value = float(combine(np.abs(point)))
@@ -227,6 +230,9 @@ def share(successes: float, number: int, scale: float = 1.0) -> Estimate:
         successes: how many examples have the property; a mean over models is a fraction.
         number: of how many, at least 1.
         scale: of the value: 1 for a share, 100 for percent.
+
+    Returns:
+        The share times `scale`; its interval is within 0 and `scale`.
     """
     low, high = exact_ends(np.array([successes]), number)
     value = scale * successes / number
@@ -353,47 +359,3 @@ def margin_of_error(*accuracies: tuple[float, int]) -> float:
     """
     shares = [((percent / 100 * n + 1) / (n + 2), n) for percent, n in accuracies]
     return 196 * math.sqrt(sum(share * (1 - share) / (n + 2) for share, n in shares))
-
-
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Two-sided p of Student's paired t-test between two methods.
-
-    Args:
-        ours: one number per seed.
-        theirs: the other method's, for the same seeds.
-
-    Returns:
-        p. Where all differences are equal there is no spread to hold them against, and t is 0/0 or infinite: 1 if they are 0, otherwise
-        that of the sign test, 2^(1 - seeds), since nothing more than their sign is known to repeat.
-
-    Raises:
-        ValueError: there are fewer than two seeds.
-    """
-    from scipy import stats
-
-    apart = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
-    if len(apart) < 2:
-        raise ValueError(f"a paired test takes at least 2 seeds, not {len(apart)}")
-    if equal(apart):
-        return 1.0 if apart[0] == 0 else 2.0 ** (1 - len(apart))
-    return float(stats.ttest_1samp(apart, 0.0).pvalue)
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjust p-values for multiple tests by Holm's step-down method (Holm 1979): rejecting below 0.05 bounds the family-wise error by it.
-
-    Args:
-        p_values: name of the test -> p.
-
-    Raises:
-        ValueError: some p is NaN.
-    """
-    for name, p in p_values.items():
-        if math.isnan(p):
-            raise ValueError(f"p of {name} is not a number")
-    adjusted: dict[str, float] = {}
-    largest = 0.0
-    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = largest
-    return adjusted

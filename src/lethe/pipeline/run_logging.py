@@ -26,8 +26,9 @@ from lethe.evaluation.uncertainty import margin_of_error
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.models import architectures, checkpoint
 from lethe.recipes.registry import find_method
+from lethe.tracking.logged_runs import experiment
 from lethe.tracking.outbox import default_store, destination
-from lethe.tracking.run_log import RunLog, experiment
+from lethe.tracking.run_log import RunLog
 from lethe.workspace import artifacts, scores, timing
 from lethe.workspace.plan import PlannedRun
 from lethe.workspace.pseudonyms import as_logged, pseudonyms

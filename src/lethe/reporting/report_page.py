@@ -19,8 +19,8 @@ from lethe.plots.svg_scatter import Plane
 from lethe.reporting import narrative, tables
 from lethe.reporting.report_data import ReportData
 from lethe.reporting.templates import environment, plain_text
+from lethe.tracking.logged_runs import find_runs
 from lethe.tracking.outbox import destination
-from lethe.tracking.run_log import find_runs
 from lethe.workspace import scores
 from lethe.workspace.run_names import RunId
 

@@ -13,7 +13,7 @@ from lethe.config.loader import Config, load
 from lethe.config.source_map import REQUEST
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
-from lethe.tracking.run_log import find_runs
+from lethe.tracking.logged_runs import find_runs
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import recorded, repair_command
 

@@ -95,6 +95,9 @@ def is_ruined(measured: Measurements, original: Measurements, images: Sizes) -> 
         measured: of the model.
         original: of the original model.
         images: numbers of images by split.
+
+    Returns:
+        True if the error on validation is larger than that of a retrained model may be, and by more than chance.
     """
     return reference.loses_validation(*_as_trained(measured, original, images))
 

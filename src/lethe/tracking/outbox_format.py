@@ -136,6 +136,9 @@ def to_line(kind: str, value: Any) -> bytes:
     Args:
         kind: of the record.
         value: JSON.
+
+    Returns:
+        ASCII: a JSON object with the kind twice, first with a digest (16 hex digits of SHA-256 of the value's JSON), then with the value.
     """
     text, key = json.dumps(value).encode(), json.dumps(kind).encode()
     return b'{%b: "%b", %b: %b}' % (key, _digest(text), key, text)

@@ -60,6 +60,9 @@ def maker(layout: Layout, path: Path) -> str:
     Args:
         layout: of the workspace.
         path: of the file.
+
+    Returns:
+        The command as it is typed, with `--run.workspace` where the workspace is not the current folder.
     """
     home, search = _workspace(layout), layout.search("-").parent
     for folder, verb in (

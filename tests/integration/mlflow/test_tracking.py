@@ -19,11 +19,12 @@ from safetensors.torch import save_file
 from lethe._util.errors import RunFailed
 from lethe.tracking import mlflow_store, sender, store_birth
 from lethe.tracking.launched_run import note_error
+from lethe.tracking.logged_runs import experiment, find_runs
 from lethe.tracking.mlflow_delivery import Delivery, unreachable
 from lethe.tracking.mlflow_models import register
 from lethe.tracking.mlflow_store import connect, end_abandoned_runs
 from lethe.tracking.outbox import abandoned, default_store
-from lethe.tracking.run_log import RunLog, experiment, find_runs
+from lethe.tracking.run_log import RunLog
 from lethe.tracking.sender import send
 from support.project import Warm, until
 from support.server import Server, free_port

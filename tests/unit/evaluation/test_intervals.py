@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lethe.evaluation import uncertainty
+from lethe.evaluation import significance, uncertainty
 from lethe.evaluation.catalogue import all_measures, measure_model, measure_references
 from lethe.evaluation.context import Cost, EvaluationContext
 from lethe.evaluation.logits_table import LogitsTable
@@ -203,4 +203,4 @@ def test_a_quantiles_interval_is_scipys(number: int) -> None:
 def test_a_p_that_is_not_a_number_is_refused() -> None:
     """statsmodels' Benjamini-Hochberg makes all of them NaN and still rejects."""
     with pytest.raises(ValueError, match="p of second is not a number"):
-        uncertainty.holm({"first": 0.01, "second": math.nan})
+        significance.holm({"first": 0.01, "second": math.nan})

@@ -6,7 +6,8 @@ from scipy import stats
 
 from lethe.evaluation import uncertainty
 from lethe.evaluation.chance import chance_range, differs
-from lethe.evaluation.uncertainty import EXAMPLES, SEEDS, Estimate, Floats, Ints, bootstrap, holm, over_seeds, paired
+from lethe.evaluation.significance import holm, paired
+from lethe.evaluation.uncertainty import EXAMPLES, SEEDS, Estimate, Floats, Ints, bootstrap, over_seeds
 
 
 def test_a_bootstrap_interval_of_a_mean_is_as_wide_as_theory_says() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-from lethe.evaluation import chance, uncertainty
+from lethe.evaluation import chance, significance, uncertainty
 from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict.words import Verdict
 from lethe.recipes.paper_methods import PAPER_METHODS
@@ -107,15 +107,39 @@ class ResultSet:
         return sum(one for one in known if one is not None) / len(known)
 
     def estimate(self, name: str, split: str) -> Estimate:
-        """An accuracy of a run with its 95 % interval: that of its score, or the exact one over so many images."""
+        """An accuracy of a run with its 95 % interval: that of its score, or the exact one over so many images.
+
+        Args:
+            name: the run; its accuracy on the split is known.
+            split: retain, forget, validation or test.
+
+        Returns:
+            In percent, value and interval.
+        """
         return self.estimates.get(name, {}).get(split) or chance.accuracy(self.accuracies[name][split], self.sizes[split])
 
     def target(self, name: str, split: str) -> Estimate:
-        """What retrained models score in place of a run: as its score says, or the single retrained model's accuracy."""
+        """What retrained models score in place of a run: as its score says, or the single retrained model's accuracy.
+
+        Args:
+            name: the run.
+            split: retain, forget, validation or test.
+
+        Returns:
+            In percent, value and interval.
+        """
         return self.targets.get(name, {}).get(split) or self.estimate("retrained", split)
 
     def by_chance(self, name: str, split: str) -> tuple[float, float]:
-        """The range in which a retrained model's accuracy is expected by chance in place of a run: the card's (`chance.chance_range`)."""
+        """The range in which a retrained model's accuracy is expected by chance in place of a run: the card's (`chance.chance_range`).
+
+        Args:
+            name: the run.
+            split: retain, forget, validation or test.
+
+        Returns:
+            Low and high end, in percent.
+        """
         return chance.chance_range(self.estimate(name, split), self.target(name, split))
 
     def half_widths(self, name: str) -> dict[str, float]:
@@ -207,8 +231,8 @@ def compare_neighbours(results: ResultSet, names: Sequence[str]) -> list[Differe
             values = [[one[seed][split] for seed in common] for one in (ours, theirs)]
             mean = uncertainty.over_seeds([a - b for a, b in zip(*values, strict=True)])
             half = (mean.high - mean.low) / 2 if mean.high is not None and mean.low is not None else 0.0
-            differences.append(Difference(first, second, split, len(common), mean.value, half, uncertainty.paired(*values), 1.0))
-    adjusted = uncertainty.holm({str(n): one.p for n, one in enumerate(differences)})
+            differences.append(Difference(first, second, split, len(common), mean.value, half, significance.paired(*values), 1.0))
+    adjusted = significance.holm({str(n): one.p for n, one in enumerate(differences)})
     return [replace(one, adjusted=adjusted[str(n)]) for n, one in enumerate(differences)]
 
 
