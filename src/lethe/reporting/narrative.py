@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lethe.evaluation.verdict import memory
 from lethe.evaluation.verdict.accuracies import (
     COMPARED,
     KINDS,
@@ -80,8 +81,10 @@ def _memory(results: ResultSet, name: str) -> str:
     differ = ", ".join(part.id for part in verdict.parts if part.differs)
     if verdict.memory_left:
         low, high = verdict.memory_left.ends()
-        memory = f"memory left {verdict.memory_left.value:.0f} % of the original's, 95 % interval {low:.0f} to {high:.0f}"
-        return f"{label(name)} ({memory}{f'; told from retrained models by {differ}' if differ and verdict.word == DIFFERENT else ''})"
+        share = f"memory left {verdict.memory_left.value:.0f} % of the original's, 95 % interval {low:.0f} to {high:.0f}"
+        if not memory.is_measurable(verdict.memory_left):
+            share = memory.in_words(verdict.memory_left)
+        return f"{label(name)} ({share}{f'; told from retrained models by {differ}' if differ and verdict.word == DIFFERENT else ''})"
     return f"{label(name)} ({differ})" if differ else label(name)
 
 

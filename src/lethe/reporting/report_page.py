@@ -13,6 +13,7 @@ from lethe.evaluation import uncertainty
 from lethe.evaluation.score import MeasureResult
 from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict.accuracies import REFERENCES, ResultSet, label
+from lethe.evaluation.verdict.memory import is_measurable
 from lethe.evaluation.verdict.words import WORDS
 from lethe.plots import svg_scatter
 from lethe.plots.svg_scatter import Plane
@@ -155,8 +156,9 @@ def _rows(data: ReportData, results: ResultSet, links: Mapping[str, str]) -> lis
         run = str(RunId(name, chain="as_run")) if chain else name
         measures = scores.read(data.layout.scores(run)).measures
         verdict = results.verdicts.get(name) if name not in REFERENCES else None
-        memory = verdict.memory_left if verdict else None
-        cells = [_cell(memory.value, "{:.0f}", _interval(memory, "{:.0f}")) if memory else _cell(None, "", [])]
+        left = verdict.memory_left if verdict else None
+        share = left.value if left and is_measurable(left) else None
+        cells = [_cell(share, "{:.0f}", _interval(left, "{:.0f}") if left else [])]
         cells += [_accuracy(results, name, split, accuracies[split], measures.get(f"accuracy.{split}")) for split in SPLITS]
         distance = results.mean_distance(name) if name != "retrained" else None
         epochs = results.epochs[name][-1]["step"] if name in results.epochs else None

@@ -12,9 +12,9 @@ READING = 1
 # The draw into retain, forget, validation and test (a change of pixels is `sources.EDITION`)
 SPLITS = 1
 # From logits tables to scores
-MEASURES = 12
+MEASURES = 13
 # From scores to the report's tables, figures and words
-REPORT = 6
+REPORT = 7
 # Objectives, pruning, spaces and winners of a search
 SEARCH = 4
 # Of these what a trial's values depend on: trials of another number are kept and do not count. Winners are computed from all that count

@@ -181,6 +181,20 @@ def test_what_it_takes_follows_from_the_interval() -> None:
     assert "no memory to measure" in memory.what_it_takes(None, 100, 1, 8)
 
 
+def test_a_share_of_next_to_nothing_is_no_number() -> None:
+    hidden, shown = (
+        [Estimate(-80.0, -12364.0, 96.0), Estimate(5.0, -296.0, 306.0)],
+        [Estimate(5.0, -295.0, 305.0), Estimate(-800.0, -1500.0, -1.0)],
+    )
+    for estimate in hidden:
+        assert memory.in_words(estimate).startswith("memory left can't be measured: the original itself hardly differs")
+        assert "hardly better" in memory.what_it_takes(estimate, 100, 8, 1)
+    assert [memory.in_words(estimate) for estimate in shown] == [
+        "memory left 5 % of the original's (95 % interval -295 to 305)",
+        "memory left -800 % of the original's (95 % interval -1500 to -1)",
+    ]
+
+
 # --- the verdict ----------------------------------------------------------------------------------------------------------
 
 

@@ -110,8 +110,7 @@ def _p(p: float) -> str:
 def _because(apart: Sequence[Part], left: Estimate | None) -> str:
     sentence = f"told from retrained models by {', '.join(f'{part.id} ({_p(part.p)})' for part in apart)}" if apart else ""
     if left:
-        low, high = left.ends()
-        share = f"memory left {left.value:.0f} % of the original's (95 % interval {low:.0f} to {high:.0f})"
+        share = memory.in_words(left)
         return f"{share}; {sentence}" if sentence else share
     return sentence
 

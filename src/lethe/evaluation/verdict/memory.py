@@ -13,6 +13,9 @@ from lethe.evaluation.verdict.words import INTERVAL
 # Percent of the original's memory. Where the 95 % interval of a model without memory fits into +-BOUND, a model that kept half of it is
 # detected with a probability of about 0.8, and the original practically always
 BOUND = 100 / 3
+# Percent to each side: an interval around 0 that is wider says nothing of a share. With the original as far from the references as chance
+# is, both ends go to infinity
+MEASURABLE = 300
 
 
 def memory_left(model_N: Floats, original_N: Floats, strata: Strata) -> Estimate | None:
@@ -46,6 +49,20 @@ def within_bound(memory: Estimate) -> bool:
     return low >= -BOUND and high <= BOUND
 
 
+def is_measurable(memory: Estimate) -> bool:
+    """Whether an estimate says anything: not where its interval has 0 in it and half of it is wider than MEASURABLE, as -12,364 to 96 %."""
+    low, high = memory.ends()
+    return not low <= 0 <= high or (high - low) / 2 <= MEASURABLE
+
+
+def in_words(memory: Estimate) -> str:
+    """The memory left with its interval, or that it can't be measured (`is_measurable`)."""
+    if not is_measurable(memory):
+        return "memory left can't be measured: the original itself hardly differs from retrained models by more than chance"
+    low, high = memory.ends()
+    return f"memory left {memory.value:.0f} % of the original's (95 % interval {low:.0f} to {high:.0f})"
+
+
 def what_it_takes(memory: Estimate | None, forget: int, models: int, references: int) -> str:
     """Estimate what would make the interval narrow enough for a verdict, from its width: one sentence.
 
@@ -65,6 +82,11 @@ def what_it_takes(memory: Estimate | None, forget: int, models: int, references:
         return (
             "The original itself does not know these images better than a retrained model does, by more than chance: there is no memory to "
             "measure. More forget images, or more references, could show one."
+        )
+    if not is_measurable(memory):
+        return (
+            "The original itself knows these images hardly better than a retrained model does: more forget images, or more references, "
+            "could show by how much."
         )
     low, high = memory.ends()
     half = (high - low) / 2
