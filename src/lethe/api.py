@@ -274,9 +274,11 @@ def _recipe(name: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
 
 
 def _own(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
+    if not isinstance(recipe, Sequence):
+        raise UserError(f"method is {recipe!r}; it takes a method's name, or a recipe: a tuple of phases and edits")
     if arguments:
         raise UserError(f"{', '.join(arguments)}: a recipe holds its numbers; arguments are for a method's name")
-    return recipe
+    return tuple(recipe)
 
 
 def _check_recipe(recipe: Recipe, model: Module, data: Data, measured: bool) -> None:

@@ -40,7 +40,8 @@ def default_recipe(name: str, arguments: Mapping[str, Any], model: "Module") -> 
     config = _defaults()
     base = config.like.get(name, name)
     if not is_method(base):
-        raise UserError(f"method is {name!r}; it takes {', '.join(dict.fromkeys([*config.methods, *method_names()]))}, or a recipe")
+        known = [*dict.fromkeys([*config.methods, *method_names()])]
+        raise UserError(f"method is {name!r}; nearest: {nearest(name, known)}; it takes {', '.join(known)}, or a recipe")
     method, section = find_method(base), method_section(base)
     if method.chain:
         raise UserError(f"method is {name!r}, a chain of runs; it takes one method, or a recipe")

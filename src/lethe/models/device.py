@@ -56,7 +56,8 @@ class Compute:
         return size <= free / 2
 
     def __str__(self) -> str:
-        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        number = torch.get_num_threads()
+        threads = f", {number} thread{'s' if number > 1 else ''}" if self.device.type == "cpu" else ""
         return f"{self.device}{threads}, {self.precision} ({self.reason})"
 
 

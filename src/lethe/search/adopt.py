@@ -79,7 +79,7 @@ def _newest(config: Config) -> optuna.Study:
     matches = [study for study in summaries if study.user_attrs.get("about") == search_key(config) and study.datetime_start]
     if not matches:
         settings = ", ".join(f"{key} {value}" for key, value in search_key(config).items())
-        raise UserError(f"there is no search with {settings} in {config.workspace}; {command('search')} runs one")
+        raise UserError(f"there is no search with {settings} in {config.workspace}; `{command('search')}` runs one")
     name = max(matches, key=lambda study: study.datetime_start).study_name
     newest: optuna.Study = with_storage(config, partial(optuna.load_study, study_name=name))
     return newest
