@@ -132,6 +132,14 @@ def test_tries_by_the_same_seed_are_counted_once(
     assert "--seed is 6" in capsys.readouterr().err and json.loads(written.read_text()) == {"kills": both}
 
 
+def test_steps_of_a_peer_are_those_of_the_thread_that_takes_them() -> None:
+    """What another thread does meanwhile counts for the process alone."""
+    marks = bench("peers").Marks.__new__(bench("peers").Marks)
+    marks.first, marks.after, marks.of_thread = 0.5, [1.0, 3.0, 5.0], [1.0, 2.0, 3.0]
+    told = marks.told(6.0)
+    assert (told["steps"], told["images_per_second"], told["images_per_second_of_process"]) == (3, 128.0, 64.0)
+
+
 def test_a_peer_that_is_missing_has_a_row_that_says_so() -> None:
     peers = bench("peers")
     run = {"images_per_second": 100.0, "to_first_step": 1.0, "to_result": 2.5, "peak_gib": 0.5}
