@@ -123,7 +123,8 @@ def list_cards(config: Config, named: str) -> None:
 def _named(config: Config, word: str) -> list[str]:
     """The ids that a word of the command line stands for: an id, the path of an image below data.root, or a file of ids."""
     path, root = config.path(user_path(word)), config.path(config.data.root) if config.data.root else None
-    if root and path.is_relative_to(root) and path != root:
+    is_list = path.suffix.lower() in LISTS and path.is_file()  # which may lie among the images
+    if root and path.is_relative_to(root) and path != root and not is_list:
         return [path.relative_to(root).as_posix()]
     if path.is_file():
         return [name for name, _ in id_table.read(path, "list").names]

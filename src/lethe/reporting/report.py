@@ -110,7 +110,7 @@ def _sections(data: ReportData) -> list[tuple[str, str, list[str], list[str]]]:
         keys = [key for key, results in data.shown.items() if theirs or {*rows} & {*results.methods}]
         methods = [row for row in rows if theirs or any(row in data.results[key].methods for key in keys)]
         if methods:
-            sections.append((name, title if theirs else title.partition(": ")[2].capitalize(), methods, keys))
+            sections.append((name, title if theirs else title.rpartition(" ")[2].capitalize(), methods, keys))  # not all six, or four
     if data.others:
         sections.append(("table_others", "Variants and other methods" if sections else "Methods", data.others, ["independent"]))
     return sections

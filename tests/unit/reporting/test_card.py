@@ -5,6 +5,7 @@ import hmac
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -362,8 +363,10 @@ def test_what_became_of_a_request(home, undrawn, capsys):
     assert all(short(made["request"]["hash"]) in line and line.endswith(".html") for line in lines)
     assert "is below" in lines[0]
     (home / "list.csv").write_text("id\nimage/00003\nimage/00700\n")
-    card.list_cards(asked(home), str(home / "list.csv"))
-    assert "model_1-000000000000.html" in (said := capsys.readouterr().out) and said.count("\n") == 1
+    among_images = replace(asked(home), data=asked(home).data.model_copy(update={"root": home}))
+    for where in (asked(home), among_images):
+        card.list_cards(where, str(home / "list.csv"))
+        assert "model_1-000000000000.html" in (said := capsys.readouterr().out) and said.count("\n") == 1
     for missing in ("~/next.csv", "./next", str(home / "next.csv"), "next.csv"):
         with pytest.raises(UserError, match=rf"^list is {missing} \(no such file\); it takes the id of one image"):
             card.list_cards(asked(home), missing)
