@@ -275,7 +275,7 @@ def _recipe(name: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
 
 def _own(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
     if not isinstance(recipe, Sequence):
-        raise UserError(f"method is {recipe!r}; it takes a method's name, or a recipe: a tuple of phases and edits")
+        raise UserError(f"method is a {type(recipe).__name__}; it takes a method's name, or a recipe: a tuple of phases and edits")
     if arguments:
         raise UserError(f"{', '.join(arguments)}: a recipe holds its numbers; arguments are for a method's name")
     return tuple(recipe)

@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown argument": ({"peek": 1}, "model_4 has no argument peek; nearest: "),
     "a value out of range": ({"scale": 2.0}, "scale is 2.0; it takes a number <= 0"),
     "no such method": ({"method": "model_9"}, "method is 'model_9'; nearest: model_6; it takes model_1, "),
-    "no method at all": ({"method": None}, "method is None; it takes a method's name, or a recipe: a tuple of phases and edits"),
+    "no method at all": ({"method": None}, "method is a NoneType; it takes a method's name, or a recipe: a tuple of phases and edits"),
     "a chain of runs": ({"method": "as_run"}, "method is 'as_run', a chain of runs"),
     "no such layer": ({"trains": ("layer9",)}, "no layer is called 'layer9'; this architecture has 0, 1, 3"),
     "regression": ({"retain": (RETAIN[0], RETAIN[0][:, 0])}, "retain: labels are float32 [160]; they are class indices"),
