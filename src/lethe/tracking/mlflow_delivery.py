@@ -39,6 +39,7 @@ MODEL = "lethe.model"  # tag: a logged model's folder in its outbox
 
 log = logging.getLogger(__name__)
 unreachable: dict[str, str] = {}  # store -> its last error, while it can't be reached; known to all runs of this process
+refused: set[Path] = set()  # folders of the outboxes that a store does not take for now; known to all runs of this process
 
 
 class _ParentMissing(Exception):
@@ -84,25 +85,30 @@ class Delivery:
 
         Returns:
             "" if all is sent; "waits" while somebody else sends the beginning of the same run, or its parent; "unreachable" if the store
-            does not answer; "stuck" if it does, and refuses something for now.
+            does not answer; "stuck" if it does, and refuses something for now, or refuses the parent.
         """
         if not self.met and not self.outbox.joins and self.outbox.waits:
             return "waits"
         try:
             self.deliver()
         except _ParentMissing:
-            return "waits" if self.outbox.parent_waits else "stuck"
+            if self.outbox.parent_waits and refused.isdisjoint(self.outbox.parents()):
+                return "waits"
+            refused.add(self.outbox.folder)
+            return "stuck"
         except Exception as error:
             with contextlib.suppress(Exception):
                 connect(self.store).search_experiments(max_results=1)
                 if not self.stuck:
                     log.warning("MLflow does not take all of %s: %s", self.outbox.folder, summarize_error(error))
                 self.stuck = True
+                refused.add(self.outbox.folder)
                 return "stuck"
             if self.store not in unreachable:
                 log.warning("MLflow can't be reached (%s); records are kept in %s", summarize_error(error), self.outbox.folder.parent)
             unreachable[self.store] = summarize_error(error)
             return "unreachable"
+        refused.discard(self.outbox.folder)
         if unreachable.pop(self.store, None):
             log.warning("MLflow answers again")
         return ""

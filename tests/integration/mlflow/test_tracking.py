@@ -20,10 +20,10 @@ from lethe._util.errors import RunFailed
 from lethe.tracking import mlflow_store, sender, store_birth
 from lethe.tracking.launched_run import note_error
 from lethe.tracking.logged_runs import experiment, find_runs
-from lethe.tracking.mlflow_delivery import Delivery, unreachable
+from lethe.tracking.mlflow_delivery import Delivery, refused, unreachable
 from lethe.tracking.mlflow_models import register
 from lethe.tracking.mlflow_store import connect, end_abandoned_runs
-from lethe.tracking.outbox import abandoned, default_store
+from lethe.tracking.outbox import Outbox, abandoned, default_store, destination, now
 from lethe.tracking.run_log import RunLog
 from lethe.tracking.sender import send
 from support.project import Warm, until
@@ -57,6 +57,7 @@ def home(tmp_path, monkeypatch, migrated):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store(tmp_path, migrated)}")
     yield tmp_path / "home"
     unreachable.clear()
+    refused.clear()
 
 
 def store(folder, migrated):
@@ -538,6 +539,17 @@ def test_a_nested_run_that_ends_before_its_parent_was_sent_waits_for_it(home, ki
         assert closing.result()
     top, nested = rows()
     assert (nested.info.status, nested.data.tags["mlflow.parentRunId"]) == ("FINISHED", top.info.run_id)
+
+
+def test_a_nested_run_waits_for_no_parent_that_the_store_refuses(home, monkeypatch):
+    """Each seed and each model of a bank would wait two minutes at its end."""
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "999999")
+    header = {"run_id": None, "source": "", "started": now(), "previous": None, "resumes": False, "once": None, **destination()}
+    chain = Delivery(Outbox.create(home, {**header, "row": "chain", "name": "chain", "parent": None}))
+    nested = Delivery(Outbox.create(home, {**header, "row": "nested", "name": "nested", "parent": {"row": "chain", "run_id": None}}))
+    assert [nested.attempt(), chain.attempt(), nested.attempt()] == ["waits", "stuck", "stuck"]
+    for delivery in (chain, nested):
+        delivery.outbox.lock.release()
 
 
 def test_an_older_outbox_that_nobody_can_read_holds_up_no_end(home, killed):
