@@ -254,7 +254,7 @@ def test_one_run_of_a_method_at_a_time(project: Project) -> None:
     long = command("model_1", epochs=100_000)
     first = project.start("unlearn", *long)
     try:
-        first.until(lambda said: "retain     1/100000" in said)
+        first.until(lambda said: " 1/100000" in said)
         second = project.run("unlearn", *command("model_1"))
         assert second.returncode == 1, second.stderr
         assert f"model_1 is already running in this workspace (pid {first.pid})" in second.stderr
