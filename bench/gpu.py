@@ -139,6 +139,7 @@ def _data(folder: Path) -> Any:
 
     from lethe.data import splits
     from lethe.data.device_data import Data
+    from lethe.data.pixel_store import as_tensor
     from lethe.data.request import DeletionRequest
 
     told, place, images = _plan(folder), _compute(folder).device, _images(folder)
@@ -146,7 +147,7 @@ def _data(folder: Path) -> Any:
     index = {name: torch.from_numpy(rows).to(place) for name, rows in drawn.items()}
     index["train"] = torch.arange(images.train, device=place)
     mean, std = (torch.tensor(told[key], device=place).view(1, -1, 1, 1) for key in ("mean", "std"))
-    return Data(torch.from_numpy(images.pixels).to(place), torch.from_numpy(images.labels).to(place), index, mean, std, True)
+    return Data(as_tensor(images.pixels).to(place), torch.from_numpy(images.labels).to(place), index, mean, std, True)
 
 
 @cache

@@ -111,7 +111,8 @@ class Whiten:
         size, number = channels * height * width, 0
         moments_DD = torch.zeros(size, size, dtype=torch.float64)
         index_N = data.splits[self.stream]
-        for index_B in index_N[:: max(1, len(index_N) // self.images)][: self.images].split(256):
+        count = min(self.images, len(index_N))
+        for index_B in index_N[torch.arange(count, device=index_N.device) * len(index_N) // count].split(256):
             patches = data.normalised(index_B).unfold(2, height, 1).unfold(3, width, 1)
             patches_PD = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, size)
             moments_DD += (patches_PD.T @ patches_PD).cpu().double()

@@ -68,9 +68,12 @@ def test_whitening_takes_the_images_of_its_split_alone() -> None:
 def test_whitening_takes_images_from_everywhere_in_a_split() -> None:
     """Images of a folder are in the order of their classes."""
     source, model, other = data(32), network(), network()
-    Whiten("retain", images=2)(model, source, None)  # type: ignore[arg-type]
     rows = source.splits["retain"]
-    Whiten("some")(other, replace(source, splits={"some": rows[[0, len(rows) // 2]]}), None)  # type: ignore[arg-type]
+    few = len(rows) * 3 // 4
+    Whiten("retain", images=few)(model, source, None)  # type: ignore[arg-type]
+    spread = [number * len(rows) // few for number in range(few)]
+    assert max(spread) >= len(rows) - 2 and len(set(spread)) == few
+    Whiten("some")(other, replace(source, splits={"some": rows[spread]}), None)  # type: ignore[arg-type]
     assert torch.equal(model.get_buffer("whiten.kernel"), other.get_buffer("whiten.kernel"))
 
 
