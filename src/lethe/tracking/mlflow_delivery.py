@@ -94,6 +94,8 @@ class Delivery:
         except _ParentMissing:
             if self.outbox.parent_waits and refused.isdisjoint(self.outbox.parents()):
                 return "waits"
+            if not self.outbox.parents():  # it was sent in this moment
+                return "waits"
             refused.add(self.outbox.folder)
             return "stuck"
         except Exception as error:
@@ -350,10 +352,11 @@ class Delivery:
         with contextlib.suppress(Exception):  # this user has no name on this machine
             tags["mlflow.user"] = getpass.getuser()
         if parent := header["parent"]:
-            if run := look_up(client, parent):
-                tags["mlflow.parentRunId"] = run.info.run_id
-            elif self.outbox.parents():
+            run = look_up(client, parent)
+            if run is None and self.outbox.parents():
                 raise _ParentMissing
+            if run := run or look_up(client, parent):  # again: its outbox is gone because it was sent since, or there never was one
+                tags["mlflow.parentRunId"] = run.info.run_id
         experiment = experiment_id(client, header) or create_experiment(client, header)
         share_view(client, experiment)
         return client.create_run(experiment, header["started"], tags, header["name"])

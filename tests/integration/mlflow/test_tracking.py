@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
 from lethe._util.errors import RunFailed
-from lethe.tracking import mlflow_store, sender, store_birth
+from lethe.tracking import mlflow_delivery, mlflow_store, sender, store_birth
 from lethe.tracking.launched_run import note_error
 from lethe.tracking.logged_runs import experiment, find_runs
 from lethe.tracking.mlflow_delivery import Delivery, refused, unreachable
@@ -370,10 +371,22 @@ def killed(home, forked):
         again = ("lethe", "mlflow") if when == "early" else ()  # while MLflow is imported nothing is sent
         done = forked(home.parent / "killed.py", home, when, json.dumps(previous), first, again=again)
         assert done.returncode == -signal.SIGKILL, done.stderr
-        assert outboxes(home)
-        return json.loads(done.stdout)
+        reference = json.loads(done.stdout)
+        own = [folder for folder in outboxes(home) if folder.name.startswith(reference["row"])]
+        assert own
+        # the git that it had begun to start holds its lock, too, until that is another program
+        until(lambda: not any(map(is_held, own)))
+        return reference
 
     return kill
+
+
+def is_held(folder):
+    try:
+        with FileLock(f"{folder}.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def test_a_killed_runs_outbox_is_sent_by_the_next_start(home, killed):
@@ -539,6 +552,31 @@ def test_a_nested_run_that_ends_before_its_parent_was_sent_waits_for_it(home, ki
         assert closing.result()
     top, nested = rows()
     assert (nested.info.status, nested.data.tags["mlflow.parentRunId"]) == ("FINISHED", top.info.run_id)
+
+
+@pytest.mark.parametrize("moment", ["look_up", "parents"])
+def test_a_parent_that_is_sent_while_it_is_looked_for_is_found(moment, home, killed, monkeypatch):
+    """A moment after the nested run did not find it in the store, or found its outbox."""
+    reference = killed()
+    (parent,) = abandoned(home)
+    owner = mlflow_delivery if moment == "look_up" else Outbox
+    original = getattr(owner, moment)
+    sent: list[bool] = []
+
+    def then_sent(*args):
+        found = original(*args)
+        if not sent and (moment == "parents" or args[1] == nested.outbox.header["parent"]):
+            sent.append(True)
+            assert Delivery(parent).attempt() == ""
+        return found
+
+    header = {"run_id": None, "source": "", "started": now(), "previous": None, "resumes": False, "once": None, **destination()}
+    nested = Delivery(Outbox.create(home, {**header, "row": "nested", "name": "nested", "parent": reference}))
+    monkeypatch.setattr(owner, moment, then_sent)
+    assert [nested.attempt(), nested.attempt()] == [{"look_up": "", "parents": "waits"}[moment], ""]
+    top, row = rows()
+    assert row.data.tags["mlflow.parentRunId"] == top.info.run_id
+    nested.outbox.remove()
 
 
 def test_a_nested_run_waits_for_no_parent_that_the_store_refuses(home, monkeypatch):
