@@ -1,7 +1,7 @@
 """Erase a request from a DVC remote on S3, played by moto's server on this machine: planned, away, finished, searched again.
 
-    uv pip install --target /tmp/s3 dvc-s3 'moto[server]'
-    PYTHONPATH=/tmp/s3 python bench/remote_s3.py
+    uv pip install --target FOLDER dvc-s3 'moto[server]'
+    PYTHONPATH=FOLDER python bench/remote_s3.py
 
 A workspace of digits is added to DVC and pushed to a bucket that keeps versions; one of its objects is deleted there, which only hides it;
 an object with an id of the request is put there as if by another project, and a photo of the request under another name. Right is: the plan

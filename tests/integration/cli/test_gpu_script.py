@@ -1,4 +1,4 @@
-"""bench/gpu.py where the libraries of the stages are missing, as on a machine that is lent for its GPU."""
+"""bench/gpu.py where the libraries of the stages are missing, as on a machine that has a GPU and torch, and little else."""
 
 import json
 from dataclasses import replace
