@@ -26,6 +26,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from lethe._util import redact
 from lethe._util.errors import RunFailed, UserError
+from lethe._util.files import FULL
 from lethe.config.loader import Config
 from lethe.workspace.layout import Layout
 
@@ -41,6 +42,7 @@ REFUSED = {  # of SQLite's errors those that last
     sqlite3.SQLITE_READONLY: "it is read-only",
     sqlite3.SQLITE_CANTOPEN: "it can't be opened",
 }
+UNWRITTEN = "the database of search.storage could not be written: {}; the same command resumes"
 CLAIM = "set_trial_state_values"  # the method that takes a waiting trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -74,11 +76,16 @@ def with_storage(config: Config, call: Callable[..., Any] | None = None) -> Any:
 
     Raises:
         UserError: The database can't be opened; names it without its password.
+        RunFailed: The disk is full, or the database stopped answering: nothing that another value of search.storage would mend.
     """
     try:
         storage = Storage(storage_url(config), config.search.heartbeat)
         return call(storage=storage) if call else None
+    except RunFailed:
+        raise
     except Exception as error:  # a missing driver, a server that is down: as many types as there are databases
+        if is_full(error):
+            raise RunFailed(UNWRITTEN.format(REFUSED[sqlite3.SQLITE_FULL])) from error
         raise UserError(
             f"search.storage: Optuna can't work with {redact.clean(storage_url(config))}: {redact.summarize_error(error)}"
         ) from error
@@ -141,7 +148,7 @@ def retrying(call: Callable[[], Any]) -> Any:
                 return True  # an earlier attempt succeeded, only its answer was lost
             except (StorageInternalError, OperationalError) as error:
                 if reason := _refused(error.__cause__ if isinstance(error, StorageInternalError) else error):
-                    raise RunFailed(f"the database of search.storage could not be written: {reason}; the same command resumes") from error
+                    raise RunFailed(UNWRITTEN.format(reason)) from error
                 raise
     raise AssertionError
 
@@ -165,6 +172,12 @@ def _is_unreachable(error: BaseException) -> bool:
     if _refused(cause):
         return False
     return isinstance(cause, OperationalError | InterfaceError | PendingRollbackError)  # the last: Optuna reuses a broken session
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error says that the disk of SQLite's file, or of its lock, is full."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return _refused(cause) == REFUSED[sqlite3.SQLITE_FULL] or (isinstance(error, OSError) and error.errno in FULL)
 
 
 def _refused(error: BaseException | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from lethe._util.errors import RunFailed, UserError
@@ -68,6 +68,27 @@ def test_a_database_on_a_full_disk_is_not_waited_for(tmp_path: Path) -> None:
         db.execute(text("pragma max_page_count = 2"))
         with pytest.raises(RunFailed, match=r"^the database of search\.storage could not be written: the disk is full; the same command"):
             storage.retrying(lambda: [db.execute(text(f"create table t{n} (a integer primary key, b text)")) for n in range(9)])
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("pages", [2, 40])
+def test_a_disk_that_is_full_as_a_search_opens_its_database_is_no_wrong_key(pages: int, tmp_path: Path) -> None:
+    """With two pages not even the tables fit, with 40 they do and the study does not."""
+    config = loader.load(["--run.workspace", str(tmp_path)])
+
+    def limit(connection: Any, record: Any) -> None:
+        connection.execute(f"pragma max_page_count = {pages}")
+
+    def create(storage: optuna.storages.BaseStorage) -> None:
+        for number in range(200):
+            optuna.create_study(study_name=f"{number}" * 200, storage=storage)
+
+    event.listen(Engine, "connect", limit)
+    try:
+        with pytest.raises(RunFailed, match=r"^the database of search\.storage could not be written: the disk is full; the same command"):
+            storage.with_storage(config, create)
+    finally:
+        event.remove(Engine, "connect", limit)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
