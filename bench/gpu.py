@@ -115,7 +115,8 @@ def plan(words: Sequence[str], shares: Sequence[str], seeds: int, names: Sequenc
 
 @cache
 def _plan(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "plan.json").read_text())  # type: ignore[no-any-return]
+    made: dict[str, Any] = json.loads((folder / "plan.json").read_text())
+    return made
 
 
 @cache

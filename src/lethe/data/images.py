@@ -1,6 +1,7 @@
 """Images of a source as one value, and the file that keeps them. N images, H height, W width."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def save_images(images: Images, path: Path, listing: str) -> None:
 
 
 def load_images(path: Path) -> tuple[Images, str]:
-    """Read the file that `save_images` wrote.
+    """Read the file that `save_images` wrote: one version of it, also where another process replaces it meanwhile.
 
     Returns:
         The images, whose pixels stay in the file, mapped and read-only; and the listing they were saved with.
@@ -166,10 +167,14 @@ def load_images(path: Path) -> tuple[Images, str]:
         UserError: the file is missing, truncated or of another kind.
     """
     try:
+        before = path.stat()
         with safe_open(path, framework="np") as file:
             integrity.check(path)
             rest: dict[str, Any] = json.loads(file.metadata()["images"])
-            pixels, labels = _pixels(path), file.get_tensor("labels")
+            labels = file.get_tensor("labels")
+            pixels, opened = _pixels(path), path.stat()
+        if not os.path.samestat(before, opened):  # the library gives no handle to map
+            return load_images(path)
         ids, classes = tuple(rest["ids"]), tuple(rest["classes"])
         n = len(ids)
         if pixels.dtype != np.uint8 or pixels.shape[:2] != (n, 3) or labels.dtype != np.int64 or labels.shape != (n,):

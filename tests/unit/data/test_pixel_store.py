@@ -6,6 +6,7 @@ import json
 import pickle
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,22 @@ def test_images_come_back_without_being_in_memory(images: Images, path: Path) ->
     assert path.with_name("again.safetensors").read_bytes() == path.read_bytes()
     assert hashes == (images.train_hash(), images.held_out_hash())
     assert (back.pixels == images.pixels).all() and not back.pixels.flags.writeable
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_anew(images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of one version beside pixels of another would be trained on without a word."""
+    path, other = tmp_path / "images.safetensors", replace(images, pixels=255 - images.pixels, labels=images.labels[::-1].copy())
+    save_images(images, path, "first")
+    check = integrity.check
+
+    def replaced(file: Path) -> bool:
+        monkeypatch.setattr(integrity, "check", check)
+        save_images(other, file, "second")
+        return check(file)
+
+    monkeypatch.setattr(integrity, "check", replaced)
+    found, listing = load_images(path)
+    assert listing == "second" and (found.labels == other.labels).all() and (found.pixels == other.pixels).all()
 
 
 def data(pixels: Pixels, stored: Rows | None) -> Data:

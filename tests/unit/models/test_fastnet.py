@@ -41,7 +41,8 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 def outputs(model: nn.Module, images: Tensor) -> Tensor:
     """What the first layer gives without its bias, one patch a row."""
     with torch.no_grad():
-        return model.get_submodule("whiten")(images).movedim(1, -1).flatten(0, -2).double()  # type: ignore[no-any-return]
+        patches: Tensor = model.get_submodule("whiten")(images).movedim(1, -1).flatten(0, -2)
+    return patches.double()
 
 
 def test_outputs_over_patches_are_white() -> None:
