@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import psutil
 
-from fault_kinds.scene import COMMANDS, Command, Stage, traced, wrong
+from fault_kinds.scene import COMMANDS, Command, Stage, traced, wrong, wrong_search
 from support.project import Started, at, at_step
 
 KILLED = -signal.SIGKILL
@@ -47,7 +47,7 @@ def kill_after(started: Started, seconds: float, number: int = signal.SIGKILL) -
 
 
 def worker(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]:
-    """One try: one of several workers is killed, and the command goes on; a search's trials depend then on which of them ends first."""
+    """One try: one of several workers is killed, and the command goes on."""
     command = COMMANDS[name]
     expected = stage.uninterrupted(command)
     project, after = stage.set_up(command.after), draw.uniform(0, expected.seconds)
@@ -64,7 +64,8 @@ def worker(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]:
         yield f"the command ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}{where}"
     if "Traceback" in done.stderr:
         yield f"{traced(done.stderr)}{where}"
-    yield from (f"{fault}{where}" for fault in wrong(project, expected))
+    compare = wrong_search if name == "search_workers" else wrong
+    yield from (f"{fault}{where}" for fault in compare(project, expected))
 
 
 def kill(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]:

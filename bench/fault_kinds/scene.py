@@ -170,6 +170,18 @@ def wrong(project: Project, expected: Uninterrupted | None) -> Iterator[str]:
         yield f"no finished run: {', '.join(sorted(missing))}"
 
 
+def wrong_search(project: Project, expected: Uninterrupted) -> Iterator[str]:
+    """What is not right after a search by several workers, whose proposals depend on which trial ends first (docs/search.md)."""
+    made = results(project)
+    if missing := sorted(expected.files.keys() - made.keys()):
+        yield f"not made: {', '.join(missing[:3])}"
+    for path, content in expected.files.items():
+        rows, wanted = made.get(path, b"").count(b"\n"), content.count(b"\n")
+        if path.endswith("/trials.csv") and rows != wanted:
+            yield f"{path} has {rows} lines in place of {wanted}"
+    yield from wrong_runs(project)
+
+
 def wrong_runs(project: Project) -> Iterator[str]:
     """What is wrong with the MLflow runs of a project in which no command runs."""
     if running := [row["name"] for row in project.rows() if row["status"] == "RUNNING"]:
