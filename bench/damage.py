@@ -36,7 +36,7 @@ from lethe.workspace.prepare import load_existing
 OWN = ("--run.workspace", "ws")
 METHOD = ("--method", "model_1", "--methods.model_1.epochs", "1", "--methods.model_1.batch_size", "16", "--run.log_model", "none")
 NOT_READ = (".lock", ".pid", ".md", ".html", ".png", ".gitignore", "secret")  # pages, and the secret: another one is another workspace's
-THEIRS = ("artifacts", "models")  # in an outbox: files as MLflow has them
+THEIRS = ("artifacts", "models")  # in an outbox: files as MLflow gets them, of any kind
 
 
 def flipped(content: bytes) -> bytes:
@@ -95,7 +95,7 @@ def prepare(folder: Path) -> None:
 def files(home: Path) -> Iterator[Path]:
     for path in sorted(home.rglob("*")):
         theirs = "outbox" in path.parts and any(part in THEIRS for part in path.parts)
-        if path.is_file() and not path.name.endswith(NOT_READ) and not theirs:
+        if path.is_file() and (theirs or not path.name.endswith(NOT_READ)):
             yield path
 
 

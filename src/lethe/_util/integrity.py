@@ -97,6 +97,12 @@ def write(path: Path, arrays: Mapping[str, Stored], metadata: Mapping[str, str])
         file.write(sha.hexdigest().encode())
 
 
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def seal(path: Path) -> None:
     """Write the hash of a safetensors file into its metadata, which holds `FILE_KEY: BLANK`, and sort these.
 

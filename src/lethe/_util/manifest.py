@@ -41,7 +41,7 @@ def record(path: Path, written: Path) -> None:
     root = _workspace(path)
     if root is None:
         return
-    _add(root, _name(path, root), _sha256(written))
+    _add(root, _name(path, root), integrity.digest_file(written))
 
 
 def note_head(path: Path, head: str) -> None:
@@ -92,7 +92,7 @@ def state(path: Path) -> bool | None:
     known = _read(root).get(_name(path, root), ()) if root else ()
     if root is None or not known:
         return None
-    if _sha256(path) in known:
+    if integrity.digest_file(path) in known:
         return True
     locked = [folder / "dvc.lock" for folder in (root, *root.parents[:3]) if (folder / "dvc.lock").is_file()]
     if not locked:
@@ -149,7 +149,7 @@ def accept(path: Path, by: str) -> bool:
         raise UserError(f"{path} can't be accepted: it is no file whose hash the manifest of a workspace has")
     if state(path):
         return False
-    _add(root, _name(path, root), _sha256(path), {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": by})
+    _add(root, _name(path, root), integrity.digest_file(path), {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": by})
     return True
 
 
@@ -172,7 +172,7 @@ def settle(root: Path) -> None:
         content = _content(root)
         if files := content["files"]:
             heads = {name: hashes for name, hashes in files.items() if name.endswith(".jsonl")}
-            kept = {name: [_sha256(root / name)] for name in files if (root / name).is_file()}
+            kept = {name: [integrity.digest_file(root / name)] for name in files if (root / name).is_file()}
             _write(root, kept | heads, _still_accepted(root, content))
 
 
@@ -210,11 +210,6 @@ def _name(path: Path, root: Path) -> str:
     return path.absolute().relative_to(root.absolute()).as_posix()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read(root: Path) -> dict[str, list[str]]:
     """File -> hashes; {} without a manifest, and from a damaged one, which `damage` names."""
     try:
@@ -240,7 +235,7 @@ def _content(root: Path) -> dict[str, dict[str, Any]]:
 
 def _still_accepted(root: Path, content: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     noted: dict[str, dict[str, str]] = content["accepted"]
-    return {name: one for name, one in noted.items() if (root / name).is_file() and _sha256(root / name) == one["sha256"]}
+    return {name: one for name, one in noted.items() if (root / name).is_file() and integrity.digest_file(root / name) == one["sha256"]}
 
 
 def _write(root: Path, files: Mapping[str, list[str]], accepted: Mapping[str, Mapping[str, str]]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lethe._util.checkout import root
 from lethe._util.files import read_json, write_json, write_text
+from lethe._util.integrity import digest_file
 from lethe._util.redact import clean
 from lethe.config.loader import Config
 from lethe.data import sources
@@ -183,7 +184,7 @@ class WorkspaceFiles:
         accepted = self.layout.accepted(self.erasure.request[:12])
         tensors, metadata = checkpoint.load(accepted)
         known = {"kind": "original", "architecture": metadata["architecture"], "data": self._kept(images).train_hash()}
-        known |= {"provenance": "unlearned", "checkpoint": accepted.name, "sha256": checkpoint.digest_file(accepted)}
+        known |= {"provenance": "unlearned", "checkpoint": accepted.name, "sha256": digest_file(accepted)}
         before = checkpoint.metadata(path)
         checkpoint.save_model(tensors, path, known | {key: before[key] for key in ("normalisation",) if key in before})
 

@@ -139,11 +139,3 @@ def _parts(tensors: Mapping[str, Tensor]) -> Iterator[bytes | str]:
         value = tensors[name].detach().cpu().contiguous()
         yield f"{name} {value.dtype} {tuple(value.shape)}"
         yield value.numpy().tobytes()
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lethe._util.errors import UserError
 from lethe._util.files import user_path
+from lethe._util.integrity import digest_file
 from lethe._util.log import log
 from lethe._util.redact import without_secrets
 from lethe.models import checkpoint, download
@@ -107,7 +108,7 @@ def read(text: str, base: Path, downloads: Path, *, quiet: bool = False) -> tupl
         raise UserError(f"{spec.file} is not a file but a folder; {_in_folder(path)}")
     if not path.is_file():
         raise UserError(f"{spec.file} is not a file; it takes a .pth or .safetensors file, or <URL>#sha256=<sum>")
-    actual = checkpoint.digest_file(path)
+    actual = digest_file(path)
     if spec.sha256 and actual != spec.sha256:
         if spec.url:  # it is downloaded again
             path.unlink()
@@ -135,7 +136,7 @@ def identity(text: str, base: Path, downloads: Path) -> str | None:
     """
     spec = Spec.parse(text)
     path = download.place(spec.file, downloads) if spec.url else base / user_path(spec.file)
-    sha256 = spec.sha256 or (checkpoint.digest_file(path) if path.is_file() else "")
+    sha256 = spec.sha256 or (digest_file(path) if path.is_file() else "")
     return spec.identity(sha256) if sha256 else None
 
 

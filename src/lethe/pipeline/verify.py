@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from lethe._util import integrity, manifest
 from lethe._util.errors import UserError
-from lethe._util.files import read_json
+from lethe._util.files import OUTBOX, read_json
 from lethe.config.loader import Config
 from lethe.config.yaml_file import read_yaml
 from lethe.data import splits
@@ -168,7 +168,9 @@ def reader(layout: Layout, path: Path) -> Callable[[Path], bool] | None:
         A function of a path, which returns whether the file states its own hash, or raises; None: nothing is read from such a file.
     """
     if path.is_relative_to(layout.outbox):
-        return {"row.json": _header, "sent.json": _state, "records.jsonl": _records}.get(path.name)
+        named = {"row.json": _header, "sent.json": _state, "records.jsonl": _records}
+        inside = path.relative_to(layout.outbox).parts
+        return named.get(inside[-1]) if len(inside) < 3 else _of_outbox
     if path == layout.ledger:
         return _ledger
     if path == layout.manifest:
@@ -263,6 +265,15 @@ def _records(path: Path) -> bool:
         if outbox_format.is_state(state) and state["sent"] > len(lines):
             raise ValueError(f"it has {len(lines)} records, and {state['sent']} were sent: lines are missing")
     return bool(lines) and all(map(outbox_format.has_digest, lines))
+
+
+def _of_outbox(path: Path) -> bool:
+    """An artifact, or a file of a model, that waits to be sent."""
+    folder = next(each for each in path.parents if each.parent.name == OUTBOX.name)
+    name, hashes = path.relative_to(folder).as_posix(), outbox_format.stated_hashes(folder / "records.jsonl")
+    if wrong := outbox_format.damage(path, name, hashes):
+        raise ValueError(wrong)
+    return name in hashes
 
 
 def _without_model(layout: Layout) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, short
+from lethe._util.integrity import digest_file
 from lethe.evaluation import catalogue, chance, logits_table, registry
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.score import Score
@@ -99,7 +100,7 @@ def make_card(prepared: Prepared, name: str, *, recompute: bool = False) -> Card
         | {"images": {split: len(index) for split, index in prepared.splits.items() if split != "forget"}},
         "models": _models(prepared, name, tables, hashed),
         "scores": {
-            "file": hashed.of_hash(checkpoint.digest_file(prepared.layout.scores(name))),
+            "file": hashed.of_hash(digest_file(prepared.layout.scores(name))),
             "tables": hashed.of_hash(score.contents) if score.contents else "",
         },
         "measures": lines,

@@ -137,7 +137,7 @@ class Delivery:
         pending = self.outbox.pending()
         end = next((value for kind, value in pending.values() if kind == "end"), None)
         if not self.outbox.idle:
-            if not self._send_batch({n: record for n, record in pending.items() if record[0] in ("metrics", "params", "tags")}):
+            if not self._send_batch({n: record for n, record in pending.items() if record[0] in ("metrics", "params", "tags", "file")}):
                 self.met = False
                 return self._deliver()
             self._send_files({n: record for n, record in pending.items() if record[0] in ("artifact", "dataset", "model")})
@@ -211,7 +211,7 @@ class Delivery:
                 metrics += [Metric(key, number, at, step, self.model_id) for key, number, step, at in lacking]
             elif kind == "params":
                 params |= {key: text for key, text in value.items() if key not in self.params}
-            else:
+            elif kind == "tags":
                 tags |= value
         if metrics or params or tags:
             pairs = [Param(*pair) for pair in params.items()], [RunTag(*pair) for pair in tags.items()]
@@ -221,6 +221,8 @@ class Delivery:
         file = own_file(self.outbox.artifacts, path)
         if file is None:
             log.warning("%s: the artifact %s is no file of its own, and is not sent", self.outbox.folder, path)
+            return
+        if not self.outbox.is_whole(file):
             return
         folder, _, _ = path.rpartition("/")
         self.client.log_artifact(self.run_id, str(file), folder or None)
@@ -240,6 +242,8 @@ class Delivery:
         if folder is None:
             log.warning("%s: the model %s is no folder of its own, and is not sent", self.outbox.folder, about["folder"])
             return
+        if not self.outbox.is_whole(folder):
+            return
         run = client.get_run(self.run_id)
         run_id, experiment = run.info.run_id, run.info.experiment_id
         matches = client.search_logged_models([experiment], f"tags.`{MODEL}` = '{folder.name}'")
@@ -247,7 +251,8 @@ class Delivery:
         model = matches[0] if matches else client.create_logged_model(experiment, **new)
         try:
             if model.status != "READY":
-                describe(folder, run_id, model, about["shapes"])
+                with self.outbox.writing(folder / "MLmodel") as file:
+                    describe(folder, file, run_id, model, about["shapes"])
                 client.log_model_artifacts(model.model_id, str(folder))
                 client.finalize_logged_model(model.model_id, "READY")
             if all(output.model_id != model.model_id for output in run.outputs.model_outputs):

@@ -47,11 +47,12 @@ def export(module: "Module", shape: Sequence[int], folder: Path) -> None:
         )
 
 
-def describe(folder: Path, run_id: str, model: "LoggedModel", shapes: Sequence[Sequence[int]]) -> None:
-    """Write or complete a logged model's `MLmodel` file.
+def describe(folder: Path, to: Path, run_id: str, model: "LoggedModel", shapes: Sequence[Sequence[int]]) -> None:
+    """Write the `MLmodel` file of a logged model, or complete the one that its export has made.
 
     Args:
         folder: Of the model.
+        to: Where the file is written.
         run_id: The run that logs it.
         model: MLflow's record of it.
         shapes: Of one input and of its logits.
@@ -69,7 +70,7 @@ def describe(folder: Path, run_id: str, model: "LoggedModel", shapes: Sequence[S
         about = Model(run_id=run_id, model_id=model.model_id, model_uuid=model.model_id, signature=ModelSignature(takes, gives))
         about.add_flavor("safetensors", data="model.safetensors", about="model.json")
     about.artifact_path = model.artifact_location
-    about.save(str(file))
+    about.save(str(to))
 
 
 def register(client: "MlflowClient", model_id: str, run_id: str, name: str, alias: str) -> None:

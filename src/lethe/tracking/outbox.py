@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from filelock import FileLock, Timeout
 from lethe._util.checkout import root
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import DAMAGED, OUTBOX, atomic_write, read_json, unwritable, write_json
-from lethe._util.integrity import KEY, check_json, sealed
+from lethe._util.integrity import KEY, check_json, digest_file, sealed
 from lethe._util.redact import clean
-from lethe.tracking.outbox_format import as_record, is_header, is_state, to_line
+from lethe.tracking.outbox_format import as_record, damage, is_header, is_state, stated_hashes, to_line
 
 Records = dict[int, tuple[str, Any]]  # number -> kind, value
 
@@ -38,6 +38,7 @@ class Outbox:
         folder: Holds `row.json` (the header: what the run is), `records.jsonl`, `artifacts/`, `models/`, and `sent.json` (the sender's:
             MLflow's run id and which records it has).
         lock: Held as long as a process appends or sends records.
+        hashes: SHA-256 that its files may have, by name.
         state: The content of `sent.json`.
         idle: Set by the sender: there is no run to send the records to, so further ones are not kept.
     """
@@ -48,6 +49,7 @@ class Outbox:
         self.lock = FileLock(f"{folder}.lock", thread_local=False)  # acquired by one thread, released by another
         self.state: dict[str, Any] = {"run_id": None, "tried": False, "sent": 0, "late": []}
         self.idle = False
+        self.hashes: dict[str, set[str]] = {}
         self._appending = threading.Lock()
         self._told: set[int] = set()  # lines that were said to be no records
 
@@ -118,7 +120,7 @@ class Outbox:
         """Append a record.
 
         Args:
-            kind: metrics, params, tags, artifact, dataset, model or end.
+            kind: metrics, params, tags, file, artifact, dataset, model or end.
             value: JSON.
 
         Raises:
@@ -134,6 +136,39 @@ class Outbox:
                     raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes fit on the disk")
         except OSError as error:
             raise unwritable(path, error, len(line)) from error
+
+    @contextlib.contextmanager
+    def writing(self, path: Path) -> Iterator[Path]:
+        """Write a file of the outbox, whose hash is noted before it appears; see `atomic_write`."""
+        with atomic_write(path) as temporary:
+            yield temporary
+            self._note({path.relative_to(self.folder).as_posix(): digest_file(temporary)})
+
+    def note(self, folder: Path) -> None:
+        """Note the hashes of all files in a folder of the outbox, before the record that names it."""
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        self._note({path.relative_to(self.folder).as_posix(): digest_file(path) for path in files})
+
+    def _note(self, hashes: Mapping[str, str]) -> None:
+        self.append("file", dict(hashes))
+        for name, sha256 in hashes.items():
+            self.hashes.setdefault(name, set()).add(sha256)
+
+    def is_whole(self, path: Path) -> bool:
+        """Return whether a file or folder of the outbox is as it was written, as far as that is known. One that is not is logged, and moved
+        to the workspace's folder `files.DAMAGED`."""
+        name = path.relative_to(self.folder).as_posix()
+        if not (wrong := damage(path, name, self.hashes)):
+            return True
+        kept = self.home / DAMAGED / self.folder.name / name
+        where = ""
+        with contextlib.suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                path.replace(kept)
+                where = f"; {kept} has it"
+        log.warning("%s: %s, and is not sent%s", self.folder, wrong, where)
+        return False
 
     def records(self, wanted: Callable[[int], bool] = lambda number: True) -> Records:
         """Read all records, or those whose number is wanted. Lines that are none, or damaged, are said once and left out."""
@@ -159,6 +194,7 @@ class Outbox:
             file.seek(0)
             content = file.read()
             file.truncate(content.rfind(b"\n") + 1)
+        self.hashes = stated_hashes(path)
         state: dict[str, Any] = {}
         with contextlib.suppress(UserError):  # damaged: unknown
             state = _sealed(sent) if sent.exists() else {}

@@ -2,7 +2,8 @@
 
 The records are sent with the caller's credentials: so only to the store that the caller uses (`Sender`), and files are taken from the
 outbox's own folder alone, without following links. Lines that are no records (damaged, cut off by a full disk, or of another program)
-are left out.
+are left out. A record `file` has the SHA-256 of files whose own record follows; it is written before such a file appears, so that a kill
+in between leaves no file that looks damaged. Files of earlier versions have no such record.
 
 A record is a line `{"params": "<digest>", "params": {...}}`: its key stands twice, first with a digest of the value's text. JSON readers
 take the last value of a key, so those of earlier versions see the value alone. Lines of earlier versions have no digest.
@@ -11,14 +12,17 @@ take the last value of a key, so those of earlier versions see the value alone. 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from lethe._util.integrity import digest_file
+
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # part of a file name, and of a search
 Whole = Annotated[int, Field(ge=0)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Form(BaseModel):
@@ -114,6 +118,7 @@ _RECORDS: Mapping[str, TypeAdapter[Any]] = {
     "params": TypeAdapter(dict[str, str], config=ConfigDict(strict=True)),
     "tags": TypeAdapter(dict[str, str], config=ConfigDict(strict=True)),
     "artifact": TypeAdapter(str, config=ConfigDict(strict=True)),
+    "file": TypeAdapter(dict[str, Hash], config=ConfigDict(strict=True)),
     "dataset": TypeAdapter(Dataset),
     "model": TypeAdapter(Model),
     "end": TypeAdapter(End),
@@ -169,6 +174,43 @@ def as_record(line: bytes) -> tuple[str, Any] | None:
         return None
     ((kind, value),) = record.items()
     return (kind, value) if kind in _RECORDS and _fits(_RECORDS[kind], value) else None
+
+
+def stated_hashes(records: Path) -> dict[str, set[str]]:
+    """Read from records.jsonl what files of the outbox may contain.
+
+    Args:
+        records: the path of records.jsonl, which need not exist.
+
+    Returns:
+        SHA-256 by file, relative to the outbox: of the present version and of those that it replaced.
+    """
+    hashes: dict[str, set[str]] = {}
+    for line in records.read_bytes().split(b"\n") if records.exists() else ():
+        if line.startswith(b'{"file"') and (record := as_record(line)):
+            for name, sha256 in record[1].items():
+                hashes.setdefault(name, set()).add(sha256)
+    return hashes
+
+
+def damage(path: Path, name: str, hashes: Mapping[str, Collection[str]]) -> str:
+    """Compare a file or a folder of an outbox with its hashes.
+
+    Args:
+        path: of it.
+        name: relative to the outbox.
+        hashes: as `stated_hashes` returns them.
+
+    Returns:
+        What is wrong, with the file's name; "" if nothing is, or if no hash is stated.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            return f"{name} is missing"
+        return f"{name} is not as it was written" if hashes.get(name) and digest_file(path) not in hashes[name] else ""
+    within = {each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file()}
+    within |= {each.removeprefix(f"{name}/") for each in hashes if each.startswith(f"{name}/")}
+    return next(filter(None, (damage(path / each, f"{name}/{each}", hashes) for each in sorted(within))), "")
 
 
 def own_file(folder: Path, name: str) -> Path | None:

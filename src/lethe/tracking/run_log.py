@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from lethe._util.files import atomic_write, write_json
+from lethe._util.files import write_json
 from lethe._util.redact import clean, plain, summarize_error
 from lethe.tracking.mlflow_models import export
 from lethe.tracking.outbox import Outbox, destination, now
@@ -200,7 +200,7 @@ class RunLog:
         self._due[artifact_path] = (ended + max(REFRESH, 100 * (ended - started)), None)
 
     def _artifact(self, artifact_path: str, content: bytes) -> None:
-        with atomic_write(self.outbox.artifacts / artifact_path) as temporary:
+        with self.outbox.writing(self.outbox.artifacts / artifact_path) as temporary:
             temporary.write_bytes(content)
         self._append("artifact", artifact_path)
 
@@ -278,6 +278,7 @@ class RunLog:
         if kind == "safetensors":
             _keep(path, folder / "model.safetensors", replaced or {})
         write_json(folder / "model.json", dict(info))
+        self.outbox.note(folder)
         about = {"folder": folder.name, "name": name, "kind": kind, "step": step, "final": final}
         about |= {"registered": [*registered]} if registered else {}
         self._append("model", {**about, "shapes": [list(shape), [len(info["classes"])]]})

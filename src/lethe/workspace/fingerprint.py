@@ -4,11 +4,11 @@ Runs at each `dvc repro`, so it imports no torch and takes a second. No stage de
 and the arithmetic is a declared number (numerics.py)."""
 
 from dataclasses import replace
-from hashlib import file_digest
 from pathlib import Path
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, write_json, write_text
+from lethe._util.integrity import digest_file
 from lethe.config.loader import STAGE, Config
 from lethe.config.schema import Pretrain, flatten
 from lethe.data import sources
@@ -59,7 +59,7 @@ def request(config: Config) -> str:
 
 def _content(path: Path, key: str) -> str:
     try:
-        return _sha256(path)
+        return digest_file(path)
     except OSError as error:
         raise UserError(f"{key} is {path} ({error.strerror}); it takes a CSV or text file of ids") from None
 
@@ -100,13 +100,8 @@ def recipe(config: Config, name: str) -> str:
 def _file_or_name(config: Config, spec: str) -> str:
     """The SHA-256 of a file, else its name: a URL has its hash in it, and the stage that needs a missing file reports it."""
     path = config.path(Path(spec))
-    return _sha256(path) if path.is_file() else spec
+    return digest_file(path) if path.is_file() else spec
 
 
 def _lines(steps: Recipe) -> str:
     return "".join(f"{step!r}\n" for step in steps)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

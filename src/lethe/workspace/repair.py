@@ -40,6 +40,8 @@ def _remedy(layout: Layout, path: Path) -> str:
     }
     if path in by_hand:
         return by_hand[path]
+    if path.is_relative_to(layout.outbox) and len(path.relative_to(layout.outbox).parts) > 2:
+        return f"`{command('send')}` sends all but what is damaged, which it keeps in {layout.damaged}"
     if path.is_relative_to(layout.outbox):
         return "remove its folder; its records are then not sent to MLflow"
     if any(path.is_relative_to(folder) for folder in (layout.resume, layout.bank_states, layout.other_states)):

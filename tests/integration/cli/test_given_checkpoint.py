@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from lethe._util.files import read_json
+from lethe._util.integrity import digest_file
 from lethe.models import architectures as model
 from lethe.models import checkpoint, fitting, foreign
 from support.project import ROOT, Project
@@ -114,7 +115,7 @@ def test_a_fine_tuned_original_and_its_reference_start_from_the_same_weights(pro
         done = project.ran(stage, *none)
         tensors, known = checkpoint.load(project.root / "models" / f"{kind}.safetensors")
         assert equal(tensors, checkpoint.load(start)[0])
-        assert known["init"] == checkpoint.digest_file(start) and f"training starts from {start.name}" in done.stderr
+        assert known["init"] == digest_file(start) and f"training starts from {start.name}" in done.stderr
     before = project.files()
     refused = project.run("unlearn", "--method", "model_1", "--pretrain.epochs", "0", "--pretrain.final_epochs", "0")
     assert refused.returncode == 2 and "not from random weights (pretrain.init)" in refused.stderr

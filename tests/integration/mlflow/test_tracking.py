@@ -483,6 +483,19 @@ def test_an_outbox_sends_no_file_of_others_and_no_line_that_is_no_record(home, t
     ]
 
 
+def test_a_damaged_file_is_kept_and_everything_else_is_sent(home, killed, caplog):
+    killed()
+    (folder,) = outboxes(home)
+    (folder / "artifacts" / "note.txt").write_text("tolb")
+    assert send([home]) == 0
+    (run,) = rows()
+    assert steps(run.info.run_id) == list(range(5)) and not client().list_artifacts(run.info.run_id)
+    kept = home / ".lethe" / "damaged" / folder.name / "artifacts" / "note.txt"
+    assert kept.read_text() == "tolb" and not outboxes(home)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"{folder}: artifacts/note.txt is not as it was written, and is not sent; {kept} has it"]
+
+
 def test_an_outbox_of_an_earlier_version_is_sent(home):
     planted(home, os.environ["MLFLOW_TRACKING_URI"])
     assert send([home]) == 0

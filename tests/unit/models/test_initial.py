@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from lethe._util.errors import UserError
-from lethe.models import architectures, checkpoint, initial
+from lethe._util.integrity import digest_file
+from lethe.models import architectures, initial
 
 UNIT = ((0.5,) * 3, (0.5,) * 3)
 
@@ -33,7 +34,7 @@ def test_all_but_a_head_of_other_classes_is_taken(saved: str, tmp_path: Path, ca
     said = capsys.readouterr().err
     there = "has 10 classes there" if saved in ("whole", "wrapped") else "is not in the file there"
     assert f"fc {there}, and is random here, for 3 classes" in said
-    assert f"training starts from w.pth ({checkpoint.digest_file(tmp_path / 'w.pth')})" in said
+    assert f"training starts from w.pth ({digest_file(tmp_path / 'w.pth')})" in said
 
 
 def test_a_head_that_fits_is_taken(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from lethe._util.errors import UserError
 from lethe._util.files import digest, read_json, write_json
-from lethe._util.integrity import KEY, sealed
+from lethe._util.integrity import KEY, digest_file, sealed
 from lethe.config.loader import Config
 from lethe.evaluation import logits_table
 from lethe.evaluation.score import Score
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hashed = pseudonyms.pseudonyms(prepared.config)
     request = hashed.of_request([prepared.images.ids[i] for i in prepared.splits["forget"]])
     facts = {"method": "model_1", "weights": digest(["model_1"])}
-    ledger.append(prepared.config, "evaluated", request, **facts, scores=checkpoint.digest_file(prepared.layout.scores("model_1")))
+    ledger.append(prepared.config, "evaluated", request, **facts, scores=digest_file(prepared.layout.scores("model_1")))
     return home
 
 

@@ -152,6 +152,74 @@ def test_what_is_damaged_is_left_out_and_kept(tmp_path: Path, caplog: pytest.Log
     assert said == [f"{path}: line 2 is no record, or damaged, and left out", f"{kept} has the lines that were left out"]
 
 
+def with_files(home: Path) -> Outbox:
+    """An outbox with two versions of an artifact, and a model."""
+    outbox = Outbox.create(home, HEADER)
+    for text in ("0.1\n", "0.2\n"):
+        with outbox.writing(outbox.artifacts / "plots" / "curve.csv") as temporary:
+            temporary.write_text(text)
+        outbox.append("artifact", "plots/curve.csv")
+    (outbox.models / "m").mkdir(parents=True)
+    (outbox.models / "m" / "model.json").write_text("{}")
+    outbox.note(outbox.models / "m")
+    return outbox
+
+
+def read_again(outbox: Outbox) -> Outbox:
+    """As by the process that sends what a killed one left."""
+    outbox.lock.release()
+    (again,) = abandoned(outbox.home)
+    return again
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("damaged", [b"0.3\n", b"0.2", b"0.2\n\n", b"", None])
+def test_a_damaged_file_is_not_sent_and_kept(again: bool, damaged: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outbox = with_files(tmp_path)
+    outbox = read_again(outbox) if again else outbox
+    path, model = outbox.artifacts / "plots" / "curve.csv", outbox.models / "m"
+    assert outbox.is_whole(path) and outbox.is_whole(model) and not caplog.records
+    if damaged is None:
+        path.unlink()
+        (model / "model.json").unlink()
+    else:
+        path.write_bytes(damaged)
+        (model / "model.json").write_bytes(damaged)
+    found = [each for each in verify.inspect(Layout(tmp_path)) if each.path == path]
+    assert [(each.kind, each.reason) for each in found] == (
+        [("damaged", "artifacts/plots/curve.csv is not as it was written")] if path.exists() else []
+    )
+    assert not outbox.is_whole(path) and not outbox.is_whole(model)
+    kept = tmp_path / ".lethe" / "damaged" / outbox.folder.name
+    what = "is missing, and is not sent" if damaged is None else "is not as it was written, and is not sent"
+    where = [""] * 2 if damaged is None else [f"; {kept}/artifacts/plots/curve.csv has it", f"; {kept}/models/m has it"]
+    where[1] = f"; {kept}/models/m has it"
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f"{outbox.folder}: artifacts/plots/curve.csv {what}{where[0]}",
+        f"{outbox.folder}: models/m/model.json {what}{where[1]}",
+    ]
+    outbox.remove()
+    if damaged is not None:
+        assert (kept / "artifacts" / "plots" / "curve.csv").read_bytes() == (kept / "models" / "m" / "model.json").read_bytes() == damaged
+
+
+def test_a_kill_between_a_files_hash_and_the_file_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outbox = with_files(tmp_path)
+    outbox.append("file", {"artifacts/plots/curve.csv": "0" * 64})  # of a third version, which did not appear
+    assert read_again(outbox).is_whole(outbox.artifacts / "plots" / "curve.csv") and not caplog.records
+
+
+def test_files_of_an_earlier_version_state_no_hash(tmp_path: Path) -> None:
+    folder = written(tmp_path, "b.2", HEADER)
+    (folder / "artifacts").mkdir()
+    (folder / "artifacts" / "note.txt").write_text("told")
+    (outbox,) = abandoned(tmp_path)
+    assert outbox.is_whole(folder / "artifacts" / "note.txt")
+    assert [each.kind for each in verify.inspect(Layout(tmp_path)) if each.path.name == "note.txt"] == ["unverified"]
+    outbox.lock.release()
+
+
 def test_where_lines_are_missing_the_end_of_the_run_is_sent_yet(tmp_path: Path) -> None:
     made = Outbox.create(tmp_path, HEADER)
     for key in "abc":

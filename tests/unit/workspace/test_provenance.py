@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lethe._util.errors import UserError
-from lethe.models import checkpoint, foreign
+from lethe._util.integrity import digest_file
+from lethe.models import foreign
 from lethe.workspace.provenance import matches, mismatch, unknown
 
 WANTED = {"data": "d", "normalisation": "data.mean 0.5 and data.std 0.5", "sha256": "aa"}
@@ -29,7 +30,7 @@ def test_a_given_file_is_known_by_its_bytes(tmp_path: Path) -> None:
     assert sha256("a.pth") is None
     (tmp_path / "a.pth").write_bytes(b"one")
     (tmp_path / "b.pth").write_bytes(b"one")
-    assert sha256("a.pth") == sha256("b.pth") == checkpoint.digest_file(tmp_path / "a.pth")
+    assert sha256("a.pth") == sha256("b.pth") == digest_file(tmp_path / "a.pth")
     (tmp_path / "b.pth").write_bytes(b"two")
     assert sha256("b.pth") not in (None, sha256("a.pth"))
     assert sha256("https://example.invalid/a.pth") is None
