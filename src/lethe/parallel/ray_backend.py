@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from lethe._util import collector, memory
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.redact import summarize_error
 from lethe.parallel.work_units import MAX_ATTEMPTS, STOP_TIMEOUT, Item, Outcome, attempt, pack
@@ -74,6 +75,9 @@ def _connect() -> Any:
 
 def _task(fn: Callable[[Any], Any], item: Any, surroundings: tuple[dict[str, str], str]) -> bytes:
     carried, folder = surroundings
+    collector.spare()
+    memory.keep()
+    os.environ.pop("RAY_ADDRESS", None)  # a unit of several parts runs them here: it has one worker's place on the cluster
     os.environ.update(carried)
     os.chdir(folder)
     return pack(attempt(fn, item))

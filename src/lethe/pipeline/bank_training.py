@@ -129,8 +129,7 @@ def _units(prepared: Prepared, kind: str, missing: Sequence[int], parent: Mappin
     known = [read_json(path) for path in sorted(_states(prepared).glob("*/seeds.json")) if RunId.parse(path.parent.name).method == kind]
     stopped = [tuple(numbers) for numbers in known if set(numbers) & set(missing)]
     rest = [seed for seed in missing if not any(seed in numbers for numbers in stopped)]
-    size = batch_training.stack_size(prepared, prepared.reference_recipe(kind), len(rest), kind)
-    parts = [tuple(rest[start : start + size]) for start in range(0, len(rest), size)]
+    parts = batch_training.stacks(prepared, prepared.reference_recipe(kind), rest, kind)
     return [WorkUnit(prepared, kind, numbers, parent) for numbers in (*stopped, *parts)]
 
 

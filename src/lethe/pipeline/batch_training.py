@@ -1,8 +1,10 @@
 """Models trained without an MLflow run or an epoch table, only with a resume state; several small ones stacked in one run."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +19,8 @@ from lethe.engine.run_state import State
 from lethe.evaluation import inference
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.workspace import Prepared
+
+Model = TypeVar("Model")
 
 MOST_STACKED = 16  # models: more are hardly faster (docs/log.md), and a kill costs more of them
 FEWEST_STACKED = 4
@@ -44,30 +48,48 @@ class ModelSpec:
         return named | {"train": torch.cat([named["retain"], named["forget"]]).sort().values}
 
 
-def stack_size(prepared: Prepared, recipe: Recipe, number: int, label: str) -> int:
-    """Return how many models to train in one run, and log it, with the reason where they are trained one after another.
+def stacks(prepared: Prepared, recipe: Recipe, models: Sequence[Model], label: str) -> list[tuple[Model, ...]]:
+    """Divide models into those that are trained in one run, and log how many, with the reason where they are trained one after another.
 
     The rule measures no time: the same command gives the same files on a busy machine. Fewer than FEWEST_STACKED models are trained one
     after another, without a line in the log.
 
     Args:
-        prepared: the images, and the configuration that names the architecture.
+        prepared: the images, and the configuration that names the architecture and the number of workers.
         recipe: the same for all models.
-        number: of models to train.
+        models: to train.
         label: what the log calls them.
 
     Returns:
-        The number of models in one run, at most MOST_STACKED; 1: each by itself.
+        The models in their order, one tuple for each run.
     """
-    if number < FEWEST_STACKED:
-        return 1
+    if len(models) < FEWEST_STACKED:
+        return [(model,) for model in models]
     networks = [prepared.network(seed) for seed in (1, 2)]
     weights = sum(parameter.numel() for parameter in networks[0].parameters())
     reason = f"{weights:,} weights" if weights > MOST_WEIGHTS else ""
     reason = reason or stacked_models.refusal(recipe, networks, prepared.data, prepared.compute.autocast)
-    size = 1 if reason else min(MOST_STACKED, number)
-    log(f"{label}: one after another ({reason})" if reason else f"{label}: {size} at once")
-    return size
+    sizes = [1] * len(models) if reason else stack_sizes(len(models), prepared.config.run.workers)
+    log(f"{label}: one after another ({reason})" if reason else f"{label}: {max(sizes)} at once")
+    ends = [*itertools.accumulate(sizes)]
+    return [tuple(models[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+
+
+def stack_sizes(number: int, workers: int) -> list[int]:
+    """Divide a number of small models into stacks: as few as possible, but for several workers so many that each has as much to do.
+
+    Args:
+        number: of models.
+        workers: how many stacks are trained in parallel.
+
+    Returns:
+        The sizes of the stacks, each from 2 to MOST_STACKED, but for what is left for one worker.
+    """
+    fewest = -(-number // MOST_STACKED)
+    if workers == 1:
+        return [min(MOST_STACKED, number - start) for start in range(0, number, MOST_STACKED)]
+    parts = min(-(-fewest // workers) * workers, number // 2)
+    return [number // parts + (part < number % parts) for part in range(parts)]
 
 
 def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resume: Resume, label: str) -> Iterator[dict[str, Tensor]]:

@@ -6,7 +6,7 @@ the command can be stopped and repeated, and rows can be added one by one. The t
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,22 @@ from lethe._util.errors import UserError
 from lethe._util.files import read_json
 from lethe._util.log import log
 from lethe.config.describe import unknown_method
-from lethe.config.loader import Config, load
+from lethe.config.loader import STAGE, Config, load
 from lethe.config.method_schema import method_section
 from lethe.models import checkpoint
+from lethe.parallel.pool import map_units
 from lethe.pipeline.cost import planned_share
 from lethe.pipeline.leaderboard_tables import folder, table, write
 from lethe.pipeline.runner import metadata
 from lethe.pipeline.unlearn import unlearn
 from lethe.recipes.registry import registered_names
+from lethe.tracking import outbox
 from lethe.workspace import settings
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import ORIGINAL, plan
 from lethe.workspace.prepare import prepare
 from lethe.workspace.provenance import matches
+from lethe.workspace.run_names import RunId
 
 SHARES = (0.03, 0.05, 0.1, 0.2, 0.3)
 DIALS = ("retain_epochs", "epochs", "final_epochs")  # the argument by which a method costs more or less
@@ -70,16 +73,80 @@ def leaderboard(words: list[str], names: list[str], shares: list[str]) -> None:
     workspace = asked.workspace
     if line := _without_bank(asked):
         log(line)
+    missing = list[PlannedRow]()
     for entry in (Entry(name, share) for name in methods for share in wanted):
         config = at_share(words, entry, chosen(workspace, entry.method))
         if config is None:
             log(f"{entry.name}: one epoch costs more; no row")
         elif not is_finished(config):
-            log(f"{entry.name}: {planned_share(config):.3f} of retraining")
-            unlearn(config, show=False)
-            write(workspace)
+            missing.append(PlannedRow(entry.name, config))
+    _run_rows(missing)
     print(table(write(workspace)))
     log(f"written: {folder(workspace) / 'leaderboard.csv'}")
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """An entry that has not run: a work unit that any process can do.
+
+    Attributes:
+        name: of the entry.
+        config: its configuration.
+    """
+
+    name: str
+    config: Config
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _run_rows(rows: Sequence[PlannedRow]) -> None:
+    """Run rows, several in parallel if that has less to wait for than several seeds of each in parallel."""
+    if not rows:
+        return
+    run = rows[0].config.run
+    alone = 0 if _has_references(rows[0].config) else 1  # what trains what all rows start from
+    for row in rows[:alone]:
+        _run_row(row)
+    apart = in_parallel(len(rows[alone:]), run.seeds, run.workers) and not _shares_models(rows[0].config)
+    for _ in map_units(_run_alone, rows[alone:], workers=run.workers, gpus=run.gpus) if apart else map(_run_row, rows[alone:]):
+        write(rows[0].config.workspace)
+
+
+def in_parallel(rows: int, seeds: int, workers: int) -> bool:
+    """Whether rows run in parallel, the seeds of each one after another: the other way round is as slow or slower.
+
+    Args:
+        rows: number of rows to run.
+        seeds: of each row.
+        workers: how many runs there are at a time.
+
+    Returns:
+        False for one worker.
+    """
+    return workers > 1 and -(-rows // workers) * seeds <= rows * -(-seeds // workers)
+
+
+def _has_references(config: Config) -> bool:
+    layout = Layout(config.workspace)
+    return all(layout.weights(kind).exists() and layout.scores(RunId(kind)).exists() for kind in STAGE)
+
+
+def _shares_models(config: Config) -> bool:
+    """Whether rows have to train models that other rows need too, which one process at a time may do."""
+    return config.run.originals > 1 or config.evaluate.swap or config.evaluate.shadows > 0
+
+
+def _run_alone(row: PlannedRow) -> None:
+    """Run a row in a process of several: its seeds one after another."""
+    outbox.release_launchers_run()
+    _run_row(replace(row, config=replace(row.config, run=row.config.run.model_copy(update={"workers": 1}))))
+
+
+def _run_row(row: PlannedRow) -> None:
+    log(f"{row.name}: {planned_share(row.config):.3f} of retraining")
+    unlearn(row.config, show=False)
 
 
 def _without_bank(config: Config) -> str:

@@ -233,8 +233,8 @@ def _make(models: Sequence[ShadowModel]) -> None:
     if not missing:
         return
     with held(first.prepared.layout.lock(_state_folder(first).name), label):
-        size = batch_training.stack_size(first.prepared, first.recipe, len(models), label) if first.recipe else len(models)
-        units = [WorkUnit(tuple(models[start : start + size]), label) for start in range(0, len(models), size)]
+        parts = batch_training.stacks(first.prepared, first.recipe, models, label) if first.recipe else [tuple(models)]
+        units = [WorkUnit(part, label) for part in parts]
         try:
             for _ in map_units(_run, [unit for unit in units if not unit.exists()], workers=run.workers, gpus=run.gpus):
                 pass

@@ -30,3 +30,21 @@ def test_rows_of_several_seeds_with_chosen_settings(project: Project) -> None:
     again = project.ran("leaderboard", "--method", "ft", "--share", "0.6", "--run.seeds", "2", "--settings", "2")
     assert "chosen of" not in again.stderr and "unlearning by seed" not in again.stderr
     assert table(folder / "leaderboard.csv") == rows
+
+
+def test_rows_in_parallel_are_the_rows_one_after_another(project: Project) -> None:
+    """In processes of their own; the first row alone, where a reference has no scores yet."""
+    words = ["leaderboard", "--method", "ft,not,l1_sparse", "--share", "0.6"]
+    (project.root / "scores" / "retrained.json").unlink(missing_ok=True)
+    said = project.ran(*words, "--run.workers", "2")
+    found = table(project.root / "results" / "leaderboard" / "leaderboard.csv")
+    assert sorted(row["method"] for row in found) == ["ft", "l1_sparse", "not"]
+    assert all(f"{row['method']}_at_60: " in said.stderr for row in found)
+    assert [len(project.rows(method=f"{row['method']}_at_60")) for row in found] == [1, 1, 1]
+    assert [len(project.rows(method=name)) for name in ("original", "retrained")] == [1, 1]
+
+    path = project.root / "models" / "l1_sparse_at_60.safetensors"
+    weights = path.read_bytes()
+    path.unlink()
+    project.ran(*words)
+    assert path.read_bytes() == weights

@@ -8,7 +8,7 @@ import pytest
 from lethe._util.errors import UserError
 from lethe.config import loader
 from lethe.pipeline.cost import batches, planned_share, work
-from lethe.pipeline.leaderboard import Entry, at_share, leaderboard
+from lethe.pipeline.leaderboard import Entry, at_share, in_parallel, leaderboard
 from lethe.pipeline.leaderboard_tables import COLUMNS, table
 from lethe.pipeline.method_list import listing
 from lethe.plots.leaderboard_figures import forget_against_test, gap_against_cost
@@ -134,3 +134,14 @@ def test_every_method_is_listed_with_source_cost_and_arguments() -> None:
         assert cost.endswith("% of retraining")
         assert "lr=" in arguments
     assert "  cost       15.6 % of retraining" in parts[0].splitlines()
+
+
+@pytest.mark.parametrize(
+    ("rows", "seeds", "workers", "expected"),
+    [(8, 1, 2, True), (1, 1, 2, True), (1, 8, 2, False), (3, 8, 2, False), (4, 8, 2, True), (3, 3, 2, True), (8, 8, 1, False)],
+)
+def test_rows_run_in_parallel_where_seeds_in_parallel_would_take_as_long(rows: int, seeds: int, workers: int, expected: bool) -> None:
+    """Against the rounds of equal runs that either way takes."""
+    by_rows = sum(seeds for _ in range(0, rows, workers))
+    by_seeds = sum(1 for _ in range(rows) for _ in range(0, seeds, workers))
+    assert in_parallel(rows, seeds, workers) == (workers > 1 and by_rows <= by_seeds) == expected

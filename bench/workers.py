@@ -1,0 +1,299 @@
+"""Measure what several workers are worth: seeds, a bank, a search and a leaderboard in one process with one thread and with two, by two
+workers with a thread each, and as tasks of a Ray cluster of one and of two nodes on this machine, each on a core of its own.
+
+    python bench/workers.py [--projects small,resnet18] [--works seeds,bank,search,leaderboard] [--ways ...] [--repeats 3] [--write FILE]
+
+Every run starts from a copy of a workspace with original and retrained model, and makes --models of them: seeds, retrained models of the
+bank, trials, rows. Ways take turns. Of each run: seconds by the clock, processor seconds of all its processes, seconds to the beginning
+of the first unit, the largest process, and the load of the machine, which slows down two threads that wait for each other more than two
+processes. Ray's nodes start before the clock does. Needs no data and no network connection; Linux only; Ray: make ray.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+HOME = Path(__file__).parents[1]
+CLASSES = 10
+# files that appear in .lethe when a unit begins
+UNIT = {"seeds": "locks/*.seed*.pid", "bank": "bank/*/*/seeds.json", "search": "locks/search.*.*.lock", "leaderboard": "locks/*_at_*.pid"}
+ROWS = ("ft", "not", "l1_sparse", "random_label", "salun", "cf_k", "eu_k", "bad_teacher")
+MODEL_2 = "methods.model_2"
+
+
+@dataclass(frozen=True)
+class Project:
+    """Images and a network.
+
+    Attributes:
+        about: what they are.
+        keys: by which the workspace is made.
+        share: of the cost of retraining, of the leaderboard's rows.
+    """
+
+    about: str
+    keys: Mapping[str, str]
+    share: str
+
+
+TRAINING = {"pretrain.min_steps": "0", "pretrain.final_epochs": "1", "run.log_model": "none", "run.device": "cpu", "run.threads": "1"}
+PROJECTS = {
+    "small": Project(
+        "digits, 200 train images, convnet (20,554 weights)",
+        {
+            **{"data.source": "digits", "data.limit": "20", "data.forget.fraction": "0.5", "model.architecture": "convnet"},
+            **{"pretrain.epochs": "18", "pretrain.batch_size": "16", "pretrain.crop": "0", "pretrain.flip": "false"},
+            **{f"{MODEL_2}.epochs": "20", f"{MODEL_2}.batch_size": "16", f"{MODEL_2}.lr": "0.02"},
+        },
+        "0.5",
+    ),
+    "resnet18": Project(
+        "640 train images of 32x32, ResNet-18 (11.2 million weights)",
+        {
+            **{"data.source": "npz", "data.forget.fraction": "0.1", "model.architecture": "resnet18", "evaluate.perturbed": "200"},
+            **{"pretrain.epochs": "9", "pretrain.batch_size": "64"},
+            **{f"{MODEL_2}.epochs": "10", f"{MODEL_2}.batch_size": "64"},
+        },
+        "0.3",
+    ),
+}
+WORKS = {
+    "seeds": ("unlearn", "--method", "model_2", "--run.seeds", "{models}"),
+    "bank": ("bank", "--retrain.seeds", "{models}"),
+    "search": (
+        *("search", "--search.method", "model_2", "--search.trials", "{models}", "--search.fresh_seeds", "0", "--search.sampler", "random"),
+        *("--search.prune", "false", "--search.spaces.model_2.epochs.low", "{epochs}", "--search.spaces.model_2.epochs.high", "{epochs}"),
+    ),
+    "leaderboard": ("leaderboard", "--method", "{methods}", "--share", "{share}"),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a command does its work.
+
+    Attributes:
+        about: for the table.
+        threads: of a process.
+        workers: that run in parallel.
+        nodes: of a Ray cluster, each on one core; 0: none.
+    """
+
+    about: str
+    threads: int
+    workers: int = 1
+    nodes: int = 0
+
+
+WAYS = {
+    "1": Way("one process, one thread", 1),
+    "threads": Way("one process, two threads", 2),
+    "workers": Way("two workers, one thread each", 1, 2),
+    "ray1": Way("Ray, one node with one core", 1, 1, 1),
+    "ray2": Way("Ray, two nodes with one core each", 1, 2, 2),
+}
+
+
+def generate(path: Path, images: int) -> None:
+    """Write smooth random images in two shades a class, an eighth of them for testing."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(images) % CLASSES
+    coarse = draw.integers(0, 256, (images, 4, 4, 3), np.uint8)
+    coarse[:, 0] = 25 * labels[:, None, None]
+    pixels = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    held_out = images // 8
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    np.savez(path, **dict(zip(names, (pixels[held_out:], labels[held_out:], pixels[:held_out], labels[:held_out]), strict=True)))
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """Of a command: a store of its own, and no more threads than it is told."""
+    known = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_", "RAY_", "OMP_", "MKL_"))}
+    return known | {"PYTHONPATH": str(HOME / "src"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "PYTHONUNBUFFERED": "1"} | more
+
+
+def standing(project: Project, folder: Path) -> Path:
+    """Make a workspace with original and retrained model, and return it."""
+    workspace, keys = folder / "standing", dict(project.keys)
+    if keys["data.source"] == "npz":
+        generate(folder / "images.npz", 720)
+        keys["data.root"] = str(folder / "images.npz")
+    words = [word for key, value in (keys | TRAINING).items() for word in (f"--{key}", value)]
+    command = [sys.executable, "src/unlearn.py", "--method", "model_1", "--methods.model_1.epochs", "1", *words]
+    few = ["--methods.model_1.batch_size", "16", "--run.workspace", str(workspace)]
+    subprocess.run([*command, *few], cwd=HOME, env=environment(folder), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return workspace
+
+
+class Cluster:
+    """Ray's nodes on this machine, each with one processor, to which it is bound."""
+
+    def __init__(self, folder: Path) -> None:
+        """A cluster without nodes, whose files are in a folder with a short path."""
+        self.folder, self.nodes, self.token = folder, list[subprocess.Popen[bytes]](), secrets.token_hex(32)
+        with socket.socket() as it:
+            it.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{it.getsockname()[1]}"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a node and a driver need."""
+        return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+
+    def start(self) -> None:
+        """Start a node on the next core."""
+        core = sorted(os.sched_getaffinity(0))[len(self.nodes)]
+        first = ["--head", "--port", self.address.rpartition(":")[2], "--include-dashboard=false", "--temp-dir", str(self.folder)]
+        own = ["--address", self.address] if self.nodes else first
+        size = ["--num-cpus=1", "--node-ip-address=127.0.0.1", "--object-store-memory=80000000", "--block"]
+        command = ["taskset", "--cpu-list", str(core), str(Path(sys.executable).with_name("ray")), "start", *own, *size]
+        log = self.folder / f"{len(self.nodes)}.log"
+        with log.open("wb") as file:
+            self.nodes.append(subprocess.Popen(command, env=environment(self.folder, **self.variables), stdout=file, stderr=file))
+        while "Ray runtime started" not in log.read_text():
+            if self.nodes[-1].poll() is not None:
+                sys.exit(f"error: ray start: {log.read_text()}")
+            time.sleep(0.2)
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of all nodes."""
+        above = [psutil.Process(node.pid) for node in self.nodes]
+        return [*above, *(child for each in above for child in each.children(recursive=True))]
+
+    def seconds(self) -> float:
+        """Processor seconds of all nodes so far, those of ended processes included."""
+        return sum(processor_seconds(process) for process in self.processes())
+
+    def stop(self) -> None:
+        """Kill all processes."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        for node in self.nodes:
+            node.wait()
+
+
+def processor_seconds(process: psutil.Process) -> float:
+    """User and system time of a process and of the children that it has waited for."""
+    try:
+        return float(sum(process.cpu_times()[:4]))
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+@contextlib.contextmanager
+def cluster(nodes: int) -> Iterator[Cluster | None]:
+    """Nodes that run; None: none are asked for."""
+    if not nodes:
+        yield None
+        return
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: a socket's path may have 107 characters
+    started = Cluster(folder)
+    try:
+        for _ in range(nodes):
+            started.start()
+        yield started
+    finally:
+        started.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(workspace: Path, work: str, words: Sequence[str], way: Way) -> dict[str, Any]:
+    """Run one command and measure it."""
+    workers = "search.workers" if work == "search" else "run.workers"
+    own = [f"--{workers}", str(way.workers), "--run.threads", str(way.threads), "--run.workspace", str(workspace)]
+    with cluster(way.nodes) as started:
+        more = {"OMP_NUM_THREADS": str(way.threads)} | ({"RAY_ADDRESS": started.address, **started.variables} if started else {})
+        before, load, began = started.seconds() if started else 0.0, os.getloadavg()[0], time.monotonic()
+        known = set((workspace / ".lethe").glob(UNIT[work]))
+        command = [sys.executable, f"src/{words[0]}.py", *words[1:], *own]
+        process = subprocess.Popen(command, cwd=HOME, env=environment(workspace, **more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        first, out = list[float](), list[bytes]()
+        reader = threading.Thread(target=lambda: out.extend(process.stdout or ()))
+        reader.start()
+        ended, status, used = os.wait4(process.pid, os.WNOHANG)
+        while not ended:
+            if not first and set((workspace / ".lethe").glob(UNIT[work])) - known:
+                first.append(time.monotonic() - began)
+            time.sleep(0.1)
+            ended, status, used = os.wait4(process.pid, os.WNOHANG)
+        seconds = time.monotonic() - began
+        reader.join()
+        if status:
+            sys.exit(f"error: {' '.join(command)}: {b''.join(out[-5:]).decode()}")
+        processor = used.ru_utime + used.ru_stime + (started.seconds() - before if started else 0.0)
+    measured = {"seconds": seconds, "processor": processor, "to_first_unit": first[0], "load": [load, os.getloadavg()[0]]}
+    return measured | ({} if started else {"peak_gib": used.ru_maxrss / 2**20})
+
+
+def measure(projects: Sequence[str], works: Sequence[str], ways: Sequence[str], models: int, repeats: int) -> Iterator[dict[str, Any]]:
+    """Run everything by turns; yield what each run took."""
+    for name in projects:
+        project = PROJECTS[name]
+        with tempfile.TemporaryDirectory() as folder:
+            workspace = standing(project, Path(folder))
+            methods = ",".join(ROWS[:models])
+            fill = {"models": models, "methods": methods, "share": project.share, "epochs": project.keys[f"{MODEL_2}.epochs"]}
+            for turn in range(repeats):
+                for work in works:
+                    words = [word.format(**fill) for word in WORKS[work]]
+                    for way in ways:
+                        live = Path(folder) / "live"
+                        shutil.copytree(workspace, live)
+                        yield {"project": name, "work": work, "way": way, "turn": turn} | run(live, work, words, WAYS[way])
+                        shutil.rmtree(live)
+
+
+def table(runs: Sequence[Mapping[str, Any]], models: int) -> str:
+    """The fastest of the turns, as a table in Markdown."""
+    heads = ("project", "work", "way", "seconds", "of them to the first unit", "models a minute after it", "processor seconds", "load")
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * 3}{'---:|' * 5}"]
+    for key in dict.fromkeys((run["project"], run["work"], run["way"]) for run in runs):
+        same = [run for run in runs if (run["project"], run["work"], run["way"]) == key]
+        best = min(same, key=lambda run: run["seconds"])
+        rate = 60 * models / (best["seconds"] - best["to_first_unit"])
+        loads = [load for run in same for load in run["load"]]
+        numbers = f"{best['seconds']:.1f} | {best['to_first_unit']:.1f} | {rate:.1f} | {best['processor']:.1f}"
+        lines.append(f"| {key[0]} | {key[1]} | {WAYS[key[2]].about} | {numbers} | {min(loads):.1f} to {max(loads):.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, known in (("projects", PROJECTS), ("works", WORKS), ("ways", WAYS)):
+        parser.add_argument(f"--{name}", default=",".join(known), help="of these, separated by commas: %(default)s")
+    parser.add_argument("--models", type=int, default=8, help=f"of each command, at most {len(ROWS)} [8]")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--write", type=Path, help="a JSON file; runs that are in it are kept and count")
+    asked = parser.parse_args()
+    kept = json.loads(asked.write.read_text())["runs"] if asked.write and asked.write.exists() else []
+    runs = list[dict[str, Any]](kept)
+    for found in measure(asked.projects.split(","), asked.works.split(","), asked.ways.split(","), asked.models, asked.repeats):
+        runs.append(found)
+        print(found, file=sys.stderr, flush=True)
+        if asked.write:
+            asked.write.parent.mkdir(parents=True, exist_ok=True)
+            machine = {"cpu": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))}
+            asked.write.write_text(json.dumps({"models": asked.models, **machine, "runs": runs}, indent=1) + "\n")
+    print(table(runs, asked.models))
+
+
+if __name__ == "__main__":
+    main()
