@@ -94,24 +94,26 @@ class ActiveRun:
             count_work=True,
         )
 
+    @cached_property
+    def _epochs(self) -> int:
+        """Number of epochs and edits of the recipe, where no phase stops early."""
+        return sum(getattr(step, "epochs", 1) for step in self.planned.recipe)
+
     def _evaluator(self, data: Data) -> Evaluate:
         """Metrics of an epoch. Outputs are shared with logits tables: those of the start with the table of the model that it is, those of
         the last epoch with the table of the result. Only in float32, in which tables are made."""
-        prepared, recipe = self.prepared, self.planned.recipe
+        prepared = self.prepared
         compute = inference.evaluator(data, MEASURED, prepared.compute.autocast)
         if prepared.compute.precision != "float32" or not (self.name in STAGE or prepared.config.run.evaluate):
             return compute
-        share, last = (
-            inference.evaluator(data, MEASURED, read=prepared.outputs.read),
-            sum(getattr(step, "epochs", 1) for step in recipe) - 1,
-        )
+        share = inference.evaluator(data, MEASURED, read=prepared.outputs.read)
 
         def evaluate(model: Module, source: Data) -> Mapping[str, float]:
             if self.state.global_epoch < 0 and self.planned.parent is not None:
                 if table := artifacts.current_logits(prepared, str(self.planned.parent)):
                     prepared.outputs.remember(model, read_model.measured_logits(prepared, table))
                 return share(model, source)
-            return share(model, source) if self.state.global_epoch == last else compute(model, source)
+            return share(model, source) if self.state.global_epoch + 1 == self._epochs else compute(model, source)
 
         return evaluate
 
@@ -121,7 +123,8 @@ class ActiveRun:
         self.progress.show(epoch)
         self.run_log.metrics(row_metrics(latest), epoch.global_epoch, latest["at"])
         self.run_log.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
-        self.run_log.refresh(lambda: training_curves.accuracy_curves(self.resume.history, self.name), "curves.png", wait=REFRESH)
+        if epoch.global_epoch < self._epochs:
+            self.run_log.refresh(self._curves, "curves.png", wait=REFRESH)
         every = self.prepared.config.run.checkpoint_every
         if every and epoch.global_epoch and epoch.global_epoch % every == 0:
             path = self.resume.folder / f"{epoch.global_epoch}.safetensors"
@@ -129,9 +132,13 @@ class ActiveRun:
             shape, info = run_logging.about_model(self.prepared)
             self.run_log.checkpoint(path, epoch.global_epoch, shape=shape, info=info)
 
+    def _curves(self) -> bytes:
+        return training_curves.accuracy_curves(self.resume.history, self.name)
+
     def finish(self) -> None:
         """Write the epoch table and the weights; log the weights' hash, the time and the scores."""
         self.progress.close()
+        self.run_log.refresh(self._curves, "curves.png", last=True)  # drawn as the run ends, after its results are printed
         self.state.optimizer = self.state.forget_optimizer = None  # the file of the resume state has what it holds
         memory.give_back()
         layout, config, reference = self.prepared.layout, self.prepared.config, self.name in STAGE

@@ -181,18 +181,19 @@ class RunLog:
         """Log a file as an artifact, with its current content."""
         self._artifact(path.name, path.read_bytes())
 
-    def refresh(self, source: Path | Callable[[], bytes], artifact_path: str, wait: float = 0.0) -> None:
+    def refresh(self, source: Path | Callable[[], bytes], artifact_path: str, wait: float = 0.0, *, last: bool = False) -> None:
         """Log an artifact that grows: at most once in 10 s, in at most 1 % of the time, and a last time at `close`.
 
         Args:
             source: A file, or a function that returns the content.
             artifact_path: Of the artifact.
             wait: Seconds from the first call on in which nothing is logged yet, for what takes long to make.
+            last: Nothing before `close`: it grows no more, and there are results to be printed first.
         """
         content = source.read_bytes if isinstance(source, Path) else source
         started = time.monotonic()
         due, _ = self._due.get(artifact_path, (started + wait, None))
-        if started < due:
+        if last or started < due:
             self._due[artifact_path] = (due, content)
             return
         self._artifact(artifact_path, content())

@@ -331,8 +331,11 @@ def test_a_growing_artifact_is_refreshed_rarely_and_ends_whole(home, monkeypatch
             row.refresh(table, "epochs.csv")
             row.refresh(draw, "curves.png")
         assert len(drawn) == 1
+        row.refresh(draw, "last.png", last=True)
+        assert len(drawn) == 1
     (run,) = rows()
-    assert len(drawn) == 2
+    assert len(drawn) == 3
+    assert artifact(run.info.run_id, "last.png") == "png"
     assert artifact(run.info.run_id, "epochs.csv") == "99\n"
 
 
