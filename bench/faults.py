@@ -94,10 +94,10 @@ $ make faults
 
 {right} of {tried} tries were right. A try starts from a copy of a small project (digits, 120 images, a network of some thousand
 weights, an MLflow store) and runs a stage in which the fault happens. It is right if the command ends as documented, in one line and
-without a traceback, nothing is half-written (a kill may leave a temporary file, which `verify` names), and the same command, given
-again, ends with 0 and with results that are equal, byte for byte, to those of a run without the fault; in MLflow no run is RUNNING,
-none has a metric twice at a step, the same runs are FINISHED, and no record is unsent. For two commands at once, and in another user's
-workspace, results are not compared. Tries are made in parts, by other seeds and at other commits (those of the table):
+without a traceback, nothing is half-written (what a kill leaves is removed by whoever writes the same file next), and the same
+command, given again, ends with 0 and with results that are equal, byte for byte, to those of a run without the fault; in MLflow no
+run is RUNNING, none has a metric twice at a step, the same runs are FINISHED, and no record is unsent. For two commands at once, and
+in another user's workspace, results are not compared. Tries are made in parts, by other seeds and at other commits (those of the table):
 `python bench/faults.py --kinds kills --tries 30 --seed 5 --write results/faults/faults.json --add`; `make faults` makes all kinds anew.
 Full disks, read-only folders, other users and limits need root.
 

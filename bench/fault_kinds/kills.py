@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import psutil
 
-from fault_kinds.scene import COMMANDS, Command, Stage, traced, wrong, wrong_search
+from fault_kinds.scene import COMMANDS, Command, Stage, half_written, traced, wrong, wrong_search
 from support.project import Started, at, at_step
 
 KILLED = -signal.SIGKILL
@@ -79,4 +79,6 @@ def kill(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]:
     if "Traceback" in done.stderr:
         faults.append(traced(done.stderr))
     faults += wrong(project, expected)
+    if left := half_written(project):
+        faults.append(f"half-written: {', '.join(left[:3])}")
     yield from (f"{fault} (killed {when})" for fault in faults)

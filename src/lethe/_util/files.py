@@ -5,7 +5,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,8 +18,13 @@ from lethe._util import manifest
 from lethe._util.errors import RunFailed, UserError, one_line
 from lethe._util.integrity import FORMAT, Pieces, refuse_newer
 
+if sys.platform != "win32":
+    import fcntl
+
 STATE = manifest.STATE
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes of a file's name and of a path, on common file systems
+PART = ".part"  # at the end of a temporary file's name
+_HALF_WRITTEN = re.compile(r"\..+\.\w{8}(\.part)?|\.tmp\w{6}")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 OUTBOX = Path(STATE, "outbox")  # in it, the records that MLflow does not have yet
 DAMAGED = Path(STATE, "damaged")  # lines of such records that could not be sent, for inspection
@@ -83,7 +90,7 @@ def read_regular(path: Path, largest: int) -> bytes:
 
 @contextmanager
 def atomic_write(path: Path, *, private: bool = False, size: int = 0) -> Iterator[Path]:
-    """Write a file that appears complete or not at all.
+    """Write a file that appears complete or not at all. What killed processes left of the same file is removed.
 
     Args:
         path: The file. Its folder is created.
@@ -97,11 +104,11 @@ def atomic_write(path: Path, *, private: bool = False, size: int = 0) -> Iterato
         RunFailed: The disk refuses (full, read-only); names `path`.
     """
     temporary: Path | None = None
+    handle = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        os.close(handle)
+        _remove_leftovers(path)
+        handle, temporary = _locked_temporary(path)
         yield temporary
         if not private:
             umask = os.umask(0)  # mkstemp makes 0600; a file that others may read keeps the user's own mask
@@ -118,6 +125,48 @@ def atomic_write(path: Path, *, private: bool = False, size: int = 0) -> Iterato
         if temporary:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+        if handle >= 0:
+            os.close(handle)
+
+
+def is_half_written(path: Path) -> bool:
+    """Return whether a file has the name of a temporary one, which a killed process may leave: our own, or those of earlier versions and
+    of the safetensors library, which they wrote with.
+
+    >>> [is_half_written(Path(name)) for name in (".a.csv.x1y2z3_4.part", ".a.csv.x1y2z3_4", ".tmpAb12Cd", ".gitignore")]
+    [True, True, True, False]
+    """
+    return _HALF_WRITTEN.fullmatch(path.name) is not None
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """Create a temporary file next to `path`, which is locked as long as its descriptor is open, at most as long as the process lives."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+        temporary = Path(name)
+        with contextlib.suppress(OSError):  # a file system without locks, where nobody else gets one either
+            _lock(handle, wait=True)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(temporary.stat(), os.fstat(handle)):
+                return handle, temporary
+        os.close(handle)  # another process took it for a leftover before it was locked
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of `path` that no process has locked: those of killed ones."""
+    start = f".{path.name}."
+    with os.scandir(path.parent) as entries:
+        found = [Path(one.path) for one in entries if one.name.startswith(start) and one.name.endswith(PART)]
+    for each in filter(is_half_written, found):
+        with contextlib.suppress(OSError), each.open("r+b") as file:  # locked, of another user, or just renamed
+            _lock(file.fileno(), wait=False)
+            each.unlink()
+
+
+def _lock(handle: int, *, wait: bool) -> None:
+    if sys.platform == "win32":  # what killed processes leave stays there, and `verify` names it
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def unwritable(path: Path, error: OSError, need: int = 0) -> RunFailed:

@@ -103,26 +103,6 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def seal(path: Path) -> None:
-    """Write the hash of a safetensors file into its metadata, which holds `FILE_KEY: BLANK`, and sort these.
-
-    Equal content is then equal bytes: the writer orders metadata by a hash that changes with the process.
-    """
-    with path.open("r+b") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) > length:
-            raise ValueError(f"{path}: the header has another form than expected")
-        file.seek(8)
-        file.write(text.ljust(length))
-    _, whole = _hashes(path)
-    with path.open("r+b") as file:
-        file.seek(_place_of_hash(text))
-        file.write(whole.encode())
-
-
 def _place_of_hash(header: bytes) -> int:
     return 8 + header.index(f'"{FILE_KEY}":"{BLANK}"'.encode()) + len(f'"{FILE_KEY}":"')
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lethe._util.checkout import root
-from lethe._util.files import read_json, write_json, write_text
+from lethe._util.files import is_half_written, read_json, write_json, write_text
 from lethe._util.integrity import digest_file
 from lethe._util.redact import clean
 from lethe.config.loader import Config
@@ -31,7 +31,6 @@ from lethe.workspace.prepare import about
 from lethe.workspace.request import source_keys
 
 STORE = "workspace"
-_LEFTOVER = re.compile(r"\..+\.\w{8}")  # a temporary file of a command that was killed
 
 
 class WorkspaceFiles:
@@ -64,7 +63,7 @@ class WorkspaceFiles:
         if self.erasure:
             yield from self._superseded(self.erasure)
             for path in files_in(self.layout.root):
-                if _LEFTOVER.fullmatch(path.name) and self._owns(path):
+                if is_half_written(path) and self._owns(path):
                     yield self._place(path, "left half-written by a killed command", path.stat().st_size, DELETE)
             if original.exists() and checkpoint.model_hash(original) != self.erasure.accepted:
                 yield self._place(original, "1 model", original.stat().st_size, REPLACE)
@@ -130,7 +129,7 @@ class WorkspaceFiles:
         if not found.certain:
             return YOURS
         made_again = path == layout.copies("csv")  # when it is needed
-        if made_again or _LEFTOVER.fullmatch(path.name) or path.is_relative_to(layout.damaged):
+        if made_again or is_half_written(path) or path.is_relative_to(layout.damaged):
             return DELETE
         if found.models and path.is_relative_to(layout.models):
             return DELETE

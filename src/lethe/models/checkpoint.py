@@ -4,19 +4,45 @@ import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lethe._util import integrity, manifest
 from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
+from lethe._util.integrity import Pieces, Stored
+
+DTYPES = {  # of torch -> of the format, in the order in which a file has them
+    torch.uint64: "U64",
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.float32: "F32",
+    torch.uint32: "U32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e8m0fnu: "F8_E8M0",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_RANK = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 
 _hashes: dict[tuple[Path, int], str] = {}  # of the weights, by file and its modification time
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write tensors and metadata to a safetensors file; equal content gives equal bytes.
+
+    The bytes are those of the library's writer, which makes a copy of all tensors, and a temporary file of its own that a kill leaves.
 
     Args:
         tensors: by name, on any device.
@@ -26,14 +52,19 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     Raises:
         RunFailed: the file could not be written.
     """
-    # state_dict() is a view of the live weights, and safetensors takes contiguous CPU tensors
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_write(path, size=sum(value.nbytes for value in plain.values())) as temporary:
-        try:
-            save_file(plain, temporary, {**metadata, integrity.FILE_KEY: integrity.BLANK})
-            integrity.seal(temporary)
-        except SafetensorError as error:  # how the writer wraps an input/output error
-            raise OSError(str(error)) from error
+    ordered = sorted(tensors, key=lambda name: (_RANK[tensors[name].dtype], name))
+    with atomic_write(path, size=sum(value.nbytes for value in tensors.values())) as temporary:
+        integrity.write(temporary, {name: _stored(tensors[name]) for name in ordered}, metadata)
+
+
+def _stored(tensor: Tensor) -> Stored:
+    return Stored(DTYPES[tensor.dtype], tuple(tensor.shape), Pieces(tensor.nbytes, _bytes(tensor)))
+
+
+def _bytes(tensor: Tensor) -> Iterator[memoryview]:
+    """Only when it is written: so no more than one tensor is copied at a time."""
+    plain = tensor.detach().cpu().contiguous()
+    yield plain.reshape(-1).view(torch.uint8).numpy().data
 
 
 def load(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:

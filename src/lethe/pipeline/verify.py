@@ -1,6 +1,5 @@
 """`verify`: read every file of a workspace, and say which ones are damaged and which belong to nothing."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from lethe._util import integrity, manifest
 from lethe._util.errors import UserError
-from lethe._util.files import OUTBOX, read_json
+from lethe._util.files import OUTBOX, is_half_written, read_json
 from lethe.config.loader import Config
 from lethe.config.yaml_file import read_yaml
 from lethe.data import splits
@@ -24,7 +23,6 @@ from lethe.workspace import artifacts, ledger, repair, scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import load_existing
 
-HALF_WRITTEN = re.compile(r"\..+\.\w{8}")  # the name of a temporary file; a killed command leaves it
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 KILLED = "left half-written by a killed command; remove it"
 LEFT_OUT = "damaged records that were not sent to MLflow; remove it once you have looked at it"
@@ -85,7 +83,7 @@ def inspect(layout: Layout) -> Iterator[Finding]:
         layout: of the workspace. Of a workspace that is also a checkout, only folders that the program writes are looked at.
     """
     for path in sorted(_files(layout)):
-        if HALF_WRITTEN.fullmatch(path.name):
+        if is_half_written(path):
             yield Finding(path, "stray", KILLED)
             continue
         if path.is_relative_to(layout.damaged):

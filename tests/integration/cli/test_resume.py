@@ -44,6 +44,10 @@ def result(project: Project, method: str) -> tuple[bytes, bytes]:
     return tuple((project.root / path).read_bytes() for path in (f"models/{method}.safetensors", f"epochs/{method}.csv"))  # type: ignore[return-value]
 
 
+def half_written(project: Project) -> list[Path]:
+    return list(project.root.rglob(".*.part"))
+
+
 def states(project: Project) -> list[Path]:
     return list((project.root / ".lethe" / "resume").glob("*/state.safetensors"))
 
@@ -133,7 +137,9 @@ def test_killed_between_two_files(project: Project) -> None:
     for epoch, moment in chain:
         done = project.run("unlearn", *argv, **moment)
         assert (done.returncode, behind(done.stderr)) == (KILLED, epoch)
+        assert len(half_written(project)) == (json.loads(moment["HIT"])["file"] is not None)
     assert behind(project.ran("unlearn", *argv).stderr) == 5
+    assert half_written(project) == []
     assert result(project, "model_6") == whole
     assert states(project) == []
     _, unsaved, finished = project.rows(method="model_6")

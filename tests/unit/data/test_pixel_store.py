@@ -21,6 +21,7 @@ from lethe.data.device_data import Data, RawInputs
 from lethe.data.images import Images, load_images, save_images
 from lethe.data.pixel_store import Pages, Pixels, Rows
 from lethe.recipes.recipe import Augment
+from support.sealing import written
 
 N, SHAPE = 500, (3, 128, 128)  # 24 MB
 MIB = 2**20
@@ -50,9 +51,7 @@ def test_the_file_has_the_bytes_that_the_library_writes(tmp_path: Path) -> None:
         save_images(images, tmp_path / "own", "listing")
         about = {"classes": images.classes, "held_out": 1, "listing": "listing", "ids": ids}
         tensors = {"pixels": pixels, "labels": images.labels}
-        save_file(tensors, tmp_path / "theirs", {"images": json.dumps(about), integrity.FILE_KEY: integrity.BLANK})
-        integrity.seal(tmp_path / "theirs")
-        assert (tmp_path / "own").read_bytes() == (tmp_path / "theirs").read_bytes()
+        assert (tmp_path / "own").read_bytes() == written(save_file, tensors, tmp_path / "theirs", {"images": json.dumps(about)})
         assert integrity.check(tmp_path / "own")
 
 

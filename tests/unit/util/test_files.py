@@ -3,12 +3,13 @@
 import errno
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lethe._util.errors import RunFailed
-from lethe._util.files import atomic_write, unwritable
+from lethe._util.files import atomic_write, is_half_written, unwritable, write_text
 
 
 def test_a_full_disk_is_said_with_what_the_file_needs(tmp_path: Path) -> None:
@@ -30,3 +31,23 @@ def test_a_file_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"a\.csv could not be written: the disk is full \("), atomic_write(tmp_path / "a.csv"):
         Path("/dev/full").write_bytes(b"a")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".a.csv.x1y2z3_4.part", ".a.csv.settings", ".a.csv.much_longer.part", ".b.csv.x1y2z3_4.part"):
+        (tmp_path / name).write_text("half")
+    with atomic_write(tmp_path / "a.csv") as temporary:
+        temporary.write_text("another process")
+        write_text(tmp_path / "a.csv", "whole")  # meanwhile, here
+        assert temporary.read_text() == "another process"
+        assert is_half_written(temporary)
+    kept = {".a.csv.settings", ".a.csv.much_longer.part", ".b.csv.x1y2z3_4.part", "a.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert (tmp_path / "a.csv").read_text() == "another process"
+
+
+def test_writers_at_once_take_nothing_from_one_another(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: write_text(tmp_path / "a.csv", f"{n}" * 4), range(400)))
+    (path,) = tmp_path.iterdir()
+    assert path.name == "a.csv" and path.read_text() in {f"{n}" * 4 for n in range(400)}

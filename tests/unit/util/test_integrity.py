@@ -18,6 +18,7 @@ from lethe.data import images
 from lethe.data.images import Images
 from lethe.models import checkpoint
 from lethe.workspace import settings as workspace_settings
+from support.sealing import written
 
 TENSORS = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(3)}
 ABOUT = {"provenance": "{}", "kind": "model_1", "ä": "ö"}
@@ -38,6 +39,18 @@ def test_what_was_written_is_read_and_its_hash_is_no_metadata_of_ours(file: Path
     again = file.with_name("again.safetensors")
     checkpoint.save(dict(reversed(TENSORS.items())), again, dict(reversed(ABOUT.items())))
     assert again.read_bytes() == file.read_bytes()
+
+
+def test_the_bytes_are_those_of_the_librarys_writer(tmp_path: Path) -> None:
+    """Of every type, also without dimensions or elements: models and tables of earlier versions keep their hashes."""
+    shapes = ((), (0, 3), (2, 3))
+    tensors = {f'{dtype} {n}€"': torch.ones(shape).to(dtype) for dtype in checkpoint.DTYPES for n, shape in enumerate(shapes)}
+    tensors |= {"transposed": torch.arange(6.0).view(2, 3).T.requires_grad_(), "a row": torch.arange(6).view(2, 3)[1]}
+    for each in (tensors, dict(reversed(tensors.items())), TENSORS, {}):
+        checkpoint.save(each, tmp_path / "own", ABOUT)
+        plain = {name: value.detach().contiguous() for name, value in each.items()}
+        assert (tmp_path / "own").read_bytes() == written(save_file, plain, tmp_path / "theirs", ABOUT)
+        assert integrity.check(tmp_path / "own")
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
