@@ -29,7 +29,8 @@ CASES: dict[str, tuple[dict[str, int], dict[str, Any]]] = {  # sizes of the spli
     "as in params.yaml, last batches short": ({}, {}),
     "a part trains, forget longer than retain": (
         {"retain": 19, "forget": 60},
-        {"lr": 0.01, "momentum": 0.5, "weight_decay": 0.01, "crop_share": 0.5, "pull_from": 0.2, "renew_every": 0.3, "focus": 0.4},
+        {"lr": 0.01, "momentum": 0.5, "weight_decay": 0.01, "crop_share": 0.5, "pull_from": 0.2, "renew_every": 0.3, "focus": 0.4}
+        | {"pull_on": "scaled_log_odds", "weight": 1.0, "fade": 0.5},
     ),
     "one image to forget": ({"forget": 1}, {"retain_epochs": 2.6, "forget_batch_size": 1, "optimizer": "sgd", "pull_on": "log_odds"}),
 }

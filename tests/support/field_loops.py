@@ -83,19 +83,28 @@ def negation(model: Module, data: Source, sgd: Numbers, retain_epochs: float, cr
     ft(model, data, sgd, retain_epochs, crop_share, warmup)
 
 
-def targets(model: Module, data: Source, cap: float) -> Tensor:
-    """By index into all images: the loss that each forget image should have at least."""
+def targets(model: Module, data: Source, cap: float, pull_on: str) -> tuple[Tensor, float, float]:
+    """By index into all images: the loss that each forget image should have at least; what log odds are divided by; and how far forget's
+    mean is from that of its targets."""
     model.eval()
     with torch.no_grad():
         losses = cross_entropy(model(data.images), data.labels, reduction="none")
     model.train()
+    odds = losses.clamp(min=1e-7).expm1().log()
+    ordered = odds if pull_on == "scaled_log_odds" else losses
     wanted = torch.zeros_like(losses)
     for label in data.labels[data.forget].unique():
         own, unseen = (index[data.labels[index] == label] for index in (data.forget, data.shaping))
         unseen = unseen if len(unseen) else data.shaping
         rank = losses[own].argsort().argsort().float()
-        wanted[own] = torch.quantile(losses[unseen], rank / (len(own) - 1) if len(own) > 1 else rank + 0.5)
-    return wanted.clamp(max=cap)
+        wanted[own] = torch.quantile(ordered[unseen], rank / (len(own) - 1) if len(own) > 1 else rank + 0.5)
+    if pull_on == "scaled_log_odds":
+        wanted[data.forget] = torch.log(1 + wanted[data.forget].exp())
+    wanted = wanted.clamp(max=cap)
+    if pull_on == "loss":
+        return wanted, 1.0, float((wanted - losses)[data.forget].mean())
+    scale = max(float(odds[data.shaping].std(unbiased=False)), 0.1) if pull_on == "scaled_log_odds" else 1.0
+    return wanted, scale, float((wanted.clamp(min=1e-7).expm1().log() - odds)[data.forget].mean()) / scale
 
 
 def lethe(
@@ -111,6 +120,7 @@ def lethe(
     focus: float,
     warmup: float,
     pull_on: str = "loss",
+    fade: float = 0.0,
 ) -> None:
     optimizer, retain_pass, forget_pass = begin(model, sgd), count(), count()
     seen = torch.ones(len(data.labels))
@@ -123,7 +133,8 @@ def lethe(
         steps = max(1, round(passes / epochs * data.length))
         for epoch in range(epochs):
             if pulls:
-                wanted = targets(model, data, cap)
+                wanted, scale, left = targets(model, data, cap, pull_on)
+                share = min(max(left / fade, 0.0), 1.0) if fade else 1.0
                 forget = chain.from_iterable(map(data.small, forget_pass))
             retain: Iterator[Batch]
             if focus and not crops:  # by the last loss that a step has seen, from the mean of its distribution if none has
@@ -137,11 +148,13 @@ def lethe(
                     more, true, own = next(forget)
                     logits, logits_forget = model(torch.cat([images, more])).split([len(labels), len(true)])
                     each, goal = cross_entropy(logits_forget, true, reduction="none"), wanted[own]
-                    if pull_on == "log_odds":
+                    if pull_on != "loss":
                         right = logits_forget.double().softmax(1)[torch.arange(len(true)), true]
                         each, goal = torch.log((1 - right) / right).float(), torch.log(goal.clamp(min=1e-7).expm1())
+                    if pull_on == "scaled_log_odds":
+                        each, goal = each / scale, goal / scale
                     pull = smooth_l1_loss(torch.minimum(each, goal), goal, beta=0.5)
-                    loss = cross_entropy(logits, labels) + weight * ((u - pull_from) / (1 - pull_from)) ** 0.5 * pull
+                    loss = cross_entropy(logits, labels) + weight * ((u - pull_from) / (1 - pull_from)) ** 0.5 * share * pull
                 else:
                     logits = model(images)
                     loss = cross_entropy(logits, labels)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from lethe.recipes.protocols import Batch, DataSource, References
 
 
-SMALLEST = 1e-7  # nats, of a target whose log odds are taken: what float32 tells from 0 in a loss
+SMALLEST = 1e-7  # nats, of a loss whose log odds are taken: what float32 tells from 0
+LEAST_SPREAD = 0.1  # of log odds, where unseen images are few and alike
 
 
 class Loss(Protocol):
@@ -208,13 +209,18 @@ class ToUnseen(Value):
         both_ways: also lower losses above the target, which trains on what is to be forgotten.
         on: "log_odds" takes the distance between the log odds of a wrong answer, log(exp(loss) - 1), in place of the losses. Where a model
             is certain of nearly all images, losses are near 0 and so are their distances and gradients; log odds are not.
+            "scaled_log_odds" divides them, and so the distance, by their standard deviation over the shaping half, so that a weight means
+            the same for a certain and an uncertain model, and takes quantiles of log odds, so that few images give no target in between.
+        fade: mean signed distance of forget from its targets, in the units of `on`, below which the loss weakens in proportion, measured
+            where targets are: at 0 nothing is pulled any more. 0: it never weakens.
     """
 
     uses_validation: ClassVar[bool] = True
     beta: float = 0.5
     cap: float = 4.0
     both_ways: bool = False
-    on: Literal["loss", "log_odds"] = later("loss")
+    on: Literal["loss", "log_odds", "scaled_log_odds"] = later("loss")
+    fade: float = later(0.0)
 
     def prepare(self, model: "Module", data: "DataSource", refs: "References") -> "Loss":
         """The loss with the targets of an epoch.
@@ -229,11 +235,23 @@ class ToUnseen(Value):
         """
         forget_F = data.splits["forget"]
         shaping_V = halves(data.splits["validation"], data.labels_N)[0]
-        losses = [_losses(model, data, index_N) for index_N in (forget_F, shaping_V)]
-        targets_F = quantiles(losses[0], data.labels_N[forget_F], losses[1], data.labels_N[shaping_V]).clamp(max=self.cap)
+        splits = forget_F, shaping_V
+        forget, unseen = ((_losses(model, data, index_N), data.labels_N[index_N]) for index_N in splits)
+        spread = 1.0
+        if self.on == "scaled_log_odds":
+            odds_F, odds_V = _as_log_odds(forget[0]), _as_log_odds(unseen[0])
+            spread = max(float(odds_V.std(unbiased=False)), LEAST_SPREAD)
+            targets_F = quantiles(odds_F, forget[1], odds_V, unseen[1]).exp().log1p().clamp(max=self.cap)
+        else:
+            targets_F = quantiles(*forget, *unseen).clamp(max=self.cap)
         targets_N = targets_F.new_zeros(len(data.labels_N))
         targets_N[forget_F] = targets_F
-        return TowardsTargets(self, targets_N)
+        left = float((self.measured(targets_F, spread) - self.measured(forget[0], spread)).mean())
+        return TowardsTargets(self, targets_N, spread, min(max(left / self.fade, 0.0), 1.0) if self.fade else 1.0)
+
+    def measured(self, losses_N: "Tensor", spread: float) -> "Tensor":
+        """Losses in nats in the units of `on`; spread: what log odds are divided by."""
+        return losses_N if self.on == "loss" else _as_log_odds(losses_N) / spread
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
         raise TypeError("ToUnseen has no targets before `prepare`")
@@ -241,21 +259,30 @@ class ToUnseen(Value):
 
 @dataclass(frozen=True, eq=False)
 class TowardsTargets:
-    """`ToUnseen` with the target of each image; part of no recipe. targets_N: float32, by index into all images."""
+    """`ToUnseen` with the target of each image; part of no recipe. targets_N: float32, by index into all images; spread: what log odds are
+    divided by; share: what is left of the weight."""
 
     rule: ToUnseen
     targets_N: "Tensor"
+    spread: float = 1.0
+    share: float = 1.0
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
         import torch
         from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-        target_B = self.targets_N[batch.index_B]
-        if self.rule.on == "log_odds":
-            loss_B, target_B = _log_odds(logits_BC, batch.labels_B), target_B.clamp(min=SMALLEST).expm1().log()
-        else:
+        target_B = self.rule.measured(self.targets_N[batch.index_B], self.spread)
+        if self.rule.on == "loss":
             loss_B = cross_entropy(logits_BC, batch.labels_B, reduction="none")
-        return smooth_l1_loss(loss_B if self.rule.both_ways else torch.minimum(loss_B, target_B), target_B, beta=self.rule.beta)
+        else:
+            loss_B = _log_odds(logits_BC, batch.labels_B) / self.spread
+        raised_B = loss_B if self.rule.both_ways else torch.minimum(loss_B, target_B)
+        return self.share * smooth_l1_loss(raised_B, target_B, beta=self.rule.beta)
+
+
+def _as_log_odds(losses_N: "Tensor") -> "Tensor":
+    """Log odds of a wrong answer for cross-entropies in nats, float32 [N]."""
+    return losses_N.clamp(min=SMALLEST).expm1().log()
 
 
 def _log_odds(logits_BC: "Tensor", labels_B: "Tensor") -> "Tensor":

@@ -5,7 +5,7 @@ from typing import Any
 
 from lethe.recipes.losses import ToUnseen
 from lethe.recipes.ordering import Alongside
-from lethe.recipes.parameters import Cap, CropShare, Focus, ForgetBatchSize, PullFrom, PullOn, PullWeight, RenewEvery, RetainEpochs
+from lethe.recipes.parameters import Cap, CropShare, Fade, Focus, ForgetBatchSize, PullFrom, PullOn, PullWeight, RenewEvery, RetainEpochs
 from lethe.recipes.recipe import ByLoss, Phase, Recipe, Term
 from lethe.recipes.registry import register_method
 from lethe.recipes.schedules import Part, Ramp
@@ -27,6 +27,7 @@ def lethe(
     cap: Cap,
     focus: Focus,
     pull_on: PullOn = "loss",
+    fade: Fade = 0.0,
 ) -> Recipe:
     """Fine-tune at a high learning rate, augmented and then plain, while losses of forget are raised to those of unseen images.
 
@@ -44,8 +45,9 @@ def lethe(
     if not retain_epochs:
         return ()
     cuts = sorted({0.0, pull_from, crop_share, 1.0})
+    pull = ToUnseen(cap=cap, on=pull_on, fade=fade)
     return tuple(
-        _phase(training, retain_epochs, start, stop, weight, pull_from, crop_share, renew_every, forget_batch_size, cap, focus, pull_on)
+        _phase(training, retain_epochs, start, stop, weight, pull_from, crop_share, renew_every, forget_batch_size, focus, pull)
         for start, stop in pairwise(cuts)
     )
 
@@ -60,9 +62,8 @@ def _phase(
     crop_share: float,
     renew_every: float,
     forget_batch_size: int,
-    cap: float,
     focus: float,
-    pull_on: PullOn,
+    pull: ToUnseen,
 ) -> Phase:
     """The part of the run between two shares of it."""
     crops, pulls = start < crop_share, start >= pull_from
@@ -78,7 +79,7 @@ def _phase(
         return training.part(name, passes, start, stop, RETAIN, **changes)
     rest = 1 - pull_from
     ramp = Part(Ramp(weight, "power", 0.5), (start - pull_from) / rest, (stop - pull_from) / rest)
-    forget = Term("forget", ToUnseen(cap=cap, on=pull_on), ramp, forget_batch_size)
+    forget = Term("forget", pull, ramp, forget_batch_size)
     renewals = max(1, round((stop - start) / renew_every))
     return training.part(
         name, passes, start, stop, (*RETAIN, forget), renewals, order=Alongside(), forward="joint", weight_steps="batch", **changes

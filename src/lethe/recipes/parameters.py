@@ -29,9 +29,18 @@ RenewEvery = Annotated[float, Field(gt=0, le=1, description="share of the run af
 ForgetBatchSize = Annotated[int, Field(ge=1, description="forget examples in each step")]
 Cap = Annotated[float, Field(gt=0, description="highest target of a forget image's loss, in nats")]
 PullOn = Annotated[
-    Literal["loss", "log_odds"],
+    Literal["loss", "log_odds", "scaled_log_odds"],
     Field(
-        description="what is pulled: losses, or log odds, whose gradient does not vanish where the model is certain of nearly everything"
+        description="what is pulled: losses, or log odds, whose gradient does not vanish where the model is certain of nearly everything; "
+        "scaled ones are divided by their standard deviation over unseen images"
+    ),
+]
+Fade = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="mean distance of forget from its targets, in units of what is pulled, below which the pull weakens in proportion; "
+        "0: it never does",
     ),
 ]
 Focus = Annotated[

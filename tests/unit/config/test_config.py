@@ -749,6 +749,7 @@ ADDED = {
     "run.register_alias",
     "run.register_as",
     "methods.*.pull_on",
+    "methods.*.fade",
     *(f"methods.*.{field.name}" for field in fields(Training) if field.default is not MISSING),
 }
 

@@ -5,7 +5,6 @@ import math
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -42,6 +41,7 @@ from lethe.recipes.losses import (
 )
 from lethe.recipes.optimizers import SGD, Adam, AdamW
 from lethe.recipes.ordering import Ahead, Alongside
+from lethe.recipes.parameters import PullOn
 from lethe.recipes.recipe import Augment, ByLoss, Edit, Phase, Term, parse
 from lethe.recipes.schedules import Constant, Cosine, Part, Ramp, WarmUp
 from lethe.recipes.stopping import LossOfUnseen, SensitivityRose
@@ -140,8 +140,8 @@ def test_a_forget_image_takes_the_unseen_loss_of_its_class_at_its_own_rank() -> 
     assert quantiles(forget[:1], torch.tensor([3]), unseen, torch.tensor([0, 0, 0, 1])).tolist() == [3.0]  # no unseen image of the class
 
 
-@pytest.mark.parametrize("on", ["loss", "log_odds"])
-def test_the_pull_raises_losses_up_to_their_target_and_never_lowers_one(on: Literal["loss", "log_odds"], refs: FrozenReferences) -> None:
+@pytest.mark.parametrize("on", ["loss", "log_odds", "scaled_log_odds"])
+def test_the_pull_raises_losses_up_to_their_target_and_never_lowers_one(on: PullOn, refs: FrozenReferences) -> None:
     data, model = images(), network(2).train()
     before = copied(model)
     prepared = ToUnseen(beta=0.5, cap=2.5, on=on).prepare(model, data, refs)
@@ -177,6 +177,45 @@ def test_log_odds_are_pulled_where_losses_are_near_0() -> None:
         gradients.append(float(logits.grad[0, 0]))
     assert 0 < gradients[0] < 1e-7
     assert gradients[1] == pytest.approx(1.0)
+
+
+def linear(classes: int, deviation: float) -> Module:
+    """A linear network whose losses differ from image to image."""
+    layer = torch.nn.Linear(3 * 16 * 16, classes, bias=False)
+    torch.nn.init.normal_(layer.weight, std=deviation, generator=torch.Generator().manual_seed(0))
+    return torch.nn.Sequential(torch.nn.Flatten(), layer)
+
+
+def test_a_weight_of_scaled_log_odds_means_the_same_for_a_model_three_times_as_certain(refs: FrozenReferences) -> None:
+    """Of two classes: log odds are the difference of the logits, so a multiple of all logits is one of all log odds."""
+    data = images()
+    data = replace(data, labels_N=data.labels_N % 2)
+    distances = []
+    for certain in (1.0, 3.0):
+        model = linear(2, 0.02 * certain)
+        index = data.splits["forget"]
+        batch = Batch(data.normalised(index), data.labels_N[index], index)
+        pull = ToUnseen(cap=99.0, on="scaled_log_odds").prepare(model, data, refs)
+        distances.append(pull(model(batch.images_BCHW), batch, refs).item())
+    assert 0.01 < distances[0] == pytest.approx(distances[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("on", ["loss", "scaled_log_odds"])
+def test_the_pull_fades_as_forget_comes_near_its_targets(on: PullOn, refs: FrozenReferences) -> None:
+    """Where half of the distance is left at which it begins to fade, half of the pull; nothing where forget is above its targets."""
+    data, model = images(), linear(10, 0.02)
+    index = data.splits["forget"]
+    whole = ToUnseen(on=on).prepare(model, data, refs)
+    assert isinstance(whole, TowardsTargets)
+    assert whole.share == 1
+    losses_F = cross_entropy(model(data.normalised(index)), data.labels_N[index], reduction="none").detach()
+    wanted_F, found_F = (whole.rule.measured(each, whole.spread) for each in (whole.targets_N[index], losses_F))
+    left = (wanted_F - found_F).mean().item()
+    assert abs(left) > 0.01
+    for times in (2, 0.5):
+        faded = ToUnseen(on=on, fade=times * abs(left)).prepare(model, data, refs)
+        assert isinstance(faded, TowardsTargets)
+        assert faded.share == pytest.approx(min(1 / times, 1) if left > 0 else 0, abs=1e-4)
 
 
 def test_targets_come_from_the_shaping_half_alone(refs: FrozenReferences) -> None:
