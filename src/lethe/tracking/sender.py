@@ -98,12 +98,22 @@ class Sender(threading.Thread):
         """
         self.closing.set()
         self.wake.set()
-        self.done.wait(MAX_WAIT_UNREACHABLE if self.own.store in unreachable else MAX_WAIT)
-        if not self.own.outbox.folder.exists():
-            return True
-        unsent = len(self.own.outbox.pending())
-        log.warning("%d records are not sent to MLflow yet. The next run here sends them; to send them now: %s", unsent, command("send"))
-        return False
+        try:
+            self._wait(MAX_WAIT_UNREACHABLE if self.own.store in unreachable else MAX_WAIT)
+        except KeyboardInterrupt:  # the command has done its work: a moment more, so that its run does not stay RUNNING
+            self._wait(MAX_WAIT_UNREACHABLE)
+            raise
+        finally:
+            sent = not self.own.outbox.folder.exists()
+            if not sent:
+                left = len(self.own.outbox.pending())
+                log.warning(
+                    "%d records are not sent to MLflow yet. The next run here sends them; to send them now: %s", left, command("send")
+                )
+        return sent
+
+    def _wait(self, seconds: float) -> None:
+        self.done.wait(seconds)
 
 
 def _to_callers_store(deliveries: Iterable[Delivery]) -> Iterator[Delivery]:

@@ -170,6 +170,17 @@ def test_stopped_by_the_user(moment: dict[str, str], epoch: int, project: Projec
     assert [step for step, _ in row["metrics"]["gap"]] == [0, 1, 2, 3, 4, 5]
 
 
+def test_stopped_when_only_records_are_left_to_send(project: Project) -> None:
+    argv = command("model_1")
+    done = project.run("unlearn", *argv, **at("lethe.tracking.sender:Sender._wait", 1, signal.SIGTERM))
+    assert (done.returncode, "Traceback" in done.stderr) == (130, False), done.stderr
+    for _ in range(2):
+        (row,) = project.rows(method="model_1")
+        assert row["status"] == "FINISHED" and not list(project.root.glob(".lethe/outbox/*/"))
+        assert [step for step, _ in row["metrics"]["gap"]] == [0, 1, 2, 3]
+        project.ran("unlearn", *argv)
+
+
 def test_only_the_same_run_goes_on(project: Project) -> None:
     """Not with another recipe, split, seed or precision, nor another method with the same recipe."""
     models = project.root / "models"
