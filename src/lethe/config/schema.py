@@ -190,7 +190,9 @@ class Run(Section):
         description="where the images are stored; auto: on the device, unless they need more than half of a GPU's free memory"
     )
     cache: int = Field(
-        ge=0, description="memory budget in MiB for cached activations of frozen layers (needs batchnorm eval or eval_frozen); 0: no cache"
+        ge=0,
+        description="most MiB of cached activations of frozen layers (needs batchnorm eval or eval_frozen), on the CPU above 64 MiB in a "
+        "temporary file of the workspace; 0: no cache",
     )
     threads: int | None = Field(ge=1, le=1024, description="number of CPU threads; null: torch's default")
     workers: int = Field(

@@ -7,14 +7,17 @@ import operator
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx
 from torch.nn import Module, MultiheadAttention, RReLU, functional
 from torch.nn.modules import activation, batchnorm, conv, flatten, linear, normalization, pooling
 
+from lethe.data import pixel_store
 from lethe.data.device_data import Data, RawInputs
 from lethe.engine.engine import modes_kept
+from lethe.engine.feature_table import FeatureTable, feature_table
 from lethe.engine.work import counted
 from lethe.recipes.recipe import Phase
 
@@ -53,14 +56,18 @@ class Prefix:
     with fixed statistics (`batchnorm: eval_frozen` or `eval`), no dropout, no augmentation, losses of the logits alone.
 
     Args:
-        most_mib: memory budget in MiB for the features; 0 disables the cache.
+        most_mib: most MiB that the features take, in memory or in a file; 0 disables the cache.
         autocast: context in which features are computed.
         log: called with one line when the cut changes.
+        folder: where a file without a name holds features on the CPU of more than `in_memory` bytes; None: they are in memory.
+        in_memory: bytes up to which features on the CPU are in memory.
     """
 
     most_mib: int
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
     log: Callable[[str], None] = lambda text: None
+    folder: Path | None = None
+    in_memory: int = pixel_store.IN_MEMORY
     _logged: str = ""
     _model: Module | None = None
     _cuts: dict[tuple[frozenset[str], str], Cut | str] = field(default_factory=dict)
@@ -114,17 +121,17 @@ class Prefix:
                 return made
         self._made = None
         index_N = torch.cat([index for name, index in data.splits.items() if name != "test"]).unique()
-        table: Tensor | None = None
+        table: FeatureTable | None = None
         for index_B in index_N.split(data.at_once(BATCH)):
             with self.autocast():
                 features = cut.head(data.normalised(index_B))
             if table is None:
-                form = torch.channels_last if data.channels_last and features.ndim == 4 else torch.contiguous_format
-                table = features.new_empty((len(data.labels_N), *features.shape[1:])).to(memory_format=form)
-            table[index_B] = features
+                table, problem = feature_table(data, features[:1], self.folder, self.in_memory)
+                if problem:
+                    self.log(problem)
+            table.put(index_B, features)
         assert table is not None
-        splits = {name: index for name, index in data.splits.items() if name != "test"}
-        made = RawInputs(table, data.labels_N, splits, data.mean, data.std, data.channels_last)
+        made = table.inputs()
         self._made = (cut.name, data, {key: value.clone() for key, value in frozen.items()}, made)
         return made
 

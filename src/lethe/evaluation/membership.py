@@ -49,7 +49,7 @@ def mia_loss(context: EvaluationContext) -> Estimate:
 def svc_non_members(context: EvaluationContext, *tables: LogitsTable) -> list[Floats]:
     """For each table [F]: 100 where the SVC attack classifies a forget image as a non-member, else 0.
 
-    Two tables at a time: libsvm releases the interpreter lock while it fits, and takes up to 400 MB for each.
+    Two tables at a time: libsvm releases the interpreter lock while it fits.
 
     Args:
         context: gives the splits.

@@ -89,7 +89,7 @@ class ActiveRun:
             evaluate_every=run.evaluate_every,
             seed=self.planned.seed,
             autocast=autocast,
-            step_inputs=Prefix(run.cache, autocast, log),
+            step_inputs=Prefix(run.cache, autocast, log, self.prepared.layout.data),
             random_init=partial(self.prepared.network, self.planned.seed),
             count_work=True,
         )

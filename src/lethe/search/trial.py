@@ -167,7 +167,7 @@ class TrialRunner:
         self.evaluate = evaluator(selection, self.objective.splits, data.compute.autocast)
         self.evaluate_all = evaluator(selection, MEASURED, data.compute.autocast, intervals=True)
         self.images = {split: len(selection.splits[split]) for split in MEASURED}
-        self.frozen_features = Prefix(self.config.run.cache, data.compute.autocast)
+        self.frozen_features = Prefix(self.config.run.cache, data.compute.autocast, folder=data.layout.data)
         self.locks, self.home = shared_layout(self.config).locks, workspace_hash(self.config.workspace)
 
     def run(self, task: TrialTask) -> None:

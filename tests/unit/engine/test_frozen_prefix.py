@@ -2,7 +2,9 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from lethe.data.device_data import Data, RawInputs
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
+from lethe.engine.feature_table import feature_table
 from lethe.engine.frozen_prefix import Cut, Prefix, split
 from lethe.engine.options import RunOptions
 from lethe.evaluation import inference as predict
@@ -41,8 +44,8 @@ class Watched(Prefix):
 
 
 def ran(student: nn.Module, steps: tuple[Phase, ...], view: Prefix, source: Data) -> list[Epoch]:
-    evaluate = predict.evaluator(source, ("retain", "forget", "validation"))
-    return list(engine.run(steps, student, source, RunOptions(evaluate=evaluate, step_inputs=view)))
+    evaluate = predict.evaluator(source, ("retain", "forget", "validation"), view.autocast)
+    return list(engine.run(steps, student, source, RunOptions(evaluate=evaluate, step_inputs=view, autocast=view.autocast)))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,63 @@ def test_a_run_on_features_is_the_run_on_images(name: str, batchnorm: str) -> No
         assert one.losses == pytest.approx(two.losses, abs=1e-4)
     assert [p.requires_grad for p in quick.parameters()] == [True] * len(list(quick.parameters()))
     assert not any(module.training for module in quick.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "trains", "channels_last", "autocast"),
+    [
+        ("convnet", HEAD, True, False),
+        ("convnet", Layers(("fc",)), True, False),  # features of 1x1 pixel
+        ("convnet", HEAD, False, False),
+        ("convnet", HEAD, True, True),
+    ],
+)
+def test_features_in_a_file_are_those_in_memory(tmp_path: Path, name: str, trains: Layers, channels_last: bool, autocast: bool) -> None:
+    def context() -> Any:
+        return torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext()
+
+    said: list[str] = []
+    source, held, filed = replace(data(16, 20), channels_last=channels_last), network(name), network(name)
+    steps, view = (phase(trains=trains),), Watched(1024, context, said.append, tmp_path / "data", in_memory=0)
+    expected, measured = ran(held, steps, Prefix(1024, context), source), ran(filed, steps, view, source)
+    features = view.given[0][1]
+    assert (
+        features.stored is not None
+        and features.stored.large
+        and features.images_NCHW.dtype == (torch.bfloat16 if autocast else torch.float32)
+    )
+    assert all(torch.equal(one, other) for one, other in zip(held.state_dict().values(), filed.state_dict().values(), strict=True))
+    assert [epoch.metrics for epoch in expected] == [epoch.metrics for epoch in measured]
+    assert not any(tmp_path.iterdir()) and len(said) == 1, "the file has no name, and is no matter of the log"
+
+
+def test_inputs_from_a_file_have_the_strides_of_those_in_memory(tmp_path: Path) -> None:
+    """By its strides torch chooses how it computes, and so the order of sums."""
+    source = data()
+    for shape in ((8, 3, 3), (8, 1, 1), (1, 3, 3), (8, 1, 3), (5,), (4, 6)):
+        held, filed = (feature_table(source, torch.zeros(1, *shape), folder, 0)[0] for folder in (None, tmp_path))
+        for index_B in torch.arange(len(source.labels_N)).split(7):
+            values = torch.rand(len(index_B), *shape)
+            held.put(index_B, values)
+            filed.put(index_B, values)
+        index_B = torch.tensor([9, 0, 59, 9])
+        one, other = held.inputs().normalised(index_B), filed.inputs().normalised(index_B)
+        assert torch.equal(one, other) and one.stride() == other.stride() and other.shape == (4, *shape)
+
+
+def test_a_disk_without_room_for_features_costs_memory_alone(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    said: list[str] = []
+    source, held, filed = data(16, 20), network(), network()
+    ran(held, (phase(epochs=1),), Prefix(1024), source)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        ran(filed, (phase(epochs=1),), Prefix(1024, log=said.append, folder=tmp_path, in_memory=0), source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "stay in memory" in said[1] and str(tmp_path) in said[1]
+    assert all(torch.equal(one, other) for one, other in zip(held.state_dict().values(), filed.state_dict().values(), strict=True))
 
 
 def test_the_test_split_is_not_looked_at() -> None:

@@ -111,9 +111,16 @@ def test_by_svc_is_scikit_learns_own_decision() -> None:
     decided = np.abs(svc.decision_function(asked[:, None])) > 1e-2
     assert (attacks.by_svc(member, other, asked) == svc.predict(asked[:, None]))[decided].all()
     assert decided.mean() > 0.9
+
+
+def test_by_svc_keeps_few_kernel_rows_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    member, other = (1 / (1 + np.exp(-phi)) for phi in gaussians(1500))  # a kernel of 36 MB
     best = 1 / (1 + np.exp(-(M1 + M2) / 2))  # where the densities cross: above it a member is likelier
-    member, other = (1 / (1 + np.exp(-phi)) for phi in gaussians(1500))
-    assert (attacks.by_svc(member, other, asked) == (asked > best)).mean() > 0.85
+    asked = np.linspace(0, 1, 1201)
+    few = attacks.by_svc(member, other, asked)
+    monkeypatch.setattr(attacks, "KERNEL_ROWS", 400)
+    assert (few == attacks.by_svc(member, other, asked)).all()
+    assert (few == (asked > best)).mean() > 0.85
 
 
 # --- attacks with references ----------------------------------------------------------------------------------------------
