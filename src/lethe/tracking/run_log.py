@@ -306,16 +306,24 @@ class RunLog:
         """
         if self._closed:
             return True
+        try:
+            self._log_due()
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            try:
+                self._append("end", {"status": None if self.outbox.joins else status, "time": now()})
+            finally:
+                self._closed = True
+                sent = self._sender.finish()  # also where the disk is full: the thread must not outlive the program
+        return sent
+
+    def _log_due(self) -> None:
         for artifact_path, (_, content) in self._due.items():
             if content is not None:
                 with contextlib.suppress(FileNotFoundError):
                     self._artifact(artifact_path, content())
-        try:
-            self._append("end", {"status": None if self.outbox.joins else status, "time": now()})
-        finally:
-            self._closed = True
-            sent = self._sender.finish()  # also where the disk is full: the thread must not outlive the program
-        return sent
 
     def __enter__(self) -> "RunLog":
         return self

@@ -96,8 +96,6 @@ class Sender(threading.Thread):
         Returns:
             Whether all records are sent.
         """
-        self.closing.set()
-        self.wake.set()
         try:
             self._wait(MAX_WAIT_UNREACHABLE if self.own.store in unreachable else MAX_WAIT)
         except KeyboardInterrupt:  # the command has done its work: a moment more, so that its run does not stay RUNNING
@@ -113,6 +111,8 @@ class Sender(threading.Thread):
         return sent
 
     def _wait(self, seconds: float) -> None:
+        self.closing.set()
+        self.wake.set()
         self.done.wait(seconds)
 
 

@@ -177,6 +177,17 @@ def test_errors_and_stops_end_the_row_as_what_they_were(home):
     assert not outboxes(home)
 
 
+def test_a_stop_while_the_last_curves_are_drawn_ends_the_row(home):
+    def stopped():
+        raise KeyboardInterrupt
+
+    row = RunLog.open(home, name="a")
+    row.refresh(stopped, "curves.png", wait=60)
+    with pytest.raises(KeyboardInterrupt):
+        row.close()
+    assert rows()[0].info.status == "KILLED" and not outboxes(home)
+
+
 def test_a_launchers_row_is_joined_and_its_parameters_are_left(home, monkeypatch):
     run_id = launcher_row(lr="1e-3", epochs="10")
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
