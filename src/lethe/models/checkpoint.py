@@ -13,26 +13,30 @@ from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 from lethe._util.integrity import Pieces, Stored
 
-DTYPES = {  # of torch -> of the format, in the order in which a file has them
-    torch.uint64: "U64",
-    torch.int64: "I64",
-    torch.float64: "F64",
-    torch.complex64: "C64",
-    torch.float32: "F32",
-    torch.uint32: "U32",
-    torch.int32: "I32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.uint16: "U16",
-    torch.int16: "I16",
-    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
-    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
-    torch.float8_e8m0fnu: "F8_E8M0",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
+DTYPES = {  # of torch -> of the format, in the order in which a file has them; bench/gpu.py runs with an older torch, which lacks some
+    getattr(torch, name): code
+    for name, code in {
+        "uint64": "U64",
+        "int64": "I64",
+        "float64": "F64",
+        "complex64": "C64",
+        "float32": "F32",
+        "uint32": "U32",
+        "int32": "I32",
+        "bfloat16": "BF16",
+        "float16": "F16",
+        "uint16": "U16",
+        "int16": "I16",
+        "float8_e5m2fnuz": "F8_E5M2FNUZ",
+        "float8_e4m3fnuz": "F8_E4M3FNUZ",
+        "float8_e8m0fnu": "F8_E8M0",
+        "float8_e4m3fn": "F8_E4M3",
+        "float8_e5m2": "F8_E5M2",
+        "int8": "I8",
+        "uint8": "U8",
+        "bool": "BOOL",
+    }.items()
+    if hasattr(torch, name)
 }
 _RANK = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 
