@@ -7,6 +7,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from lethe._util.errors import UserError
 from lethe.models.fastnet import FastNet
 from lethe.models.torchvision_models import torchvision_models
+from lethe.models.weights_not_drawn import WeightsNotDrawn
 
 
 class ConvNet(nn.Module):
@@ -55,7 +57,7 @@ def resnet18_cifar(num_classes: int) -> nn.Module:
 OWN: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "resnet18_cifar": resnet18_cifar, "fastnet": FastNet}
 
 
-def build(architecture: str, classes: int, seed: int) -> nn.Module:
+def build(architecture: str, classes: int, seed: int, *, drawn: bool = True) -> nn.Module:
     """Build a randomly initialised network in eval mode, float32.
 
     Args:
@@ -63,6 +65,8 @@ def build(architecture: str, classes: int, seed: int) -> nn.Module:
             which is called with `num_classes` if it has such a parameter, and may be in the current folder.
         classes: number of outputs.
         seed: of the weights; the global generator is not changed.
+        drawn: whether it needs random weights. Not where others are loaded into it, or where only its modules count: built-in networks
+            and torchvision's then have undefined ones.
 
     Returns:
         The network: float32 [B, 3, H, W] -> logits [B, classes].
@@ -72,7 +76,8 @@ def build(architecture: str, classes: int, seed: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build(architecture, classes).eval()
+        with nullcontext() if drawn or ":" in architecture else WeightsNotDrawn():
+            return _build(architecture, classes).eval()
 
 
 def check(network: nn.Module, architecture: str, image_size: int, classes: int | None) -> None:

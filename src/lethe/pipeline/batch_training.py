@@ -105,10 +105,7 @@ def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resum
     Yields:
         The state dict of each model, in the order of `models`.
     """
-    networks = [prepared.untrained(model.seed) if model.start is None else prepared.network(model.seed) for model in models]
-    for network, model in zip(networks, models, strict=True):
-        if model.start is not None:
-            network.load_state_dict(dict(model.start))
+    networks = [prepared.untrained(model.seed) if model.start is None else prepared.loaded(model.start, model.seed) for model in models]
     state = resume.load(prepared.compute.device) or State()
     if resume.history:
         log(f"{label}: resuming after epoch {state.global_epoch}")

@@ -59,7 +59,7 @@ def batches(size: int, batch_size: int) -> int:
 @lru_cache(maxsize=1)
 def _network(architecture: str, classes: int) -> Module:
     """Of which only the sizes of the weights count."""
-    return architectures.build(architecture, classes, 0)
+    return architectures.build(architecture, classes, 0, drawn=False)
 
 
 def planned_share(config: Config) -> float:

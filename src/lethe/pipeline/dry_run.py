@@ -36,7 +36,7 @@ def explain(config: Config, measure: bool = False) -> str:
     """
     retain, forget, classes = split_sizes(config)
     chosen = device.resolve(config.run)
-    network = chosen.place(architectures.build(config.model.architecture, classes, 0))
+    network = architectures.build(config.model.architecture, classes, 0, drawn=measure)
     weights = sum(parameter.numel() for parameter in network.parameters())
     lines = [f"{config.model.architecture}, {weights:,} weights; retain {retain:,}, forget {forget:,} images; {chosen}"]
     lines.append("R: an optimizer step on a batch of retain; F: one on a batch of forget, its gradient times the scale")
@@ -56,7 +56,8 @@ def explain(config: Config, measure: bool = False) -> str:
         for step in recipe:
             lines += _phase(step, network, retain, forget) if isinstance(step, Phase) else [f"  edit {step!r}"]
         if measure:
-            took, each = _seconds(recipe, network, config, chosen, retain, forget), " per seed" if runs[0].run.seed is not None else ""
+            took = _seconds(recipe, chosen.place(network), config, chosen, retain, forget)
+            each = " per seed" if runs[0].run.seed is not None else ""
             lines.append(f"  about {took:,.0f} s of steps on this machine{each}, without evaluation")
     return "\n".join(lines)
 

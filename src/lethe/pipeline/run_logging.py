@@ -330,7 +330,7 @@ def log_model(run_log: RunLog, prepared: Prepared, network: Module, path: Path) 
     shape, info = about_model(prepared)
 
     def plain() -> Module:
-        fresh = architectures.build(prepared.config.model.architecture, len(prepared.images.classes), 0)
+        fresh = architectures.build(prepared.config.model.architecture, len(prepared.images.classes), 0, drawn=False)
         fresh.load_state_dict(network.state_dict())
         return fresh
 

@@ -184,12 +184,12 @@ def start(
         Diverged: a loss became NaN or infinite; the message names phase, epoch, step and the file that holds the last good epoch.
     """
     own = prepared if planned.run.seed is None else prepared.seeded(planned.seed)
-    network = own.untrained(planned.seed, quiet=False) if planned.parent is None else own.network(planned.seed)
     if planned.parent is None:
+        network = own.untrained(planned.seed, quiet=False)
         weights = checkpoint.weights_hash(network.state_dict())
     else:
         path = own.layout.weights(planned.parent)
-        network.load_state_dict(checkpoint.load(path)[0])
+        network = own.loaded(checkpoint.load(path)[0], planned.seed)
         weights = checkpoint.model_hash(path)
     resume = Resume(resume_folder(own, str(planned), repr(planned.recipe), weights))
     with held(own.layout.lock(planned.run), str(planned)):

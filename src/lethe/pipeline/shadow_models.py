@@ -301,8 +301,7 @@ def _check_learned(model: ShadowModel, tensors: Mapping[str, Tensor]) -> None:
     if here.config.pretrain.checkpoint is None:
         return
     rows = torch.from_numpy(model.spec().splits["validation"]).to(here.data.device)
-    network = here.network(0)
-    network.load_state_dict(dict(tensors))
+    network = here.loaded(tensors)
     own = accuracy(inference.logits(network, here.data, rows), here.data.labels_N[rows])
     given = accuracy_and_loss(artifacts.logits(here, "original"))[0]["validation"]
     if given - own > VALIDATION_LIMIT:
@@ -315,8 +314,7 @@ def _check_learned(model: ShadowModel, tensors: Mapping[str, Tensor]) -> None:
 def _read(model: ShadowModel, tensors: Mapping[str, Tensor]) -> Tensor:
     """Return the model's outputs on F and F' (0 for all other images), in the order of tables: logits [N, C] for SWAP, phi [N] else."""
     here = model.prepared
-    network = here.network(0)
-    network.load_state_dict(dict(tensors))
+    network = here.loaded(tensors)
     pool = np.concatenate([here.splits["forget"], swapped(here.splits, here.images)["forget"]])
     logits_NC = np.zeros((len(here.images.ids), len(here.images.classes)), np.float32)
     logits_NC[pool] = inference.logits(network, here.data, torch.from_numpy(pool).to(here.data.device)).cpu().numpy()

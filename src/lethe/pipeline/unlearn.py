@@ -131,7 +131,7 @@ def check_recipes(config: Config) -> tuple[tuple[Recipe, ...], Module]:
     Raises:
         UserError: a module name matches nothing; the message names the key.
     """
-    network = architectures.build(config.model.architecture, 2, 0)
+    network = architectures.build(config.model.architecture, 2, 0, drawn=False)
     recipes = tuple(dict.fromkeys(planned.recipe for planned in plan(config)))
     for recipe in recipes:
         _check_layers(config, recipe, network)
@@ -177,7 +177,7 @@ def check(prepared: Prepared, recipe: Recipe) -> None:
         UserError: a batch is larger than the retain split, or a module name matches nothing; the message names the key.
     """
     check_batches(prepared.config, recipe, len(prepared.splits["retain"]))
-    _check_layers(prepared.config, recipe, prepared.network(0))
+    _check_layers(prepared.config, recipe, prepared.bare_network())
 
 
 def check_batches(config: Config, recipe: Recipe, retain: int) -> None:

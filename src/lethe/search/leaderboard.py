@@ -88,8 +88,7 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     if not complete:
         log(f"{method}: every setting diverged; its settings stay as configured")
     selection = data.data.for_selection(config.recipe())
-    splits, original = selection.splits, data.network(0)
-    original.load_state_dict(start)
+    splits, original = selection.splits, data.loaded(start)
     before = evaluator(selection, MEASURED, data.compute.autocast)(original, selection)
     sizes = {split: len(splits[split]) for split in MEASURED}
     best = min(complete, key=lambda one: OBJECTIVE.rank(one["measured"], {}, sizes, before)) if complete else tried[0]
@@ -147,8 +146,8 @@ def _at(space: Space, at: float, whole: bool) -> Any:
 
 def _try(data: Prepared, config: Config, start: Mapping[str, Any], arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Run a setting once: what it measures without the test split, and its work."""
-    network, recipe, seed = data.network(config.run.seed + SEED), config.recipe(), config.run.seed + SEED
-    network.load_state_dict(dict(start))
+    recipe, seed = config.recipe(), config.run.seed + SEED
+    network = data.loaded(start, seed)
     blank = data.network(seed)
     options = RunOptions(seed=seed, autocast=data.compute.autocast, random_init=blank, count_work=True)
     evaluate = evaluator(data.data.for_selection(recipe), MEASURED, data.compute.autocast, intervals=True)

@@ -110,9 +110,7 @@ def _reference(prepared: Prepared, needed: bool) -> dict[str, Tensor] | None:
 def _measurements(data: Prepared, evaluate: Evaluate, tensors: Mapping[str, Tensor] | None) -> Measurements:
     if tensors is None:
         return {}
-    network = data.network(0)
-    network.load_state_dict(dict(tensors))
-    return evaluate(network, data.data)
+    return evaluate(data.loaded(tensors), data.data)
 
 
 def _fit(data: Prepared, original: Measurements, retrained: Measurements, needed: bool) -> Measurements:

@@ -245,8 +245,7 @@ class TrialRunner:
         """Run the recipe to its end, or until the rule prunes it. Divergence and lack of memory are outcomes, not errors."""
         outcome = Outcome()
         try:
-            network, recipe = self.data.network(config.run.seed), config.recipe()
-            network.load_state_dict(self.start)
+            network, recipe = self.data.loaded(self.start, config.run.seed), config.recipe()
             others = [trial.user_attrs["curve"] for trial in trials_of(self.study, TrialState.COMPLETE)] if rule else []
             options = RunOptions(
                 evaluate=self.evaluate,

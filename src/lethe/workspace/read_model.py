@@ -102,7 +102,7 @@ def read(
     ids, forget, evaluate = prepared.images.ids, prepared.splits["forget"], prepared.config.evaluate
     also = f", and perturbed copies of {_number_perturbed(prepared):,}," if perturbed else ""
     log(f"{name}: reading {len(ids):,} images{also} into a logits table")
-    network = _network(prepared, tensors)
+    network = prepared.loaded(tensors)
     del tensors  # a model of memory, unless the caller keeps them
     split = np.zeros(len(ids), np.uint8)
     for number, part in enumerate(SPLITS):
@@ -140,17 +140,11 @@ def with_perturbed(prepared: Prepared, table: LogitsTable, tensors: Mapping[str,
         A new table; all other columns are those of `table`.
     """
     log(f"{table.name}: classifying perturbed copies of {_number_perturbed(prepared):,} images")
-    network, order = _network(prepared, tensors), np.argsort(np.array(prepared.images.ids))  # a table is sorted by id
+    network, order = prepared.loaded(tensors), np.argsort(np.array(prepared.images.ids))  # a table is sorted by id
     own = {name: column[order] for name, column in _perturbed_columns(prepared, network).items()}
     others = {name: column for name, column in table.columns.items() if name not in (RESIDUAL, DRAWS)}
     about = {key: text for key, text in table.about.items() if key != PERTURBED}
     return replace(table, columns=others | own, about=about | _perturbed(prepared))
-
-
-def _network(prepared: Prepared, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    network = prepared.network(0)
-    network.load_state_dict(dict(tensors))
-    return network
 
 
 def _number_perturbed(prepared: Prepared) -> int:

@@ -1,10 +1,12 @@
 """A prepared workspace: its images and splits, on the device, with what every stage asks of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import Module
 
 from lethe._util.log import log
@@ -141,5 +143,23 @@ class Prepared:
 
     def network(self, seed: int) -> Module:
         """Return a network with random initial weights, on the device."""
-        network = architectures.build(self.config.model.architecture, len(self.images.classes), seed)
+        return self._build(seed, drawn=True)
+
+    def loaded(self, tensors: Mapping[str, Tensor], seed: int = 0) -> Module:
+        """Return a network with given weights, on the device.
+
+        Args:
+            tensors: a state dict of the network.
+            seed: of what the network draws besides weights, if it is the user's own.
+        """
+        network = self._build(seed, drawn=False)
+        network.load_state_dict(dict(tensors))
+        return network
+
+    def bare_network(self) -> Module:
+        """Return a network of which only the modules count: its weights are undefined."""
+        return self._build(0, drawn=False)
+
+    def _build(self, seed: int, *, drawn: bool) -> Module:
+        network = architectures.build(self.config.model.architecture, len(self.images.classes), seed, drawn=drawn)
         return self.compute.place(network)

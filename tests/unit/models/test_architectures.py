@@ -9,6 +9,7 @@ import torch
 
 from lethe._util.errors import UserError
 from lethe.models import architectures
+from lethe.models.weights_not_drawn import WeightsNotDrawn
 
 OWN = """
 import torch
@@ -130,3 +131,30 @@ def test_timm_is_named_where_it_is_missing() -> None:
         pytest.skip("timm is installed")
     with pytest.raises(UserError, match=r"model\.architecture is timm:resnet10t, and timm is not installed; `pip install timm` adds it"):
         architectures.build("timm:resnet10t", 5, 0)
+
+
+@pytest.mark.parametrize("architecture", ["convnet", "fastnet", "resnet18", "resnet18_cifar", "mobilenet_v3_small", "own_networks:plain"])
+def test_a_network_whose_weights_are_not_drawn_is_the_same_once_others_are_loaded(architecture: str) -> None:
+    size, state = 32 if ":" not in architecture else 8, torch.get_rng_state()
+    wanted, network = architectures.build(architecture, 10, 1), architectures.build(architecture, 10, 0, drawn=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [name for name, _ in network.named_modules()] == [name for name, _ in wanted.named_modules()]
+    network.load_state_dict(wanted.state_dict())
+    images = torch.rand(2, 3, size, size)
+    assert torch.equal(network(images), wanted(images))
+
+
+def test_initialisation_at_random_leaves_a_tensor_as_it_is_where_weights_are_not_drawn() -> None:
+    init, weights = torch.nn.init, torch.full((4, 4), 5.0)
+    with WeightsNotDrawn():
+        for draw in (init.normal_, init.uniform_, init.kaiming_normal_, init.kaiming_uniform_, init.xavier_normal_, init.xavier_uniform_):
+            assert draw(weights) is weights
+        assert weights.normal_(0.0, 2.0).uniform_(-1, 1) is weights
+        assert torch.equal(weights, torch.full((4, 4), 5.0))
+        assert torch.equal(init.ones_(torch.empty(3)), torch.ones(3))
+    assert not torch.equal(init.normal_(weights), torch.full((4, 4), 5.0))
+
+
+def test_a_network_of_ones_own_always_has_what_it_draws() -> None:
+    undrawn, drawn = (architectures.build("own_networks:plain", 10, 3, drawn=each).state_dict() for each in (False, True))
+    assert all(torch.equal(value, drawn[name]) for name, value in undrawn.items())
