@@ -88,9 +88,9 @@ def _plain(function: str, words: list[str]) -> Command:
 
 def _unlearn(words: list[str]) -> Command:
     words, switches = split_switches(words, "--explain", "--time", "--list")
-    if "--list" in switches:
-        return Command("lethe.pipeline.method_list:print_methods", words)
     rest, names = split_methods(words, references=False)
+    if "--list" in switches:
+        return Command("lethe.pipeline.method_list:print_methods", rest, arguments={"names": names})
     if "--explain" in switches:
         return Command("lethe.pipeline.dry_run:print_explanation", rest, arguments={"measure": "--time" in switches, "names": names})
     if names:
@@ -226,7 +226,7 @@ STAGES = {
             "",
             "  --explain  print what would happen; reads no data, writes nothing",
             "  --time     with --explain: also time three optimizer steps on random tensors",
-            "  --list     print every method: what it does, its source, its cost as a share of retraining, its arguments",
+            "  --list     print every method, or those of --method: what it does, source, cost as a share of retraining, arguments",
         ),
     ),
     "evaluate": Stage(

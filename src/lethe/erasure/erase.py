@@ -101,7 +101,7 @@ def check(config: Config, keep: Sequence[str] = ()) -> int:
 
     Args:
         config: names the workspace.
-        keep: remotes and caches of DVC that are not searched.
+        keep: remotes and caches of DVC that are not searched, besides those that the erasures left alone.
 
     Returns:
         0 if nothing is left, 1 otherwise.
@@ -113,7 +113,10 @@ def check(config: Config, keep: Sequence[str] = ()) -> int:
     erasures = erased.read(config)
     if not erasures:
         raise UserError(f"nothing was erased in {config.workspace} yet, so there is nothing to check")
+    keep = tuple(dict.fromkeys([*(kept for one in erasures for kept in one.keep), *map(without_secrets, keep)]))
     left = _check(config, erasures, keep)
+    for kept in keep:
+        log(f"not searched: {kept}, which is kept (--keep)")
     if one := erased.pending(config):
         log(f"the erasure is not finished; {_again(config, one, _kept(one, keep))} finishes it")
         return 1

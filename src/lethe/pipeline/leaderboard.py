@@ -22,6 +22,7 @@ from lethe.pipeline.cost import planned_share
 from lethe.pipeline.leaderboard_tables import folder, table, write
 from lethe.pipeline.runner import metadata
 from lethe.pipeline.unlearn import unlearn
+from lethe.recipes.parameters import MOST_EPOCHS
 from lethe.recipes.registry import registered_names
 from lethe.tracking import outbox
 from lethe.workspace import settings
@@ -77,7 +78,7 @@ def leaderboard(words: list[str], names: list[str], shares: list[str]) -> None:
     for entry in (Entry(name, share) for name in methods for share in wanted):
         config = at_share(words, entry, chosen(workspace, entry.method))
         if config is None:
-            log(f"{entry.name}: one epoch costs more; no row")
+            log(f"{entry.name}: no number of epochs costs as much; no row")
         elif not is_finished(config):
             missing.append(PlannedRow(entry.name, config))
     _run_rows(missing)
@@ -217,7 +218,7 @@ def at_share(words: Sequence[str], entry: Entry, chosen: Mapping[str, Any]) -> C
             `cost_ratio`, the work that a run was seen to take next to what is planned here.
 
     Returns:
-        None if the method's shortest run costs more than the share.
+        None if the method's shortest run costs more than the share, or its longest less.
     """
     dial = next(word for word in DIALS if word in method_section(entry.method).model_fields)
     share = entry.share / chosen.get("cost_ratio", 1.0)
@@ -229,11 +230,13 @@ def at_share(words: Sequence[str], entry: Entry, chosen: Mapping[str, Any]) -> C
         return load([*words, *like, *own, f"--methods.{entry.name}.{dial}", f"{value:g}"], settings=settings.layer)
 
     if dial == "retain_epochs":
-        return config(round(10 * share / planned_share(config(10)), 3))
+        passes = round(10 * share / planned_share(config(10)), 3)
+        return config(passes) if passes <= MOST_EPOCHS else None
     one, two = planned_share(config(1)), planned_share(config(2))
     if one > 1.05 * share:
         return None
-    return config(1 + int((1.05 * share - one) / (two - one)) if two > one else 1)
+    number = 1 + int((1.05 * share - one) / (two - one)) if two > one else 1
+    return config(number) if number <= MOST_EPOCHS else None
 
 
 def _typed(words: Sequence[str], method: str) -> list[tuple[str, str]]:

@@ -69,7 +69,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         ("search adopt 17 gentle", "", {"number": 17, "name": "gentle"}),
         ("demo --run.seed 1", "--run.seed 1", {}),
         ("demo --full", "", {}),
-        ("unlearn --list --run.seed 1", "--run.seed 1", {}),
+        ("unlearn --list --run.seed 1", "--run.seed 1", {"names": []}),
+        ("unlearn --list --method ft,cf_k", "", {"names": ["ft", "cf_k"]}),
     ],
 )
 def test_a_command_line_has_keys_and_other_words(line: str, words: str, arguments: dict[str, object]) -> None:

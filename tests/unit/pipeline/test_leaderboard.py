@@ -10,7 +10,7 @@ from lethe.config import loader
 from lethe.pipeline.cost import batches, planned_share, work
 from lethe.pipeline.leaderboard import Entry, at_share, in_parallel, leaderboard
 from lethe.pipeline.leaderboard_tables import COLUMNS, table
-from lethe.pipeline.method_list import listing
+from lethe.pipeline.method_list import listing, print_methods
 from lethe.plots.leaderboard_figures import forget_against_test, gap_against_cost
 from lethe.recipes.recipe import Phase
 from lethe.recipes.registry import registered_names
@@ -125,7 +125,8 @@ def test_chosen_settings_reach_the_rows_and_typed_ones_override_them(tmp_path: P
 
 
 def test_every_method_is_listed_with_source_cost_and_arguments() -> None:
-    parts = listing(loader.load()).split("\n\n")
+    config = loader.load()
+    parts = listing(config, config.methods).split("\n\n")
     assert [part.partition(":")[0] for part in parts] == [*registered_names(chains=False), "as_run"]
     for part in parts:
         summary, source, cost, arguments = part.splitlines()
@@ -134,6 +135,26 @@ def test_every_method_is_listed_with_source_cost_and_arguments() -> None:
         assert cost.endswith("% of retraining")
         assert "lr=" in arguments
     assert "  cost       15.6 % of retraining" in parts[0].splitlines()
+    assert not any(line == "  cost       0.0 % of retraining" for part in parts for line in part.splitlines())
+
+
+def test_the_methods_that_are_named_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, names, expected in (
+        ([], [], None),
+        (["--method", "ft"], [], ["ft"]),
+        ([], ["ft", "cf_k"], ["ft", "cf_k"]),
+        ([], ["all"], None),
+    ):
+        config = loader.load(words)
+        print_methods(config, names)
+        assert [part.partition(":")[0] for part in capsys.readouterr().out.split("\n\n")] == (expected or [*config.methods])
+    with pytest.raises(UserError, match="method fy is unknown"):
+        print_methods(loader.load(), ["fy"])
+
+
+def test_a_share_that_no_number_of_epochs_reaches_has_no_row() -> None:
+    words = ["--data.source", "digits", "--data.limit", "2", "--data.forget.fraction", "0.5", "--model.architecture", "convnet"]
+    assert at_share([*words, "--retrain.epochs", "100000"], Entry("cf_k", 1.0), {}) is None
 
 
 @pytest.mark.parametrize(
