@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,12 +108,8 @@ def atomic_write(path: Path, *, private: bool = False, size: int = 0) -> Iterato
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
-        handle, temporary = _locked_temporary(path)
+        handle, temporary = _locked_temporary(path, 0o600 if private else 0o666)
         yield temporary
-        if not private:
-            umask = os.umask(0)  # mkstemp makes 0600; a file that others may read keeps the user's own mask
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
         manifest.record(path, temporary)
         temporary.replace(path)
     except OSError as error:
@@ -139,11 +135,13 @@ def is_half_written(path: Path) -> bool:
     return _HALF_WRITTEN.fullmatch(path.name) is not None
 
 
-def _locked_temporary(path: Path) -> tuple[int, Path]:
-    """Create a temporary file next to `path`, which is locked as long as its descriptor is open, at most as long as the process lives."""
+def _locked_temporary(path: Path, mode: int) -> tuple[int, Path]:
+    """Create a temporary file next to `path`, which is locked as long as its descriptor is open, at most as long as the process lives.
+
+    The system takes the user's mask from the mode: asking for the mask would be to change it, for other threads too."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         with contextlib.suppress(OSError):  # a file system without locks, where nobody else gets one either
             _lock(handle, wait=True)
         with contextlib.suppress(OSError):

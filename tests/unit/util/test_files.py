@@ -51,3 +51,14 @@ def test_writers_at_once_take_nothing_from_one_another(tmp_path: Path) -> None:
         list(pool.map(lambda n: write_text(tmp_path / "a.csv", f"{n}" * 4), range(400)))
     (path,) = tmp_path.iterdir()
     assert path.name == "a.csv" and path.read_text() in {f"{n}" * 4 for n in range(400)}
+
+
+def test_a_file_is_readable_as_the_users_mask_says_and_a_private_one_by_its_owner(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        for private in (False, True):
+            with atomic_write(tmp_path / f"{private}", private=private) as temporary:
+                temporary.write_text("a")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("False", "True")] == [0o640, 0o600]
