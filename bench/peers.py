@@ -50,6 +50,9 @@ ROWS = {
     "lethe": Row(
         (), "python src/unlearn.py --method model_1, where original and retrained model exist", "every measure, verdict, MLflow run"
     ),
+    "lethe-fresh": Row(
+        (), "the same in a workspace that does not exist yet, from given checkpoints", "the same, and the scores of both references"
+    ),
     "loop": Row((), "a plain loop over a DataLoader", "accuracies, area under the curve of an attack by loss"),
     "lightning": Row(
         ("pytorch-lightning==2.6.6", "torchmetrics==1.9.0", "lightning-utilities==0.15.2"),
@@ -70,6 +73,10 @@ ROWS = {
         ("torchunlearn==0.1.0",), "a Trainer, whose loss the caller writes: the wheel has no method", "accuracies by get_accuracy"
     ),
 }
+
+
+OURS = ("lethe", "lethe-fresh")
+GIVEN = ("--pretrain.checkpoint", "--retrain.checkpoint")  # without which a fresh workspace would take two trainings
 
 
 class Marks:
@@ -280,7 +287,7 @@ def run_row(name: str, workspace: Path, keys: Sequence[str]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     marks = Marks()
-    if name == "lethe":
+    if name in OURS:
         sys.argv = [str(ROOT / "src" / "unlearn.py"), *keys]
         table = sys.stdout = Table(sys.stdout)  # type: ignore[assignment]
         try:
@@ -353,6 +360,8 @@ def compare(names: Sequence[str], keys: Sequence[str], repeats: int) -> dict[str
         for row in names:
             if reason := install(ROWS[row], folder / row):
                 found[row]["missing"] = f"it can't be installed: {reason}"
+            elif row == "lethe-fresh" and not {*GIVEN} <= {*keys}:
+                found[row]["missing"] = f"it takes {' and '.join(GIVEN)}"
         for _ in range(repeats):
             for row in names:
                 if "missing" in found[row]:
@@ -360,10 +369,12 @@ def compare(names: Sequence[str], keys: Sequence[str], repeats: int) -> dict[str
                 for kind in ("models", "epochs", "logits", "scores"):
                     for path in (workspace / kind).glob("model_1.*"):
                         path.unlink()
+                here = folder / "fresh" if row == "lethe-fresh" else workspace
+                shutil.rmtree(folder / "fresh", ignore_errors=True)
                 told = folder / "told.json"
                 told.unlink(missing_ok=True)
                 own = ["--row", row, "--workspace", str(workspace), "--told", str(told)]
-                command = [sys.executable, str(Path(__file__)), *own, "--", *keys, "--run.workspace", str(workspace)]
+                command = [sys.executable, str(Path(__file__)), *own, "--", *keys, "--run.workspace", str(here)]
                 done = subprocess.run(command, env=_environment(folder, folder / row), capture_output=True, text=True, check=False)
                 if done.returncode or not told.exists():
                     found[row]["missing"] = f"it does not run: {' '.join(done.stderr.split())[-300:]}"

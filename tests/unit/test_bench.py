@@ -148,4 +148,4 @@ def test_a_peer_that_is_missing_has_a_row_that_says_so() -> None:
     *_, loop, missing = peers.table(found).splitlines()
     assert loop == "| loop | 100 | 1.00 | 2.50 | 0.50 | a loop | accuracies |"
     assert missing == "| erasus 0.2.0 | it can't be installed |  |  |  | a loop | accuracies |"
-    assert {*peers.FUNCTIONS} | {"lethe"} == {*peers.ROWS} and all("==" in pin for row in peers.ROWS.values() for pin in row.packages)
+    assert {*peers.FUNCTIONS, *peers.OURS} == {*peers.ROWS} and all("==" in pin for row in peers.ROWS.values() for pin in row.packages)
