@@ -73,11 +73,12 @@ def tables(prepared: Prepared, kind: str) -> list[LogitsTable]:
     Raises:
         UserError: a file was made from other images, splits or by another recipe; the message names both sides.
     """
-    found = {}
-    for seed, file in prepared.layout.bank_seeds(key(prepared), kind).items():
+    found, files = {}, prepared.layout.bank_seeds(key(prepared), kind)
+    of_all = metadata(prepared, kind, 0) if files else {}  # once: a recipe's text takes as long as reading what a file says of itself
+    for seed, file in files.items():
         if seed != prepared.config.run.seed:
             found[seed] = _read(file, file.stat().st_mtime_ns)
-            wanted = metadata(prepared, kind, seed)
+            wanted = of_all | {"seed": str(seed)}
             wrong = mismatch(wanted, found[seed].about)
             if wrong:
                 theirs, ours = (short(str(about.get(wrong[0]))) for about in (found[seed].about, wanted))
