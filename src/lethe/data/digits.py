@@ -1,6 +1,10 @@
 """scikit-learn's bundled digits as a data source: no download, no folder."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from lethe.data.images import Images
@@ -24,14 +28,29 @@ def read_digits(options: SourceOptions) -> Images:
     """scikit-learn's 1,797 digits of 8x8 pixels, enlarged to 3x32x32; the last 500, after a fixed shuffle, are held out.
 
     They are sorted by writer, hence the shuffle."""
-    from sklearn.datasets import load_digits  # takes seconds to import
-
-    bunch = load_digits()
-    order = np.random.RandomState(0).permutation(len(bunch.target))  # RandomState: frozen over numpy's versions
-    grey = np.round(bunch.images[order] * (255 / 16)).astype(np.uint8)
+    drawings, digit = bundled()
+    order = np.random.RandomState(0).permutation(len(digit))  # RandomState: frozen over numpy's versions
+    grey = np.round(drawings[order] * (255 / 16)).astype(np.uint8)
     large = np.stack([np.asarray(Image.fromarray(g).resize((32, 32), Image.Resampling.BILINEAR)) for g in grey])
     pixels = np.repeat(large[:, None], 3, axis=1)
     held_out = len(order) - TRAIN
     ids = [f"train/{i}" for i in range(TRAIN)] + [f"test/{i}" for i in range(held_out)]
-    classes = tuple(str(name) for name in bunch.target_names)
-    return Images(pixels, bunch.target[order].astype(np.int64), tuple(ids), classes, held_out)
+    return Images(pixels, digit[order], tuple(ids), tuple("0123456789"), held_out)
+
+
+def bundled() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Read the file that scikit-learn's `load_digits` reads, where it is in its place: importing scikit-learn takes a second, before the
+    first step of a command on digits.
+
+    Returns:
+        Images float64 [1797, 8, 8], 0 to 16, and their digits int64 [1797].
+    """
+    found = importlib.util.find_spec("sklearn")
+    file = Path(found.origin or "").parent / "datasets/data/digits.csv.gz" if found else None
+    if file is None or not file.exists():
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        return bunch.images, bunch.target.astype(np.int64)
+    table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)

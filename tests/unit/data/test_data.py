@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from lethe._util.errors import RunFailed, UserError
 from lethe.data import deletion_request, sources, splits
+from lethe.data.digits import bundled
 from lethe.data.images import Images, load_images, save_images
 from lethe.data.request import DeletionRequest
 from lethe.data.splits import SPLITS
@@ -334,7 +335,9 @@ def test_digits() -> None:
     assert (images.pixels.min(), images.pixels.max()) == (0, 255)
     assert images.ids[12] == "train/12"
     assert images.ids[1297 + 7] == "test/7"
-    assert sorted(images.labels) == sorted(load_digits().target)
+    drawings, labels = bundled()
+    assert np.array_equal(drawings, load_digits().images) and np.array_equal(labels, load_digits().target)
+    assert sorted(images.labels) == sorted(labels)
     for part in (images.labels[:1297], images.labels[1297:]):  # every class about as often in both parts
         assert (abs(np.bincount(part, minlength=10) / len(part) - 0.1) < 0.03).all()
     assert images.labels[:10].tolist() == [2, 8, 2, 6, 6, 7, 1, 9, 8, 5]  # the division is the same everywhere
