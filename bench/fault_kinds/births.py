@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fault_kinds.kills import KILLED, kill_after
-from fault_kinds.scene import COMMANDS, Stage, traced, wrong
+from fault_kinds.scene import COMMANDS, Stage, last_words, traced, wrong
 from support.project import at
 
 STATEMENTS = "sqlalchemy.engine.default:DefaultDialect.do_execute"
@@ -30,7 +30,7 @@ def born(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]:
     when += "" if code == KILLED else ", which did not come"
     done = project.run(command.verb, *command.words)
     if done.returncode:
-        yield f"the same command ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]} ({signal.SIGKILL.name} {when})"
+        yield f"the same command ended with {done.returncode}: {last_words(done.stderr)} ({signal.SIGKILL.name} {when})"
     if "Traceback" in done.stderr:
         yield f"{traced(done.stderr)} ({signal.SIGKILL.name} {when})"
     yield from (f"{fault} ({signal.SIGKILL.name} {when})" for fault in wrong(project, expected))

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 
-from fault_kinds.scene import COMMANDS, Stage, half_written, traced, wrong
+from fault_kinds.scene import COMMANDS, Stage, half_written, last_words, traced, wrong
 
 SIZES = (8_000_000, 80_000_000)  # bytes of the disk, at least and at most
 SPARE = 40_000_000  # bytes that a state and all that the commands write to it fit in
@@ -70,7 +70,7 @@ def full(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]:
         resize(stage, SIZES[1] + SPARE)
         again = project.run(command.verb, *command.words)
         if again.returncode or "Traceback" in again.stderr:
-            yield f"with room, the same command ended with {again.returncode}: {again.stderr.strip().splitlines()[-1:]}{where}"
+            yield f"with room, the same command ended with {again.returncode}: {last_words(again.stderr)}{where}"
         yield from (f"{each}{where}" for each in wrong(project, expected))
 
 

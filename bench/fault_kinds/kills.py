@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import psutil
 
-from fault_kinds.scene import COMMANDS, Command, Stage, half_written, traced, wrong, wrong_search
+from fault_kinds.scene import COMMANDS, Command, Stage, half_written, last_words, traced, wrong, wrong_search
 from support.project import Started, at, at_step
 
 KILLED = -signal.SIGKILL
@@ -61,7 +61,7 @@ def worker(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]:
     done = started.wait()
     where = f" (a worker killed after {after:.2f} of {expected.seconds:.2f} s)" if children else " (no worker was there)"
     if done.returncode:
-        yield f"the command ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}{where}"
+        yield f"the command ended with {done.returncode}: {last_words(done.stderr)}{where}"
     if "Traceback" in done.stderr:
         yield f"{traced(done.stderr)}{where}"
     compare = wrong_search if name == "search_workers" else wrong
@@ -75,7 +75,7 @@ def kill(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]:
     when = killed(stage, command, draw)
     project = stage.project
     done = project.run(command.verb, *command.words)
-    faults = [f"the same command ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"] if done.returncode else []
+    faults = [f"the same command ended with {done.returncode}: {last_words(done.stderr)}"] if done.returncode else []
     if "Traceback" in done.stderr:
         faults.append(traced(done.stderr))
     faults += wrong(project, expected)

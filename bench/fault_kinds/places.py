@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fault_kinds.scene import COMMANDS, Stage, half_written, traced, wrong, wrong_runs
+from fault_kinds.scene import COMMANDS, Stage, half_written, last_words, traced, wrong, wrong_runs
 from support.project import Project, clock_back, limited
 
 NOBODY = 65534
@@ -52,7 +52,7 @@ def read_only(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[st
         yield f"half-written: {', '.join(left[:3])}{where}"
     again = project.run(command.verb, *command.words)
     if again.returncode:
-        yield f"when it can be written, it ended with {again.returncode}: {again.stderr.strip().splitlines()[-1:]}{where}"
+        yield f"when it can be written, it ended with {again.returncode}: {last_words(again.stderr)}{where}"
     yield from (f"{each}{where}" for each in wrong(project, stage.uninterrupted(command) if not again.returncode else None))
 
 
@@ -82,7 +82,7 @@ def limits(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]:
     _give(project.root, os.getuid())
     again = project.run(command.verb, *command.words)
     if again.returncode:
-        yield f"without the limit, it ended with {again.returncode}: {again.stderr.strip().splitlines()[-1:]}{where}"
+        yield f"without the limit, it ended with {again.returncode}: {last_words(again.stderr)}{where}"
     yield from (f"{each}{where}" for each in wrong(project, stage.uninterrupted(command) if not again.returncode else None))
 
 
@@ -127,7 +127,7 @@ def pair(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]:
             script, *words = shlex.split(remedy["words"])
             project.run(script.removesuffix(".py"), *words)
             done = project.run(command.verb, *command.words)
-        said = done.stderr.strip().splitlines()[-1:]
+        said = last_words(done.stderr)
         nothing_to_do = any(each.verb == "erase" for each in commands) and done.returncode == 2  # the request is gone
         if done.returncode and not nothing_to_do:
             yield f"then {command.verb} ended with {done.returncode}: {said}"

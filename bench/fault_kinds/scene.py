@@ -196,6 +196,14 @@ def wrong_runs(project: Project) -> Iterator[str]:
         yield f"{len(left)} outboxes are left"
 
 
+def last_words(said: str) -> str:
+    """The last line on stderr; of an interpreter that crashed its error and where each thread was, as faulthandler has printed it."""
+    if (at := said.find("Fatal Python error")) >= 0:
+        lines = [line.strip() for line in said[at:].splitlines() if line and not line.startswith("Extension modules")]
+        return " < ".join(lines[:60])
+    return "".join(said.strip().splitlines()[-1:])
+
+
 def traced(said: str) -> str:
     """Where a traceback on stderr comes from, and its error."""
     lines = said[said.rindex("Traceback") :].splitlines()

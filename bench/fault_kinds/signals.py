@@ -11,7 +11,7 @@ from contextlib import suppress
 import numpy as np
 
 from fault_kinds.kills import kill_after
-from fault_kinds.scene import COMMANDS, ROOT, Stage, half_written, traced, wrong, wrong_runs
+from fault_kinds.scene import COMMANDS, ROOT, Stage, half_written, last_words, traced, wrong, wrong_runs
 
 SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 STOPPED = 130
@@ -28,7 +28,7 @@ def stopped(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]
     said = started.err.read_text()
     where = f" ({number.name} after {after:.2f} of {expected.seconds:.2f} s)"
     if code not in (0, STOPPED, -number):  # the last: before the program could ask for it
-        yield f"exit code {code}: {said.strip().splitlines()[-1:]}{where}"
+        yield f"exit code {code}: {last_words(said)}{where}"
     if "Traceback" in said:
         yield f"{traced(said)}{where}"
     if left := half_written(project):
@@ -36,7 +36,7 @@ def stopped(stage: Stage, name: str, draw: np.random.Generator) -> Iterator[str]
     if code == STOPPED:
         yield from (f"before it is given again: {each}{where}" for each in wrong_runs(project))
     if (done := project.run(command.verb, *command.words)).returncode:
-        yield f"the same command ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}{where}"
+        yield f"the same command ended with {done.returncode}: {last_words(done.stderr)}{where}"
     yield from (f"{each}{where}" for each in wrong(project, expected))
 
 
@@ -55,7 +55,7 @@ def first_second(stage: Stage, name: str, draw: np.random.Generator) -> Iterator
     _, said = process.communicate()
     where = f" ({number.name} after {after:.2f} s)"
     if process.returncode not in (0, STOPPED, -number):
-        yield f"exit code {process.returncode}: {said.strip().splitlines()[-1:]}{where}"
+        yield f"exit code {process.returncode}: {last_words(said)}{where}"
     if "Traceback" in said:
         yield f"{traced(said)}{where}"
     if left := half_written(project):

@@ -149,3 +149,10 @@ def test_a_peer_that_is_missing_has_a_row_that_says_so() -> None:
     assert loop == "| loop | 100 | 1.00 | 2.50 | 0.50 | a loop | accuracies |"
     assert missing == "| erasus 0.2.0 | it can't be installed |  |  |  | a loop | accuracies |"
     assert {*peers.FUNCTIONS, *peers.OURS} == {*peers.ROWS} and all("==" in pin for row in peers.ROWS.values() for pin in row.packages)
+
+
+def test_what_a_crashed_interpreter_printed_is_kept() -> None:
+    last_words = bench("faults").kills.last_words
+    crashed = "device cpu\nFatal Python error: Segmentation fault\n\nThread 0x1:\n  File a.py, line 3\n\nExtension modules: numpy\n"
+    assert last_words(crashed) == "Fatal Python error: Segmentation fault < Thread 0x1: < File a.py, line 3"
+    assert (last_words("one\nerror: two\n"), last_words("")) == ("error: two", "")

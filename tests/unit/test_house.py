@@ -69,3 +69,9 @@ def test_tests_named_on_the_architecture_page_exist() -> None:
     page = (SRC.parent / "docs" / "architecture.md").read_text()
     for name in re.findall(r"tests/([\w/]+\.py)", page):
         assert (SRC.parent / "tests" / name).exists(), name
+
+
+def test_every_locked_dependency_has_hashes() -> None:
+    for path in sorted(SRC.parent.glob("requirements*.txt")):
+        pinned = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE).strip())
+        assert pinned and all(re.match(r"[\w.\[\],-]+==\S+", one) and "--hash=sha256:" in one for one in pinned), path.name

@@ -139,9 +139,12 @@ def test_of_many_unreadable_images_all_are_counted(
     assert capfd.readouterr().err == ""
 
 
-def test_processes_read_what_one_reads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_read_what_one_reads(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = folder(root, image_size=500)  # one image a chunk
     monkeypatch.setattr(decoding, "_workers", lambda files: 3)
+    for name in ("lethe", "PIL", "numpy", "pickle"):  # a current folder may hold anybody's files: nothing is imported from it
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
     together = folder(root, image_size=500)
     assert (together.pixels == alone.pixels).all()
     assert together.ids == alone.ids

@@ -4,6 +4,7 @@ import gzip
 import shutil
 import signal
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from lethe._util.errors import UserError
+from lethe.data import arrays as formats
 from lethe.data import decoding, sources
 from lethe.data.images import Images
 from lethe.data.sources import Reading
@@ -280,6 +282,26 @@ def test_an_npz_file_that_does_not_fit(tmp_path: Path) -> None:
 
 def idx(values: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return bytes((0, 0, 8, values.ndim)) + b"".join(size.to_bytes(4, "big") for size in values.shape) + values.tobytes()
+
+
+def test_what_unpacks_to_more_than_memory_or_than_it_says_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = arrays(6)
+    np.savez_compressed(tmp_path / "a.npz", x_train=np.zeros((6, 300, 300), np.uint8), y_train=y)
+    for name, values in {"train-images-idx3": x, "train-labels-idx1": y, "t10k-images-idx3": x, "t10k-labels-idx1": y}.items():
+        (tmp_path / f"{name}-ubyte.gz").write_bytes(gzip.compress(idx(values)))
+    images, large = tmp_path / "train-images-idx3-ubyte.gz", bytes(3 * 10**7)
+    longer = gzip.compress(idx(x) + large)
+    endless = gzip.compress(bytes((0, 0, 8, 3)) + b"\xff" * 12 + large)  # by its own words of 2**96 bytes
+    monkeypatch.setattr(formats, "MOST_BYTES", 500_000)
+    tracemalloc.start()
+    try:
+        for content in (longer, endless):
+            images.write_bytes(content)
+            assert f"{images} is not an idx file" in refusal(lambda: read(tmp_path, "idx"))
+        assert "it unpacks to 540" in refusal(lambda: read(tmp_path / "a.npz", "npz"))
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("packed", [True, False])
