@@ -4,9 +4,11 @@ workers with a thread each, and as tasks of a Ray cluster of one and of two node
     python bench/workers.py [--projects small,resnet18] [--works seeds,bank,search,leaderboard] [--ways ...] [--repeats 3] [--write FILE]
 
 Every run starts from a copy of a workspace with original and retrained model, and makes --models of them: seeds, retrained models of the
-bank, trials, rows. Ways take turns. Of each run: seconds by the clock, processor seconds of all its processes, seconds to the beginning
-of the first unit, the largest process, and the load of the machine, which slows down two threads that wait for each other more than two
-processes. Ray's nodes start before the clock does. Needs no data and no network connection; Linux only; Ray: make ray.
+bank, trials, rows. Ways take turns. Of each run: seconds by the clock, and to the beginning of the first unit; processor seconds of all its
+processes, and on its longest path (of the command's main thread and of the worker or node that has most to do), which is what an idle
+machine would take at best; the largest process; and the machine's load. Where the load is above the number of cores, only processor
+seconds can be compared: by the clock two processes get twice the share of one. Ray's nodes start before the clock does. Needs no data and
+no network connection; Linux only; Ray: make ray.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import os
 import platform
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -33,7 +36,12 @@ import psutil
 HOME = Path(__file__).parents[1]
 CLASSES = 10
 # files that appear in .lethe when a unit begins
-UNIT = {"seeds": "locks/*.seed*.pid", "bank": "bank/*/*/seeds.json", "search": "locks/search.*.*.lock", "leaderboard": "locks/*_at_*.pid"}
+UNIT = {
+    "seeds": "locks/*.seed*.pid",
+    "bank": "bank/*/*/seeds.json",
+    "search": "locks/search.*.*.*.*.lock",
+    "leaderboard": "locks/*_at_*.pid",
+}
 ROWS = ("ft", "not", "l1_sparse", "random_label", "salun", "cf_k", "eu_k", "bad_teacher")
 MODEL_2 = "methods.model_2"
 
@@ -65,11 +73,11 @@ PROJECTS = {
         "0.5",
     ),
     "resnet18": Project(
-        "640 train images of 32x32, ResNet-18 (11.2 million weights)",
+        "315 train images of 32x32, ResNet-18 (11.2 million weights)",
         {
             **{"data.source": "npz", "data.forget.fraction": "0.1", "model.architecture": "resnet18", "evaluate.perturbed": "200"},
-            **{"pretrain.epochs": "9", "pretrain.batch_size": "64"},
-            **{f"{MODEL_2}.epochs": "10", f"{MODEL_2}.batch_size": "64"},
+            **{"pretrain.epochs": "3", "pretrain.batch_size": "32"},
+            **{f"{MODEL_2}.epochs": "5", f"{MODEL_2}.batch_size": "32"},
         },
         "0.3",
     ),
@@ -119,8 +127,8 @@ def generate(path: Path, images: int) -> None:
     coarse[:, 0] = 25 * labels[:, None, None]
     pixels = coarse.repeat(8, axis=1).repeat(8, axis=2)
     held_out = images // 8
-    names = ("train_images", "train_labels", "test_images", "test_labels")
-    np.savez(path, **dict(zip(names, (pixels[held_out:], labels[held_out:], pixels[:held_out], labels[:held_out]), strict=True)))
+    train, test = slice(held_out, None), slice(held_out)
+    np.savez(path, train_images=pixels[train], train_labels=labels[train], test_images=pixels[test], test_labels=labels[test])
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
@@ -133,7 +141,7 @@ def standing(project: Project, folder: Path) -> Path:
     """Make a workspace with original and retrained model, and return it."""
     workspace, keys = folder / "standing", dict(project.keys)
     if keys["data.source"] == "npz":
-        generate(folder / "images.npz", 720)
+        generate(folder / "images.npz", 360)
         keys["data.root"] = str(folder / "images.npz")
     words = [word for key, value in (keys | TRAINING).items() for word in (f"--{key}", value)]
     command = [sys.executable, "src/unlearn.py", "--method", "model_1", "--methods.model_1.epochs", "1", *words]
@@ -154,8 +162,8 @@ class Cluster:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a node and a driver need."""
-        return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+        """What a node and a driver need; Ray would run tasks at niceness 15, which on a machine with other work is next to nothing."""
+        return {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
     def start(self) -> None:
         """Start a node on the next core."""
@@ -174,12 +182,11 @@ class Cluster:
 
     def processes(self) -> list[psutil.Process]:
         """All processes of all nodes."""
-        above = [psutil.Process(node.pid) for node in self.nodes]
-        return [*above, *(child for each in above for child in each.children(recursive=True))]
+        return [process for node in self.nodes for process in tree(node.pid)]
 
-    def seconds(self) -> float:
-        """Processor seconds of all nodes so far, those of ended processes included."""
-        return sum(processor_seconds(process) for process in self.processes())
+    def seconds(self) -> dict[tuple[int, int], float]:
+        """Processor seconds so far, by node and process."""
+        return {(at, each.pid): own_seconds(each) for at, node in enumerate(self.nodes) for each in tree(node.pid)}
 
     def stop(self) -> None:
         """Kill all processes."""
@@ -190,12 +197,35 @@ class Cluster:
             node.wait()
 
 
-def processor_seconds(process: psutil.Process) -> float:
-    """User and system time of a process and of the children that it has waited for."""
+def tree(pid: int) -> list[psutil.Process]:
+    """A process and its descendants; none once it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        above = psutil.Process(pid)
+        return [above, *above.children(recursive=True)]
+    return []
+
+
+def main_threads(pid: int) -> dict[int, float]:
+    """Processor seconds of the main threads of a process and its descendants so far, by process."""
+    found = dict[int, float]()
+    for process in tree(pid):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            found |= {each.id: each.user_time + each.system_time for each in process.threads() if each.id == process.pid}
+    return found
+
+
+def own_seconds(process: psutil.Process) -> float:
+    """User and system time of a process."""
     try:
-        return float(sum(process.cpu_times()[:4]))
+        return float(sum(process.cpu_times()[:2]))
     except psutil.NoSuchProcess:
         return 0.0
+
+
+def longest(pid: int, threads: Mapping[int, float], tasks: Mapping[tuple[int, int], float]) -> float:
+    """Processor seconds of the command's main thread and of the worker or node that had most to do."""
+    nodes = [sum(seconds for (at, _), seconds in tasks.items() if at == node) for node in {at for at, _ in tasks}]
+    return threads.get(pid, 0.0) + max([seconds for each, seconds in threads.items() if each != pid] + nodes, default=0.0)
 
 
 @contextlib.contextmanager
@@ -221,7 +251,7 @@ def run(workspace: Path, work: str, words: Sequence[str], way: Way) -> dict[str,
     own = [f"--{workers}", str(way.workers), "--run.threads", str(way.threads), "--run.workspace", str(workspace)]
     with cluster(way.nodes) as started:
         more = {"OMP_NUM_THREADS": str(way.threads)} | ({"RAY_ADDRESS": started.address, **started.variables} if started else {})
-        before, load, began = started.seconds() if started else 0.0, os.getloadavg()[0], time.monotonic()
+        before, load, began = started.seconds() if started else {}, os.getloadavg()[0], time.monotonic()
         known = set((workspace / ".lethe").glob(UNIT[work]))
         command = [sys.executable, f"src/{words[0]}.py", *words[1:], *own]
         process = subprocess.Popen(command, cwd=HOME, env=environment(workspace, **more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -229,17 +259,22 @@ def run(workspace: Path, work: str, words: Sequence[str], way: Way) -> dict[str,
         reader = threading.Thread(target=lambda: out.extend(process.stdout or ()))
         reader.start()
         ended, status, used = os.wait4(process.pid, os.WNOHANG)
+        threads, tasks = dict[int, float](), dict[tuple[int, int], float]()
         while not ended:
+            threads |= main_threads(process.pid)
+            if started:  # sampled, because tasks end with the driver
+                tasks |= {each: now - before.get(each, 0.0) for each, now in started.seconds().items() if now}
             if not first and set((workspace / ".lethe").glob(UNIT[work])) - known:
-                first.append(time.monotonic() - began)
-            time.sleep(0.1)
+                first += [time.monotonic() - began, longest(process.pid, threads, tasks)]
+            time.sleep(0.2)
             ended, status, used = os.wait4(process.pid, os.WNOHANG)
         seconds = time.monotonic() - began
         reader.join()
         if status:
             sys.exit(f"error: {' '.join(command)}: {b''.join(out[-5:]).decode()}")
-        processor = used.ru_utime + used.ru_stime + (started.seconds() - before if started else 0.0)
-    measured = {"seconds": seconds, "processor": processor, "to_first_unit": first[0], "load": [load, os.getloadavg()[0]]}
+    total, path = used.ru_utime + used.ru_stime + sum(tasks.values()), longest(process.pid, threads, tasks)
+    measured: dict[str, Any] = {"seconds": seconds, "processor": total, "path": path, "load": [load, os.getloadavg()[0]]}
+    measured |= {"seconds_to_first_unit": first[0], "path_to_first_unit": first[1]}
     return measured | ({} if started else {"peak_gib": used.ru_maxrss / 2**20})
 
 
@@ -261,17 +296,16 @@ def measure(projects: Sequence[str], works: Sequence[str], ways: Sequence[str], 
                         shutil.rmtree(live)
 
 
-def table(runs: Sequence[Mapping[str, Any]], models: int) -> str:
-    """The fastest of the turns, as a table in Markdown."""
-    heads = ("project", "work", "way", "seconds", "of them to the first unit", "models a minute after it", "processor seconds", "load")
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The least of the turns, as a table in Markdown."""
+    heads = ("project", "work", "way", "processor seconds", "longest path", "of it to the first unit", "by the clock", "load")
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * 3}{'---:|' * 5}"]
     for key in dict.fromkeys((run["project"], run["work"], run["way"]) for run in runs):
         same = [run for run in runs if (run["project"], run["work"], run["way"]) == key]
-        best = min(same, key=lambda run: run["seconds"])
-        rate = 60 * models / (best["seconds"] - best["to_first_unit"])
+        numbers = [min(run[name] for run in same) for name in ("processor", "path", "path_to_first_unit", "seconds")]
         loads = [load for run in same for load in run["load"]]
-        numbers = f"{best['seconds']:.1f} | {best['to_first_unit']:.1f} | {rate:.1f} | {best['processor']:.1f}"
-        lines.append(f"| {key[0]} | {key[1]} | {WAYS[key[2]].about} | {numbers} | {min(loads):.1f} to {max(loads):.1f} |")
+        cells = [*key[:2], WAYS[key[2]].about, *(f"{number:.1f}" for number in numbers), f"{min(loads):.1f} to {max(loads):.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -283,6 +317,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--write", type=Path, help="a JSON file; runs that are in it are kept and count")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nodes end with this process
     kept = json.loads(asked.write.read_text())["runs"] if asked.write and asked.write.exists() else []
     runs = list[dict[str, Any]](kept)
     for found in measure(asked.projects.split(","), asked.works.split(","), asked.ways.split(","), asked.models, asked.repeats):
@@ -292,7 +327,7 @@ def main() -> None:
             asked.write.parent.mkdir(parents=True, exist_ok=True)
             machine = {"cpu": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))}
             asked.write.write_text(json.dumps({"models": asked.models, **machine, "runs": runs}, indent=1) + "\n")
-    print(table(runs, asked.models))
+    print(table(runs))
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ class Run(Section):
     workers: int = Field(
         ge=1,
         le=1024,
-        description="number of seeds, or parts of a reference bank, that run in parallel: as processes, "
+        description="number of seeds, parts of a reference bank or rows of a leaderboard that run in parallel: as processes, "
         "or as tasks of the Ray cluster at RAY_ADDRESS",
     )
     gpus: float | None = Field(ge=0, description="GPU fraction per parallel worker; null: one whole GPU if available")

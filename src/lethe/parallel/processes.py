@@ -115,10 +115,14 @@ def _stop(crew: Iterable[_Worker]) -> None:
             worker.process.kill()
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _environments(workers: int, gpus: float | None) -> list[dict[str, str]]:
     """Return the environment variables of each worker: its share of the threads, and its GPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = {name: str(max(1, int(os.environ.get(name, cores)) // workers)) for name in THREADS}
+    share = {name: str(max(1, int(os.environ.get(name, cores())) // workers)) for name in THREADS}
     return [share | ({"CUDA_VISIBLE_DEVICES": cards[place % len(cards)]} if (cards := _gpus(gpus)) else {}) for place in range(workers)]
 
 

@@ -12,7 +12,7 @@ from lethe.engine.resume import Resume
 from lethe.evaluation import logits_table, seed_aggregation
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
-from lethe.pipeline import batch_training, nested_runs
+from lethe.pipeline import batch_training, nested_runs, worker_advice
 from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe
 from lethe.workspace import bank, read_model
@@ -108,6 +108,8 @@ def _train_missing(prepared: Prepared, missing: Mapping[str, Sequence[int]]) -> 
         write_json(note, parent.reference())
         write_text(_unfinished(prepared), "")
         units = [unit for kind, numbers in missing.items() for unit in _units(prepared, kind, numbers, parent.reference())]
+        if prepared.config.run.workers == 1 and all(len(unit.seeds) == 1 for unit in units):
+            worker_advice.advise(prepared, "run.workers", len(units), 1.0, "bank")
         for _ in map_units(_run, units, workers=prepared.config.run.workers, gpus=prepared.config.run.gpus):
             pass
         parent.tags({f"bank.{kind}": number for kind, number in _counts(prepared).items()})

@@ -5,11 +5,14 @@ from functools import lru_cache
 
 from torch.nn import Module
 
+from lethe._util.errors import UserError
 from lethe.config.loader import Config
+from lethe.data import deletion_request, sources
 from lethe.models import architectures
-from lethe.pipeline.dry_run import split_sizes
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan
+from lethe.workspace.request import request, source_keys
 
 
 def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
@@ -72,8 +75,40 @@ def planned_share(config: Config) -> float:
         UserError: the deletion request names no image, or all of them.
     """
     retain, forget, classes = split_sizes(config)
-    network = _network(config.model.architecture, classes)
+    return share(config, _network(config.model.architecture, classes), retain, forget)
+
+
+def share(config: Config, network: Module, retain: int, forget: int) -> float:
+    """The same for known numbers of images.
+
+    Args:
+        config: the configuration.
+        network: of the architecture that is trained.
+        retain: number of retain images.
+        forget: number of forget images.
+    """
     sizes = {"retain": retain, "forget": forget, "train": retain + forget}
     recipes = {planned.run.method: planned.recipe for planned in plan(config)}  # equal for all seeds
     own = sum(work(recipe, network, sizes) for recipe in recipes.values())
     return own / work(config.reference_recipe("retrained", retain + forget), network, sizes)
+
+
+def split_sizes(config: Config) -> tuple[int, int, int]:
+    """Return the numbers of retain images, forget images and classes; from the listing of the images where that suffices."""
+    asked = config.data
+    cache = Layout(config.workspace).data
+    per_class = sources.class_counts(asked.source, **source_keys(config), cache=cache)
+    classes, train = len(per_class), sum(per_class.values())
+    forget = asked.forget
+    if forget.fraction is not None:
+        wanted = round(forget.fraction * train)
+    elif forget.count is not None:
+        wanted = forget.count
+    elif forget.classes is not None:
+        wanted = round(sum(per_class.get(name, train / classes) for name in forget.classes))
+    else:
+        wanted = deletion_request.count_ids(request(config))
+    if not 0 < wanted < train:
+        by = f".ids ({config.path(forget.ids)})" if forget.ids is not None else ""
+        raise UserError(f"data.forget{by} asks for {wanted} of {train} train images; it takes 1 to {train - 1}")
+    return train - wanted, wanted, classes

@@ -5,20 +5,17 @@ from dataclasses import replace
 
 import torch
 
-from lethe._util.errors import UserError
 from lethe.config.loader import Config
-from lethe.data import deletion_request, sources
 from lethe.data.device_data import Data
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.evaluation import seed_aggregation
 from lethe.models import architectures, device
+from lethe.pipeline.cost import split_sizes
 from lethe.pipeline.unlearn import check_batches
 from lethe.recipes.ordering import First, shorten
 from lethe.recipes.recipe import Phase, Recipe
-from lethe.workspace.layout import Layout
 from lethe.workspace.plan import each_method, plan
-from lethe.workspace.request import request, source_keys
 
 
 def explain(config: Config, measure: bool = False) -> str:
@@ -118,27 +115,6 @@ def _lengths(phase: Phase, retain: int, forget: int) -> dict[str, int]:
     empty = torch.empty(0)
     data = Data(empty, empty, splits_, empty, empty)
     return {letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}
-
-
-def split_sizes(config: Config) -> tuple[int, int, int]:
-    """Return the numbers of retain images, forget images and classes; from the listing of the images where that suffices."""
-    asked = config.data
-    cache = Layout(config.workspace).data
-    per_class = sources.class_counts(asked.source, **source_keys(config), cache=cache)
-    classes, train = len(per_class), sum(per_class.values())
-    forget = asked.forget
-    if forget.fraction is not None:
-        wanted = round(forget.fraction * train)
-    elif forget.count is not None:
-        wanted = forget.count
-    elif forget.classes is not None:
-        wanted = round(sum(per_class.get(name, train / classes) for name in forget.classes))
-    else:
-        wanted = deletion_request.count_ids(request(config))
-    if not 0 < wanted < train:
-        by = f".ids ({config.path(forget.ids)})" if forget.ids is not None else ""
-        raise UserError(f"data.forget{by} asks for {wanted} of {train} train images; it takes 1 to {train - 1}")
-    return train - wanted, wanted, classes
 
 
 def _seconds(recipe: Recipe, network: torch.nn.Module, config: Config, chosen: device.Compute, retain: int, forget: int) -> float:

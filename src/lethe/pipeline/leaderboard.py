@@ -18,6 +18,7 @@ from lethe.config.loader import STAGE, Config, load
 from lethe.config.method_schema import method_section
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
+from lethe.pipeline import worker_advice
 from lethe.pipeline.cost import planned_share
 from lethe.pipeline.leaderboard_tables import folder, table, write
 from lethe.pipeline.runner import metadata
@@ -110,8 +111,14 @@ def _run_rows(rows: Sequence[PlannedRow]) -> None:
     alone = 0 if _has_references(rows[0].config) else 1  # what trains what all rows start from
     for row in rows[:alone]:
         _run_row(row)
-    apart = in_parallel(len(rows[alone:]), run.seeds, run.workers) and not _shares_models(rows[0].config)
-    for _ in map_units(_run_alone, rows[alone:], workers=run.workers, gpus=run.gpus) if apart else map(_run_row, rows[alone:]):
+    left = rows[alone:]
+    if run.workers == 1 and left:
+        runs = len(left) * run.seeds
+        worker_advice.advise(
+            prepare(left[0].config), "run.workers", runs, sum(planned_share(row.config) for row in left) / len(left), "rows"
+        )
+    apart = in_parallel(len(left), run.seeds, run.workers) and not _shares_models(rows[0].config)
+    for _ in map_units(_run_alone, left, workers=run.workers, gpus=run.gpus) if apart else map(_run_row, left):
         write(rows[0].config.workspace)
 
 

@@ -12,7 +12,7 @@ from lethe.engine import engine
 from lethe.evaluation import seed_aggregation
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
-from lethe.pipeline import nested_runs
+from lethe.pipeline import cost, nested_runs, worker_advice
 from lethe.pipeline.runner import held, metadata, resume_folder, start
 from lethe.workspace import scores
 from lethe.workspace.layout import Layout
@@ -83,6 +83,9 @@ def unlearn_seeds(prepared: Prepared, runs: Sequence[PlannedRun]) -> None:
             for planned in finished:
                 nested_runs.log_finished_seed(prepared, planned, parent.reference())
             missing = [SeedRun(prepared, planned, parent.reference()) for planned in runs if planned not in finished]
+            if config.run.workers == 1 and len(missing) > 1:
+                sizes = (len(prepared.splits[split]) for split in ("retain", "forget"))
+                worker_advice.advise(prepared, "run.workers", len(missing), cost.share(config, prepared.network(0), *sizes), str(method))
             for _ in map_units(_run, missing, workers=config.run.workers, gpus=config.run.gpus):
                 pass
             hashes = {planned.seed: checkpoint.model_hash(layout.weights(planned.run)) for planned in runs}

@@ -23,7 +23,7 @@ from lethe.engine.options import Evaluate
 from lethe.evaluation.reference import retain_shortfall
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
-from lethe.pipeline import references
+from lethe.pipeline import cost, references, worker_advice
 from lethe.pipeline.runner import held
 from lethe.pipeline.unlearn import check
 from lethe.search import figures
@@ -195,6 +195,7 @@ class Search:
     def run_trials(self, run: RunLog) -> None:
         """Run all trials, `search.workers` in parallel, and wait for those that run on other machines."""
         settings, announced = self.config.search, False
+        self._advise(settings.trials - len(finished_trials(self.study)))
         end = time.monotonic() + settings.timeout if settings.timeout else None  # a clock that is set changes nothing
         while (left := settings.trials - len(finished_trials(self.study))) > 0:
             if end and time.monotonic() > end:
@@ -212,6 +213,13 @@ class Search:
                 self.show(run)
             if not tasks:
                 time.sleep(min(settings.heartbeat, 5))
+
+    def _advise(self, trials: int) -> None:
+        """Log what several workers would be worth."""
+        data = self.runner.data
+        if self.config.search.workers == 1 and trials > 1:
+            sizes = (len(data.splits[split]) for split in ("retain", "forget"))
+            worker_advice.advise(data, "search.workers", trials, cost.share(self.config, data.network(0), *sizes), "search")
 
     def rerun_winners(self, run: RunLog) -> None:
         """Run the winners with seeds that the search did not use, to measure the selection bias. Finished runs are kept."""
