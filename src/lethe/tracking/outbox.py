@@ -67,7 +67,11 @@ class Outbox:
         outbox = cls(home.resolve() / OUTBOX / f"{header['row']}.{uuid.uuid4().hex[:8]}")
         outbox.lock.acquire(timeout=0)
         outbox.header = header
-        write_json(outbox.folder / "row.json", sealed(header))
+        try:
+            write_json(outbox.folder / "row.json", sealed(header))
+        except KeyboardInterrupt:  # without a record it is nothing that could be sent
+            outbox.remove()
+            raise
         return outbox
 
     @cached_property

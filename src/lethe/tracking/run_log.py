@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,11 +100,12 @@ class RunLog:
             "once": once and dict(once),
         }
         run = cls(home, header)
-        run.params(params)
-        run.tags({**tags, **({"mlflow.note.content": description} if description else {})})
-        for step, values, *at in history:
-            run.metrics(values, step, *at)
-        run._sender.start()
+        with run._killed_by_ctrl_c():
+            run.params(params)
+            run.tags({**tags, **({"mlflow.note.content": description} if description else {})})
+            for step, values, *at in history:
+                run.metrics(values, step, *at)
+            run._sender.start()
         return run
 
     @classmethod
@@ -120,8 +121,20 @@ class RunLog:
             The log; use it as a context manager, or close it.
         """
         run = cls(home, {"row": "join", **destination(), "join": {"run_id": run_id, "tags": dict(tags or {})}, "name": ""})
-        run._sender.start()
+        with run._killed_by_ctrl_c():
+            run._sender.start()
         return run
+
+    @contextlib.contextmanager
+    def _killed_by_ctrl_c(self) -> Iterator[None]:
+        """Close the log if it is stopped while it is opened: nobody has it yet who could."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            with contextlib.suppress(RuntimeError):  # it runs already
+                self._sender.start()
+            self.close("KILLED")
+            raise
 
     @property
     def run_id(self) -> str | None:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
 from lethe._util.errors import RunFailed
-from lethe.tracking import mlflow_delivery, mlflow_store, sender, store_birth
+from lethe.tracking import mlflow_delivery, mlflow_store, outbox, sender, store_birth
 from lethe.tracking.launched_run import note_error
 from lethe.tracking.logged_runs import experiment, find_runs
 from lethe.tracking.mlflow_delivery import Delivery, refused, unreachable
@@ -186,6 +186,29 @@ def test_a_stop_while_the_last_curves_are_drawn_ends_the_row(home):
     with pytest.raises(KeyboardInterrupt):
         row.close()
     assert rows()[0].info.status == "KILLED" and not outboxes(home)
+
+
+def test_a_stop_while_a_log_is_opened_ends_its_row(home, monkeypatch):
+    start = sender.Sender.start
+
+    def stopped(self):
+        monkeypatch.setattr(sender.Sender, "start", start)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sender.Sender, "start", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        RunLog.open(home, name="a")
+    assert rows()[0].info.status == "KILLED" and not outboxes(home)
+
+
+def test_a_stop_before_a_log_has_its_header_leaves_nothing(home, monkeypatch):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outbox, "write_json", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        RunLog.open(home, name="a")
+    assert not list((home / ".lethe" / "outbox").iterdir())
 
 
 def test_a_launchers_row_is_joined_and_its_parameters_are_left(home, monkeypatch):
