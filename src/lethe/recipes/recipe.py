@@ -235,6 +235,11 @@ def epochs(recipe: Recipe) -> int:
     return sum(step.epochs for step in recipe if isinstance(step, Phase))
 
 
+def last_epoch(recipe: Recipe) -> int:
+    """Number of the last epoch, as the engine counts: epochs of all phases and edits, from 1 (`Epoch.global_epoch`)."""
+    return sum(step.epochs if isinstance(step, Phase) else 1 for step in recipe)
+
+
 def _values(*modules: Any) -> dict[str, Callable[..., Any]]:
     return {name: value for m in modules for name, value in vars(m).items() if hasattr(value, "__dataclass_fields__")}
 

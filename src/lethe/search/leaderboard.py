@@ -17,7 +17,7 @@ from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import RunOptions
 from lethe.pipeline import leaderboard as rows
 from lethe.pipeline import references
-from lethe.search.objectives import OBJECTIVES, evaluator, without_test
+from lethe.search.objectives import OBJECTIVES, evaluator, sizes, without_test
 from lethe.search.spaces import argument_values, is_active, stated_values
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import prepare
@@ -88,15 +88,15 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     if not complete:
         log(f"{method}: every setting diverged; its settings stay as configured")
     selection = data.data.for_selection(config.recipe())
-    splits, original = selection.splits, data.loaded(start)
+    original = data.loaded(start)
     before = evaluator(selection, MEASURED, data.compute.autocast)(original, selection)
-    sizes = {split: len(splits[split]) for split in MEASURED}
-    best = min(complete, key=lambda one: OBJECTIVE.rank(one["measured"], {}, sizes, before)) if complete else tried[0]
+    images = sizes(selection)
+    best = min(complete, key=lambda one: OBJECTIVE.rank(one["measured"], {}, images, before)) if complete else tried[0]
     log(f"{method}: chosen of {len(tried)} settings: {_words(best['arguments']) or 'as configured'}")
     own = argument_values(planned)
     every = {name: own[name] for name in _searched(planned)} | best["arguments"]  # over what the workspace remembers of an earlier choice
     choice = {"key": key, "share": AT, "cost_ratio": ratio, "arguments": every, "tried": tried}
-    write_json(path, choice | {"original": dict(before), "images": sizes})  # what the choice depends on
+    write_json(path, choice | {"original": dict(before), "images": images})  # what the choice depends on
 
 
 def evenly(config: Config, count: int) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ from lethe.search.pareto import Point
 from lethe.workspace.workspace import Prepared
 
 Measurements = Mapping[str, float]
-Sizes = Mapping[str, int]  # split -> number of images
+Sizes = Mapping[str, int]  # split -> number of images; DELETED: of how many validation images
+DELETED = "validation of deleted classes"  # images of classes of which retain has none
 AUC_ENDS = ("forget.auc.low", "forget.auc.high")  # 95 % interval of forget.auc, bootstrapped over images; measured at a trial's end
 CHANCE = 0.5
 
@@ -91,6 +92,9 @@ def is_ruined(measured: Measurements, original: Measurements, images: Sizes) -> 
     """Test whether a model lost more of validation than retraining can cost: what a retrained model must keep to be a reference
     (`reference.shortfall`). So the floor is as low as the request demands, and needs no retrained model.
 
+    A retrained model knows no image of a class that is deleted whole, so those of validation don't count: what is measured of a model on
+    all of validation is taken to be right on the others.
+
     Args:
         measured: of the model.
         original: of the original model.
@@ -107,9 +111,26 @@ def _has_lost_retain(measured: Measurements, original: Measurements, images: Siz
 
 
 def _as_trained(measured: Measurements, original: Measurements, images: Sizes) -> tuple[reference.TrainedModel, reference.TrainedModel]:
-    whole = reference.trained_on_all({split: original[f"{split}.accuracy"] for split in ("retain", "forget")}, images, original["utility"])
-    model = reference.TrainedModel(measured["retain.accuracy"], images["retain"], measured["utility"], images["validation"])
-    return whole, model
+    kept = images["validation"] - images.get(DELETED, 0)
+    known = {split: original[f"{split}.accuracy"] for split in ("retain", "forget")}
+    whole = reference.trained_on_all(known, {**images, "validation": kept}, original["utility"])
+    unseen = min(100.0, measured["utility"] * images["validation"] / kept) if kept else None
+    return whole, reference.TrainedModel(measured["retain.accuracy"], images["retain"], unseen, kept)
+
+
+def sizes(selection: Data) -> Sizes:
+    """Count the images that trials see.
+
+    Args:
+        selection: their data (`Data.for_selection`).
+
+    Returns:
+        Numbers of images by split, and DELETED where there are such.
+    """
+    count = {split: len(selection.splits[split]) for split in MEASURED}
+    retain, validation = (selection.labels_N[selection.splits[split]] for split in ("retain", "validation"))
+    deleted = int((~torch.isin(validation, retain)).sum())
+    return count | ({DELETED: deleted} if deleted else {})
 
 
 def _oracle_free(measured: Measurements, retrained: Measurements) -> Point:

@@ -28,8 +28,8 @@ from lethe.engine.epoch_table import MEASURED, durations, epoch_row, row_metrics
 from lethe.engine.frozen_prefix import Prefix
 from lethe.engine.options import RunOptions
 from lethe.pipeline import references, run_logging
-from lethe.recipes.recipe import epochs
-from lethe.search.objectives import OBJECTIVES, Measurements, evaluator, without_test
+from lethe.recipes.recipe import last_epoch
+from lethe.search.objectives import OBJECTIVES, Measurements, evaluator, sizes, without_test
 from lethe.search.pareto import CurvePoint, Point
 from lethe.search.pruning import PruningRule, repaired_share
 from lethe.search.results import scorable_objectives
@@ -166,7 +166,7 @@ class TrialRunner:
         selection = data.data.for_selection(self.config.recipe())
         self.evaluate = evaluator(selection, self.objective.splits, data.compute.autocast)
         self.evaluate_all = evaluator(selection, MEASURED, data.compute.autocast, intervals=True)
-        self.images = {split: len(selection.splits[split]) for split in MEASURED}
+        self.images = sizes(selection)
         self.frozen_features = Prefix(self.config.run.cache, data.compute.autocast, folder=data.layout.data)
         self.locks, self.home = shared_layout(self.config).locks, workspace_hash(self.config.workspace)
 
@@ -263,7 +263,7 @@ class TrialRunner:
                 point = self.objective.point(epoch.metrics, self.spec.retrained)
                 run.metrics({"search.unlearning": point[0], "search.utility": point[1]}, step=epoch.global_epoch)
                 outcome.curve.append((epoch.phase, epoch.epoch, *point))
-                if rule and epoch.global_epoch < epochs(recipe):
+                if rule and epoch.global_epoch < last_epoch(recipe):
                     outcome.pruned = rule.reason(outcome.curve, repaired_share(recipe, epoch.phase, epoch.epoch, epoch.scale), others)
                 if outcome.pruned:
                     return outcome

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from support import absurd
 from support.project import Project
 
-pytestmark = pytest.mark.slow
+FUZZ = settings.get_current_profile_name() == "fuzz"
+pytestmark = [pytest.mark.slow, *([pytest.mark.timeout(4 * 3600)] if FUZZ else [])]  # a busy machine takes up to 10 s for each of them
 
-EXAMPLES = 200 if settings.get_current_profile_name() == "fuzz" else 10
+EXAMPLES = 200 if FUZZ else 10
 STAGES = (  # which train nothing
     *("prepare", "unlearn --explain", "unlearn --explain --time", "unlearn --list", "evaluate", "report", "verify", "report card"),
     *("report card --list train/0", "erase", "erase --check", "ledger verify", "fingerprint"),

@@ -31,7 +31,7 @@ from lethe.models.device import Compute
 from lethe.recipes.losses import CrossEntropy
 from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import Alternate, Every, Together
-from lethe.recipes.recipe import Augment, Phase, Recipe, Term
+from lethe.recipes.recipe import Augment, Phase, Recipe, Term, last_epoch
 from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp
 from lethe.recipes.trainable import Layers
 from lethe.recipes.weight_edits import Reinitialise
@@ -118,10 +118,12 @@ def test_training_losses_are_means_by_stream(data: Data) -> None:
 
 def test_an_edit_writes_the_random_init(data: Data) -> None:
     student, random_init = network(0), network(1)
-    records = ran((phase(), Reinitialise()), student, data, random_init=random_init, evaluate=predict.evaluator(data, ["validation"]))
+    steps: Recipe = (phase(), Reinitialise())
+    records = ran(steps, student, data, random_init=random_init, evaluate=predict.evaluator(data, ["validation"]))
     assert not moved(random_init.state_dict(), student.state_dict())
     assert records[-1].metrics == predict.evaluator(data, ["validation"])(random_init)
     assert records[-1].metrics != records[-2].metrics
+    assert records[-1].global_epoch == last_epoch(steps) and records[-2].global_epoch == last_epoch(steps[:1])
 
 
 def test_evaluate_every(data: Data) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from ruamel.yaml import YAML
 
 from lethe._util.errors import RunFailed, UserError
 from lethe.config import loader as config
+from lethe.engine.epoch_table import MEASURED
 from lethe.recipes.registry import registered_names
 from lethe.search.adopt import with_variant
-from lethe.search.objectives import AUC_ENDS, OBJECTIVES, is_ruined
+from lethe.search.objectives import AUC_ENDS, DELETED, OBJECTIVES, is_ruined, sizes
 from lethe.search.pareto import dominates, front, hypervolume
 from lethe.search.pruning import PruningRule
 from lethe.search.results import SearchResults, Trial, describe_winner
 from lethe.search.spaces import argument_values, widened_space
+from support.phases import data
 from support.project import ROOT
 from support.searches import SPACE
 
@@ -324,6 +327,21 @@ def test_the_floor_is_as_low_as_retraining_on_fewer_images_can_end() -> None:
     retrained = measured(100.0, 81.0, 84.0, 0.5) | ends
     assert not is_ruined(retrained, measured(100.0, 100.0, 96.0, 0.7), images)
     assert is_ruined(retrained, measured(100.0, 100.0, 96.0, 0.7), images | {"retain": 4000, "forget": 40, "validation": 1000})
+
+
+def test_images_of_a_class_that_is_deleted_whole_count_for_no_floor() -> None:
+    """Three of ten classes deleted: a retrained model knows none of their validation images, and is not ruined by that."""
+    original, retrained = measured(100.0, 100.0, 96.0, 0.7), measured(100.0, 0.0, 66.0, 0.5)
+    images = {"retain": 700, "forget": 300, "validation": 1000}
+    assert is_ruined(retrained, original, images)
+    assert not is_ruined(retrained, original, images | {DELETED: 300})
+    assert is_ruined(measured(100.0, 0.0, 50.0, 0.5), original, images | {DELETED: 300}), "71 % of the others"
+    assert not is_ruined(measured(100.0, 0.0, 0.0, 0.5), original, images | {DELETED: 1000}), "there are no others"
+    source = data()  # the class of image n is n modulo 3
+    by_class = {split: torch.arange(60)[torch.arange(60) % 3 != 2][start : start + 10] for start, split in enumerate(MEASURED)}
+    assert sizes(replace(source, splits=by_class)) == dict.fromkeys(MEASURED, 10)
+    deleted = sizes(replace(source, splits=by_class | {"validation": torch.arange(10)}))
+    assert deleted == dict.fromkeys(MEASURED, 10) | {DELETED: 3}
 
 
 def test_of_trials_that_cannot_be_told_those_that_keep_retain_come_first() -> None:
