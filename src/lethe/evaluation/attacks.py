@@ -106,7 +106,13 @@ def by_svc(retain: Floats, held_out: Floats, asked: Floats, seed: int = 0) -> Bo
 
 def _rbf(x_N: Floats, y_M: Floats) -> Floats:
     """exp(-(x - y)^2), [N, M], to the bit as sklearn's rbf_kernel, which spends milliseconds on checks."""
-    return np.asarray(np.exp(-np.maximum(-2 * np.outer(x_N, y_M) + (x_N**2)[:, None] + y_M**2, 0)))
+    distances_NM = np.outer(x_N, y_M)  # every step in place: of thousands of support vectors each array takes 100 MB
+    distances_NM *= -2
+    distances_NM += (x_N**2)[:, None]
+    distances_NM += y_M**2
+    np.maximum(distances_NM, 0, out=distances_NM)
+    np.negative(distances_NM, out=distances_NM)
+    return np.asarray(np.exp(distances_NM, out=distances_NM))
 
 
 def ahead(log_p_N: Floats, references_KN: Floats, a: float = 0.3) -> Floats:

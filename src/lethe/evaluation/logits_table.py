@@ -1,8 +1,10 @@
 """Logits table: the logits of one model on every image, with labels and splits. All scores are computed from it, without the model.
 
-N images, C classes. Rows are sorted by image id, so a seeded draw selects the same images in every table."""
+N images, C classes. Rows are sorted by image id, so a seeded draw selects the same images in every table. The logits of a large table stay
+in its file; what is computed from them is computed a block of rows at a time (`row_blocks`)."""
 
 import json
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +19,7 @@ from lethe._util import manifest
 from lethe._util.errors import UserError
 from lethe._util.files import digest
 from lethe.data.splits import SPLITS
+from lethe.evaluation import row_blocks
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -64,22 +67,27 @@ class LogitsTable:
         for part, array in arrays.items():
             if len(array) != len(self.ids):
                 raise UserError(f"{self.name}: {len(self.ids)} ids, but {part} of {len(array)} images")
-        order = np.argsort(np.array(self.ids)) if self.ids else np.arange(0)
+        if not all(a < b for a, b in pairwise(self.ids)):  # tables that were written are sorted: they need no copy
+            self._sort()
+        kinds = {"labels": self.labels.astype(np.int64), "split": self.split.astype(np.uint8)}
+        for part, value in {**kinds, "logits": np.ascontiguousarray(self.logits, np.float32)}.items():
+            object.__setattr__(self, part, value)
+        self._check_values()
+
+    def _sort(self) -> None:
+        order = np.argsort(np.array(self.ids))
         ids = tuple(self.ids[i] for i in order)
         repeated = next((a for a, b in pairwise(ids) if a == b), None)
         if repeated is not None:
             raise UserError(f"{self.name}: id {repeated} occurs more than once")
-        parts = {"ids": ids, "labels": self.labels[order].astype(np.int64), "split": self.split[order].astype(np.uint8)}
-        parts |= {"logits": np.ascontiguousarray(self.logits[order], np.float32)}
-        parts |= {"columns": {name: column[order] for name, column in self.columns.items()}}
-        for part, value in parts.items():
+        sorted_ = {"ids": ids, "labels": self.labels[order], "split": self.split[order], "logits": self.logits[order]}
+        for part, value in {**sorted_, "columns": {name: column[order] for name, column in self.columns.items()}}.items():
             object.__setattr__(self, part, value)
-        self._check_values()
 
     def _check_values(self) -> None:
-        wrong = ~np.isfinite(self.logits).all(axis=1)
+        wrong = ~row_blocks.finite(self.logits)
         for column in self.columns.values():
-            wrong |= ~np.isfinite(column).reshape(len(column), -1).all(axis=1)
+            wrong |= ~row_blocks.finite(column)
         if wrong.any():
             first = self.ids[int(wrong.argmax())]
             raise UserError(
@@ -98,8 +106,9 @@ class LogitsTable:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of everything that scores depend on: ids, labels, splits, logits, columns."""
-        columns = [part for name in sorted(self.columns) for part in (name, self.columns[name].tobytes())]
-        arrays = (self.labels.tobytes(), self.split.tobytes(), self.logits.tobytes())
+        columns = [part for name in sorted(self.columns) for part in (name, row_blocks.as_pieces(self.columns[name]))]
+        own: tuple[Array, ...] = (self.labels, self.split, self.logits)
+        arrays = map(row_blocks.as_pieces, own)
         return digest(["\n".join(self.ids), str(self.logits.shape), *arrays, *columns])
 
     def cached(self, key: str, compute: Callable[[], Any]) -> Any:
@@ -123,7 +132,11 @@ class LogitsTable:
         """log p_y: log softmax probability of the true class, in nats."""
         from scipy.special import logsumexp
 
-        return np.asarray(self._true - logsumexp(self.logits.astype(np.float64), axis=1))
+        def log_p(logits_BC: Array, labels_B: Ints) -> Floats:
+            all_BC = logits_BC.astype(np.float64)
+            return np.asarray(_of(all_BC, labels_B) - logsumexp(all_BC, axis=1))
+
+        return self._of_each_image(log_p)
 
     @property
     def loss(self) -> Floats:
@@ -137,29 +150,38 @@ class LogitsTable:
         Computed on logits: log(1 - p) would lose all precision for confident predictions."""
         from scipy.special import logsumexp
 
-        others = self.logits.astype(np.float64)
-        others[np.arange(len(others)), self.labels] = -np.inf
-        return np.asarray(self._true - logsumexp(others, axis=1))
+        def phi(logits_BC: Array, labels_B: Ints) -> Floats:
+            others_BC = logits_BC.astype(np.float64)
+            true_B = _of(others_BC, labels_B)
+            others_BC[np.arange(len(others_BC)), labels_B] = -np.inf
+            return np.asarray(true_B - logsumexp(others_BC, axis=1))
+
+        return self._of_each_image(phi)
 
     @cached_property
     def correct(self) -> Bools:
         """Whether the true class has the largest logit (the first of equal ones counts)."""
-        return np.asarray(self.logits.argmax(axis=1) == self.labels)
+        return self._of_each_image(lambda logits_BC, labels_B: logits_BC.argmax(axis=1) == labels_B)
 
     @cached_property
     def percent_correct(self) -> Floats:
         """100 where the prediction is correct, else 0: its mean is the accuracy in percent."""
         return np.asarray(100.0 * self.correct)
 
-    @property
-    def _true(self) -> Floats:
-        return self.logits[np.arange(len(self.logits)), self.labels].astype(np.float64)
+    def _of_each_image(self, compute: Callable[[Array, Ints], Array]) -> Array:
+        """Values [N] of images, from some of their logits [B, C] and labels [B] at a time."""
+        return np.concatenate([compute(self.logits[part], self.labels[part]) for part in row_blocks.blocks(self.logits)])
 
     def log_softmax(self, rows: Ints) -> Floats:
-        """Log probabilities [rows, C] of the given rows, in nats."""
+        """Log probabilities [rows, C] of the given rows, in nats: of many with many classes for some at a time (`row_blocks.over`)."""
         from scipy.special import log_softmax
 
-        return np.asarray(log_softmax(self.logits[rows].astype(np.float64), axis=1))
+        return np.asarray(log_softmax(row_blocks.gather(self.logits, rows).astype(np.float64), axis=1))
+
+
+def _of(values_BC: Floats, labels_B: Ints) -> Floats:
+    """The value of each row's label, [B]."""
+    return values_BC[np.arange(len(values_BC)), labels_B]
 
 
 def require_same_images(first: LogitsTable, *others: LogitsTable, split: bool = True) -> None:
@@ -219,13 +241,8 @@ def write(table: LogitsTable, path: Path) -> None:
     Raises:
         RunFailed: the file can't be written; names it.
     """
-    import torch
-
-    from lethe.models import checkpoint
-
-    arrays = {"logits": table.logits, "labels": table.labels, "split": table.split, **table.columns}
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-    checkpoint.save(tensors, path, {**table.about, "ids": json.dumps(table.ids)})
+    arrays: dict[str, Array] = {"logits": table.logits, "labels": table.labels, "split": table.split, **table.columns}
+    row_blocks.write(arrays, path, {**table.about, "ids": json.dumps(table.ids)})
 
 
 def read(path: Path, name: str = "") -> LogitsTable:
@@ -241,16 +258,28 @@ def read(path: Path, name: str = "") -> LogitsTable:
     Raises:
         UserError: the file is missing, truncated, not a logits table, or contains a NaN; names it.
     """
-    from lethe.models import checkpoint
-
-    tensors, about = checkpoint.load(path)
-    lacks = [part for part in REQUIRED if part not in tensors] + [part for part in ("ids",) if part not in about]
+    arrays, about = _stored(path)
+    lacks = [part for part in REQUIRED if part not in arrays] + [part for part in ("ids",) if part not in about]
     if lacks:
         raise manifest.unreadable(path, f"lacks {', '.join(lacks)}: a logits table holds {', '.join(REQUIRED)} and, in its metadata, ids")
-    arrays = {part: tensor.numpy() for part, tensor in tensors.items()}
     try:
         ids = tuple(json.loads(about.pop("ids")))
     except ValueError as error:
         raise manifest.unreadable(path, f"is no logits table: its ids are not a JSON list: {error}") from None
     columns = {part: array for part, array in arrays.items() if part not in REQUIRED}
     return LogitsTable(name or str(path), ids, arrays["labels"], arrays["split"], arrays["logits"], columns, about)
+
+
+def _stored(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """Arrays and metadata of a file; where it is large, its arrays stay in it."""
+    from safetensors import SafetensorError
+
+    from lethe.models import checkpoint
+
+    if not path.exists() or path.stat().st_size <= row_blocks.IN_MEMORY:
+        tensors, about = checkpoint.load(path)
+        return {part: tensor.numpy() for part, tensor in tensors.items()}, about
+    try:
+        return row_blocks.read(path)
+    except (SafetensorError, OSError, ValueError, KeyError, struct.error) as error:
+        raise manifest.unreadable(path, f"can't be read as safetensors: {error}") from None

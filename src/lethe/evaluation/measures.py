@@ -11,7 +11,7 @@ import numpy as np
 
 from lethe._util.errors import InsufficientData
 from lethe.data.splits import SPLITS
-from lethe.evaluation import membership, representations, uncertainty
+from lethe.evaluation import membership, representations, row_blocks, uncertainty
 from lethe.evaluation.context import Cost, Estimates, EvaluationContext
 from lethe.evaluation.logits_table import COPIES, DRAWS, RESIDUAL, Floats, Ints
 from lethe.evaluation.registry import BETWEEN, SMALL, register_measure
@@ -237,11 +237,14 @@ def js_to_reference(context: EvaluationContext) -> Estimates:
 def _divergence(context: EvaluationContext, divergence: Callable[[Floats, Floats], Floats]) -> Estimates:
     from scipy.special import logsumexp
 
+    def of_each(rows: Ints) -> Floats:
+        each = np.stack([reference.log_softmax(rows) for reference in context.references])
+        return divergence(logsumexp(each, axis=0) - np.log(len(each)), context.model.log_softmax(rows))
+
     results = {}
     for split in COMPARED:
         rows = context.rows(split)
-        each = np.stack([reference.log_softmax(rows) for reference in context.references])
-        results[split] = context.mean(divergence(logsumexp(each, axis=0) - np.log(len(each)), context.model.log_softmax(rows)))
+        results[split] = context.mean(row_blocks.over(rows, context.model.logits, of_each, 1 + len(context.references)))
     return results
 
 

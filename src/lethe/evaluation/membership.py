@@ -10,7 +10,7 @@ import numpy as np
 
 from lethe._util.errors import InsufficientData
 from lethe.data.shadow_splits import replacements
-from lethe.evaluation import attacks, uncertainty
+from lethe.evaluation import attacks, row_blocks, uncertainty
 from lethe.evaluation.context import Estimates, EvaluationContext
 from lethe.evaluation.logits_table import FORGOT, NEVER_SAW, SHADOWS, SWAPPED, Floats, Ints, LogitsTable
 from lethe.evaluation.registry import CHANCE, HELD_OUT, register_measure
@@ -313,9 +313,13 @@ def swap(context: EvaluationContext) -> Estimate:
 
 def _signals(table: LogitsTable, rows: Ints) -> Floats:
     """[3, rows]: loss and entropy in nats, margin (p of the true class minus the largest other)."""
-    log_p = table.log_softmax(rows)
-    p = np.exp(log_p)
-    others = p.copy()
-    others[np.arange(len(rows)), table.labels[rows]] = 0.0
-    true = np.exp(table.log_p[rows])
-    return np.stack([table.loss[rows], -(p * log_p).sum(axis=1), true - others.max(axis=1)])
+
+    def of_each(rows: Ints) -> Floats:
+        log_p = table.log_softmax(rows)
+        p = np.exp(log_p)
+        others = p.copy()
+        others[np.arange(len(rows)), table.labels[rows]] = 0.0
+        true = np.exp(table.log_p[rows])
+        return np.stack([table.loss[rows], -(p * log_p).sum(axis=1), true - others.max(axis=1)])
+
+    return row_blocks.over(rows, table.logits, of_each)

@@ -1,5 +1,8 @@
 """Accuracy and loss of logits. N images, C classes: logits_NC float32, labels_N int64."""
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,3 +31,16 @@ def cross_entropy(logits_NC: Tensor, labels_N: Tensor) -> float:
         Nats.
     """
     return float(functional.cross_entropy(logits_NC.double(), labels_N))
+
+
+def cross_entropy_of(parts: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Compute the mean cross-entropy of images that come in parts, equal to `cross_entropy` of all of them at once to the bit.
+
+    Args:
+        parts: logits, float32 [n, C], and true classes, int64 [n].
+
+    Returns:
+        Nats.
+    """
+    log_p_N1 = torch.cat([functional.log_softmax(logits.double(), dim=1).gather(1, labels[:, None]) for logits, labels in parts])
+    return float(functional.nll_loss(log_p_N1, torch.zeros(len(log_p_N1), dtype=torch.int64, device=log_p_N1.device)))

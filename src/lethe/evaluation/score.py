@@ -8,7 +8,7 @@ from typing import Any
 from lethe._util import integrity, manifest
 from lethe._util.errors import UserError
 from lethe.data.splits import SPLITS
-from lethe.evaluation import catalogue, registry
+from lethe.evaluation import catalogue, registry, row_blocks
 from lethe.evaluation.chance import chance_range
 from lethe.evaluation.context import EvaluationContext
 from lethe.evaluation.logits_table import LogitsTable
@@ -283,9 +283,12 @@ def accuracy_and_loss(model: LogitsTable) -> tuple[dict[str, float], dict[str, f
     for split in SPLITS:
         rows = model.rows(split)
         if len(rows):
-            logits, labels = torch.from_numpy(model.logits[rows]), torch.from_numpy(model.labels[rows])
-            accuracy[split] = round(metrics.accuracy(logits, labels), DIGITS)
-            loss[split] = round(metrics.cross_entropy(logits, labels), DIGITS)
+            parts = (
+                (torch.from_numpy(row_blocks.gather(model.logits, part)), torch.from_numpy(model.labels[part]))
+                for part in row_blocks.parts(rows, model.logits)
+            )
+            accuracy[split] = round(100.0 * int(model.correct[rows].sum()) / len(rows), DIGITS)
+            loss[split] = round(metrics.cross_entropy_of(parts), DIGITS)
     return accuracy, loss
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lethe.evaluation.logits_table import Floats, LogitsTable, require_same_images
+from lethe.evaluation import row_blocks
+from lethe.evaluation.logits_table import Floats, Ints, LogitsTable, require_same_images
 from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict import memory, model_test, usefulness, words
 from lethe.evaluation.verdict.image_test import Strata, adjusted, difference, permutation_test, separates
@@ -65,7 +66,7 @@ def judge(
         return Verdict(words.CANNOT_TELL, "there is no retrained model to compare with", advice=_TRAIN_ONE, models=len(models))
     require_same_images(*models, *references, *originals)
     first = models[0]
-    same = next((one.name for one in references if any(np.array_equal(one.logits, model.logits) for model in models)), None)
+    same = next((one.name for one in references if any(row_blocks.equal(one.logits, model.logits) for model in models)), None)
     if same is not None:
         return Verdict(words.CANNOT_TELL, f"its predictions are those of {same}: no model is its own reference", None, (), _OTHER, *counts)
     strata = Strata.of(first.rows("forget"), first.rows("test"), first.labels)
@@ -224,12 +225,19 @@ def _over_models(models: Sequence[LogitsTable], references: Sequence[LogitsTable
     for split in ("forget", "test"):
         rows = tables[0].rows(split)
         if len(rows):
-            distances[f"distance.{split}"] = hellinger(np.stack([table.log_softmax(rows) for table in tables]))
+            distances[f"distance.{split}"] = _hellinger(tables, rows)
     values = np.stack([*columns.values()], axis=1) if columns else np.zeros((len(tables), 0))
     observed, p = model_test.permutation_test(values, np.array(floors), [*distances.values()], len(models))
     return tuple(
         _part(name, size, one, FALSE_ALARMS_OVER_MODELS) for name, size, one in zip((*columns, *distances), observed, p, strict=True)
     )
+
+
+def _hellinger(tables: Sequence[LogitsTable], rows: Ints) -> Floats:
+    """`hellinger` of the predictions on some images, of many with many classes for some at a time: then the mean of the parts' means."""
+    parts = [*row_blocks.parts(rows, tables[0].logits, len(tables))]
+    means = [hellinger(np.stack([table.log_softmax(part) for table in tables])) for part in parts]
+    return means[0] if len(means) == 1 else np.asarray(np.average(means, axis=0, weights=[len(part) for part in parts]))
 
 
 def hellinger(log_p_MNC: Floats) -> Floats:
