@@ -92,8 +92,8 @@ def is_ruined(measured: Measurements, original: Measurements, images: Sizes) -> 
     """Test whether a model lost more of validation than retraining can cost: what a retrained model must keep to be a reference
     (`reference.shortfall`). So the floor is as low as the request demands, and needs no retrained model.
 
-    A retrained model knows no image of a class that is deleted whole, so those of validation don't count: what is measured of a model on
-    all of validation is taken to be right on the others.
+    A retrained model knows no image of a class that is deleted whole, so those of validation count neither for the utility that is measured
+    (`evaluator`) nor, here, for what chance may do.
 
     Args:
         measured: of the model.
@@ -114,8 +114,7 @@ def _as_trained(measured: Measurements, original: Measurements, images: Sizes) -
     kept = images["validation"] - images.get(DELETED, 0)
     known = {split: original[f"{split}.accuracy"] for split in ("retain", "forget")}
     whole = reference.trained_on_all(known, {**images, "validation": kept}, original["utility"])
-    unseen = min(100.0, measured["utility"] * images["validation"] / kept) if kept else None
-    return whole, reference.TrainedModel(measured["retain.accuracy"], images["retain"], unseen, kept)
+    return whole, reference.TrainedModel(measured["retain.accuracy"], images["retain"], measured["utility"], kept)
 
 
 def sizes(selection: Data) -> Sizes:
@@ -125,12 +124,12 @@ def sizes(selection: Data) -> Sizes:
         selection: their data (`Data.for_selection`).
 
     Returns:
-        Numbers of images by split, and DELETED where there are such.
+        Numbers of images by split, and DELETED where there are such and others.
     """
     count = {split: len(selection.splits[split]) for split in MEASURED}
     retain, validation = (selection.labels_N[selection.splits[split]] for split in ("retain", "validation"))
     deleted = int((~torch.isin(validation, retain)).sum())
-    return count | ({DELETED: deleted} if deleted else {})
+    return count | ({DELETED: deleted} if 0 < deleted < count["validation"] else {})  # where it is all, utility is measured on all
 
 
 def _oracle_free(measured: Measurements, retrained: Measurements) -> Point:

@@ -330,18 +330,18 @@ def test_the_floor_is_as_low_as_retraining_on_fewer_images_can_end() -> None:
 
 
 def test_images_of_a_class_that_is_deleted_whole_count_for_no_floor() -> None:
-    """Three of ten classes deleted: a retrained model knows none of their validation images, and is not ruined by that."""
-    original, retrained = measured(100.0, 100.0, 96.0, 0.7), measured(100.0, 0.0, 66.0, 0.5)
-    images = {"retain": 700, "forget": 300, "validation": 1000}
-    assert is_ruined(retrained, original, images)
-    assert not is_ruined(retrained, original, images | {DELETED: 300})
-    assert is_ruined(measured(100.0, 0.0, 50.0, 0.5), original, images | {DELETED: 300}), "71 % of the others"
-    assert not is_ruined(measured(100.0, 0.0, 0.0, 0.5), original, images | {DELETED: 1000}), "there are no others"
+    """Utility is measured on the others (`evaluator`): by chance alone so few may differ by more."""
+    original, less = measured(100.0, 100.0, 90.0, 0.7), measured(100.0, 0.0, 76.0, 0.5)
+    images = {"retain": 700, "forget": 300, "validation": 200}
+    assert is_ruined(less, original, images)
+    assert not is_ruined(less, original, images | {DELETED: 160})
+    assert is_ruined(less, original, images | {DELETED: 20})
     source = data()  # the class of image n is n modulo 3
     by_class = {split: torch.arange(60)[torch.arange(60) % 3 != 2][start : start + 10] for start, split in enumerate(MEASURED)}
     assert sizes(replace(source, splits=by_class)) == dict.fromkeys(MEASURED, 10)
     deleted = sizes(replace(source, splits=by_class | {"validation": torch.arange(10)}))
     assert deleted == dict.fromkeys(MEASURED, 10) | {DELETED: 3}
+    assert DELETED not in sizes(replace(source, splits=by_class | {"validation": torch.arange(2, 30, 3)})), "then utility is of all"
 
 
 def test_of_trials_that_cannot_be_told_those_that_keep_retain_come_first() -> None:
