@@ -108,7 +108,8 @@ def run(prepared: Prepared, recipe: Recipe, network: Module, seed: int) -> Logit
 
 def request(number: int, share: float) -> tuple[list[tuple[str, int, Tried]], float, float, Floats]:
     """Settings as tried for a request, AUC for retrained models and for `small`, and the latter's on resampled images."""
-    words = ["--config", "results/leaderboard/digits/settings.yaml", "--methods.lethe.pull_on", "loss", "--data.seed", str(number)]
+    former = ["--methods.lethe.pull_on", "loss", "--methods.lethe.fade", "0", "--methods.lethe.reinit", ""]  # before log odds
+    words = ["--config", "results/leaderboard/digits/settings.yaml", *former, "--data.seed", str(number)]
     config = load([*words, "--run.workspace", f"choosing/{number}", "--run.threads", "1"])
     prepared = prepare(config)
     network = prepared.untrained(0)

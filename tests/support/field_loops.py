@@ -97,7 +97,8 @@ def targets(model: Module, data: Source, cap: float, pull_on: str) -> tuple[Tens
         own, unseen = (index[data.labels[index] == label] for index in (data.forget, data.shaping))
         unseen = unseen if len(unseen) else data.shaping
         rank = losses[own].argsort().argsort().float()
-        wanted[own] = torch.quantile(ordered[unseen], rank / (len(own) - 1) if len(own) > 1 else rank + 0.5)
+        inner = pull_on == "scaled_log_odds" or len(own) == 1
+        wanted[own] = torch.quantile(ordered[unseen], (rank + 0.5) / len(own) if inner else rank / (len(own) - 1))
     if pull_on == "scaled_log_odds":
         wanted[data.forget] = torch.log(1 + wanted[data.forget].exp())
     wanted = wanted.clamp(max=cap)
@@ -121,7 +122,15 @@ def lethe(
     warmup: float,
     pull_on: str = "loss",
     fade: float = 0.0,
+    reinit: tuple[str, ...] = (),
 ) -> None:
+    if reinit:
+        assert tuple(reinit) == ("head",)
+        fresh = data.fresh.state_dict()
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                if name.startswith("fc."):
+                    value.copy_(fresh[name])
     optimizer, retain_pass, forget_pass = begin(model, sgd), count(), count()
     seen = torch.ones(len(data.labels))
     for start, stop in ((0.0, pull_from), (pull_from, crop_share), (crop_share, 1.0)):
@@ -135,6 +144,8 @@ def lethe(
             if pulls:
                 wanted, scale, left = targets(model, data, cap, pull_on)
                 share = min(max(left / fade, 0.0), 1.0) if fade else 1.0
+                if pull_on == "scaled_log_odds":
+                    share *= min(1.0, (len(data.forget) / len(data.retain)) ** (1 / 3))
                 forget = chain.from_iterable(map(data.small, forget_pass))
             retain: Iterator[Batch]
             if focus and not crops:  # by the last loss that a step has seen, from the mean of its distribution if none has

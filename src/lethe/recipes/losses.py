@@ -210,7 +210,9 @@ class ToUnseen(Value):
         on: "log_odds" takes the distance between the log odds of a wrong answer, log(exp(loss) - 1), in place of the losses. Where a model
             is certain of nearly all images, losses are near 0 and so are their distances and gradients; log odds are not.
             "scaled_log_odds" divides them, and so the distance, by their standard deviation over the shaping half, so that a weight means
-            the same for a certain and an uncertain model, and takes quantiles of log odds, so that few images give no target in between.
+            the same for a certain and an uncertain model. Quantiles are then of log odds, and at (rank + 0.5) / images of the class, so
+            that of a handful the last does not take the highest loss of all, and the loss is multiplied by the cube root of forget /
+            retain, at most 1: the fewer there are, the more often each is pulled.
         fade: mean signed distance of forget from its targets, in the units of `on`, below which the loss weakens in proportion, measured
             where targets are: at 0 nothing is pulled any more. 0: it never weakens.
     """
@@ -237,17 +239,18 @@ class ToUnseen(Value):
         shaping_V = halves(data.splits["validation"], data.labels_N)[0]
         splits = forget_F, shaping_V
         forget, unseen = ((_losses(model, data, index_N), data.labels_N[index_N]) for index_N in splits)
-        spread = 1.0
+        spread, share = 1.0, 1.0
         if self.on == "scaled_log_odds":
             odds_F, odds_V = _as_log_odds(forget[0]), _as_log_odds(unseen[0])
             spread = max(float(odds_V.std(unbiased=False)), LEAST_SPREAD)
-            targets_F = quantiles(odds_F, forget[1], odds_V, unseen[1]).exp().log1p().clamp(max=self.cap)
+            share = min(len(forget_F) / len(data.splits["retain"]), 1.0) ** (1 / 3)
+            targets_F = quantiles(odds_F, forget[1], odds_V, unseen[1], inner=True).exp().log1p().clamp(max=self.cap)
         else:
             targets_F = quantiles(*forget, *unseen).clamp(max=self.cap)
         targets_N = targets_F.new_zeros(len(data.labels_N))
         targets_N[forget_F] = targets_F
         left = float((self.measured(targets_F, spread) - self.measured(forget[0], spread)).mean())
-        return TowardsTargets(self, targets_N, spread, min(max(left / self.fade, 0.0), 1.0) if self.fade else 1.0)
+        return TowardsTargets(self, targets_N, spread, share * min(max(left / self.fade, 0.0), 1.0) if self.fade else share)
 
     def measured(self, losses_N: "Tensor", spread: float) -> "Tensor":
         """Losses in nats in the units of `on`; spread: what log odds are divided by."""
@@ -294,7 +297,7 @@ def _log_odds(logits_BC: "Tensor", labels_B: "Tensor") -> "Tensor":
     return others_B - logits_BC.gather(1, labels_B[:, None])[:, 0]
 
 
-def quantiles(forget_F: "Tensor", labels_F: "Tensor", unseen_V: "Tensor", labels_V: "Tensor") -> "Tensor":
+def quantiles(forget_F: "Tensor", labels_F: "Tensor", unseen_V: "Tensor", labels_V: "Tensor", *, inner: bool = False) -> "Tensor":
     """The loss at the rank of each forget image among unseen images of its class.
 
     Args:
@@ -302,9 +305,10 @@ def quantiles(forget_F: "Tensor", labels_F: "Tensor", unseen_V: "Tensor", labels
         labels_F: int64, their labels.
         unseen_V: float32, losses of images that no model was trained on.
         labels_V: int64, their labels.
+        inner: at (rank + 0.5) / forget images of the class, in place of rank / (forget images of the class - 1).
 
     Returns:
-        float32 [F]: the quantile of the unseen losses of the class at rank / (forget images of the class - 1); a single one has rank 0.5.
+        float32 [F]: the quantile of the unseen losses of the class at the image's rank, from 0; a single image has 0.5.
     """
     import torch
 
@@ -312,7 +316,7 @@ def quantiles(forget_F: "Tensor", labels_F: "Tensor", unseen_V: "Tensor", labels
     for label in labels_F.unique():
         own = (labels_F == label).nonzero()[:, 0]
         rank = forget_F[own].argsort(stable=True).argsort().to(forget_F.dtype)
-        share = rank / (len(own) - 1) if len(own) > 1 else torch.full_like(rank, 0.5)
+        share = (rank + 0.5) / len(own) if inner or len(own) == 1 else rank / (len(own) - 1)
         unseen = unseen_V[labels_V == label]
         targets_F[own] = torch.quantile(unseen if len(unseen) else unseen_V, share)
     return targets_F

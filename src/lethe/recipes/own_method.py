@@ -32,9 +32,10 @@ def lethe(
     """Fine-tune at a high learning rate, augmented and then plain, while losses of forget are raised to those of unseen images.
 
     Batch order: R R R; from pull_from on RF RF RF, both in one forward pass.
-    One run with warm-up and cosine from the original's weights. A high rate with crop and flip does most of the forgetting, and a plain end
-    brings retain back. Each step then also takes a few forget images, whose losses are pulled up to what images of the same class and rank
-    in the shaping half of validation have (losses.ToUnseen), never down: an image above its target is left alone.
+    One run with warm-up and cosine from the original's weights, its head re-initialised (reinit). A high rate with crops does most of
+    the forgetting, and a plain end brings retain back. Each step then also takes a few forget images, whose losses, or log odds, are pulled
+    up to what images of the same class and rank in the shaping half of validation have (losses.ToUnseen), never down: an image above its
+    target is left alone. The pull fades as forget comes near its targets.
     Weakness: it needs validation images that no model was trained on, half of which say nothing about the result afterwards; too large
     a weight over-forgets.
 

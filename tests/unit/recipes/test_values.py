@@ -138,6 +138,8 @@ def test_a_forget_image_takes_the_unseen_loss_of_its_class_at_its_own_rank() -> 
     targets = quantiles(forget, torch.tensor([0, 0, 0, 1]), unseen, torch.tensor([0, 0, 0, 1]))
     assert targets.tolist() == [4.0, 0.0, 2.0, 7.0]
     assert quantiles(forget[:1], torch.tensor([3]), unseen, torch.tensor([0, 0, 0, 1])).tolist() == [3.0]  # no unseen image of the class
+    pair = quantiles(forget[:2], torch.tensor([0, 0]), unseen[:2], torch.tensor([0, 0]), inner=True)
+    assert pair.tolist() == [3.0, 1.0]
 
 
 @pytest.mark.parametrize("on", ["loss", "log_odds", "scaled_log_odds"])
@@ -207,7 +209,7 @@ def test_the_pull_fades_as_forget_comes_near_its_targets(on: PullOn, refs: Froze
     index = data.splits["forget"]
     whole = ToUnseen(on=on).prepare(model, data, refs)
     assert isinstance(whole, TowardsTargets)
-    assert whole.share == 1
+    assert whole.share == (1 if on == "loss" else pytest.approx((len(index) / len(data.splits["retain"])) ** (1 / 3)))
     losses_F = cross_entropy(model(data.normalised(index)), data.labels_N[index], reduction="none").detach()
     wanted_F, found_F = (whole.rule.measured(each, whole.spread) for each in (whole.targets_N[index], losses_F))
     left = (wanted_F - found_F).mean().item()
@@ -215,7 +217,7 @@ def test_the_pull_fades_as_forget_comes_near_its_targets(on: PullOn, refs: Froze
     for times in (2, 0.5):
         faded = ToUnseen(on=on, fade=times * abs(left)).prepare(model, data, refs)
         assert isinstance(faded, TowardsTargets)
-        assert faded.share == pytest.approx(min(1 / times, 1) if left > 0 else 0, abs=1e-4)
+        assert faded.share == pytest.approx(whole.share * min(1 / times, 1) if left > 0 else 0, abs=1e-4)
 
 
 def test_targets_come_from_the_shaping_half_alone(refs: FrozenReferences) -> None:
