@@ -109,7 +109,7 @@ def _train_missing(prepared: Prepared, missing: Mapping[str, Sequence[int]]) -> 
         write_text(_unfinished(prepared), "")
         units = [unit for kind, numbers in missing.items() for unit in _units(prepared, kind, numbers, parent.reference())]
         if prepared.config.run.workers == 1 and all(len(unit.seeds) == 1 for unit in units):
-            worker_advice.advise(prepared, "run.workers", len(units), 1.0, "bank")
+            worker_advice.advise(prepared, "run.workers", len(units), lambda: 1.0, "bank")
         for _ in map_units(_run, units, workers=prepared.config.run.workers, gpus=prepared.config.run.gpus):
             pass
         parent.tags({f"bank.{kind}": number for kind, number in _counts(prepared).items()})

@@ -13,6 +13,7 @@ from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan
 from lethe.workspace.request import request, source_keys
+from lethe.workspace.workspace import Prepared
 
 
 def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
@@ -75,18 +76,19 @@ def planned_share(config: Config) -> float:
         UserError: the deletion request names no image, or all of them.
     """
     retain, forget, classes = split_sizes(config)
-    return share(config, _network(config.model.architecture, classes), retain, forget)
+    return _share(config, _network(config.model.architecture, classes), retain, forget)
 
 
-def share(config: Config, network: Module, retain: int, forget: int) -> float:
-    """The same for known numbers of images.
+def share_of(prepared: Prepared) -> float:
+    """The same for images that have been read.
 
     Args:
-        config: the configuration.
-        network: of the architecture that is trained.
-        retain: number of retain images.
-        forget: number of forget images.
+        prepared: the images and splits, configured for the method.
     """
+    return _share(prepared.config, prepared.network(0), *(len(prepared.splits[split]) for split in ("retain", "forget")))
+
+
+def _share(config: Config, network: Module, retain: int, forget: int) -> float:
     sizes = {"retain": retain, "forget": forget, "train": retain + forget}
     recipes = {planned.run.method: planned.recipe for planned in plan(config)}  # equal for all seeds
     own = sum(work(recipe, network, sizes) for recipe in recipes.values())

@@ -113,10 +113,8 @@ def _run_rows(rows: Sequence[PlannedRow]) -> None:
         _run_row(row)
     left = rows[alone:]
     if run.workers == 1 and left:
-        runs = len(left) * run.seeds
-        worker_advice.advise(
-            prepare(left[0].config), "run.workers", runs, sum(planned_share(row.config) for row in left) / len(left), "rows"
-        )
+        runs, shares = len(left) * run.seeds, lambda: sum(planned_share(row.config) for row in left) / len(left)
+        worker_advice.advise(prepare(left[0].config), "run.workers", runs, shares, "rows")
     apart = in_parallel(len(left), run.seeds, run.workers) and not _shares_models(rows[0].config)
     for _ in map_units(_run_alone, left, workers=run.workers, gpus=run.gpus) if apart else map(_run_row, left):
         write(rows[0].config.workspace)

@@ -84,8 +84,7 @@ def unlearn_seeds(prepared: Prepared, runs: Sequence[PlannedRun]) -> None:
                 nested_runs.log_finished_seed(prepared, planned, parent.reference())
             missing = [SeedRun(prepared, planned, parent.reference()) for planned in runs if planned not in finished]
             if config.run.workers == 1 and len(missing) > 1:
-                sizes = (len(prepared.splits[split]) for split in ("retain", "forget"))
-                worker_advice.advise(prepared, "run.workers", len(missing), cost.share(config, prepared.network(0), *sizes), str(method))
+                worker_advice.advise(prepared, "run.workers", len(missing), lambda: cost.share_of(prepared), str(method))
             for _ in map_units(_run, missing, workers=config.run.workers, gpus=config.run.gpus):
                 pass
             hashes = {planned.seed: checkpoint.model_hash(layout.weights(planned.run)) for planned in runs}

@@ -6,6 +6,7 @@ is not continued by workers with one thread each unless somebody says so. The nu
 
 import os
 import platform
+from collections.abc import Callable
 
 import psutil
 import torch
@@ -43,7 +44,7 @@ def faster_workers(units: int, seconds: float, threads: int, most: int) -> tuple
     return (best, took[best]) if best > 1 and here - took[best] >= WORTH_SAYING else (1, here)
 
 
-def advise(prepared: Prepared, key: str, units: int, work: float, what: str) -> None:
+def advise(prepared: Prepared, key: str, units: int, share: Callable[[], float], what: str) -> None:
     """Log one line where units that are about to run one after another would be finished sooner in parallel.
 
     At most one line a process. None where `key` was given, on a GPU, on a cluster, or where this machine did not train the retrained
@@ -53,7 +54,7 @@ def advise(prepared: Prepared, key: str, units: int, work: float, what: str) -> 
         prepared: the images and splits.
         key: that says how many run in parallel.
         units: to run.
-        work: of each, next to training the retrained model.
+        share: computes the work of each, next to training the retrained model.
         what: the units, in words.
     """
     path = prepared.layout.clock("retrained")
@@ -64,12 +65,11 @@ def advise(prepared: Prepared, key: str, units: int, work: float, what: str) -> 
         return
     room = int(psutil.virtual_memory().available / (MEMORY * psutil.Process().memory_info().rss))
     threads = torch.get_num_threads()
-    workers, seconds = faster_workers(units, work * clock["seconds"], threads, min(cores(), room))
+    each = share() * clock["seconds"]
+    workers, seconds = faster_workers(units, each, threads, min(cores(), room))
     if workers > 1 and not _advised:
         _advised.add(key)
         digits = ", which changes last digits" if threads > 1 else ""
-        here = units * work * clock["seconds"]
-        log(
-            f"{what}: about {here / 60:.0f} minutes one after another, {seconds / 60:.0f} by --{key} {workers} (one thread each{digits}); "
-            "what is finished is kept"
-        )
+        here, there = (f"{number / 60:.0f}" for number in (units * each, seconds))
+        how = f"--{key} {workers} (one thread each{digits})"
+        log(f"{what}: about {here} minutes one after another, {there} by {how}; what is finished is kept")

@@ -218,8 +218,7 @@ class Search:
         """Log what several workers would be worth."""
         data = self.runner.data
         if self.config.search.workers == 1 and trials > 1:
-            sizes = (len(data.splits[split]) for split in ("retain", "forget"))
-            worker_advice.advise(data, "search.workers", trials, cost.share(self.config, data.network(0), *sizes), "search")
+            worker_advice.advise(data, "search.workers", trials, lambda: cost.share_of(data), "search")
 
     def rerun_winners(self, run: RunLog) -> None:
         """Run the winners with seeds that the search did not use, to measure the selection bias. Finished runs are kept."""

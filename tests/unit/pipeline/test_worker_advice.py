@@ -50,7 +50,7 @@ def test_the_line_says_both_times_and_the_key(
     digits = ", which changes last digits" if torch.get_num_threads() > 1 else ""
     capsys.readouterr()
     for _ in range(2):
-        worker_advice.advise(prepared, "run.workers", 8, 0.5, "hybrid_4")
+        worker_advice.advise(prepared, "run.workers", 8, lambda: 0.5, "hybrid_4")
     said = capsys.readouterr().err
     if machine == "another":
         assert "one after another" not in said
@@ -60,5 +60,5 @@ def test_the_line_says_both_times_and_the_key(
 
     monkeypatch.setattr(worker_advice, "_advised", set())
     given_already = prepare(loader.load([*words, "--run.workers", "1"]))
-    worker_advice.advise(given_already, "run.workers", 8, 0.5, "hybrid_4")
+    worker_advice.advise(given_already, "run.workers", 8, lambda: 0.5, "hybrid_4")
     assert "one after another" not in capsys.readouterr().err
