@@ -42,7 +42,7 @@ UNIT = {
     "search": "locks/search.*.*.*.*.lock",
     "leaderboard": "locks/*_at_*.pid",
 }
-ROWS = ("ft", "not", "l1_sparse", "random_label", "salun", "cf_k", "eu_k", "bad_teacher")
+ROWS = ("ft", "not", "l1_sparse", "random_label", "salun", "eu_k", "bad_teacher", "neggrad_plus")  # cf_k would take thousands of epochs
 MODEL_2 = "methods.model_2"
 
 
