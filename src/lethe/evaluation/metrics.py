@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lethe.recipes.forward import Table
+
 
 def accuracy(logits_NC: Tensor, labels_N: Tensor) -> float:
     """Compute the accuracy in percent; of equal logits, the first counts as the prediction.
@@ -33,14 +35,18 @@ def cross_entropy(logits_NC: Tensor, labels_N: Tensor) -> float:
     return float(functional.cross_entropy(logits_NC.double(), labels_N))
 
 
-def cross_entropy_of(parts: Iterable[tuple[Tensor, Tensor]]) -> float:
+def cross_entropy_of(n: int, parts: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Compute the mean cross-entropy of images that come in parts, equal to `cross_entropy` of all of them at once to the bit.
 
     Args:
-        parts: logits, float32 [n, C], and true classes, int64 [n].
+        n: number of images.
+        parts: logits, float32 [n, C], and true classes, int64 [n]; on the CPU.
 
     Returns:
         Nats.
     """
-    log_p_N1 = torch.cat([functional.log_softmax(logits.double(), dim=1).gather(1, labels[:, None]) for logits, labels in parts])
-    return float(functional.nll_loss(log_p_N1, torch.zeros(len(log_p_N1), dtype=torch.int64, device=log_p_N1.device)))
+    table = Table(n)  # small results that are kept one by one leave holes between the large tensors of each part
+    for logits, labels in parts:
+        table.add(functional.log_softmax(logits.double(), dim=1).gather(1, labels[:, None]))
+    assert table.rows is not None
+    return float(functional.nll_loss(table.rows, torch.zeros(n, dtype=torch.int64)))

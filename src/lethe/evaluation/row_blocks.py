@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
 IN_MEMORY = 2**26  # bytes of an array up to which it is read into memory
-AT_ONCE = 2**24  # bytes of logits in a block; as float64, with what is computed from them, several times that
+AT_ONCE = 2**22  # bytes of logits in a block; as float64, with what is computed from them, some thirty times that
 TYPES = {  # as the format calls them -> NumPy's, in the order in which a file has them
     **{"U64": "<u8", "I64": "<i8", "F64": "<f8", "F32": "<f4", "U32": "<u4", "I32": "<i4", "F16": "<f2"},
     **{"U16": "<u2", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"},
@@ -91,7 +91,8 @@ def gather(array_NC: Array, rows: Ints) -> Array:
 
 def equal(one_NC: Array, other_NC: Array) -> bool:
     """Whether two arrays have the same shape and values, found at the first block that differs."""
-    return one_NC.shape == other_NC.shape and all(np.array_equal(one_NC[part], other_NC[part]) for part in blocks(one_NC))
+    both = zip(blocks(one_NC), blocks(other_NC), strict=True)  # each releases the pages of its own file
+    return one_NC.shape == other_NC.shape and all(np.array_equal(one_NC[part], other_NC[part]) for part, _ in both)
 
 
 def finite(array_NC: Array) -> npt.NDArray[np.bool_]:

@@ -288,7 +288,7 @@ def accuracy_and_loss(model: LogitsTable) -> tuple[dict[str, float], dict[str, f
                 for part in row_blocks.parts(rows, model.logits)
             )
             accuracy[split] = round(100.0 * int(model.correct[rows].sum()) / len(rows), DIGITS)
-            loss[split] = round(metrics.cross_entropy_of(parts), DIGITS)
+            loss[split] = round(metrics.cross_entropy_of(len(rows), parts), DIGITS)
     return accuracy, loss
 
 

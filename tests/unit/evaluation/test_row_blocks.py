@@ -69,7 +69,7 @@ def test_the_file_has_the_bytes_that_the_library_writes(tmp_path: Path) -> None:
 def test_the_mean_loss_of_parts_is_that_of_all(n: int, classes: int, size: int, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     logits, labels = 9 * torch.randn(n, classes, generator=draw), torch.randint(0, classes, (n,), generator=draw)
-    assert metrics.cross_entropy_of(zip(logits.split(size), labels.split(size), strict=True)) == metrics.cross_entropy(logits, labels)
+    assert metrics.cross_entropy_of(n, zip(logits.split(size), labels.split(size), strict=True)) == metrics.cross_entropy(logits, labels)
 
 
 @given(st.integers(2, 1100), st.integers(1, 9), st.integers(0, 2**32 - 1))
