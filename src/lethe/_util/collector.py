@@ -17,6 +17,17 @@ def spare() -> None:
     atexit.register(_end_without_search)
 
 
+def mark() -> None:
+    """Let `collect` search only objects that are made from now on, not those of imported modules."""
+    gc.freeze()
+
+
+def collect() -> None:
+    """Collect what became garbage since `mark`, such as the parts of a traced network, which reference each other and the network."""
+    gc.collect()
+    gc.unfreeze()
+
+
 def _end_without_search() -> None:
     if "triton" not in sys.modules:  # its bindings report on stderr what is not collected
         gc.freeze()

@@ -123,8 +123,9 @@ def perturbed(model: Module, data: Data, index_N: Tensor, ids: Sequence[str], ta
         index_B = index_N[rows.to(index_N.device)]
         images, labels_B = data.normalised(index_B)[:, None], data.labels_N[index_B][:, None]
         for number, tau in enumerate(taus):
-            noise = drawn.view(len(rows), draws, *shape) * (tau * size**0.5 / data.std)
-            batch = (images + noise).flatten(0, 1).contiguous(memory_format=form)
+            noisy = (drawn.view(len(rows), draws, *shape) * (tau * size**0.5 / data.std)).add_(images)
+            batch = noisy.flatten(0, 1).contiguous(memory_format=form)
+            del noisy  # a batch of memory while the model runs
             predicted = model(batch).argmax(dim=1).view(len(rows), draws)
             counts[rows, number] = (predicted == labels_B).sum(dim=1).to("cpu", torch.uint8)
     model.train(was_training)

@@ -81,7 +81,7 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
         for epoch in engine.run(planned.recipe, run.network, run.data, run.options, state=run.state):
             run.record(epoch)
         run.finish()
-    return run.network.state_dict()
+    return checkpoint.load(path)[0]
 
 
 def check_standing(prepared: Prepared, *kinds: str) -> None:

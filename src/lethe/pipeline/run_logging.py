@@ -318,20 +318,19 @@ def log_epochs(run_log: RunLog, prepared: Prepared, name: str) -> int | None:
     return int(history[-1]["step"])
 
 
-def log_model(run_log: RunLog, prepared: Prepared, network: Module, path: Path) -> None:
+def log_model(run_log: RunLog, prepared: Prepared, path: Path) -> None:
     """Log the result as a model, in the format of run.log_model; with run.register_as also as the next version in the registry.
 
     Args:
         run_log: the MLflow run.
         prepared: the images and splits.
-        network: the model.
-        path: its weights.
+        path: the weights.
     """
     shape, info = about_model(prepared)
 
     def plain() -> Module:
         fresh = architectures.build(prepared.config.model.architecture, len(prepared.images.classes), 0, drawn=False)
-        fresh.load_state_dict(network.state_dict())
+        fresh.load_state_dict(checkpoint.load(path)[0])
         return fresh
 
     replaced = {"split": _split(prepared)}

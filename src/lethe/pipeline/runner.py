@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch.nn import Module
 
-from lethe._util import dvc_stage, memory
+from lethe._util import collector, dvc_stage, memory
 from lethe._util.errors import Diverged, RunFailed
 from lethe._util.files import digest, short, write_text
 from lethe._util.log import log
@@ -50,7 +50,7 @@ class ActiveRun:
         scoring: the same as its scores are computed: for one of several seeds with the first seed, which the bank leaves out.
         planned: its name, recipe, seed and parent.
         start: hash of the weights it starts from.
-        network: the model that is trained.
+        network: the model that is trained; until its weights are written.
         resume: its history, and the file that holds `state`.
         state: progress within the recipe; the engine keeps it up to date.
         run_log: its MLflow run.
@@ -113,7 +113,10 @@ class ActiveRun:
                 if table := artifacts.current_logits(prepared, str(self.planned.parent)):
                     prepared.outputs.remember(model, read_model.measured_logits(prepared, table))
                 return share(model, source)
-            return share(model, source) if self.state.global_epoch + 1 == self._epochs else compute(model, source)
+            if self.state.global_epoch + 1 != self._epochs:
+                return compute(model, source)
+            memory.give_back()  # what the steps left in holes
+            return share(model, source)
 
         return evaluate
 
@@ -146,6 +149,10 @@ class ActiveRun:
         write_text(layout.epochs(self.planned.run), to_csv(self.resume.history))
         about = {key: text for key, text in metadata(self.prepared, self.planned, self.start).items() if text or key != "init"}
         result = short(checkpoint.save_model(tensors, path, about))
+        del self.network, tensors  # who reads or exports it makes another, from the file
+        vars(self).pop("options", None)  # the cache of frozen layers' outputs knows the network, and how it was traced
+        collector.collect()
+        memory.give_back()
         self.run_log.tag("result", result)
         trained = [past for past in self.resume.history if "epoch_seconds" in past]
         seconds = sum(past["epoch_seconds"] for past in trained)
@@ -159,7 +166,10 @@ class ActiveRun:
     def export(self) -> None:
         """Log the model, in the format of run.log_model."""
         memory.give_back()
-        run_logging.log_model(self.run_log, self.prepared, self.network, self.prepared.layout.weights(self.planned.run))
+        collector.mark()
+        run_logging.log_model(self.run_log, self.prepared, self.prepared.layout.weights(self.planned.run))
+        collector.collect()
+        memory.give_back()
 
 
 @contextmanager
@@ -200,7 +210,10 @@ def start(
         with run_logging.open_run(own, planned, short(weights), resume, launched=launched, parent=parent) as run_log:
             try:
                 with Progress(planned.recipe, own.data, str(planned)) as progress:
-                    yield ActiveRun(own, prepared, planned, weights, network, resume, state, run_log, progress)
+                    run = ActiveRun(own, prepared, planned, weights, network, resume, state, run_log, progress)
+                    del network  # the run gives it up when it is finished
+                    collector.mark()
+                    yield run
             except KeyboardInterrupt:
                 what = "starts again" if resume.saved is None else f"resumes after epoch {resume.saved}"
                 log(f"{planned}: stopped; the same command {what}")

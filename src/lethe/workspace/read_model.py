@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lethe._util import memory
 from lethe._util.errors import UserError
 from lethe._util.files import digest, short
 from lethe._util.log import log
@@ -114,6 +115,7 @@ def read(
     columns: dict[str, Array] = {}
     if features_ND is not None:
         columns["probe"] = representations.probe(features_ND.numpy(), labels, prepared.splits["retain"], logits_NC.shape[1])
+    memory.give_back()  # what the readings before left in holes
     if perturbed:
         columns |= _perturbed_columns(prepared, network)
     if evaluate.features and features_ND is not None:
