@@ -235,6 +235,19 @@ def test_where_lines_are_missing_the_end_of_the_run_is_sent_yet(tmp_path: Path) 
     outbox.lock.release()
 
 
+def test_a_hash_that_the_sender_notes_itself_waits_for_nothing(tmp_path: Path) -> None:
+    outbox = Outbox.create(tmp_path, HEADER)
+    outbox.append("params", {"lr": "1"})
+    with outbox.writing(outbox.models / "MLmodel") as temporary:
+        temporary.write_text("it")
+    assert [kind for kind, _ in outbox.pending().values()] == ["params", "file"]
+    outbox.mark_sent([0], run_id="0" * 32)
+    assert not outbox.pending()
+    outbox.append("params", {"momentum": "1"})
+    assert [kind for kind, _ in outbox.pending().values()] == ["file", "params"]
+    outbox.lock.release()
+
+
 @pytest.mark.parametrize("name", ["row.json", "sent.json"])
 def test_a_damaged_header_or_state_is_not_taken(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = Outbox.create(tmp_path, HEADER)
