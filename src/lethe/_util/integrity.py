@@ -21,6 +21,13 @@ LARGEST_HEADER = 100_000_000  # bytes, as the library has it
 BLANK = "0" * 64  # what the hash of a safetensors file is computed with in place of itself
 
 
+# Types of the format, in the order in which the library writes arrays: most bytes first, within a type by name
+TYPES = (
+    *("U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16"),
+    *("F8_E5M2FNUZ", "F8_E4M3FNUZ", "F8_E8M0", "F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"),
+)
+
+
 class Pieces(NamedTuple):
     """Bytes that need not be in memory all at once."""
 
@@ -73,15 +80,15 @@ def write(path: Path, arrays: Mapping[str, Stored], metadata: Mapping[str, str])
 
     Args:
         path: of the file.
-        arrays: by name, in the order of the format: types with more bytes first, then by name.
+        arrays: by name, in any order.
         metadata: texts by key, without FILE_KEY.
 
     Raises:
         OSError: it can't be written.
     """
     entries: dict[str, Any] = {"__metadata__": dict(sorted({**metadata, FILE_KEY: BLANK}.items()))}
-    end = 0
-    for name, array in arrays.items():
+    end, ordered = 0, sorted(arrays.items(), key=lambda item: (TYPES.index(item[1].dtype), item[0]))
+    for name, array in ordered:
         entries[name] = {"dtype": array.dtype, "shape": list(array.shape), "data_offsets": [end, end := end + array.content.size]}
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header = text.ljust(-(-len(text) // 8) * 8)  # the data begin at a multiple of 8
@@ -89,7 +96,7 @@ def write(path: Path, arrays: Mapping[str, Stored], metadata: Mapping[str, str])
     sha = hashlib.sha256(start)
     with path.open("wb") as file:
         file.write(start)
-        for array in arrays.values():
+        for _, array in ordered:
             for piece in array.content.pieces:
                 sha.update(piece)
                 file.write(piece)

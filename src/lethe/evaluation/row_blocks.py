@@ -22,10 +22,11 @@ Ints = npt.NDArray[np.int64]
 
 IN_MEMORY = 2**26  # bytes of an array up to which it is read into memory
 AT_ONCE = 2**22  # bytes of logits in a block; as float64, with what is computed from them, some thirty times that
-TYPES = {  # as the format calls them -> NumPy's, in the order in which a file has them
+TYPES = {  # as the format calls them -> NumPy's
     **{"U64": "<u8", "I64": "<i8", "F64": "<f8", "F32": "<f4", "U32": "<u4", "I32": "<i4", "F16": "<f2"},
     **{"U16": "<u2", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"},
 }
+_NAMES = {np.dtype(type_): name for name, type_ in TYPES.items()}
 
 
 def blocks(array_NC: Array) -> Iterator[slice]:
@@ -124,12 +125,7 @@ def write(arrays: Mapping[str, Array], path: Path, metadata: Mapping[str, str]) 
     Raises:
         RunFailed: the file could not be written.
     """
-    kinds = [np.dtype(type_) for type_ in TYPES.values()]
-    rank = {name: kinds.index(array.dtype) for name, array in arrays.items()}
-    stored = {
-        name: Stored([*TYPES][rank[name]], arrays[name].shape, as_pieces(arrays[name]))
-        for name in sorted(arrays, key=lambda each: (rank[each], each))
-    }
+    stored = {name: Stored(_NAMES[array.dtype], array.shape, as_pieces(array)) for name, array in arrays.items()}
     with atomic_write(path, size=sum(array.nbytes for array in arrays.values())) as temporary:
         integrity.write(temporary, stored, metadata)
 
@@ -153,7 +149,8 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         entries, start = integrity.header(path)
         about = {key: text for key, text in (library.metadata() or {}).items() if key != integrity.FILE_KEY}
         arrays: dict[str, Array] = {}
-        for name in library.keys():  # noqa: SIM118
+        names = library.keys()  # of a file, which is no mapping
+        for name in names:
             stored = entries[name]
             first, end = stored["data_offsets"]
             if end - first > IN_MEMORY and stored["dtype"] in TYPES:

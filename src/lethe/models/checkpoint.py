@@ -13,7 +13,7 @@ from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, digest
 from lethe._util.integrity import Pieces, Stored
 
-DTYPES = {  # of torch -> of the format, in the order in which a file has them; bench/gpu.py runs with an older torch, which lacks some
+DTYPES = {  # of torch -> of the format; bench/gpu.py runs with an older torch, which lacks some
     getattr(torch, name): code
     for name, code in {
         "uint64": "U64",
@@ -38,7 +38,6 @@ DTYPES = {  # of torch -> of the format, in the order in which a file has them; 
     }.items()
     if hasattr(torch, name)
 }
-_RANK = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 
 _hashes: dict[tuple[Path, int], str] = {}  # of the weights, by file and its modification time
 
@@ -56,9 +55,8 @@ def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str])
     Raises:
         RunFailed: the file could not be written.
     """
-    ordered = sorted(tensors, key=lambda name: (_RANK[tensors[name].dtype], name))
     with atomic_write(path, size=sum(value.nbytes for value in tensors.values())) as temporary:
-        integrity.write(temporary, {name: _stored(tensors[name]) for name in ordered}, metadata)
+        integrity.write(temporary, {name: _stored(tensor) for name, tensor in tensors.items()}, metadata)
 
 
 def _stored(tensor: Tensor) -> Stored:

@@ -1,6 +1,5 @@
 """Models trained without an MLflow run or an epoch table, only with a resume state; several small ones stacked in one run."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -51,11 +50,12 @@ class ModelSpec:
 def stacks(prepared: Prepared, recipe: Recipe, models: Sequence[Model], label: str) -> list[tuple[Model, ...]]:
     """Divide models into those that are trained in one run, and log how many, with the reason where they are trained one after another.
 
-    The rule measures no time: the same command gives the same files on a busy machine. Fewer than FEWEST_STACKED models are trained one
+    The rule measures no time and knows no workers: the same command gives the same files on a busy machine and on several cores, where a
+    model of a stack of 2 or 3 ends at other last digits than in one of 6 (docs/team.md). Fewer than FEWEST_STACKED models are trained one
     after another, without a line in the log.
 
     Args:
-        prepared: the images, and the configuration that names the architecture and the number of workers.
+        prepared: the images, and the configuration that names the architecture.
         recipe: the same for all models.
         models: to train.
         label: what the log calls them.
@@ -69,27 +69,9 @@ def stacks(prepared: Prepared, recipe: Recipe, models: Sequence[Model], label: s
     weights = sum(parameter.numel() for parameter in networks[0].parameters())
     reason = f"{weights:,} weights" if weights > MOST_WEIGHTS else ""
     reason = reason or stacked_models.refusal(recipe, networks, prepared.data, prepared.compute.autocast)
-    sizes = [1] * len(models) if reason else stack_sizes(len(models), prepared.config.run.workers)
-    log(f"{label}: one after another ({reason})" if reason else f"{label}: {max(sizes)} at once")
-    ends = [*itertools.accumulate(sizes)]
-    return [tuple(models[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
-
-
-def stack_sizes(number: int, workers: int) -> list[int]:
-    """Divide a number of small models into stacks: as few as possible, but for several workers so many that each has as much to do.
-
-    Args:
-        number: of models.
-        workers: how many stacks are trained in parallel.
-
-    Returns:
-        The sizes of the stacks, each from 2 to MOST_STACKED, but for what is left for one worker.
-    """
-    fewest = -(-number // MOST_STACKED)
-    if workers == 1:
-        return [min(MOST_STACKED, number - start) for start in range(0, number, MOST_STACKED)]
-    parts = min(-(-fewest // workers) * workers, number // 2)
-    return [number // parts + (part < number % parts) for part in range(parts)]
+    size = 1 if reason else min(MOST_STACKED, len(models))
+    log(f"{label}: one after another ({reason})" if reason else f"{label}: {size} at once")
+    return [tuple(models[start : start + size]) for start in range(0, len(models), size)]
 
 
 def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resume: Resume, label: str) -> Iterator[dict[str, Tensor]]:

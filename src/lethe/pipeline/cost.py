@@ -85,7 +85,7 @@ def share_of(prepared: Prepared) -> float:
     Args:
         prepared: the images and splits, configured for the method.
     """
-    return _share(prepared.config, prepared.network(0), *(len(prepared.splits[split]) for split in ("retain", "forget")))
+    return _share(prepared.config, prepared.bare_network(), *(len(prepared.splits[split]) for split in ("retain", "forget")))
 
 
 def _share(config: Config, network: Module, retain: int, forget: int) -> float:

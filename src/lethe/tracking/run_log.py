@@ -321,8 +321,8 @@ class RunLog:
             return True
         try:
             self._log_due()
-        except KeyboardInterrupt:
-            status = "KILLED"
+        except BaseException as error:
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
             raise
         finally:
             try:

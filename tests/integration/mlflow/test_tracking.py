@@ -177,15 +177,16 @@ def test_errors_and_stops_end_the_row_as_what_they_were(home):
     assert not outboxes(home)
 
 
-def test_a_stop_while_the_last_curves_are_drawn_ends_the_row(home):
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (MemoryError, "FAILED")])
+def test_a_stop_or_failure_while_the_last_curves_are_drawn_ends_the_row(error, status, home):
     def stopped():
-        raise KeyboardInterrupt
+        raise error
 
     row = RunLog.open(home, name="a")
     row.refresh(stopped, "curves.png", wait=60)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         row.close()
-    assert rows()[0].info.status == "KILLED" and not outboxes(home)
+    assert rows()[0].info.status == status and not outboxes(home)
 
 
 def test_a_stop_while_a_log_is_opened_ends_its_row(home, monkeypatch):

@@ -87,7 +87,7 @@ def test_values_of_an_image_do_not_depend_on_its_block(classes: int, rows: int, 
         assert np.array_equal(value, getattr(at_once, name)), name
 
 
-def test_a_table_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numpy_never_allocates_a_table_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_blocks, "IN_MEMORY", MIB)
     monkeypatch.setattr(row_blocks, "AT_ONCE", MIB // 4)
     n, classes = 8000, 1000  # 32 MB
