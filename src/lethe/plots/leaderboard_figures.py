@@ -3,6 +3,7 @@
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from lethe._util.files import atomic_write
 from lethe.plots.style import GREY
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKS = "os^DvPX"
+MARKS = "os^DvP"  # not as many as colours, so that 42 methods differ in one of the two
+MOST_NAMED = 12  # methods with a colour of their own, those that come nearest; more can't be told apart
 COSTS = (1, 3, 5, 10, 20, 30, 50, 100)  # marks of the axes
 GAPS = (0, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
@@ -30,7 +32,9 @@ def write(rows: Sequence[Mapping[str, Any]], retrained: Mapping[str, float], not
 
 
 def gap_against_cost(rows: Sequence[Mapping[str, Any]], nothing: float | None = None) -> bytes:
-    """Draw avg_gap.svc against the share of retraining, a line for each method, means over seeds; the floor is a band.
+    """Draw avg_gap.svc against the share of retraining, a line for each method; the floor is a band.
+
+    Points are means over seeds, and bars go from the least to the largest of them. Beyond the MOST_NAMED nearest methods lines are grey.
 
     Args:
         rows: as for `write`; rows without a gap are left out.
@@ -49,10 +53,13 @@ def gap_against_cost(rows: Sequence[Mapping[str, Any]], nothing: float | None = 
         axes.axhspan(0, max(floors), color=GREY, alpha=0.25, label="floor: a retrained model")
     if nothing is not None:
         axes.axhline(nothing, color=GREY, linestyle="--", label="doing nothing")
-    for number, (method, by_share) in enumerate(points.items()):
+    looks = _looks(points)
+    for method, by_share in points.items():
         costs = [100 * _mean([row["share_of_retrain"] or row["share"] for row in by_share[share]]) for share in sorted(by_share)]
-        gaps = [_mean([row["avg_gap.svc"] for row in by_share[share]]) for share in sorted(by_share)]
-        axes.plot(costs, gaps, label=method, **_look(number))
+        seeds = [[row["avg_gap.svc"] for row in by_share[share]] for share in sorted(by_share)]
+        axes.plot(costs, [_mean(gaps) for gaps in seeds], **looks[method])
+        faint = {key: looks[method].get(key) for key in ("color", "alpha")}
+        axes.vlines(costs, [min(gaps) for gaps in seeds], [max(gaps) for gaps in seeds], linewidth=1, **faint)
     axes.set_xlabel("cost (percent of retraining, by work)")
     axes.set_ylabel("avg_gap.svc (points)")
     axes.set_xscale("log")
@@ -66,7 +73,8 @@ def gap_against_cost(rows: Sequence[Mapping[str, Any]], nothing: float | None = 
 
 
 def forget_against_test(rows: Sequence[Mapping[str, Any]], retrained: Mapping[str, float]) -> bytes:
-    """Draw forget accuracy against test accuracy, a point for each method and share, means over seeds; larger for larger shares.
+    """Draw forget accuracy against test accuracy, a point for each method and share, means over seeds; larger for larger shares. Colours
+    are those of `gap_against_cost`.
 
     Args:
         rows: as for `write`.
@@ -82,10 +90,11 @@ def forget_against_test(rows: Sequence[Mapping[str, Any]], retrained: Mapping[st
     if retrained:
         axes.axvline(retrained["test"], color=GREY, alpha=0.5)
         axes.axhline(retrained["forget"], color=GREY, alpha=0.5, label="the retrained model")
-    for number, (method, by_share) in enumerate(points.items()):
+    looks = _looks(points)
+    for method, by_share in points.items():
         x, y = ([_mean([row[name] for row in by_share[share]]) for share in sorted(by_share)] for name in ("test", "forget"))
-        look = _look(number)
-        axes.scatter(x, y, [20 + 300 * share for share in sorted(by_share)], label=method, color=look["color"], marker=look["marker"])
+        look = {key: value for key, value in looks[method].items() if key != "linewidth"}
+        axes.scatter(x, y, [20 + 300 * share for share in sorted(by_share)], **look)
     axes.set_xlabel("test accuracy (percent)")
     axes.set_ylabel("forget accuracy (percent)")
     return _png(figure, axes)
@@ -100,8 +109,23 @@ def _figure() -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
-def _look(number: int) -> dict[str, Any]:
-    return {"color": PALETTE[number % len(PALETTE)], "marker": MARKS[number // len(PALETTE) % len(MARKS)]}
+def _looks(points: Mapping[str, Mapping[float, Sequence[Mapping[str, Any]]]]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and label of each method: its own for those with the least gap at any share, grey for the others."""
+
+    def least(method: str) -> float:
+        by_share = points[method].values()
+        return min(
+            (_mean(gaps) for rows in by_share if (gaps := [gap for row in rows if (gap := row["avg_gap.svc"]) is not None])), default=inf
+        )
+
+    named = sorted(points, key=least)[:MOST_NAMED]
+    looks = {
+        method: {"color": PALETTE[number % len(PALETTE)], "marker": MARKS[number % len(MARKS)], "label": method}
+        for number, method in enumerate(named)
+    }
+    labels = iter(("other methods",))
+    grey = {"color": GREY, "marker": ".", "alpha": 0.4, "linewidth": 0.8}
+    return looks | {method: {**grey, "label": next(labels, None)} for method in points if method not in looks}
 
 
 def _mean(values: Sequence[float]) -> float:
