@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ from lethe.evaluation import inference, reference, representations, score
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
 from lethe.evaluation.verdict.words import CANNOT_TELL
+from lethe.models.redraw import redrawn, unrelated_seed
 from lethe.recipes.blocks import resolve
 from lethe.recipes.held_out import shapes
 from lethe.recipes.recipe import Phase, Recipe
@@ -104,7 +106,8 @@ def run(
         seed: of the order of batches and of dropout.
         evaluate: measures (model, data) -> metric by name; by default accuracy in percent and loss in nats of each split but test.
         evaluate_every: epochs between measurements; the last epoch of a phase is always measured.
-        random_init: what edits and losses take for a freshly initialised network; by default a copy of `model`.
+        random_init: what edits and losses take for a randomly initialised network. By default `Reinitialise` takes `model` itself, which
+            is where training from scratch begins, and all others a copy whose modules have drawn new weights (`reset_parameters`).
 
     Yields:
         Epochs, numbered over all phases; number 0 is the model before training.
@@ -117,7 +120,8 @@ def run(
     _check_recipe(recipe, model, held, evaluate is None)
     measured = held.for_selection(recipe)
     measure = evaluate or inference.evaluator(measured, [name for name in SPLITS if name in held.splits and name != "test"])
-    options = RunOptions(evaluate=measure, evaluate_every=evaluate_every, seed=seed, random_init=random_init)
+    fresh = random_init or partial(redrawn, model, unrelated_seed(seed))
+    options = RunOptions(evaluate=measure, evaluate_every=evaluate_every, seed=seed, random_init=random_init, fresh_init=fresh)
     yield from engine.run(recipe, model, held, options)
 
 

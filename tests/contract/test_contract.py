@@ -22,7 +22,7 @@ from torch.nn import Module
 
 from lethe.data.device_data import Data
 from lethe.engine import engine
-from lethe.engine.engine import FrozenReferences
+from lethe.engine.frozen_references import FrozenReferences
 from lethe.engine.options import RunOptions
 from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lethe.engine import engine
-from lethe.engine.engine import FrozenReferences
+from lethe.engine.frozen_references import FrozenReferences
 from lethe.recipes.losses import CrossEntropy, Hinge, Loss, RandomLabels, ToUnseen, Uniform, Weighted
 from lethe.recipes.protocols import Batch, References
 from lethe.recipes.recipe import Phase, Recipe

@@ -21,22 +21,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lethe._util.errors import Diverged
 from lethe.data.device_data import Batch, Data
 from lethe.engine.forward_pass import with_logits
+from lethe.engine.frozen_references import FrozenReferences
 from lethe.engine.options import Evaluate, RunOptions
 from lethe.engine.run_state import State
-from lethe.engine.work import Work, counted
+from lethe.engine.work import Work
 from lethe.recipes.losses import Loss
 from lethe.recipes.recipe import Phase, Recipe, Stream
-
-
-@dataclass(frozen=True)
-class FrozenReferences:
-    """Frozen copies that losses and edits may look at: the model that unlearning starts from, and a randomly initialised one.
-
-    kept: tensors that edits leave for later ones, by name."""
-
-    original: Module
-    random_init: Module
-    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,9 +85,9 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
             validation.accuracy.
     """
     state = State() if state is None else state
-    start = _frozen(copy.deepcopy(model))
+    start = copy.deepcopy(model).eval().requires_grad_(False)
     state.restore(model, recipe)
-    refs = FrozenReferences(start, _frozen(_random_init(options, start)), state.kept)
+    refs = FrozenReferences(start, options.random_init, options.fresh_init, state.kept)
     if state.global_epoch < 0:
         metrics, seconds = _timed(options.evaluate, model, model, data)
         state.global_epoch = 0
@@ -314,7 +304,7 @@ def _training(model: Module, trains: frozenset[str], batchnorm: str) -> Iterator
 
 
 def _counted(options: RunOptions, model: Module, refs: FrozenReferences) -> AbstractContextManager[Work]:
-    return counted(model, refs.original, refs.random_init) if options.count_work else nullcontext(Work())
+    return refs.counted(model) if options.count_work else nullcontext(Work())
 
 
 @contextmanager
@@ -348,16 +338,6 @@ def _means(losses: list[tuple[int, str, Tensor]], phase: str, epoch: int) -> dic
             raise Diverged(f"phase {phase}, epoch {epoch}, step {step}: the {stream} loss is {value}")
         by_stream[stream].append(value)
     return {stream: sum(all_) / len(all_) for stream, all_ in by_stream.items()}
-
-
-def _frozen(model: Module) -> Module:
-    return model.eval().requires_grad_(False)
-
-
-def _random_init(options: RunOptions, model: Module) -> Module:
-    """A network that nobody else has: what the caller makes for this run, else a copy of what is given."""
-    given = options.random_init
-    return given() if given and not isinstance(given, Module) else copy.deepcopy(given or model)
 
 
 def _timed(evaluate: Evaluate, model: Module, seen: Module, source: Data) -> tuple[dict[str, float], float]:

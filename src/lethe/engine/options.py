@@ -57,6 +57,7 @@ class RunOptions:
         count_work: whether epochs count their floating-point operations (`work.counted`).
         random_init: a randomly initialised model, for losses and edits that refer to one, of which the run takes a copy, or a function
             that makes one for this run alone; None: the model as `run` receives it.
+        fresh_init: another one, in the same way, from which no training began; None: what `random_init` says.
     """
 
     evaluate: Evaluate = no_metrics
@@ -66,4 +67,5 @@ class RunOptions:
     autocast: Autocast = nullcontext
     step_inputs: StepInputs = whole_model
     random_init: Module | Callable[[], Module] | None = None
+    fresh_init: Module | Callable[[], Module] | None = None
     count_work: bool = False

@@ -6,13 +6,14 @@ once per group, and stacked models several times over (torch 2.15.0)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils.hooks import RemovableHandle
 
 PER_MULTIPLICATION = 2  # operations: a product and its sum
 
@@ -22,6 +23,28 @@ class Work:
     """Operations so far."""
 
     flops: int = 0
+    _hooks: dict[Module, RemovableHandle] = field(default_factory=dict, repr=False)
+
+    def watch(self, *models: Module) -> None:
+        """Count the layers of further models; those that are counted already count once."""
+        for layer in (layer for model in models for layer in model.modules() if isinstance(layer, Linear | _ConvNd)):
+            if layer not in self._hooks:
+                self._hooks[layer] = layer.register_forward_hook(self._add)
+
+    def end(self) -> None:
+        """Count no more."""
+        for hook in self._hooks.values():
+            hook.remove()
+        self._hooks.clear()
+
+    def _add(self, layer: Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        weight, given = layer.weight, inputs[0] if inputs else None
+        assert isinstance(weight, Tensor)
+        passes = 1
+        if torch.is_grad_enabled():
+            passes += weight.requires_grad + (isinstance(given, Tensor) and given.requires_grad)
+        counts = given if isinstance(layer, _ConvTransposeNd) and isinstance(given, Tensor) else output
+        self.flops += PER_MULTIPLICATION * passes * counts.numel() * weight[0].numel()
 
 
 @contextmanager
@@ -41,20 +64,8 @@ def counted(*models: Module) -> Iterator[Work]:
         The work, which grows until the end of the context.
     """
     work = Work()
-
-    def add(layer: Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        weight, given = layer.weight, inputs[0] if inputs else None
-        assert isinstance(weight, Tensor)
-        passes = 1
-        if torch.is_grad_enabled():
-            passes += weight.requires_grad + (isinstance(given, Tensor) and given.requires_grad)
-        counts = given if isinstance(layer, _ConvTransposeNd) and isinstance(given, Tensor) else output
-        work.flops += PER_MULTIPLICATION * passes * counts.numel() * weight[0].numel()
-
-    layers = {layer for model in models for layer in model.modules() if isinstance(layer, Linear | _ConvNd)}
-    hooks = [layer.register_forward_hook(add) for layer in layers]
+    work.watch(*models)
     try:
         yield work
     finally:
-        for hook in hooks:
-            hook.remove()
+        work.end()

@@ -103,6 +103,7 @@ def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resum
         autocast=prepared.compute.autocast,
         step_inputs=step_inputs,
         random_init=partial(prepared.network, models[0].seed),
+        fresh_init=partial(prepared.fresh_network, models[0].seed),
     )
     with Progress(recipe, data, label) as progress:
         for epoch in engine.run(recipe, network, data, options, state=state):

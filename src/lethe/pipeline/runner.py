@@ -91,6 +91,7 @@ class ActiveRun:
             autocast=autocast,
             step_inputs=Prefix(run.cache, autocast, log, self.prepared.layout.data),
             random_init=partial(self.prepared.network, self.planned.seed),
+            fresh_init=partial(self.prepared.fresh_network, self.planned.seed),
             count_work=True,
         )
 

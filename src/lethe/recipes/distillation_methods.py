@@ -90,7 +90,7 @@ def bad_teacher(training: Training, *, epochs: Epochs, temperature: Temperature,
         One phase, `two_teachers`; both divergences count by their number of images in the batch.
     """
     whole = training.batch_size + forget_batch_size
-    away = Distillation("random_init", temperature)
+    away = Distillation("fresh_init", temperature)
     terms = (
         Term("forget", away, forget_batch_size / whole, forget_batch_size),
         Term("retain", Distillation("original", temperature), training.batch_size / whole),

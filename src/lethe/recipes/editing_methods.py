@@ -98,7 +98,7 @@ def reload(training: Training, *, epochs: Epochs, ascent_rate: AscentRate, reset
     """
     if not epochs:
         return ()
-    edit = AscendAndReset(ascent_rate, reset_share, layers=training.trains)
+    edit = AscendAndReset(ascent_rate, reset_share, layers=training.trains, init="fresh_init")
     return (edit, training.first("retain", epochs, RETAIN, keep=training.keep))
 
 
@@ -116,7 +116,8 @@ def msg(training: Training, *, epochs: Epochs, reinitialised_share: Reinitialise
     """
     if not epochs:
         return ()
-    edit, slow = ReinitialiseLeast(reinitialised_share, training.trains), SlowOthers(reinitialised_share, slow_factor)
+    edit = ReinitialiseLeast(reinitialised_share, training.trains, init="fresh_init")
+    slow = SlowOthers(reinitialised_share, slow_factor)
     return (edit, training.first("retain", epochs, RETAIN, gradients=slow, keep=training.keep))
 
 

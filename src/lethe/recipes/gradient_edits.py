@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from lethe.recipes.importance import CONVOLUTION, gradient_sum, least_telling, squared_gradients
 from lethe.recipes.trainable import Layers
+from lethe.recipes.values import Value, later
+from lethe.recipes.weight_edits import Init
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,8 +58,8 @@ class Dampen:
                 weight.copy_(torch.where(selected, weight * factor, weight))
 
 
-@dataclass(frozen=True)
-class AscendAndReset:
+@dataclass(frozen=True, repr=False)
+class AscendAndReset(Value):
     """One step of ascent on forget, then a reset of the weights that it concerns least (RELOAD, ICLR 2026, arXiv:2604.10636).
 
     With G the gradient of the cross-entropy summed over all training images and g that over retain, G - g is forget's: weights move by
@@ -70,6 +72,7 @@ class AscendAndReset:
         epsilon: e.
         layers: names of modules, or symbols of `blocks.resolve`; other weights are neither moved nor ranked.
         name: shown in epoch tables and messages.
+        init: the randomly initialised network, by its name in `protocols.References`.
     """
 
     rate: float
@@ -77,6 +80,7 @@ class AscendAndReset:
     epsilon: float = 1e-6
     layers: tuple[str, ...] = ("all",)
     name: str = "ascend_and_reset"
+    init: Init = later("random_init")
 
     def writes(self, model: "Module") -> frozenset[str]:
         """The parameters of the modules."""
@@ -99,11 +103,11 @@ class AscendAndReset:
             for name, part in zip(names, parts, strict=True):
                 weight = model.get_parameter(name)
                 moved = weight + self.rate / len(data.splits["forget"]) * forget[name]
-                weight.copy_(torch.where(part.view_as(weight), refs.random_init.get_parameter(name), moved))
+                weight.copy_(torch.where(part.view_as(weight), getattr(refs, self.init).get_parameter(name), moved))
 
 
-@dataclass(frozen=True)
-class ReinitialiseLeast:
+@dataclass(frozen=True, repr=False)
+class ReinitialiseLeast(Value):
     """Randomly initialise the weights of each convolution that `importance.least_telling` finds.
 
     Args:
@@ -111,12 +115,14 @@ class ReinitialiseLeast:
         layers: names of modules, or symbols of `blocks.resolve`.
         seed: of the draw of retain images that are compared with forget.
         name: shown in epoch tables and messages.
+        init: the randomly initialised network, by its name in `protocols.References`.
     """
 
     share: float = 0.3
     layers: tuple[str, ...] = ("all",)
     seed: int = 0
     name: str = "reinitialise_least"
+    init: Init = later("random_init")
 
     def writes(self, model: "Module") -> frozenset[str]:
         """The weights of the convolutions of the modules."""
@@ -134,4 +140,4 @@ class ReinitialiseLeast:
         with torch.no_grad():
             for name in self.writes(model):
                 weight: Tensor = model.get_parameter(name)
-                weight.copy_(torch.where(masks[name], refs.random_init.get_parameter(name), weight))
+                weight.copy_(torch.where(masks[name], getattr(refs, self.init).get_parameter(name), weight))

@@ -177,11 +177,12 @@ class Distillation:
     """temperature^2 x mean KL divergence of the student's softened answers from the teacher's (Hinton et al., arXiv:1503.02531).
 
     Args:
-        teacher: "original", or "random_init" as in Bad Teacher (arXiv:2205.08096).
+        teacher: "original", or as in Bad Teacher (arXiv:2205.08096) a randomly initialised network, "fresh_init" or "random_init", by
+            its name in `protocols.References`.
         temperature: by which logits are divided.
     """
 
-    teacher: Literal["original", "random_init"] = "original"
+    teacher: Literal["original", "random_init", "fresh_init"] = "original"
     temperature: float = 1.0
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":

@@ -48,7 +48,7 @@ class Batch(Protocol):
 
 
 class References(Protocol):
-    """Frozen models that a loss or an edit may use: the one that unlearning starts from, and a randomly initialised one.
+    """Frozen models that a loss or an edit may use: the one that unlearning starts from, and two randomly initialised ones.
 
     kept: tensors that edits of a recipe leave for later ones, by name; part of a run's resume state."""
 
@@ -59,7 +59,14 @@ class References(Protocol):
 
     @property
     def random_init(self) -> "Module":
-        """A randomly initialised network of the same architecture, in eval mode."""
+        """A randomly initialised network of the same architecture, in eval mode: where training from scratch by the run's seed begins.
+
+        An original that was trained by that seed began there, and its features are still aligned to these weights."""
+        ...
+
+    @property
+    def fresh_init(self) -> "Module":
+        """A randomly initialised network of the same architecture, in eval mode, from which no training begins."""
         ...
 
     @property

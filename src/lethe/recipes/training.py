@@ -142,7 +142,7 @@ class Training:
         if self.negate:
             edits.append(Negate(self.negate))
         if self.reinit:
-            edits.append(ReinitialiseLayers(self.reinit))
+            edits.append(ReinitialiseLayers(self.reinit, init="fresh_init"))
         if self.noise:
             edits.append(AddNoise(self.noise))
         return (*edits, *recipe) if epochs(recipe) else recipe

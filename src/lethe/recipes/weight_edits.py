@@ -1,18 +1,22 @@
 """Edits: one-shot changes of a model's weights."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from lethe._util.errors import UserError
 from lethe.recipes.importance import CONVOLUTION
 from lethe.recipes.stored import state_dict
 from lethe.recipes.trainable import Layers
+from lethe.recipes.values import Value, later
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
     from lethe.recipes.protocols import DataSource, References
+
+
+Init = Literal["random_init", "fresh_init"]  # of the network whose weights an edit writes: names of `protocols.References`
 
 
 class Edit(Protocol):
@@ -47,17 +51,19 @@ class Reinitialise:
         model.load_state_dict(refs.random_init.state_dict())
 
 
-@dataclass(frozen=True)
-class ReinitialiseLayers:
+@dataclass(frozen=True, repr=False)
+class ReinitialiseLayers(Value):
     """Set the weights and buffers of modules, whole blocks included, to a randomly initialised network's.
 
     Args:
         layers: names of modules, or symbols of `blocks.resolve`.
         name: shown in epoch tables and messages.
+        init: the randomly initialised network, by its name in `protocols.References`.
     """
 
     layers: tuple[str, ...]
     name: str = "reinitialise"
+    init: Init = later("random_init")
 
     def writes(self, model: "Module") -> frozenset[str]:
         """The parameters of the modules."""
@@ -66,7 +72,7 @@ class ReinitialiseLayers:
     def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
         written = self.writes(model)
         modules = {name.rpartition(".")[0] for name in written}
-        fresh = refs.random_init.state_dict()
+        fresh = getattr(refs, self.init).state_dict()
         model.load_state_dict(
             {
                 name: fresh[name] if name in written or _buffer_of(name, modules, model) else value
@@ -290,17 +296,24 @@ class AddNoise:
         _update(model, values)
 
 
-@dataclass(frozen=True)
-class ShrinkPerturb:
+@dataclass(frozen=True, repr=False)
+class ShrinkPerturb(Value):
     """Move weights and floating-point buffers the fraction `share` of the way to a randomly initialised network's.
 
-    0 changes nothing, 1 is the start of training from scratch (Ash and Adams, arXiv:1910.08475)."""
+    0 changes nothing, 1 is a start of training from scratch (Ash and Adams, arXiv:1910.08475).
+
+    Args:
+        share: from 0 to 1.
+        name: shown in epoch tables and messages.
+        init: the randomly initialised network, by its name in `protocols.References`.
+    """
 
     share: float
     name: str = "shrink_perturb"
+    init: Init = later("random_init")
 
     def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
-        fresh = refs.random_init.state_dict()
+        fresh = getattr(refs, self.init).state_dict()
         model.load_state_dict({k: v.lerp(fresh[k], self.share) if v.is_floating_point() else v for k, v in model.state_dict().items()})
 
 

@@ -4,6 +4,7 @@ The first is the configured one, the others lie evenly in `search.spaces` of the
 seed that no row uses; the choice is that of a search by the objective `oracle_free`. None reads the test split."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lethe._util.errors import Diverged, UserError
@@ -18,7 +19,7 @@ from lethe.engine.options import RunOptions
 from lethe.pipeline import leaderboard as rows
 from lethe.pipeline import references
 from lethe.search.objectives import OBJECTIVES, evaluator, sizes, without_test
-from lethe.search.spaces import argument_values, is_active, stated_values
+from lethe.search.spaces import argument_values, draws_apart, is_active, stated_values
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import prepare
 from lethe.workspace.workspace import Prepared
@@ -67,7 +68,8 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
         return
     prepared = prepare(config)
     path = rows.chosen_file(config.workspace, method)
-    key = short(digest([repr(stated_values(config)), repr(config.space), str(count), str(config.run.seed), prepared.hashes["split"]]))
+    stated, space = repr(stated_values(config)), repr(config.space)
+    key = short(digest([stated, space, str(count), str(config.run.seed), prepared.hashes["split"], *draws_apart(config)]))
     if path.exists() and read_json(path).get("key") == key:
         return
     start = references.weights(prepared, "original")
@@ -148,8 +150,13 @@ def _try(data: Prepared, config: Config, start: Mapping[str, Any], arguments: Ma
     """Run a setting once: what it measures without the test split, and its work."""
     recipe, seed = config.recipe(), config.run.seed + SEED
     network = data.loaded(start, seed)
-    blank = data.network(seed)
-    options = RunOptions(seed=seed, autocast=data.compute.autocast, random_init=blank, count_work=True)
+    options = RunOptions(
+        seed=seed,
+        autocast=data.compute.autocast,
+        random_init=partial(data.network, seed),
+        fresh_init=partial(data.fresh_network, seed),
+        count_work=True,
+    )
     evaluate = evaluator(data.data.for_selection(recipe), MEASURED, data.compute.autocast, intervals=True)
     flops, measured = 0, dict[str, float]()
     try:

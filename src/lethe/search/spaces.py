@@ -65,6 +65,18 @@ def stated_values(config: Config) -> dict[str, Any]:
     }
 
 
+def draws_apart(config: Config) -> list[str]:
+    """Tell settings whose edits draw weights apart from the original's from the same settings of before, which drew by the run's seed.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        One more part of what identifies them; none where nothing is re-initialised.
+    """
+    return ["fresh_init"] if "fresh_init" in repr(config.recipe()) else []
+
+
 def is_active(space: Space, values: Mapping[str, Any]) -> bool:
     """Test whether an argument is searched, given the values of the others (`when`).
 

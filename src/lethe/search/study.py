@@ -30,7 +30,7 @@ from lethe.search import figures
 from lethe.search.adopt import for_search, search_key
 from lethe.search.objectives import AUC_ENDS, OBJECTIVES, Measurements, evaluator, without_test
 from lethe.search.results import SearchResults, Trial, describe_winner
-from lethe.search.spaces import stated_values, widened_space
+from lethe.search.spaces import draws_apart, stated_values, widened_space
 from lethe.search.storage import (
     MAX_ATTEMPTS,
     earlier_trials,
@@ -144,7 +144,7 @@ def study_name(data: Prepared, space: Mapping[str, Space], models: Sequence[Any]
     parts: list[Any] = [search_key(config), stated_values(config), {name: each.model_dump() for name, each in space.items()}, models]
     parts += [data.hashes["split"], config.model.architecture, config.run.seed, config.run.evaluate_every, compute.precision]
     parts += [compute.device.type, config.search.prune and config.search.prune_margin]
-    parts += [TRIALS]  # values that mean something else are not compared
+    parts += [TRIALS, *draws_apart(config)]  # values that mean something else are not compared
     return f"{config.method}.{config.search.objective}.{short(digest([json.dumps(parts, default=str)]))}"
 
 

@@ -254,6 +254,7 @@ class TrialRunner:
                 autocast=self.data.compute.autocast,
                 step_inputs=self.frozen_features,
                 random_init=partial(self.data.network, config.run.seed),
+                fresh_init=partial(self.data.fresh_network, config.run.seed),
             )
             for epoch in engine.run(recipe, network, self.data.data, options):
                 outcome.epochs = epoch.global_epoch

@@ -20,6 +20,7 @@ from lethe.engine.epoch_table import MEASURED
 from lethe.evaluation.outputs import Outputs
 from lethe.models import architectures, checkpoint, device, initial
 from lethe.models.device import Compute
+from lethe.models.redraw import unrelated_seed
 from lethe.recipes import recipe
 from lethe.recipes.recipe import Recipe
 from lethe.workspace.layout import Layout
@@ -144,6 +145,14 @@ class Prepared:
     def network(self, seed: int) -> Module:
         """Return a network with random initial weights, on the device."""
         return self._build(seed, drawn=True)
+
+    def fresh_network(self, seed: int) -> Module:
+        """Return a network with random initial weights from which no training begins, on the device.
+
+        Args:
+            seed: of the run; that of the weights is another (`unrelated_seed`).
+        """
+        return self.network(unrelated_seed(seed))
 
     def loaded(self, tensors: Mapping[str, Tensor], seed: int = 0) -> Module:
         """Return a network with given weights, on the device.

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from torch import Tensor
 
 from lethe.data.splits import SPLITS
 from lethe.evaluation import seed_aggregation as seeds
 from lethe.evaluation import uncertainty as intervals
 from lethe.evaluation.score import MeasureResult
-from lethe.models import checkpoint
+from lethe.models import architectures, checkpoint
 from support.project import Project, Warm, at_step, copied
 
 STEPS = 24  # of model_1: three epochs of eight batches
@@ -155,3 +156,18 @@ def test_a_chain_takes_one_seed_and_no_seeds_are_refused(bare: Project) -> None:
     said = bare.ran("unlearn", "--method", "model_1", "--run.seeds", "5", "--run.seed", "2", "--explain").stdout
     assert "5 runs from one original, by seeds 2 to 6: models/model_1.seed<k>.safetensors" in said
     assert bare.files() == before
+
+
+def test_a_new_head_is_not_the_one_that_the_original_began_with(project: Project) -> None:
+    """By the original's own seed, nor by another the same one."""
+    keys = ["--method", "ft", "--methods.ft.reinit", "head", "--methods.ft.lr", "1e-9", "--methods.ft.retain_epochs", "1"]
+    project.ran("unlearn", *keys, "--run.seeds", "2")
+
+    def head(name: str) -> Tensor:
+        return checkpoint.load(project.root / "models" / f"{name}.safetensors")[0]["fc.weight"]
+
+    first, second, ended = (head(name) for name in ("ft.seed0", "ft.seed1", "original"))
+    began = architectures.build("convnet", 10, 0).get_parameter("fc.weight")
+    spread = began.std().item()
+    for one, other in ((first, began), (first, ended), (first, second)):
+        assert (one - other).std().item() > spread

@@ -21,7 +21,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from lethe._util.errors import Diverged
 from lethe.data.device_data import PART, Batch, Data
 from lethe.engine import engine
-from lethe.engine.engine import Epoch, FrozenReferences
+from lethe.engine.engine import Epoch
+from lethe.engine.frozen_references import FrozenReferences
 from lethe.engine.options import RunOptions
 from lethe.engine.progress import Progress
 from lethe.engine.run_state import State

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lethe.data.device_data import Batch, Data, RawInputs
-from lethe.engine.engine import FrozenReferences
+from lethe.engine.frozen_references import FrozenReferences
 from lethe.recipes.contrast import Contrastive
 from lethe.recipes.gradients import Bargain, ForgetSalient
 from lethe.recipes.importance import squared_gradients

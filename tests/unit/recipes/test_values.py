@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from lethe._util.errors import UserError
 from lethe.data.device_data import Batch, Data
 from lethe.engine import engine
-from lethe.engine.engine import FrozenReferences
+from lethe.engine.frozen_references import FrozenReferences
 from lethe.recipes.constraints import L1, Saliency
 from lethe.recipes.contrast import AwayFromRetain, Contrastive
 from lethe.recipes.gradient_edits import AscendAndReset, Dampen, ReinitialiseLeast
