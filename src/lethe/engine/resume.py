@@ -33,6 +33,11 @@ class Resume:
     saved: int | None = None
 
     @property
+    def lacks_start(self) -> bool:
+        """Whether the start, before any step, is not in the history."""
+        return not self.history or self.history[0]["step"] > 0
+
+    @property
     def path(self) -> Path:
         """The safetensors file, which may not exist yet."""
         return self.folder / "state.safetensors"
@@ -77,12 +82,12 @@ class Resume:
         self.saved = state.global_epoch
 
     def record(self, epoch: Epoch, state: State, model: Module) -> dict[str, Any]:
-        """Append an epoch to the history and save the state that follows it.
+        """Add an epoch to the history and save the state that follows it.
 
         Args:
-            epoch: record of the epoch.
-            state: progress of the run after it.
-            model: the network after it.
+            epoch: record of the epoch; of the start also after the first epoch, if it was measured then.
+            state: progress of the run by now.
+            model: the network by now.
 
         Returns:
             The epoch's row, with its durations and, as `at`, the time in milliseconds since 1970.
@@ -90,9 +95,10 @@ class Resume:
         Raises:
             RunFailed: the file could not be written.
         """
-        self.history.append(epoch_row(epoch) | durations(epoch) | {"at": int(time.time() * 1000)})
+        row = epoch_row(epoch) | durations(epoch) | {"at": int(time.time() * 1000)}
+        self.history.insert(len(self.history) if epoch.global_epoch else 0, row)
         self.save(state, model)
-        return self.history[-1]
+        return row
 
     def done(self) -> None:
         """Delete the folder: the run is complete."""

@@ -25,18 +25,8 @@ class Outputs:
         self.data = data
         self.index_N = torch.cat([data.splits[name] for name in splits])
         self._weights: dict[str, Tensor] | None = None
-        self._logits_NC, self._features_ND = torch.empty(0), torch.empty(0)
-        self._has_features = False
-
-    def remember(self, model: Module, logits_NC: Tensor) -> None:
-        """Keep outputs that are known already.
-
-        Args:
-            model: whose they are.
-            logits_NC: float32, on `index_N`.
-        """
-        self._weights = _copied(model)
-        self._logits_NC, self._features_ND, self._has_features = logits_NC.to(self.data.device), torch.empty(0), False
+        self._logits_NC = torch.empty(0)
+        self._features_ND: Tensor | None = None
 
     def read(self, model: Module, data: Data, index_N: Tensor) -> Tensor:
         """Compute what `inference.logits` gives, or return it where it is known: of these images, read in this order.
@@ -56,20 +46,25 @@ class Outputs:
             self._compute(model)
         return self._logits_NC
 
-    def logits_and_features(self, model: Module) -> tuple[Tensor, Tensor | None]:
-        """Return what `inference.logits_and_features` gives on these images, computed where it is not known."""
-        if not (self._has_features and self._knows(model)):
-            self._compute(model)
-        return self._logits_NC, self._features_ND if len(self._features_ND) else None
+    def take(self, model: Module) -> tuple[Tensor, Tensor | None]:
+        """Return what `inference.logits_and_features` gives on these images: what is known of the model, which is given up, or computed now
+        and not kept. What is known of another model stays.
 
-    def clear(self) -> None:
-        """Give the memory back."""
-        self._weights, self._logits_NC, self._features_ND, self._has_features = None, torch.empty(0), torch.empty(0), False
+        Args:
+            model: takes a batch of inputs [B, ...].
+
+        Returns:
+            Logits, float32 [N, C], and features, float32 [N, D] on the CPU, or None.
+        """
+        if not self._knows(model):
+            return inference.logits_and_features(model, self.data, self.index_N)
+        logits_NC, features_ND = self._logits_NC, self._features_ND
+        self._weights, self._logits_NC, self._features_ND = None, torch.empty(0), None
+        return logits_NC, features_ND
 
     def _compute(self, model: Module) -> None:
-        logits_NC, features_ND = inference.logits_and_features(model, self.data, self.index_N)
-        self._weights, self._logits_NC, self._has_features = _copied(model), logits_NC, True
-        self._features_ND = torch.empty(0) if features_ND is None else features_ND
+        self._logits_NC, self._features_ND = inference.logits_and_features(model, self.data, self.index_N)
+        self._weights = _copied(model)
 
     def _knows(self, model: Module) -> bool:
         tensors = model.state_dict()

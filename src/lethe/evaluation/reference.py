@@ -92,6 +92,25 @@ def loses_validation(original: TrainedModel, retrained: TrainedModel) -> bool:
     return lost > max(VALIDATION_LIMIT, chance)
 
 
+def clearly_fit(original: TrainedModel, retrained: TrainedModel) -> bool:
+    """Whether samples of images leave little doubt that all of them show no `shortfall`, whatever missing images may cost.
+
+    Args:
+        original: the model before unlearning, on samples of its training images and of validation.
+        retrained: the candidate, the same.
+
+    Returns:
+        True if what it loses, and the margin of error of a 95 % interval more, is within both limits: by chance of one model in thirty that
+        is at a limit, of hardly any that is far beyond it. Never without training images.
+    """
+    if not original.images or not retrained.images:
+        return False
+    pairs = [((original.own, original.images), (retrained.own, retrained.images), RETAIN_LIMIT)]
+    if original.unseen is not None and retrained.unseen is not None:
+        pairs.append(((original.unseen, original.unseen_images), (retrained.unseen, retrained.unseen_images), VALIDATION_LIMIT))
+    return all(ours[0] - theirs[0] + margin_of_error(ours, theirs) <= limit for ours, theirs, limit in pairs)
+
+
 def retain_shortfall(original: Mapping[str, float], retrained: Mapping[str, float], sizes: Mapping[str, int]) -> str:
     """Judge a retrained model by what it knows of its training images alone, where there are no logits tables.
 

@@ -74,7 +74,8 @@ def readings(network: Module, data: Data, classes: Sequence[str]) -> list[Readin
     """
     from scipy.optimize import linear_sum_assignment
 
-    index, labels = _sample(data)
+    index = sample(data)
+    labels = _labels(data, index)
     by_class = np.argsort(labels, kind="stable")
     fit, rest = by_class[::2], by_class[1::2]  # every class in both
     found = []
@@ -111,9 +112,10 @@ def check(network: Module, data: Data, classes: Sequence[str], spec: str) -> str
         UserError: by another class order it knows at least SURE percent, better by more than GAIN points and more than chance: its labels
             are those of other classes, and whatever is made of it is meaningless. Or its logits are not finite.
     """
-    index, labels = _sample(data)
+    index = sample(data)
+    labels = _labels(data, index)
     first = _predictions(network, data, index[:FIRST], data.mean, data.std, spec)
-    if len(first) == FIRST and 100 * float((first == labels[:FIRST]).mean()) >= CLEARLY:
+    if is_clear(100 * float((first == labels[:FIRST]).mean()), len(first)):
         return ""
     predicted = _predictions(network, data, index, data.mean, data.std, spec)
     as_set = 100 * float((predicted == labels).mean())
@@ -134,12 +136,33 @@ def check(network: Module, data: Data, classes: Sequence[str], spec: str) -> str
     return f"{knows}, so there is little that it could forget, and no other reading is better. Tried: {text}" if as_set < HARDLY else ""
 
 
-def _sample(data: Data) -> tuple[Tensor, Ints]:
-    """At most SAMPLE training images, drawn by a fixed seed: their indices and labels."""
+def is_clear(accuracy: float, images: int) -> bool:
+    """Return whether a model knows its training images, by the first of a sample alone.
+
+    Args:
+        accuracy: in percent.
+        images: how many were read.
+    """
+    return images == FIRST and accuracy >= CLEARLY
+
+
+def sample(data: Data) -> Tensor:
+    """Return at most SAMPLE training images, drawn by a fixed seed.
+
+    Args:
+        data: with the split train.
+
+    Returns:
+        int64 indices on the data's device.
+    """
     train = data.splits["train"]
     drawn = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:SAMPLE]
-    index = train[drawn.to(train.device)]
-    return index, data.labels_N[index].cpu().numpy()
+    return train[drawn.to(train.device)]
+
+
+def _labels(data: Data, index: Tensor) -> Ints:
+    labels: Ints = data.labels_N[index].cpu().numpy()
+    return labels
 
 
 def _predictions(network: Module, data: Data, index: Tensor, mean: Values, std: Values, spec: str = "") -> Ints:

@@ -23,9 +23,10 @@ from lethe.evaluation import inference
 from lethe.models import architectures, checkpoint, fitting, foreign, initial
 from lethe.models.class_order import positions, reorder
 from lethe.pipeline import given_original
+from lethe.pipeline.reference_sample import ReferenceSample
 from lethe.pipeline.runner import KEYS, held, metadata, resume_folder, start
 from lethe.recipes.recipe import Phase
-from lethe.workspace import artifacts, erased, scores
+from lethe.workspace import artifacts, erased, read_model, scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import PlannedRun, plan_reference
 from lethe.workspace.prepare import remember
@@ -39,7 +40,9 @@ UNRECORDED = {"normalisation": "data.mean and data.std", "sha256": "the content 
 DATA = {"original": "all train images", "retrained": "retain alone"}
 
 
-def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: bool = False) -> dict[str, Tensor]:
+def weights(
+    prepared: Prepared, kind: str, *, replace: bool = False, launched: bool = False, sample: ReferenceSample | None = None
+) -> dict[str, Tensor]:
     """Return a reference's state dict: from its file, else from a given checkpoint, else trained now.
 
     Args:
@@ -47,6 +50,7 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
         kind: original or retrained.
         replace: make it again where its file is of other settings.
         launched: whether the MLflow run that a launcher made, if one did, is for this training.
+        sample: of a given checkpoint it is read alone, and `read_in_full` is left to the caller.
 
     Returns:
         Name of the parameter or buffer -> tensor.
@@ -64,6 +68,8 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
             if missing := unknown(wanted, found):
                 what = " and ".join(UNRECORDED[key] for key in missing)
                 log(f"{kind}: {path} is used as it is: an earlier version made it and did not record {what}")
+            if sample is None and not prepared.layout.epochs(kind).exists():  # a process was stopped before it had read all
+                read_in_full(prepared, kind)
             return tensors
         if wrong and not replace and kind == "retrained" and erased.is_of_erased(prepared.config, found.get("retain", "")):
             log(f"retrained: {path} was for a request that was erased; the next one takes its place")
@@ -71,9 +77,9 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
         if wrong and not replace:
             raise UserError(_not_of(prepared, kind, wanted, found))
     if wanted["provenance"] != "trained":
-        taken = _take_checkpoint(prepared, kind, wanted)
-        if prepared.config.run.evaluate and not dvc_stage.active():
-            artifacts.logits(prepared, kind, perturbed=False)  # now: what its epoch table was made from is still known
+        taken = _take_checkpoint(prepared, kind, wanted, sample)
+        if sample is None:
+            read_in_full(prepared, kind)
         memory.give_back()
         return taken
     log(f"{kind}: training on {DATA[kind]}{_steps(prepared, kind)}")
@@ -82,6 +88,27 @@ def weights(prepared: Prepared, kind: str, *, replace: bool = False, launched: b
             run.record(epoch)
         run.finish()
     return checkpoint.load(path)[0]
+
+
+def read_in_full(prepared: Prepared, kind: str) -> None:
+    """Read all images by a reference: its logits table, unless a DVC stage does, and the epoch table of a given one.
+
+    Args:
+        prepared: the images and splits.
+        kind: original or retrained.
+
+    Raises:
+        UserError: a logit is NaN or infinite.
+    """
+    layout, path = prepared.layout, prepared.layout.weights(kind)
+    table = artifacts.logits(prepared, kind, perturbed=False) if prepared.config.run.evaluate and not dvc_stage.active() else None
+    if layout.epochs(kind).exists() or checkpoint.metadata(path).get("provenance", "trained") == "trained":
+        return
+    if table:
+        metrics = read_model.measured(prepared, table)
+    else:
+        metrics = inference.evaluator(prepared.data, MEASURED)(prepared.loaded(checkpoint.load(path)[0]))
+    write_text(layout.epochs(kind), to_csv([epoch_row(Epoch(0, "start", 0, 0.0, metrics=metrics))]))
 
 
 def check_standing(prepared: Prepared, *kinds: str) -> None:
@@ -137,12 +164,17 @@ def _steps(prepared: Prepared, kind: str) -> str:
     )
 
 
-def judge(prepared: Prepared) -> None:
+def judge(prepared: Prepared, sampled: bool = False) -> None:
     """Log, before anything is compared with the retrained model, why it is no reference; nothing where it is one.
 
-    A DVC stage writes no other stage's outputs, here logits tables, so there the epoch tables decide, by retain alone."""
+    A DVC stage writes no other stage's outputs, here logits tables, so there the epoch tables decide, by retain alone.
+
+    Args:
+        prepared: the images and splits.
+        sampled: whether a sample of the images left no doubt of it before.
+    """
     if line := scores.unfit_by_epochs(prepared) if dvc_stage.active() else scores.unfit_reference(prepared):
-        log(line)
+        log(f"{line} (by all images; a sample, read before the first epoch, did not show it)" if sampled else line)
 
 
 def check_models(config: Config, *kinds: str, replace: bool = False) -> None:
@@ -161,7 +193,7 @@ def check_models(config: Config, *kinds: str, replace: bool = False) -> None:
     if counted:
         counts = sources.class_counts(data.source, **source_keys(config), cache=layout.data)
         classes = len(counts)
-    network = architectures.build(config.model.architecture, classes, 0)
+    network = architectures.build(config.model.architecture, classes, 0, drawn=False)
     architectures.check(network, config.model.architecture, data.image_size, classes if counted else None)
     for kind in kinds:
         stage = STAGE[kind]
@@ -202,10 +234,10 @@ def _fit(config: Config, network: Module, tensors: dict[str, Tensor], spec: str,
         normalisation.check(config.data.mean, config.data.std, spec, quiet=quiet)
 
 
-def _take_checkpoint(prepared: Prepared, kind: str, wanted: dict[str, str]) -> dict[str, Tensor]:
-    """Copy the given checkpoint into the workspace, with an epoch table of one row."""
+def _take_checkpoint(prepared: Prepared, kind: str, wanted: dict[str, str], sample: ReferenceSample | None) -> dict[str, Tensor]:
+    """Copy the given checkpoint into the workspace."""
     config, layout, stage = prepared.config, prepared.layout, STAGE[kind]
-    network, spec = prepared.network(config.run.seed), getattr(config, stage).checkpoint
+    network, spec = prepared.bare_network(), getattr(config, stage).checkpoint
     with _naming(f"{stage}.checkpoint"):
         tensors, sha256 = foreign.read(spec, config.path(Path()), layout.downloads)
         _fit(config, network, tensors, spec)
@@ -213,10 +245,10 @@ def _take_checkpoint(prepared: Prepared, kind: str, wanted: dict[str, str]) -> d
     data, classes = prepared.data, prepared.images.classes
     if wanted["classes"] and (own := config.pretrain.classes):
         reorder(network, positions(own, classes), data.normalised(data.splits["retain"][:8]))
-    if kind == "original" and (line := given_original.check(network, data, classes, spec)):
+    known = sample.read(kind, network) if sample else None
+    clear = known is not None and given_original.is_clear(known.own, known.images)
+    if kind == "original" and not clear and (line := given_original.check(network, data, classes, spec)):
         log(line)
-    first = Epoch(0, "start", 0, 0.0, metrics=inference.evaluator(prepared.data, MEASURED, read=prepared.outputs.read)(network))
-    write_text(layout.epochs(kind), to_csv([epoch_row(first)]))
     about = {**wanted, "checkpoint": spec.rsplit("/", 1)[-1], "sha256": sha256}
     checkpoint.save_model(network.state_dict(), layout.weights(kind), about)
     remember(prepared, *KEYS[kind])

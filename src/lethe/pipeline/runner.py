@@ -3,7 +3,8 @@
 import contextlib
 import os
 import platform
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -55,6 +56,7 @@ class ActiveRun:
         state: progress within the recipe; the engine keeps it up to date.
         run_log: its MLflow run.
         progress: the lines or the bar on stderr.
+        later: what is put off until after the first epoch, and reads the original; None: nothing. The start is recorded after it.
     """
 
     prepared: Prepared
@@ -66,6 +68,7 @@ class ActiveRun:
     state: State
     run_log: RunLog
     progress: Progress
+    later: Callable[[], None] | None = None
 
     @property
     def name(self) -> str:
@@ -111,9 +114,8 @@ class ActiveRun:
 
         def evaluate(model: Module, source: Data) -> Mapping[str, float]:
             if self.state.global_epoch < 0 and self.planned.parent is not None:
-                if table := artifacts.current_logits(prepared, str(self.planned.parent)):
-                    prepared.outputs.remember(model, read_model.measured_logits(prepared, table))
-                return share(model, source)
+                known = data is self.data  # otherwise the recipe holds validation images back, and other batches are read
+                return {} if known and self.later else (self._start() if known else None) or share(model, source)
             if self.state.global_epoch + 1 != self._epochs:
                 return compute(model, source)
             memory.give_back()  # what the steps left in holes
@@ -121,14 +123,22 @@ class ActiveRun:
 
         return evaluate
 
+    def _start(self) -> Mapping[str, float] | None:
+        """Metrics of the weights that the run starts from, by their logits table; None: there is none."""
+        table = artifacts.current_logits(self.prepared, str(self.planned.parent))
+        return read_model.measured(self.prepared, table) if table else None
+
     def record(self, epoch: Epoch) -> None:
-        """Save the resume state, then show the epoch and send it to MLflow: what was sent once must not be lost by a kill."""
+        """Save the resume state, then show the epoch and send it to MLflow: what was sent once must not be lost by a kill.
+
+        Where the original is not read yet, the start is recorded after the first epoch."""
+        if self.later and not epoch.global_epoch and not epoch.metrics:
+            self.resume.save(self.state, self.network)
+            return
         latest = self.resume.record(epoch, self.state, self.network)
-        self.progress.show(epoch)
-        self.run_log.metrics(row_metrics(latest), epoch.global_epoch, latest["at"])
-        self.run_log.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
-        if epoch.global_epoch < self._epochs:
-            self.run_log.refresh(self._curves, "curves.png", wait=REFRESH)
+        if epoch.global_epoch:
+            self._catch_up()
+        self._show(epoch, latest)
         every = self.prepared.config.run.checkpoint_every
         if every and epoch.global_epoch and epoch.global_epoch % every == 0:
             path = self.resume.folder / f"{epoch.global_epoch}.safetensors"
@@ -136,11 +146,30 @@ class ActiveRun:
             shape, info = run_logging.about_model(self.prepared)
             self.run_log.checkpoint(path, epoch.global_epoch, shape=shape, info=info)
 
+    def _catch_up(self) -> None:
+        """Do what was put off until after the first epoch, and record the start where it is not."""
+        if self.later:
+            self.later()
+            self.later = None
+        if self.resume.lacks_start:
+            began = time.perf_counter()
+            metrics = self._start() or {}
+            start = Epoch(0, "start", 0, 0.0, metrics=metrics, evaluate_seconds=time.perf_counter() - began)
+            self._show(start, self.resume.record(start, self.state, self.network))
+
+    def _show(self, epoch: Epoch, row: Mapping[str, Any]) -> None:
+        self.progress.show(epoch)
+        self.run_log.metrics(row_metrics(row), epoch.global_epoch, row["at"])
+        self.run_log.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
+        if self.state.global_epoch < self._epochs:
+            self.run_log.refresh(self._curves, "curves.png", wait=REFRESH)
+
     def _curves(self) -> bytes:
         return training_curves.accuracy_curves(self.resume.history, self.name)
 
     def finish(self) -> None:
         """Write the epoch table and the weights; log the weights' hash, the time and the scores."""
+        self._catch_up()  # of a recipe without epochs, or where the first one was the last and a kill came after it
         self.progress.close()
         self.run_log.refresh(self._curves, "curves.png", last=True)  # drawn as the run ends, after its results are printed
         self.state.optimizer = self.state.forget_optimizer = None  # the file of the resume state has what it holds
@@ -175,7 +204,12 @@ class ActiveRun:
 
 @contextmanager
 def start(
-    prepared: Prepared, planned: PlannedRun, *, launched: bool = True, parent: Mapping[str, Any] | None = None
+    prepared: Prepared,
+    planned: PlannedRun,
+    *,
+    launched: bool = True,
+    parent: Mapping[str, Any] | None = None,
+    later: Callable[[], None] | None = None,
 ) -> Iterator[ActiveRun]:
     """Start a run, or resume it after its last recorded epoch.
 
@@ -186,6 +220,7 @@ def start(
         planned: what to run.
         launched: whether the MLflow run that a launcher made, if one did, is this run's.
         parent: reference of the parent MLflow run; None: it has none.
+        later: what is done after the first epoch, and reads the original; None: nothing.
 
     Yields:
         The run, with network and state; the caller trains its epochs, records each, and finishes it.
@@ -205,13 +240,13 @@ def start(
     resume = Resume(resume_folder(own, str(planned), repr(planned.recipe), weights))
     with held(own.layout.lock(planned.run), str(planned)):
         state = resume.load(own.compute.device) or State()
-        if resume.history:
+        if resume.saved is not None:
             log(f"{planned}: resuming after epoch {state.global_epoch}")
         timing.reset_peak_memory(own.compute)
         with run_logging.open_run(own, planned, short(weights), resume, launched=launched, parent=parent) as run_log:
             try:
                 with Progress(planned.recipe, own.data, str(planned)) as progress:
-                    run = ActiveRun(own, prepared, planned, weights, network, resume, state, run_log, progress)
+                    run = ActiveRun(own, prepared, planned, weights, network, resume, state, run_log, progress, later)
                     del network  # the run gives it up when it is finished
                     collector.mark()
                     yield run

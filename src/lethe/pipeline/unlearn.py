@@ -6,12 +6,13 @@ from functools import partial
 
 from torch.nn import Module
 
+from lethe._util import memory
 from lethe._util.errors import UserError
 from lethe._util.log import log
-from lethe.config.loader import Config
+from lethe.config.loader import STAGE, Config
 from lethe.engine import engine
 from lethe.models import architectures, device
-from lethe.pipeline import ledger_events, references, run_logging
+from lethe.pipeline import ledger_events, reference_sample, references, run_logging
 from lethe.pipeline.chain import one_after_another
 from lethe.pipeline.multi_seed import unlearn_seeds
 from lethe.pipeline.runner import start
@@ -47,7 +48,7 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
     if key := config.card.signing_key:  # the ledger is signed at the end, when a wrong one would be too late
         signing.private_key(config.path(key))
     runs = plan(config)
-    prepared = _prepare(config, runs)
+    prepared, later = _prepare(config, runs)
     further, rescored = replication.further(prepared), list[str]()
 
     def scored() -> None:
@@ -55,7 +56,7 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
             rescored.extend(name for name in run_logging.ABOUT if not scores.is_current(prepared, name))
             print_scores(prepared, beside)
 
-    shown = _run(prepared, runs, scored) and not further
+    shown = _run(prepared, runs, scored, later) and not further
     for other in further:
         _run_from_another(prepared, other)
     ledger_events.record_unlearned(prepared)
@@ -69,14 +70,20 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
     return prepared
 
 
-def _run(prepared: Prepared, runs: tuple[PlannedRun, ...], scored: Callable[[], None] = lambda: None) -> bool:
-    """Run what is not finished: one run, one for each seed, or a chain. Returns whether `scored` was called, between the scores and the
-    export of the last run: not where nothing was left to do, nor for several seeds."""
+def _run(
+    prepared: Prepared,
+    runs: tuple[PlannedRun, ...],
+    scored: Callable[[], None] = lambda: None,
+    later: Callable[[], None] | None = None,
+) -> bool:
+    """Run what is not finished: one run, one for each seed, or a chain; `later` is called after the first epoch of a single run. Returns
+    whether `scored` was called, between the scores and the export of the last run: not where nothing was left to do, nor for several
+    seeds."""
     called = False
     if runs[0].run.seed is None:
         with one_after_another(prepared, runs) as group:
             for planned in group.missing():
-                with start(prepared, planned, parent=group.parent) as run:
+                with start(prepared, planned, parent=group.parent, later=later) as run:
                     for epoch in engine.run(planned.recipe, run.network, run.data, run.options, state=run.state):
                         run.record(epoch)
                     run.finish()
@@ -97,8 +104,9 @@ def _run_from_another(prepared: Prepared, other: Prepared) -> None:
     _run(other, plan(other.config))
 
 
-def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
-    """Check the recipes, read the images and splits, train or load the references."""
+def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> tuple[Prepared, Callable[[], None] | None]:
+    """Check the recipes, read the images and splits, train or load the references. Returns also what is left for after the first epoch: to
+    read the references that a sample leaves no doubt of; None where all are read."""
     device.resolve(config.run)
     recipes, network = check_recipes(config)
     _log_layers(config, recipes, network)
@@ -112,11 +120,22 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> Prepared:
     copies.counts(prepared)
     references.check_standing(prepared, "original", *(["retrained"] if config.run.evaluate else []))
     ledger_events.record_received(prepared)
-    references.weights(prepared, "original")
-    if config.run.evaluate:  # otherwise nothing here needs the retrained model
-        references.weights(prepared, "retrained")
-        references.judge(prepared)
-    return prepared
+    sample = reference_sample.for_run(prepared, runs)
+    references.weights(prepared, "original", sample=sample)
+    if not config.run.evaluate:  # nothing here needs the retrained model
+        return prepared, None
+    references.weights(prepared, "retrained", sample=sample)
+    if sample and not all(reference_sample.is_read(prepared, kind) for kind in STAGE) and sample.leaves_no_doubt():
+        return prepared, partial(_read_references, prepared, sampled=True)
+    _read_references(prepared)
+    return prepared, None
+
+
+def _read_references(prepared: Prepared, sampled: bool = False) -> None:
+    for kind in STAGE:
+        references.read_in_full(prepared, kind)
+    references.judge(prepared, sampled)
+    memory.give_back()
 
 
 def check_recipes(config: Config) -> tuple[tuple[Recipe, ...], Module]:

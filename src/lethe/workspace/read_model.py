@@ -16,6 +16,7 @@ from lethe.config.loader import Config
 from lethe.data.device_data import Data
 from lethe.data.splits import SPLITS
 from lethe.engine import engine
+from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import RunOptions
 from lethe.evaluation import inference, representations
 from lethe.evaluation.logits_table import COPIES, DRAWS, RESIDUAL, Array, LogitsTable
@@ -113,19 +114,20 @@ def read(
     if not torch.isfinite(logits_NC).all():
         raise UserError(f"{name}: the model's logits are not all finite: it diverged")
     columns: dict[str, Array] = {}
-    if features_ND is not None:
-        columns["probe"] = representations.probe(features_ND.numpy(), labels, prepared.splits["retain"], logits_NC.shape[1])
     memory.give_back()  # what the readings before left in holes
     if perturbed:
         columns |= _perturbed_columns(prepared, network)
-    if evaluate.features and features_ND is not None:
-        shown = np.concatenate([forget, prepared.splits["test"]])
-        columns["features"] = np.zeros(features_ND.shape, np.float32)
-        columns["features"][shown] = features_ND.numpy()[shown]
     if evaluate.relearn and relearned:
         log(f"{name}: relearning {len(forget):,} images for {evaluate.relearn} steps")
         columns["relearn"] = np.zeros((len(ids), 1 + evaluate.relearn), np.uint8)
         columns["relearn"][forget] = relearn(network, prepared.data, relearn_recipe(prepared.config))
+    del network
+    if features_ND is not None:
+        columns["probe"] = representations.probe(features_ND.numpy(), labels, prepared.splits["retain"], logits_NC.shape[1])
+    if evaluate.features and features_ND is not None:
+        shown = np.concatenate([forget, prepared.splits["test"]])
+        columns["features"] = np.zeros(features_ND.shape, np.float32)
+        columns["features"][shown] = features_ND.numpy()[shown]
     about = {**metadata, **(_perturbed(prepared) if perturbed else {PERTURBED: "0"})}
     return LogitsTable(name, tuple(ids), labels, split, logits_NC.cpu().numpy(), columns, about)
 
@@ -160,25 +162,26 @@ def _perturbed_columns(prepared: Prepared, network: torch.nn.Module) -> dict[str
     return inference.perturbed_columns(network, prepared.data, forget, prepared.images.ids, TAUS, copies)
 
 
-def measured_logits(prepared: Prepared, table: LogitsTable) -> torch.Tensor:
-    """Return the logits of a table on the images that an epoch is measured on, float32 [n, C], in the order of `prepared.outputs`.
+def measured(prepared: Prepared, table: LogitsTable) -> dict[str, float]:
+    """Return the metrics of an epoch for a model whose logits table is known: what its evaluation would give, to the bit.
 
     Args:
         prepared: the images and splits.
-        table: of all images.
+        table: of the model.
 
     Returns:
-        A tensor on the CPU.
+        `<split>.<measure>` -> value, as `inference.evaluator` returns them.
     """
     row = {id_: number for number, id_ in enumerate(table.ids)}
-    return torch.from_numpy(table.logits[[row[prepared.images.ids[image]] for image in prepared.outputs.index_N.tolist()]])
+    rows = [row[prepared.images.ids[image]] for image in prepared.outputs.index_N.tolist()]
+    logits_NC = torch.from_numpy(table.logits[rows]).to(prepared.compute.device)
+    return inference.evaluator(prepared.data, MEASURED, read=lambda *_: logits_NC)(torch.nn.Identity())
 
 
 def _outputs(prepared: Prepared, network: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Logits and features of all images; of those that an epoch is measured on where they are known already."""
     known, place = prepared.outputs, prepared.compute.device
-    parts = [(known.index_N, *known.logits_and_features(network))]
-    known.clear()
+    parts = [(known.index_N, *known.take(network))]
     rest = torch.ones(len(prepared.images.ids), dtype=torch.bool, device=place)
     rest[known.index_N] = False
     if rest.any():

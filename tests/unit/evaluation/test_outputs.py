@@ -36,13 +36,13 @@ def test_the_same_weights_are_read_once(data: Data) -> None:
     model, outputs = Counting().eval(), Outputs(data, SPLITS)
     evaluate = inference.evaluator(data, SPLITS, read=outputs.read)
     metrics, n = evaluate(model), len(outputs.index_N)
-    logits, features = outputs.logits_and_features(model)
+    logits, features = outputs.take(model)
     assert model.seen == n == 749
     expected = inference.logits_and_features(model, data, outputs.index_N)
     assert torch.equal(logits, expected[0])
     assert features is not None and expected[1] is not None and torch.equal(features, expected[1])
     assert metrics == evaluate(model) == inference.evaluator(data, SPLITS)(model)
-    assert model.seen == 3 * n
+    assert model.seen == 4 * n, "what was taken is not kept"
 
 
 @pytest.mark.parametrize("changed", ["weight", "statistics"])
@@ -59,18 +59,23 @@ def test_other_weights_are_read_again(data: Data, changed: str) -> None:
     assert not torch.equal(after, before)
 
 
+def test_another_model_is_read_without_losing_what_is_known(data: Data) -> None:
+    model, other, outputs = Counting().eval(), Counting().eval(), Outputs(data, SPLITS)
+    with torch.no_grad():
+        next(other.parameters()).data[0] += 1.0
+    known, n = outputs.read(model, data, outputs.index_N), len(outputs.index_N)
+    assert torch.equal(outputs.take(other)[0], inference.logits(other, data, outputs.index_N)) and not torch.equal(
+        known, outputs.take(other)[0]
+    )
+    assert torch.equal(outputs.take(model)[0], known) and model.seen == n
+
+
 def test_other_images_are_read_as_ever(data: Data) -> None:
     model, outputs = Counting().eval(), Outputs(data, SPLITS)
-    outputs.remember(model, torch.zeros(749, 10))
-    assert not outputs.read(model, data, outputs.index_N).any() and model.seen == 0
+    outputs.read(model, data, outputs.index_N)
     for other, index in (
         (data, outputs.index_N[:40]),
         (replace(data, mean=data.mean / 2), outputs.index_N),
         (images(700, seed=1), outputs.index_N),
     ):
         assert torch.equal(outputs.read(model, other, index), inference.logits(model, other, index))
-    assert outputs.logits_and_features(model)[0].any()  # what was remembered has no features
-    outputs.clear()
-    seen = model.seen
-    outputs.read(model, data, outputs.index_N)
-    assert model.seen == seen + 749
