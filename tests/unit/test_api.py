@@ -271,14 +271,16 @@ def test_a_head_is_really_re_initialised(method: str) -> None:
     """In the caller's own network, of which nobody gives a randomly initialised copy; equal seeds give equal ones."""
     original = mlp()
 
-    def head(seed: int) -> Tensor:
-        numbers: dict[str, Any] = {"reinit": ("head",), "trains": ("head",), "lr": 1e-12, "batch_size": 32}
+    def head(seed: int, **more: float) -> Tensor:
+        numbers: dict[str, Any] = {"reinit": ("head",), "trains": ("head",), "lr": 1e-12, "batch_size": 32} | more
         model = lethe.unlearn(original, retain=RETAIN, forget=FORGET, validation=VALIDATION, method=method, seed=seed, **numbers)
         return model.get_parameter("3.weight").detach()
 
     assert torch.equal(head(0), head(0))
     assert not torch.allclose(head(0), head(1), atol=0.01)
     assert not torch.allclose(head(0), original.get_parameter("3.weight"), atol=0.01)
+    halfway = (head(0) + original.get_parameter("3.weight").detach()) / 2
+    assert torch.allclose(head(0, reinit_share=0.5), halfway, atol=1e-6)
 
 
 def test_a_method_registered_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,10 @@ ReinitialisedLayers = Annotated[
     tuple[_Module, ...],
     Field(description="modules that are randomly initialised before the first epoch, or: first, head, last_block, early; empty: none"),
 ]
+ReinitShare = Annotated[
+    float,
+    Field(gt=0, le=1, description="how far the weights of reinit's modules go to randomly initialised ones: 1 is all of the way"),
+]
 StopRule = Annotated[
     Literal["none", "unseen"],
     Field(description="when a phase on forget ends early; unseen: when forget's mean loss reaches that of unseen images of its classes"),

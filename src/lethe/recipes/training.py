@@ -21,6 +21,7 @@ from lethe.recipes.parameters import (
     Noise,
     OptimizerName,
     ReinitialisedLayers,
+    ReinitShare,
     StopRule,
     Trains,
     WarmUpShare,
@@ -56,6 +57,7 @@ class Training:
     forget_lr: ForgetLearningRate = 0.0001
     negate: NegatedLayers = ()
     reinit: ReinitialisedLayers = ()
+    reinit_share: ReinitShare = 1.0
     noise: Noise = 0.0
     stop: StopRule = "none"
     rewind: EarlierCheckpoint = ""
@@ -142,7 +144,7 @@ class Training:
         if self.negate:
             edits.append(Negate(self.negate))
         if self.reinit:
-            edits.append(ReinitialiseLayers(self.reinit, init="fresh_init"))
+            edits.append(ReinitialiseLayers(self.reinit, init="fresh_init", share=self.reinit_share))
         if self.noise:
             edits.append(AddNoise(self.noise))
         return (*edits, *recipe) if epochs(recipe) else recipe

@@ -53,17 +53,19 @@ class Reinitialise:
 
 @dataclass(frozen=True, repr=False)
 class ReinitialiseLayers(Value):
-    """Set the weights and buffers of modules, whole blocks included, to a randomly initialised network's.
+    """Set the weights and buffers of modules, whole blocks included, to a randomly initialised network's, or move them towards these.
 
     Args:
         layers: names of modules, or symbols of `blocks.resolve`.
         name: shown in epoch tables and messages.
         init: the randomly initialised network, by its name in `protocols.References`.
+        share: of the way to the randomly initialised network; integer buffers are set where it is 1 and kept elsewhere.
     """
 
     layers: tuple[str, ...]
     name: str = "reinitialise"
     init: Init = later("random_init")
+    share: float = later(1.0)
 
     def writes(self, model: "Module") -> frozenset[str]:
         """The parameters of the modules."""
@@ -75,7 +77,7 @@ class ReinitialiseLayers(Value):
         fresh = getattr(refs, self.init).state_dict()
         model.load_state_dict(
             {
-                name: fresh[name] if name in written or _buffer_of(name, modules, model) else value
+                name: _towards(value, fresh[name], self.share) if name in written or _buffer_of(name, modules, model) else value
                 for name, value in model.state_dict().items()
             }
         )
@@ -333,6 +335,13 @@ class Rewind:
 
     def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
         model.load_state_dict(state_dict(self.file, self.sha256, model, self.name))
+
+
+def _towards(value: "Tensor", fresh: "Tensor", share: float) -> "Tensor":
+    """The tensor at a share of the way from one to another; an integer one has no way between."""
+    if share == 1:
+        return fresh
+    return value.lerp(fresh, share) if value.is_floating_point() else value
 
 
 def _buffer_of(name: str, modules: set[str], model: "Module") -> bool:

@@ -308,6 +308,16 @@ def test_reinitialised_layers_are_the_random_networks_with_their_statistics(refs
     assert deep  # not only what is a child of the network itself, as in a published implementation
 
 
+def test_a_head_moves_a_share_of_the_way_to_the_random_networks(refs: FrozenReferences) -> None:
+    model = network(0)
+    before = copied(model)
+    ReinitialiseLayers(("head",), share=0.25)(model, images(), refs)
+    assert moved(before, model.state_dict()) == {"fc.weight", "fc.bias"}
+    expected = 0.75 * before["fc.weight"] + 0.25 * refs.random_init.state_dict()["fc.weight"]
+    assert torch.allclose(model.state_dict()["fc.weight"], expected, atol=1e-7)
+    assert "share" not in repr(ReinitialiseLayers(("head",)))  # all of the way: recipes of before keep their repr
+
+
 def test_shrinking_goes_from_the_model_to_the_random_one(refs: FrozenReferences) -> None:
     for share in (0.0, 0.25, 1.0):
         model = network(0)
