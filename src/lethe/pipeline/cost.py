@@ -1,7 +1,7 @@
 """The cost of a recipe as a share of retraining, before it is run. What a run then took is the measure `share_of_retrain`."""
 
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from torch.nn import Module
 
@@ -16,7 +16,7 @@ from lethe.workspace.request import request, source_keys
 from lethe.workspace.workspace import Prepared
 
 
-def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
+def work(recipe: Recipe, network: Module, sizes: dict[str, int], *, by_weights: bool = True) -> float:
     """Sum over all optimizer steps of the number of examples in it times the number of weights that train.
 
     An edit that takes gradients counts its examples times all weights. Forward passes without a step, such as those of a teacher, are not
@@ -26,18 +26,20 @@ def work(recipe: Recipe, network: Module, sizes: dict[str, int]) -> float:
         recipe: phases and edits.
         network: of the architecture that is trained.
         sizes: number of examples by stream.
+        by_weights: False counts examples alone, whatever trains.
 
     Returns:
         Examples times weights.
     """
     weights = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    all_weights = sum(weights.values()) if by_weights else 1
     total = 0.0
     for edit in (step for step in recipe if hasattr(step, "examples")):
-        total += edit.examples(sizes) * sum(weights.values())
+        total += edit.examples(sizes) * all_weights
     for phase in (step for step in recipe if isinstance(step, Phase)):
         lengths = {letter: batches(sizes[stream], phase.size(stream)) for letter, stream in phase.streams.items()}
         for epoch in range(phase.epochs):
-            trains = sum(weights[name] for name in phase.trains(network, epoch / phase.epochs))
+            trains = sum(weights[name] for name in phase.trains(network, epoch / phase.epochs)) if by_weights else 1
             taken = Counter(letter for letters in phase.batch_order(lengths, epoch) for letter in letters)
             for letter, stream in phase.streams.items():
                 passes, rest = divmod(taken[letter], lengths[letter])
@@ -66,17 +68,18 @@ def _network(architecture: str, classes: int) -> Module:
     return architectures.build(architecture, classes, 0, drawn=False)
 
 
-def planned_share(config: Config) -> float:
+def planned_share(config: Config, *, by_weights: bool = True) -> float:
     """The work of the configured method relative to training the retrained model. Reads no image where the source has a listing.
 
     Args:
         config: the configuration.
+        by_weights: False: relative numbers of examples alone.
 
     Raises:
         UserError: the deletion request names no image, or all of them.
     """
     retain, forget, classes = split_sizes(config)
-    return _share(config, _network(config.model.architecture, classes), retain, forget)
+    return _share(config, _network(config.model.architecture, classes), retain, forget, by_weights=by_weights)
 
 
 def share_of(prepared: Prepared) -> float:
@@ -88,11 +91,12 @@ def share_of(prepared: Prepared) -> float:
     return _share(prepared.config, prepared.bare_network(), *(len(prepared.splits[split]) for split in ("retain", "forget")))
 
 
-def _share(config: Config, network: Module, retain: int, forget: int) -> float:
+def _share(config: Config, network: Module, retain: int, forget: int, *, by_weights: bool = True) -> float:
     sizes = {"retain": retain, "forget": forget, "train": retain + forget}
     recipes = {planned.run.method: planned.recipe for planned in plan(config)}  # equal for all seeds
-    own = sum(work(recipe, network, sizes) for recipe in recipes.values())
-    return own / work(config.reference_recipe("retrained", retain + forget), network, sizes)
+    own, retraining = [*recipes.values()], config.reference_recipe("retrained", retain + forget)
+    measured = partial(work, network=network, sizes=sizes, by_weights=by_weights)
+    return sum(map(measured, own)) / measured(retraining)
 
 
 def split_sizes(config: Config) -> tuple[int, int, int]:

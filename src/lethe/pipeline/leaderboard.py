@@ -214,7 +214,9 @@ def chosen(workspace: Path, method: str) -> Mapping[str, Any]:
 
 
 def at_share(words: Sequence[str], entry: Entry, chosen: Mapping[str, Any]) -> Config | None:
-    """The configuration of an entry: as many epochs of the method as fit into the share.
+    """The configuration of an entry: as many epochs of the method as fit into the share, and as read no more examples than retraining.
+
+    A head is a thousandth of a network's weights, so by weights alone it might train for thousands of epochs.
 
     Args:
         words: the keys of the command line; of the method those of `methods.<method>` count.
@@ -235,13 +237,17 @@ def at_share(words: Sequence[str], entry: Entry, chosen: Mapping[str, Any]) -> C
         return load([*words, *like, *own, f"--methods.{entry.name}.{dial}", f"{value:g}"], settings=settings.layer)
 
     if dial == "retain_epochs":
-        passes = round(10 * share / planned_share(config(10)), 3)
+        ten = config(10)
+        passes = round(10 * min(share / planned_share(ten), 1 / planned_share(ten, by_weights=False)), 3)
         return config(passes) if passes <= MOST_EPOCHS else None
-    one, two = planned_share(config(1)), planned_share(config(2))
-    if one > 1.05 * share:
-        return None
-    number = 1 + int((1.05 * share - one) / (two - one)) if two > one else 1
-    return config(number) if number <= MOST_EPOCHS else None
+    epochs = config(1), config(2)
+
+    def longest(most: float, *, by_weights: bool) -> float:
+        one, two = (planned_share(each, by_weights=by_weights) for each in epochs)
+        return 1 + (most - one) / (two - one) if two > one else float(one <= most)
+
+    number = int(min(longest(1.05 * share, by_weights=True), longest(1, by_weights=False)))
+    return config(number) if 1 <= number <= MOST_EPOCHS else None
 
 
 def _typed(words: Sequence[str], method: str) -> list[tuple[str, str]]:

@@ -75,7 +75,8 @@ def reproduction(
     original = find_run("original", tables["original"]) if "original" in tables else None
     params: dict[str, str] = (original["params"] if original else {}) | run["params"]
     params["run.seeds"] = run["tags"].get("seeds", "1")
-    keys = {stage: _without_names(_changed_keys(params, stage, method), classes) for stage in ("unlearn", *OVERLAYS)}
+    base = config.like.get(method, method)
+    keys = {stage: _without_names(_changed_keys(params, stage, method, base), classes) for stage in ("unlearn", *OVERLAYS)}
     shortest = min(keys, key=lambda stage: len(keys[stage]))
     tags: dict[str, str] = run["tags"]
     about = {key.removeprefix("version."): value for key, value in tags.items() if key.startswith("version.")}
@@ -97,10 +98,15 @@ def _without_names(keys: Mapping[str, str], classes: Collection[str]) -> dict[st
     return {key: value if key in public else PRIVATE.get(key, value) for key, value in keys.items()}
 
 
-def _changed_keys(params: Mapping[str, str], stage: str, method: str) -> dict[str, str]:
-    """The keys in which a run differs from the present params.yaml with the overlay of the stage; the method first."""
-    asked = load([], overlay=stage if stage in OVERLAYS else None)
+def _changed_keys(params: Mapping[str, str], stage: str, method: str, base: str) -> dict[str, str]:
+    """The keys in which a run differs from the present params.yaml with the overlay of the stage; the method first, and if it is a variant
+    that params.yaml does not have, what it is like."""
+    overlay = stage if stage in OVERLAYS else None
+    asked = load([], overlay=overlay)
     first = {"method": method} if method != asked.method or stage not in OVERLAYS else {}
+    if method not in asked.methods:
+        first |= {f"methods.{method}.like": base}
+        asked = load([f"--methods.{method}.like", base], overlay=overlay)
     asked = replace(asked, method=method)
     usual = {key: plain(value) for key, value in (asked.resolved("original") | asked.resolved(method)).items()}
     keys = {key: value for key, value in sorted(params.items()) if key in usual and usual[key] != value and key != "method"}

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -319,6 +320,13 @@ def test_a_measure_that_does_not_tell_original_from_retrained_says_so(home, undr
 def test_unlearning_that_takes_a_fifth_of_retraining_is_flagged(share, said):
     line = {"id": "share_of_retrain", "model": {"value": share}, "power": None, "apart": None}
     assert cardpage.conclusion(line) == said
+
+
+def test_a_variant_that_params_yaml_lacks_says_what_it_is_like():
+    usual = config.load(["--method", "mine", "--methods.mine.like", "model_1", "--methods.mine.lr", "0.5"])
+    params = {key: plain(value) for key, value in (usual.resolved("original") | usual.resolved()).items()}
+    made: Any = reproduction.reproduction(usual, "mine", {}, {"run_id": "run", "tags": {}, "params": params}, ())
+    assert made["commands"]["result"] == "python src/unlearn.py --method mine --methods.mine.like model_1 --methods.mine.lr 0.5"
 
 
 def test_the_command_is_of_the_rows_own_keys(home, undrawn, monkeypatch):
