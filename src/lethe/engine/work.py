@@ -26,25 +26,26 @@ class Work:
     _hooks: dict[Module, RemovableHandle] = field(default_factory=dict, repr=False)
 
     def watch(self, *models: Module) -> None:
-        """Count the layers of further models; those that are counted already count once."""
+        """Count the layers of further models, and of their copies; those that are counted already count once."""
+
+        def add(layer: Module, inputs: tuple[Any, ...], output: Tensor) -> None:  # no method: a copied layer would add to a copy of this
+            weight, given = layer.weight, inputs[0] if inputs else None
+            assert isinstance(weight, Tensor)
+            passes = 1
+            if torch.is_grad_enabled():
+                passes += weight.requires_grad + (isinstance(given, Tensor) and given.requires_grad)
+            counts = given if isinstance(layer, _ConvTransposeNd) and isinstance(given, Tensor) else output
+            self.flops += PER_MULTIPLICATION * passes * counts.numel() * weight[0].numel()
+
         for layer in (layer for model in models for layer in model.modules() if isinstance(layer, Linear | _ConvNd)):
             if layer not in self._hooks:
-                self._hooks[layer] = layer.register_forward_hook(self._add)
+                self._hooks[layer] = layer.register_forward_hook(add)
 
     def end(self) -> None:
         """Count no more."""
         for hook in self._hooks.values():
             hook.remove()
         self._hooks.clear()
-
-    def _add(self, layer: Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        weight, given = layer.weight, inputs[0] if inputs else None
-        assert isinstance(weight, Tensor)
-        passes = 1
-        if torch.is_grad_enabled():
-            passes += weight.requires_grad + (isinstance(given, Tensor) and given.requires_grad)
-        counts = given if isinstance(layer, _ConvTransposeNd) and isinstance(given, Tensor) else output
-        self.flops += PER_MULTIPLICATION * passes * counts.numel() * weight[0].numel()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The work of a run, counted while it happens, against the formula by hand."""
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -42,6 +43,9 @@ def test_a_layer_counts_three_forward_passes_where_it_and_an_earlier_one_train()
     assert work.flops == 2 * 7 * 25
     net(inputs)
     assert work.flops == 2 * 7 * 25  # no hook is left
+    with torch.no_grad(), counted(net) as work:
+        copy.deepcopy(net)(inputs)  # as edits do whose gradients are of a copy
+    assert work.flops == 2 * 7 * 25
 
 
 def test_convolutions_by_their_formula() -> None:
