@@ -62,6 +62,18 @@ class Outputs:
         self._weights, self._logits_NC, self._features_ND = None, torch.empty(0), None
         return logits_NC, features_ND
 
+    def share_weights(self, model: Module) -> None:
+        """Let a model on the CPU whose outputs are known have the copy of its weights that is kept here, in place of its own. It must not
+        be changed any more.
+
+        Args:
+            model: takes a batch of inputs [B, ...].
+        """
+        if self._weights is None or self.data.device.type != "cpu" or not self._knows(model):
+            return
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            tensor.data = self._weights.get(name, tensor.data)
+
     def _compute(self, model: Module) -> None:
         self._logits_NC, self._features_ND = inference.logits_and_features(model, self.data, self.index_N)
         self._weights = _copied(model)

@@ -28,7 +28,6 @@ def probe(features_ND: Array, labels_N: Ints, retain: Ints, classes: int) -> npt
         uint8 [N], 1 where the prediction is correct.
     """
     from scipy.linalg import solve
-    from sklearn.utils import gen_batches
 
     dimensions = features_ND.shape[1]
     mean = features_ND[retain].mean(axis=0, dtype=np.float64)
@@ -37,13 +36,18 @@ def probe(features_ND: Array, labels_N: Ints, retain: Ints, classes: int) -> npt
     targets_RC = np.eye(classes)[labels_N[retain]]
     centre_C = targets_RC.mean(axis=0)
     gram_DD, cross_DC = 1e-3 * len(retain) * np.eye(dimensions), np.zeros((dimensions, classes))
-    for part in gen_batches(len(retain), BATCH):  # 45,000 x 4,096 features are 1.5 GB in float64
+    for part in _batches(len(retain)):  # 45,000 x 4,096 features are 1.5 GB in float64
         standard = (features_ND[retain[part]] - mean) / deviation
         gram_DD += standard.T @ standard
         cross_DC += standard.T @ (targets_RC[part] - centre_C)
     head_DC = solve(gram_DD, cross_DC, assume_a="pos")
-    predicted = [((features_ND[part] - mean) / deviation @ head_DC + centre_C).argmax(axis=1) for part in gen_batches(len(labels_N), BATCH)]
+    predicted = [((features_ND[part] - mean) / deviation @ head_DC + centre_C).argmax(axis=1) for part in _batches(len(labels_N))]
     return np.asarray(np.concatenate(predicted) == labels_N, np.uint8)
+
+
+def _batches(rows: int) -> list[slice]:
+    """Slices of BATCH rows."""
+    return [slice(start, start + BATCH) for start in range(0, rows, BATCH)]
 
 
 def cka(ours_ND: Array, theirs_ND: Array) -> float:

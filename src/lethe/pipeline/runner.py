@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class ActiveRun:
     run_log: RunLog
     progress: Progress
     later: Callable[[], None] | None = None
+    _recorded: list[tuple[Epoch, Mapping[str, Any]]] = field(default_factory=list)  # not shown yet
 
     @property
     def name(self) -> str:
@@ -135,10 +136,11 @@ class ActiveRun:
         if self.later and not epoch.global_epoch and not epoch.metrics:
             self.resume.save(self.state, self.network)
             return
-        latest = self.resume.record(epoch, self.state, self.network)
-        if epoch.global_epoch:
+        self._recorded.append((epoch, self.resume.record(epoch, self.state, self.network)))
+        if not epoch.global_epoch:
+            self._show()
+        elif epoch.global_epoch < self._epochs or not self.later:  # else as the run ends, which takes less memory
             self._catch_up()
-        self._show(epoch, latest)
         every = self.prepared.config.run.checkpoint_every
         if every and epoch.global_epoch and epoch.global_epoch % every == 0:
             path = self.resume.folder / f"{epoch.global_epoch}.safetensors"
@@ -147,41 +149,46 @@ class ActiveRun:
             self.run_log.checkpoint(path, epoch.global_epoch, shape=shape, info=info)
 
     def _catch_up(self) -> None:
-        """Do what was put off until after the first epoch, and record the start where it is not."""
+        """Do what was put off until after the first epoch, record the start where it is not, and show what was recorded."""
         if self.later:
+            memory.give_back()
             self.later()
             self.later = None
         if self.resume.lacks_start:
             began = time.perf_counter()
             metrics = self._start() or {}
             start = Epoch(0, "start", 0, 0.0, metrics=metrics, evaluate_seconds=time.perf_counter() - began)
-            self._show(start, self.resume.record(start, self.state, self.network))
+            self._recorded.insert(0, (start, self.resume.record(start, self.state, self.network)))
+        self._show()
 
-    def _show(self, epoch: Epoch, row: Mapping[str, Any]) -> None:
-        self.progress.show(epoch)
-        self.run_log.metrics(row_metrics(row), epoch.global_epoch, row["at"])
-        self.run_log.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
-        if self.state.global_epoch < self._epochs:
-            self.run_log.refresh(self._curves, "curves.png", wait=REFRESH)
+    def _show(self) -> None:
+        for epoch, row in self._recorded:
+            self.progress.show(epoch)
+            self.run_log.metrics(row_metrics(row), epoch.global_epoch, row["at"])
+            self.run_log.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
+            if epoch.global_epoch < self._epochs:
+                self.run_log.refresh(self._curves, "curves.png", wait=REFRESH)
+        self._recorded.clear()
 
     def _curves(self) -> bytes:
         return training_curves.accuracy_curves(self.resume.history, self.name)
 
     def finish(self) -> None:
         """Write the epoch table and the weights; log the weights' hash, the time and the scores."""
-        self._catch_up()  # of a recipe without epochs, or where the first one was the last and a kill came after it
+        self.state.optimizer = self.state.forget_optimizer = None  # no step follows
+        vars(self).pop("options", None)  # the cache of frozen layers' outputs knows the network, and how it was traced
+        self.prepared.outputs.share_weights(self.network)
+        collector.collect()
+        memory.give_back()
+        self._catch_up()
         self.progress.close()
         self.run_log.refresh(self._curves, "curves.png", last=True)  # drawn as the run ends, after its results are printed
-        self.state.optimizer = self.state.forget_optimizer = None  # the file of the resume state has what it holds
-        memory.give_back()
         layout, config, reference = self.prepared.layout, self.prepared.config, self.name in STAGE
         path, tensors = layout.weights(self.planned.run), self.network.state_dict()
         write_text(layout.epochs(self.planned.run), to_csv(self.resume.history))
         about = {key: text for key, text in metadata(self.prepared, self.planned, self.start).items() if text or key != "init"}
         result = short(checkpoint.save_model(tensors, path, about))
         del self.network, tensors  # who reads or exports it makes another, from the file
-        vars(self).pop("options", None)  # the cache of frozen layers' outputs knows the network, and how it was traced
-        collector.collect()
         memory.give_back()
         self.run_log.tag("result", result)
         trained = [past for past in self.resume.history if "epoch_seconds" in past]

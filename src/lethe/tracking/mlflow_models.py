@@ -27,8 +27,10 @@ def export(module: "Module", shape: Sequence[int], folder: Path) -> None:
     """
     import torch
 
+    from lethe.models.without_triton import without_triton
+
     silence()
-    with warnings.catch_warnings():
+    with without_triton(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow.pytorch
         from mlflow.models import infer_signature

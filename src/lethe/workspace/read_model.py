@@ -104,6 +104,7 @@ def read(
     ids, forget, evaluate = prepared.images.ids, prepared.splits["forget"], prepared.config.evaluate
     also = f", and perturbed copies of {_number_perturbed(prepared):,}," if perturbed else ""
     log(f"{name}: reading {len(ids):,} images{also} into a logits table")
+    memory.give_back()  # what the readings before left in holes
     network = prepared.loaded(tensors)
     del tensors  # a model of memory, unless the caller keeps them
     split = np.zeros(len(ids), np.uint8)
@@ -114,7 +115,7 @@ def read(
     if not torch.isfinite(logits_NC).all():
         raise UserError(f"{name}: the model's logits are not all finite: it diverged")
     columns: dict[str, Array] = {}
-    memory.give_back()  # what the readings before left in holes
+    memory.give_back()
     if perturbed:
         columns |= _perturbed_columns(prepared, network)
     if evaluate.relearn and relearned:
@@ -122,6 +123,7 @@ def read(
         columns["relearn"] = np.zeros((len(ids), 1 + evaluate.relearn), np.uint8)
         columns["relearn"][forget] = relearn(network, prepared.data, relearn_recipe(prepared.config))
     del network
+    memory.give_back()
     if features_ND is not None:
         columns["probe"] = representations.probe(features_ND.numpy(), labels, prepared.splits["retain"], logits_NC.shape[1])
     if evaluate.features and features_ND is not None:
@@ -144,8 +146,12 @@ def with_perturbed(prepared: Prepared, table: LogitsTable, tensors: Mapping[str,
         A new table; all other columns are those of `table`.
     """
     log(f"{table.name}: classifying perturbed copies of {_number_perturbed(prepared):,} images")
+    memory.give_back()
     network, order = prepared.loaded(tensors), np.argsort(np.array(prepared.images.ids))  # a table is sorted by id
+    del tensors
     own = {name: column[order] for name, column in _perturbed_columns(prepared, network).items()}
+    del network
+    memory.give_back()
     others = {name: column for name, column in table.columns.items() if name not in (RESIDUAL, DRAWS)}
     about = {key: text for key, text in table.about.items() if key != PERTURBED}
     return replace(table, columns=others | own, about=about | _perturbed(prepared))

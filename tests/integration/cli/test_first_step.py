@@ -13,7 +13,8 @@ from lethe.workspace.prepare import prepare
 from support.project import Project, Warm, at_file, at_step, copied
 
 KEYS = ["--data.limit", "60", "--data.forget.fraction", "0.1"]
-METHOD = ["--method", "model_1", "--methods.model_1.epochs", "2", "--methods.model_1.batch_size", "64"]
+METHOD = ["--method", "model_1", "--methods.model_1.batch_size", "64"]
+TWO_EPOCHS = [*METHOD, "--methods.model_1.epochs", "2"]
 FOLDERS = ("epochs", "logits", "models", "scores")
 
 
@@ -45,9 +46,9 @@ def test_given_models_are_read_after_the_first_epoch(bare: Project, built: Path,
     at_once = copied(built, tmp_path / "at_once", warm, "data", *FOLDERS)
     for stage in ("pretrain", "retrain"):
         at_once.ran(stage, *trained)
-    before = at_once.ran("unlearn", *trained, *METHOD)
+    before = at_once.ran("unlearn", *trained, *TWO_EPOCHS)
     assert "reading 1,100 images into" not in before.stderr
-    done = bare.ran("unlearn", *trained, *METHOD)
+    done = bare.ran("unlearn", *trained, *TWO_EPOCHS)
     places = [done.stderr.index(text) for text in ("phase ", "original: reading", "retrained: reading", "start ", " 1/2", " 2/2")]
     assert places == sorted(places), done.stderr
     assert done.stdout == before.stdout
@@ -57,21 +58,22 @@ def test_given_models_are_read_after_the_first_epoch(bare: Project, built: Path,
         assert row["metrics"][key] == other["metrics"][key] and [step for step, _ in row["metrics"][key]][:3] == [0, 1, 2]
 
 
+FIRST, ORIGINAL, SECOND, RETRAINED = at_step(3), at_file("original.csv"), at_step(3), at_file("retrained.csv")
+
+
 @pytest.mark.slow
-def test_killed_before_and_while_they_are_read(bare: Project, built: Path, warm: Warm, tmp_path: Path, trained: list[str]) -> None:
-    done = bare.ran("unlearn", *trained, *METHOD)
+@pytest.mark.parametrize(("epochs", "moments"), [("1", (FIRST, ORIGINAL, RETRAINED)), ("2", (FIRST, ORIGINAL, SECOND, RETRAINED))])
+def test_killed_before_and_while_they_are_read(
+    bare: Project, built: Path, warm: Warm, tmp_path: Path, trained: list[str], epochs: str, moments: tuple[dict[str, str], ...]
+) -> None:
+    keys = [*trained, *METHOD, "--methods.model_1.epochs", epochs]
+    done = bare.ran("unlearn", *keys)
     killed = copied(built, tmp_path / "killed", warm, "data", *FOLDERS)
-    moments = {
-        "the first epoch": at_step(3),
-        "after it": at_file("original.csv"),
-        "the second": at_step(3),
-        "its end": at_file("retrained.csv"),
-    }
-    for moment in moments.values():
-        stopped = killed.run("unlearn", *trained, *METHOD, **moment)
+    for moment in moments:
+        stopped = killed.run("unlearn", *keys, **moment)
         assert stopped.returncode == -signal.SIGKILL, stopped.stderr
     assert "resuming after epoch 1" in stopped.stderr
-    assert killed.ran("unlearn", *trained, *METHOD).stdout == done.stdout
+    assert killed.ran("unlearn", *keys).stdout == done.stdout
     assert made(killed) == made(bare)
     (row,), (other,) = killed.rows(method="model_1"), bare.rows(method="model_1")
     assert row["status"] == "FINISHED" and row["metrics"]["gap"] == other["metrics"]["gap"]
@@ -80,7 +82,7 @@ def test_killed_before_and_while_they_are_read(bare: Project, built: Path, warm:
 def test_what_a_sample_leaves_in_doubt_is_decided_before_the_first_step(bare: Project, trained: list[str], tmp_path: Path) -> None:
     weights = architectures.build("convnet", 10, 7).state_dict()
     torch.save(weights, tmp_path / "untrained.pth")
-    done = bare.ran("unlearn", *trained[:-1], str(tmp_path / "untrained.pth"), *METHOD)
+    done = bare.ran("unlearn", *trained[:-1], str(tmp_path / "untrained.pth"), *TWO_EPOCHS)
     places = [done.stderr.index(text) for text in ("original: reading", "retrained: reading", "is no reference", "phase ")]
     assert places == sorted(places), done.stderr
     assert checkpoint.metadata(bare.root / "models" / "retrained.safetensors")["provenance"] == "unknown"
@@ -88,5 +90,5 @@ def test_what_a_sample_leaves_in_doubt_is_decided_before_the_first_step(bare: Pr
     broken = {name: torch.full_like(value, 3e38) if name == "fc.weight" else value for name, value in known.items()}
     torch.save(broken, tmp_path / "broken.pth")  # finite weights, infinite logits
     given = ["--pretrain.checkpoint", str(tmp_path / "broken.pth"), *trained[-2:]]
-    refused = bare.run("unlearn", *KEYS, *given, "--run.workspace", "other", *METHOD)
+    refused = bare.run("unlearn", *KEYS, *given, "--run.workspace", "other", *TWO_EPOCHS)
     assert refused.returncode == 2 and "the logits of" in refused.stderr and "are not all finite" in refused.stderr

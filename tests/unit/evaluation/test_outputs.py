@@ -70,6 +70,20 @@ def test_another_model_is_read_without_losing_what_is_known(data: Data) -> None:
     assert torch.equal(outputs.take(model)[0], known) and model.seen == n
 
 
+def test_a_model_has_its_weights_once(data: Data) -> None:
+    model, other, outputs = network(), network(), Outputs(data, SPLITS)
+    with torch.no_grad():
+        next(other.parameters())[0] += 1.0
+    known, before = outputs.read(model, data, outputs.index_N), {name: value.clone() for name, value in model.state_dict().items()}
+    places = {name: value.data_ptr() for name, value in model.state_dict().items()}, next(other.parameters()).data_ptr()
+    outputs.share_weights(other)  # whose outputs are not known
+    outputs.share_weights(model)
+    assert next(other.parameters()).data_ptr() == places[1]
+    assert not {value.data_ptr() for value in model.state_dict().values()} & set(places[0].values())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(outputs.take(model)[0], known)
+
+
 def test_other_images_are_read_as_ever(data: Data) -> None:
     model, outputs = Counting().eval(), Outputs(data, SPLITS)
     outputs.read(model, data, outputs.index_N)
