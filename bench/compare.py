@@ -2,12 +2,15 @@
 
     python bench/compare.py <commit> [<other commit>]     (make compare A=<commit>)
 
-Without another commit the second side is the working tree. Each side trains its own original and retrained model first. Epoch tables, then
-weights, are compared to the last digit. Exit code 0 if all is identical, 1 if something differs.
+Without another commit the second side is the working tree. Both read the first side's params.yaml, and a newer one is told to train for as
+many epochs as it says (`pretrain.min_steps` 0), so that what differs is computed differently and not set differently. Each side trains its
+own original and retrained model first. Epoch tables, then weights, are compared to the last digit. Exit code 0 if all is identical, 1 if
+something differs.
 """
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,21 +22,24 @@ from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parents[1]
 RUNS = """
-import sys
+import os, sys
+from pathlib import Path
 sys.path.insert(0, "src")
-try:
+if os.path.isdir("src/lethe"):  # asked of the folder: the environment may have a lethe installed that is another commit's
     from lethe.config.loader import load
     from lethe.pipeline.unlearn import unlearn
-except ImportError:  # a commit before the package was called lethe
+else:  # a commit before the package was called lethe
     from unlearning.config import load
     from unlearning.unlearn import unlearn
-methods = [method for method, like in load([], overlay="demo").like.items() if method == like != "as_run"]
+demo = load([], overlay="demo", params=Path(sys.argv[2]))
+methods = [method for method, like in demo.like.items() if method == like != "as_run"]
 for method in methods:
     keys = {"method": method, "run.workspace": sys.argv[1], "run.evaluate": "false", "run.log_model": "none"}
     few = {"epochs": 3, "final_epochs": 1, "repair_every": 2, "batch_size": 16, "lr": 0.01}
-    known = load([], overlay="demo").methods[method]
-    keys |= {f"methods.{method}.{key}": str(value) for key, value in few.items() if hasattr(known, key)}
-    unlearn(load([word for key, value in keys.items() for word in (f"--{key}", value)], overlay="demo"))
+    keys |= {f"methods.{method}.{key}": str(value) for key, value in few.items() if hasattr(demo.methods[method], key)}
+    keys |= {"pretrain.min_steps": "0"} if hasattr(demo.pretrain, "min_steps") else {}
+    words = [word for key, value in keys.items() for word in (f"--{key}", value)]
+    unlearn(load(words, overlay="demo", params=Path(sys.argv[2])))
 """
 
 
@@ -52,13 +58,15 @@ def tree(commit: str | None) -> Iterator[Path]:
             subprocess.run(["git", "worktree", "remove", "--force", path], cwd=ROOT, check=True)
 
 
-def run_side(commit: str | None, workspace: Path) -> None:
-    """Run all methods of one side, in one process with that side's code."""
+def run_side(commit: str | None, workspace: Path, params: Path) -> None:
+    """Run all methods of one side, in one process with that side's code; the first side's params.yaml is kept for the second."""
     print(f"running {commit or 'the working tree'}", file=sys.stderr)
     with tree(commit) as path:
+        if not params.exists():
+            shutil.copyfile(path / "params.yaml", params)
         env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DVC_ROOT")}
         env |= {"MLFLOW_TRACKING_URI": f"sqlite:///{workspace}/mlflow.db", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, "-c", RUNS, workspace], cwd=path, env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", RUNS, workspace, params], cwd=path, env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"error: {commit or 'the working tree'} does not run: {done.stderr.strip().splitlines()[-1]}")
 
@@ -90,7 +98,7 @@ def main() -> int:
         sides = [Path(folder) / name for name in ("one", "other")]
         for commit, side in zip(commits, sides, strict=True):
             side.mkdir()
-            run_side(commit, side)
+            run_side(commit, side, Path(folder) / "params.yaml")
         names = [path.stem for path in sorted((sides[0] / "epochs").glob("*.csv"))]
         differences = {name: difference(*sides, name) for name in names if (sides[1] / "epochs" / f"{name}.csv").exists()}
     for name, text in differences.items():
