@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
+ASKED_AT_ONCE = 50  # images of which the kernel with all support vectors is in memory: 6 MB at 16,000 of them
 # MiB of kernel rows that libsvm keeps. It seldom asks for a row again after many others: of 20,000 points 400 MiB take 8.7 s, 20 MiB 7.7,
 # and the sums are the same (docs/log.md)
 KERNEL_ROWS = 20
@@ -99,7 +100,7 @@ def by_svc(retain: Floats, held_out: Floats, asked: Floats, seed: int = 0) -> Bo
     # libsvm's predict loops over 8,000 support vectors, which takes longer than the fit
     decisions = [
         _rbf(asked[part], fitted.support_vectors_[:, 0]) @ fitted.dual_coef_[0] + fitted.intercept_[0]
-        for part in gen_batches(len(asked), 500)
+        for part in gen_batches(len(asked), ASKED_AT_ONCE)
     ]
     return np.concatenate(decisions) > 0 if decisions else np.zeros(0, np.bool_)
 
