@@ -117,10 +117,10 @@ class ActiveRun:
             if self.state.global_epoch < 0 and self.planned.parent is not None:
                 known = data is self.data  # otherwise the recipe holds validation images back, and other batches are read
                 return {} if known and self.later else (self._start() if known else None) or share(model, source)
-            if self.state.global_epoch + 1 != self._epochs:
-                return compute(model, source)
-            memory.give_back()  # what the steps left in holes
-            return share(model, source)
+            last = self.state.global_epoch + 1 == self._epochs
+            if last or self.later:
+                memory.give_back()  # what the steps left in holes
+            return (share if last else compute)(model, source)
 
         return evaluate
 
@@ -165,7 +165,8 @@ class ActiveRun:
         for epoch, row in self._recorded:
             self.progress.show(epoch)
             self.run_log.metrics(row_metrics(row), epoch.global_epoch, row["at"])
-            self.run_log.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
+            if epoch.global_epoch or not self._epochs:  # the table's library is not imported before the first step
+                self.run_log.refresh(lambda: to_csv(self.resume.history).encode(), "epochs.csv")
             if epoch.global_epoch < self._epochs:
                 self.run_log.refresh(self._curves, "curves.png", wait=REFRESH)
         self._recorded.clear()

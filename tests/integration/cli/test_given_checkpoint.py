@@ -55,6 +55,9 @@ def test_given_original_and_retrained(project: Project, weights: Weights) -> Non
         assert row["metrics"]["forget.accuracy"][0][0] == 0
     assert sum_ in done.stderr
     assert equal(checkpoint.load(project.root / "models" / "model_1.safetensors")[0], weights)
+    (row,) = project.rows(method="model_1")
+    logged = project.root / "mlruns" / "0" / row["run_id"] / "artifacts" / "epochs.csv"
+    assert logged.read_bytes() == (project.root / "epochs" / "model_1.csv").read_bytes(), "also of a recipe without epochs"
     again = project.run("unlearn", "--method", "model_1", "--methods.model_1.epochs", "0")
     assert again.returncode == 2, "what was given is not what params.yaml asks for"
     assert "models/original.safetensors does not belong" in again.stderr
