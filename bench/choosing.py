@@ -108,7 +108,9 @@ def run(prepared: Prepared, recipe: Recipe, network: Module, seed: int) -> Logit
 
 def request(number: int, share: float) -> tuple[list[tuple[str, int, Tried]], float, float, Floats]:
     """Settings as tried for a request, AUC for retrained models and for `small`, and the latter's on resampled images."""
-    former = ["--methods.lethe.pull_on", "loss", "--methods.lethe.fade", "0", "--methods.lethe.reinit", ""]  # before log odds
+    # lethe as it was before it pulled log odds
+    before = {"pull_on": "loss", "fade": 0, "reinit": "", "batch_size": 16, "forget_batch_size": 16, "renew_every": 0.3}
+    former = [word for name, value in before.items() for word in (f"--methods.lethe.{name}", str(value))]
     words = ["--config", "results/leaderboard/digits/settings.yaml", *former, "--data.seed", str(number)]
     config = load([*words, "--run.workspace", f"choosing/{number}", "--run.threads", "1"])
     prepared = prepare(config)
