@@ -153,7 +153,7 @@ README: dict[str, list[Step]] = {
 }
 DELETION_REQUEST: dict[str, list[Step]] = {
     "2. Look before you run": [
-        Step(f"python src/unlearn.py --explain --method lethe {OWN_DATA}", r"lethe: 2 phases", first=photos),
+        Step(f"python src/unlearn.py --explain --method lethe {OWN_DATA}", r"lethe: 3 phases", first=photos),
     ],
     "3. Run": [
         Step(

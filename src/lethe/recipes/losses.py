@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 SMALLEST = 1e-7  # nats, of a loss whose log odds are taken: what float32 tells from 0
+LARGEST = 80.0  # nats, up to which float32 has the exponential of a loss; above, log odds are the loss itself
 LEAST_SPREAD = 0.1  # of log odds, where unseen images are few and alike
 
 
@@ -286,7 +287,7 @@ class TowardsTargets:
 
 def _as_log_odds(losses_N: "Tensor") -> "Tensor":
     """Log odds of a wrong answer for cross-entropies in nats, float32 [N]."""
-    return losses_N.clamp(min=SMALLEST).expm1().log()
+    return losses_N.clamp(SMALLEST, LARGEST).expm1().log() + (losses_N - LARGEST).clamp(min=0)
 
 
 def _log_odds(logits_BC: "Tensor", labels_B: "Tensor") -> "Tensor":

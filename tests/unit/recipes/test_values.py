@@ -202,6 +202,19 @@ def test_a_weight_of_scaled_log_odds_means_the_same_for_a_model_three_times_as_c
     assert 0.01 < distances[0] == pytest.approx(distances[1], rel=1e-3)
 
 
+@pytest.mark.parametrize("on", ["log_odds", "scaled_log_odds"])
+def test_losses_whose_exponential_float32_lacks_have_log_odds(on: PullOn, refs: FrozenReferences) -> None:
+    """Such as those of a model in eval mode after a few steps on a few images."""
+    data, model = images(), linear(10, 20.0)
+    index = data.splits["forget"]
+    batch = Batch(data.normalised(index), data.labels_N[index], index)
+    logits = model(batch.images_BCHW)
+    assert cross_entropy(logits, batch.labels_B) > 100
+    pull = ToUnseen(on=on, fade=0.3).prepare(model, data, refs)
+    assert isinstance(pull, TowardsTargets)
+    assert pull.targets_N[index].isfinite().all() and math.isfinite(pull.share) and pull(logits, batch, refs).isfinite()
+
+
 @pytest.mark.parametrize("on", ["loss", "scaled_log_odds"])
 def test_the_pull_fades_as_forget_comes_near_its_targets(on: PullOn, refs: FrozenReferences) -> None:
     """Where half of the distance is left at which it begins to fade, half of the pull; nothing where forget is above its targets."""
