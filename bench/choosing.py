@@ -96,7 +96,7 @@ RULES: dict[str, Rule] = {
 
 
 def run(prepared: Prepared, recipe: Recipe, network: Module, seed: int) -> LogitsTable:
-    for _ in engine.run(recipe, network, prepared.data, RunOptions(seed=seed, random_init=prepared.network(seed))):
+    for _ in engine.run(recipe, network, prepared.data, RunOptions(seed=seed, fresh_init=prepared.fresh_network(seed))):
         pass
     ids = prepared.images.ids
     split = np.zeros(len(ids), np.uint8)

@@ -177,19 +177,27 @@ def train(unit: Unit, folder: Path, deadline: float) -> dict[str, Any]:
     from lethe.engine.options import RunOptions
     from lethe.evaluation import inference
     from lethe.models import architectures, checkpoint
+    from lethe.models.redraw import unrelated_seed
 
     data, compute, told = _data(folder), _compute(folder), _plan(folder)
 
-    def network() -> Any:
-        return compute.place(architectures.build(unit.architecture, len(_images(folder).classes), unit.seed))
+    def network(seed: int) -> Any:
+        return compute.place(architectures.build(unit.architecture, len(_images(folder).classes), seed))
 
-    model = network()
+    model = network(unit.seed)
     if unit.start:
         model.load_state_dict(checkpoint.load(folder / f"{unit.start}.safetensors")[0])
     autocast = compute.autocast
     measured = inference.evaluator(data, ("validation",), autocast)
-    inputs = Prefix(1024, autocast)
-    options = RunOptions(measured, None, 10**6, unit.seed, autocast, inputs, network)  # measured at the ends of phases
+    options = RunOptions(
+        evaluate=measured,
+        evaluate_every=10**6,  # at the ends of phases
+        seed=unit.seed,
+        autocast=autocast,
+        step_inputs=Prefix(1024, autocast),
+        random_init=partial(network, unit.seed),
+        fresh_init=partial(network, unrelated_seed(unit.seed)),
+    )
     steps, seconds = 0, 0.0
     try:
         for epoch in engine.run(_recipe(unit.recipe, told["quick"]), model, data, options):
