@@ -18,6 +18,7 @@ from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import RunOptions
 from lethe.pipeline import leaderboard as rows
 from lethe.pipeline import references
+from lethe.pipeline.cost import planned_share
 from lethe.search.objectives import OBJECTIVES, evaluator, sizes, without_test
 from lethe.search.spaces import argument_values, draws_apart, is_active, stated_values
 from lethe.workspace.layout import Layout
@@ -79,10 +80,11 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     for attempt in range(PLANS):
         tried = [_try(data, planned, start)]
         taken = _share_taken(prepared, tried[0])
-        again = rows.at_share(words, rows.Entry(method, AT, trial=True), {"cost_ratio": ratio * taken / AT}) if taken else None
+        corrected = _cost_ratio(planned, ratio, taken)
+        again = rows.at_share(words, rows.Entry(method, AT, trial=True), {"cost_ratio": corrected}) if taken else None
         if not taken or again is None or again == planned or abs(taken / AT - 1) <= CLOSE or attempt == PLANS - 1:
             break
-        ratio, planned = float(f"{ratio * taken / AT:.4g}"), again
+        ratio, planned = float(f"{corrected:.4g}"), again
     for arguments in evenly(planned, count)[1:]:
         tried.append(_try(data, planned.changed(arguments), start, arguments))
         log(f"{method}: {_words(arguments)}: {_result(tried[-1])}")
@@ -99,6 +101,14 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     every = {name: own[name] for name in _searched(planned)} | best["arguments"]  # over what the workspace remembers of an earlier choice
     choice = {"key": key, "share": AT, "cost_ratio": ratio, "arguments": every, "tried": tried}
     write_json(path, choice | {"original": dict(before), "images": images})  # what the choice depends on
+
+
+def _cost_ratio(planned: Config, ratio: float, taken: float) -> float:
+    """The work that a run took, next to what was planned: the share, by an earlier ratio.
+
+    Whole epochs leave less than half of it unused, so a plan below that was cut where it reads as many examples as retraining did."""
+    aimed, own = AT / ratio, planned_share(planned)
+    return taken / (aimed if own > aimed / 2 else own)
 
 
 def evenly(config: Config, count: int) -> list[dict[str, Any]]:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from lethe._util.errors import UserError
+from lethe.pipeline.cost import planned_share
 from lethe.pipeline.leaderboard import DIALS, chosen, chosen_file
 from lethe.recipes.registry import registered_names
-from lethe.search.leaderboard import OBJECTIVE, choose, evenly, leaderboard
+from lethe.search.leaderboard import OBJECTIVE, _cost_ratio, choose, evenly, leaderboard
 from lethe.testing.small_runs import configured
 
 DIGITS = ["--data.source", "digits", "--data.limit", "10", "--model.architecture", "convnet", "--pretrain.min_steps", "0"]
@@ -59,3 +60,10 @@ def test_the_choice_is_the_best_of_equally_many_runs_and_is_kept(tmp_path: Path,
     choose(words, "ft", 3)
     assert not capsys.readouterr().err  # nothing is run again
     assert chosen_file(tmp_path, "ft").exists()
+
+
+def test_the_ratio_of_a_plan_that_was_cut_is_to_what_it_planned() -> None:
+    whole, cut = configured("model_1").changed({"epochs": 3}), configured("cf_k")
+    assert _cost_ratio(whole, 1.0, 0.12) == pytest.approx(1.2)
+    assert _cost_ratio(whole, 1.2, 0.09) == pytest.approx(1.08)
+    assert _cost_ratio(cut, 1.0, 0.3) == pytest.approx(0.3 / planned_share(cut))
