@@ -123,6 +123,7 @@ def lethe(
     pull_on: str = "loss",
     fade: float = 0.0,
     reinit: tuple[str, ...] = (),
+    reinit_share: float = 1.0,
 ) -> None:
     if reinit:
         assert tuple(reinit) == ("head",)
@@ -130,7 +131,7 @@ def lethe(
         with torch.no_grad():
             for name, value in model.state_dict().items():
                 if name.startswith("fc."):
-                    value.copy_(fresh[name])
+                    value.copy_(value + reinit_share * (fresh[name] - value))
     optimizer, retain_pass, forget_pass = begin(model, sgd), count(), count()
     seen = torch.ones(len(data.labels))
     for start, stop in ((0.0, pull_from), (pull_from, crop_share), (crop_share, 1.0)):
