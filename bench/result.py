@@ -19,11 +19,12 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from compare import tree
 
-MARKS = {"start ": "first step", "percent ": "table"}  # how the line begins that is printed just before, or with, what is timed
+FIRST_STEP, TABLE = "first step", "table"
 TICKS = os.sysconf("SC_CLK_TCK")
 Times = dict[str, float]
 
@@ -32,6 +33,21 @@ def processor_seconds(pid: int) -> float:
     """User and system time of a running process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def marked(lines: Sequence[str]) -> str:
+    """What comes after, or with, the last of the lines that were printed so far; "": nothing that is timed.
+
+    The first step comes after the start was measured, and where the original is read after the first epoch, and the start with it, after
+    the header above it."""
+    *before, line = lines
+    if line.startswith("percent "):
+        return "" if any(one.startswith("percent ") for one in before) else TABLE
+    headers = [at for at, one in enumerate(lines) if one.startswith("phase ")]
+    if len(headers) != 1:
+        return ""
+    measured = any(one.startswith("start ") or "into a logits table" in one for one in before[headers[0] :])
+    return FIRST_STEP if line.startswith("phase ") or (line.startswith("start ") and not measured) else ""
 
 
 def peak(pid: int) -> float:
@@ -73,9 +89,8 @@ def run(side: Path, workspace: Path, keys: list[str]) -> Times:
     times, lines = Times(), []
     for line in process.stdout:
         lines.append(line)
-        for start, mark in MARKS.items():
-            if line.startswith(start) and mark not in times:
-                times |= {mark: processor_seconds(process.pid), f"peak to {mark}": peak(process.pid)}
+        if mark := marked(lines):
+            times |= {mark: processor_seconds(process.pid), f"peak to {mark}": peak(process.pid)}
     _, status, used = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"error: {side}: {''.join(lines[-5:])}")
@@ -114,7 +129,7 @@ def main() -> None:
                 if not asked.standing:
                     shutil.rmtree(workspace)
     print("| workspace | to | before | after | ratio |\n|---|---|---|---|---|")
-    marks = [mark for to in (*MARKS.values(), "end") for mark in (to, f"peak to {to}")]
+    marks = [mark for to in (FIRST_STEP, TABLE, "end") for mark in (to, f"peak to {to}")]
     for kind, by_side in found.items():
         for mark in (*marks, "evaluation"):
             old, new = (statistics.median(times[mark] for times in by_side[name]) for name in ("before", "after"))

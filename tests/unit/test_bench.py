@@ -44,6 +44,18 @@ def test_every_row_of_the_speed_bench_takes_the_same_steps(batchnorm: str, monke
     assert setting.seen() == 2 * (40 + 24) + 40
 
 
+@pytest.mark.parametrize(
+    ("printed", "marks"),
+    [
+        (["reading", "phase ", "start ", "retain ", "percent ", "percent "], ["", "first step", "first step", "", "table", ""]),
+        (["phase ", "original: reading 9 images into a logits table", "start ", "percent "], ["first step", "", "", "table"]),
+        (["phase ", "start ", "phase ", "start ", "percent "], ["first step", "first step", "", "", "table"]),
+    ],
+)
+def test_what_is_printed_before_the_first_step_and_with_the_table(printed: list[str], marks: list[str]) -> None:
+    assert [bench("result").marked(printed[: at + 1]) for at in range(len(printed))] == marks
+
+
 def test_compare_names_the_first_number_that_differs(tmp_path: Path) -> None:
     compare = bench("compare")
     one, other = tmp_path / "one", tmp_path / "other"
