@@ -28,7 +28,6 @@ from lethe.models.small_conv import quicken
 
 CASES = (("resnet18", 128, 5), ("resnet18", 32, 8), ("convnet", 128, 60), ("convnet", 16, 200))  # batch size, steps
 WAYS = {"one process, one thread": (1, 1), "one process, two threads": (1, 2), "two processes, one thread each": (2, 1)}
-LOAD = 30.0  # seconds until all processes of a way have imported torch, on a machine with other work
 
 
 def prepared(architecture: str, batch: int) -> Callable[[], None]:
@@ -54,21 +53,23 @@ def raise_priority(nice: int) -> None:
             os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
 
 
-def measure(threads: int, start: float, nice: int) -> dict[str, float]:
-    """Milliseconds of a step in each case; begins at a moment that several processes share."""
+def measure(threads: int, raised: bool) -> dict[str, float]:
+    """Milliseconds of a step in each case; says that it is ready, and begins when all processes are told to."""
     torch.set_num_threads(threads)
     steps, found = [prepared(architecture, batch) for architecture, batch, _ in CASES], dict[str, float]()
-    time.sleep(max(0.0, start - time.time()))
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    print("ready", flush=True)
+    sys.stdin.readline()
     for step, (architecture, batch, number) in zip(steps, CASES, strict=True):
         for _ in range(2):
-            raise_priority(nice)  # of the threads that the first step starts, too
+            raise_priority(-20 if raised else usual)  # of the threads that the first step starts, too
             step()
         took = []
         for _ in range(number):
             began = time.perf_counter()
             step()
             took.append(time.perf_counter() - began)
-        raise_priority(0)
+        raise_priority(usual)
         found[f"{architecture}, batches of {batch}"] = 1000 * statistics.median(took)
     return found
 
@@ -77,24 +78,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--priority", action="store_true")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        print(json.dumps(measure(int(asked.one[0]), float(asked.one[1]), -20 if asked.priority else 0)))
+        print(json.dumps(measure(asked.one, asked.priority)))
         return
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for _ in range(asked.repeats):
         for way, (processes, threads) in WAYS.items():
-            command = [
-                sys.executable,
-                __file__,
-                "--one",
-                str(threads),
-                str(time.time() + LOAD),
-                *(["--priority"] if asked.priority else []),
-            ]
+            command = [sys.executable, __file__, "--one", str(threads), *(["--priority"] if asked.priority else [])]
             environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-            running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+            pipe = subprocess.PIPE
+            running = [subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) for _ in range(processes)]
+            if [process.stdout.readline() for process in running if process.stdout] != ["ready\n"] * processes:
+                sys.exit("error: a process did not start")
+            for process in running:
+                assert process.stdin
+                process.stdin.write("\n")
+                process.stdin.flush()
             for process in running:
                 for case, milliseconds in json.loads(process.communicate()[0]).items():
                     found[case][way].append(milliseconds)
