@@ -278,6 +278,14 @@ def run(workspace: Path, work: str, words: Sequence[str], way: Way) -> dict[str,
     return measured | ({} if started else {"peak_gib": used.ru_maxrss / 2**20})
 
 
+def batches(project: Project, work: str, models: int) -> list[str]:
+    """Keys that a workspace does not remember, since they are of methods that did not run there: batches must fit into few images."""
+    own = {key: value for key, value in project.keys.items() if key.startswith(f"{MODEL_2}.")}
+    rows = {f"methods.{row}.batch_size": own[f"{MODEL_2}.batch_size"] for row in ROWS[:models]}
+    keys = {"seeds": own, "search": own, "leaderboard": rows}.get(work, {})
+    return [word for key, value in keys.items() for word in (f"--{key}", value)]
+
+
 def measure(projects: Sequence[str], works: Sequence[str], ways: Sequence[str], models: int, repeats: int) -> Iterator[dict[str, Any]]:
     """Run everything by turns; yield what each run took."""
     for name in projects:
@@ -288,7 +296,7 @@ def measure(projects: Sequence[str], works: Sequence[str], ways: Sequence[str], 
             fill = {"models": models, "methods": methods, "share": project.share, "epochs": project.keys[f"{MODEL_2}.epochs"]}
             for turn in range(repeats):
                 for work in works:
-                    words = [word.format(**fill) for word in WORKS[work]]
+                    words = [*(word.format(**fill) for word in WORKS[work]), *batches(project, work, models)]
                     for way in ways:
                         live = Path(folder) / "live"
                         shutil.copytree(workspace, live)
