@@ -106,8 +106,9 @@ def run(
         seed: of the order of batches and of dropout.
         evaluate: measures (model, data) -> metric by name; by default accuracy in percent and loss in nats of each split but test.
         evaluate_every: epochs between measurements; the last epoch of a phase is always measured.
-        random_init: what edits and losses take for a randomly initialised network. By default `Reinitialise` takes `model` itself, which
-            is where training from scratch begins, and all others a copy whose modules have drawn new weights (`reset_parameters`).
+        random_init: what edits and losses take for a randomly initialised network. By default their `random_init` is `model` as it is
+            given, where training from scratch begins, and their `fresh_init`, which the built-in methods take, a copy of it whose modules
+            have drawn new weights (`reset_parameters`).
 
     Yields:
         Epochs, numbered over all phases; number 0 is the model before training.
@@ -120,7 +121,8 @@ def run(
     _check_recipe(recipe, model, held, evaluate is None)
     measured = held.for_selection(recipe)
     measure = evaluate or inference.evaluator(measured, [name for name in SPLITS if name in held.splits and name != "test"])
-    fresh = random_init or partial(redrawn, model, unrelated_seed(seed))
+    # of a copy: the first look may come between two passes of `model`, when a module may keep tensors that can't be copied
+    fresh = random_init or partial(redrawn, copy.deepcopy(model), unrelated_seed(seed))
     options = RunOptions(evaluate=measure, evaluate_every=evaluate_every, seed=seed, random_init=random_init, fresh_init=fresh)
     yield from engine.run(recipe, model, held, options)
 

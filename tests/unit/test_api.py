@@ -283,6 +283,26 @@ def test_a_head_is_really_re_initialised(method: str) -> None:
     assert torch.allclose(head(0, reinit_share=0.5), halfway, atol=1e-6)
 
 
+class Keeping(nn.Module):
+    """Keeps the activations of its last pass, which can't be copied while a graph hangs on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(20, 32), nn.Linear(32, 3)
+
+    def forward(self, inputs_BD: Tensor) -> Tensor:
+        self.hidden_BH = torch.relu(self.first(inputs_BD))
+        out: Tensor = self.last(self.hidden_BH)
+        return out
+
+
+def test_a_teacher_that_is_first_looked_at_between_two_passes() -> None:
+    """It is drawn by the network that was given, not by what the student has become."""
+    given: dict[str, Any] = {"retain": RETAIN, "forget": FORGET, "method": "bad_teacher", "batch_size": 24, "forget_batch_size": 8}
+    model = lethe.unlearn(Keeping(), **given)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
 def test_a_method_registered_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
 

@@ -34,7 +34,7 @@ class FrozenReferences:
         self.kept: dict[str, Tensor] = {} if kept is None else kept
         self._random_init, self._fresh_init = _kept(random_init), _kept(fresh_init)
         self._made: list[Module] = []
-        self._work = Work()
+        self._work: Work | None = None
 
     @cached_property
     def random_init(self) -> Module:
@@ -49,14 +49,19 @@ class FrozenReferences:
     def _make(self, given: Network | None) -> Module:
         made = given if isinstance(given, Module) else given() if given else copy.deepcopy(self.original)
         self._made.append(made)
-        self._work.watch(made)
+        if self._work:
+            self._work.watch(made)
         return made.eval().requires_grad_(False)
 
     @contextmanager
     def counted(self, model: Module) -> Iterator[Work]:
         """Count the operations of the model that trains and of these networks, those that are made meanwhile included (`work.counted`)."""
-        with counted(model, self.original, *self._made) as self._work:
-            yield self._work
+        with counted(model, self.original, *self._made) as work:
+            self._work = work
+            try:
+                yield work
+            finally:
+                self._work = None
 
 
 def _kept(given: Network | None) -> Network | None:

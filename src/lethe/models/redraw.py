@@ -1,6 +1,8 @@
 """A randomly initialised copy of any network: what a network of the caller's own is re-initialised from."""
 
 import copy
+import inspect
+from collections.abc import Callable
 
 import torch
 from torch.nn import Module
@@ -24,7 +26,8 @@ def redrawn(network: Module, seed: int) -> Module:
     """Return a randomly initialised copy of a network.
 
     Modules draw their own weights and buffers, by `reset_parameters`, children before their parents. Weights of a module that has no such
-    method are drawn from a normal distribution of their own mean and standard deviation, so that a constant stays one.
+    method, or one with arguments that must be given, are drawn from a normal distribution of their own mean and standard deviation, so that
+    a constant stays one.
 
     Args:
         network: any; it is not changed.
@@ -41,9 +44,15 @@ def redrawn(network: Module, seed: int) -> Module:
     return fresh.to(place)
 
 
+def _takes_nothing(method: Callable[..., object]) -> bool:
+    """Whether a method can be called without arguments."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(one.default is not one.empty or one.kind in kinds for one in inspect.signature(method).parameters.values())
+
+
 def _draw(module: Module) -> None:
     reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-    if callable(reset):
+    if callable(reset) and _takes_nothing(reset):
         reset()
         return
     for parameter in module.parameters(recurse=False):

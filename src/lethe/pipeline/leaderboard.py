@@ -246,7 +246,7 @@ def at_share(words: Sequence[str], entry: Entry, chosen: Mapping[str, Any]) -> C
         one, two = (planned_share(each, by_weights=by_weights) for each in epochs)
         return 1 + (most - one) / (two - one) if two > one else float(one <= most)
 
-    number = int(min(longest(1.05 * share, by_weights=True), longest(1, by_weights=False)))
+    number = int(min(longest(1.05 * share, by_weights=True), longest(1, by_weights=False)) + 1e-9)  # a rounded 20 may be below it
     return config(number) if 1 <= number <= MOST_EPOCHS else None
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from lethe.engine import engine
 from lethe.engine.frozen_prefix import Prefix
+from lethe.engine.frozen_references import FrozenReferences
 from lethe.engine.options import RunOptions
 from lethe.engine.work import counted
 from lethe.recipes.optimizers import SGD
@@ -87,6 +88,19 @@ def test_frozen_layers_count_once_and_cached_ones_almost_nothing() -> None:
     assert plain == [seen * (whole + head)] * 3
     assert cached[1:] == [seen * 2 * head] * 2  # of a head whose inputs take no gradient
     assert cached[0] is not None and seen * 2 * head < cached[0] < len(images().labels_N) * 2 * whole  # the features, once
+
+
+def test_a_network_made_late_is_counted_while_something_counts_and_never_after() -> None:
+    model, inputs = network(), images().normalised(torch.arange(1))
+    whole, _ = forward(model)
+    refs = FrozenReferences(network(), network, network)
+    with torch.no_grad(), refs.counted(model) as work:
+        refs.random_init(inputs)
+    assert work.flops == whole
+    for late in (refs, FrozenReferences(network(), network, network)):
+        late.fresh_init(inputs)
+        assert not any(module._forward_hooks for module in late.fresh_init.modules())
+    assert work.flops == whole
 
 
 def test_counting_changes_no_weight() -> None:

@@ -36,6 +36,25 @@ def test_every_weight_is_drawn_anew_and_the_network_stays() -> None:
     assert one["token"].mean().item() == pytest.approx(4, abs=0.3) and one["token"].std().item() == pytest.approx(2.31, abs=0.3)
 
 
+class Given(nn.Module):
+    """Weights that are reset by what its owner gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.weight = nn.Linear(4, 4), nn.Parameter(torch.linspace(0, 8, 2000))
+
+    def reset_parameters(self, size: float) -> None:
+        nn.init.normal_(self.weight, std=size)
+
+
+def test_a_module_whose_reset_must_be_given_something_is_drawn_by_its_own_weights() -> None:
+    network = Given()
+    fresh = redrawn(network, 3)
+    for name in ("weight", "inner.weight"):
+        assert not torch.allclose(fresh.get_parameter(name), network.get_parameter(name), atol=1e-3), name
+    assert fresh.get_parameter("weight").std().item() == pytest.approx(2.31, abs=0.3)
+
+
 @pytest.mark.parametrize("name", ["convnet", "resnet18"])
 def test_weights_have_the_size_of_those_that_their_layers_draw(name: str) -> None:
     network = architectures.build(name, 10, 0)

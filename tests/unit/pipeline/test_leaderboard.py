@@ -61,11 +61,13 @@ def test_as_many_epochs_are_run_as_fit_into_the_share(method: str, share: float,
         assert found == pytest.approx(share, rel=0.02)
 
 
-def test_a_head_alone_reads_no_more_examples_than_retraining(tmp_path: Path) -> None:
+@pytest.mark.parametrize("epochs", [32, 20, 52])
+def test_a_head_alone_reads_no_more_examples_than_retraining(tmp_path: Path, epochs: int) -> None:
     """By its few weights it would train for thousands of epochs."""
-    config = at_share(["--run.workspace", str(tmp_path)], Entry("cf_k", 0.1), {})
+    final = ["--pretrain.epochs", str(epochs - 2), "--pretrain.final_epochs", "2"]
+    config = at_share(["--run.workspace", str(tmp_path), *final], Entry("cf_k", 0.1), {})
     assert config is not None
-    assert config.methods["cf_k_at_10"].epochs == 32  # type: ignore[attr-defined]
+    assert config.methods["cf_k_at_10"].epochs == epochs  # type: ignore[attr-defined]
     assert planned_share(config, by_weights=False) == pytest.approx(1)
 
 
