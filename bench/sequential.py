@@ -40,7 +40,10 @@ from lethe.workspace.request import source_keys
 METHODS = ("model_1", "hybrid_4", "lethe")
 REQUESTS, SIZE, REFERENCES = 10, 20, 4
 KEYS = {"data.source": "digits_16", "data.image_size": "16", "data.limit": "30", "retrain.epochs": "30", "pretrain.epochs": "30"}
-KEYS |= {"run.log_model": "none", "run.evaluate_every": "1000", "methods.lethe.retain_epochs": "12"}
+KEYS |= {"run.log_model": "none", "run.evaluate_every": "1000"}
+LETHE = {"retain_epochs": "12", "weight": "0.5", "pull_on": "loss", "fade": "0", "renew_every": "0.15", "reinit": "", "lr": "0.1"}
+LETHE |= {"batch_size": "16", "forget_batch_size": "16"}  # the demo's when results/sequential was measured
+KEYS |= {f"methods.lethe.{key}": value for key, value in LETHE.items()}
 COLUMNS = ("method", "k", "request", "forget", "auc", "verdict", "forget_retrained", "auc_retrained", "auc_before")
 COLUMNS += ("retain", "test", "retain_retrained", "test_retrained")
 Row = dict[str, Any]
