@@ -109,6 +109,17 @@ def _changed_keys(params: Mapping[str, str], stage: str, method: str, base: str)
         asked = load([f"--methods.{method}.like", base], overlay=overlay)
     asked = replace(asked, method=method)
     usual = {key: plain(value) for key, value in (asked.resolved("original") | asked.resolved(method)).items()}
-    keys = {key: value for key, value in sorted(params.items()) if key in usual and usual[key] != value and key != "method"}
+    ran = _later_arguments(asked, method) | {**params}
+    keys = {key: value for key, value in sorted(ran.items()) if key in usual and usual[key] != value and key != "method"}
     forget = {key for key in keys if key in REQUEST}  # naming one of them unsets the others
     return first | {key: value for key, value in keys.items() if key not in forget or value != plain(None)}
+
+
+def _later_arguments(asked: Config, method: str) -> dict[str, str]:
+    """The method's optional arguments at what leaves them unused, as in a run of before they existed, whose parameters lack them."""
+    section = asked.methods[method]
+    unused = {name: field.default for name, field in type(section).model_fields.items() if not field.is_required()}
+    without = section.model_copy(update=unused)
+    return {
+        key: plain(value) for key, value in replace(asked, methods={method: without}).resolved(method).items() if key.startswith("methods.")
+    }

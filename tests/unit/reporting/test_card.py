@@ -329,6 +329,15 @@ def test_a_variant_that_params_yaml_lacks_says_what_it_is_like():
     assert made["commands"]["result"] == "python src/unlearn.py --method mine --methods.mine.like model_1 --methods.mine.lr 0.5"
 
 
+def test_a_run_of_before_an_argument_existed_had_none_of_it():
+    """Whatever params.yaml has of it now: half of a new head, in place of a whole one."""
+    usual = config.load(["--method", "lethe"])
+    params = {key: plain(value) for key, value in (usual.resolved("original") | usual.resolved()).items()}
+    assert params.pop("methods.lethe.reinit_share") == "0.5"
+    made: Any = reproduction.reproduction(usual, "lethe", {}, {"run_id": "run", "tags": {}, "params": params}, ())
+    assert made["commands"]["result"] == "python src/unlearn.py --method lethe --methods.lethe.reinit_share 1.0"
+
+
 def test_the_command_is_of_the_rows_own_keys(home, undrawn, monkeypatch):
     usual = config.load(["--method", "model_1"])
     params = {key: plain(value) for key, value in (usual.resolved("original") | usual.resolved("model_1")).items()}
