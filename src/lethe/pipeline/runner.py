@@ -129,6 +129,12 @@ class ActiveRun:
         table = artifacts.current_logits(self.prepared, str(self.planned.parent))
         return read_model.measured(self.prepared, table) if table else None
 
+    def _start_now(self) -> Mapping[str, float]:
+        """The same where no table is made: the command that put the start off was stopped, and this one evaluates nothing."""
+        assert self.planned.parent is not None
+        weights = checkpoint.load(self.prepared.layout.weights(self.planned.parent))[0]
+        return inference.evaluator(self.data, MEASURED)(self.prepared.loaded(weights))
+
     def record(self, epoch: Epoch) -> None:
         """Save the resume state, then show the epoch and send it to MLflow: what was sent once must not be lost by a kill.
 
@@ -156,7 +162,7 @@ class ActiveRun:
             self.later = None
         if self.resume.lacks_start:
             began = time.perf_counter()
-            metrics = self._start() or {}
+            metrics = self._start() or self._start_now()
             start = Epoch(0, "start", 0, 0.0, metrics=metrics, evaluate_seconds=time.perf_counter() - began)
             self._recorded.insert(0, (start, self.resume.record(start, self.state, self.network)))
         self._show()

@@ -92,3 +92,14 @@ def test_what_a_sample_leaves_in_doubt_is_decided_before_the_first_step(bare: Pr
     given = ["--pretrain.checkpoint", str(tmp_path / "broken.pth"), *trained[-2:]]
     refused = bare.run("unlearn", *KEYS, *given, "--run.workspace", "other", *TWO_EPOCHS)
     assert refused.returncode == 2 and "the logits of" in refused.stderr and "are not all finite" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_start_that_was_put_off_is_measured_by_a_command_that_evaluates_nothing(bare: Project, trained: list[str]) -> None:
+    keys = [*trained, *METHOD, "--methods.model_1.epochs", "1"]
+    table = at_file("original.safetensors", 2)  # after its weights
+    assert bare.run("unlearn", *keys, **table).returncode == -signal.SIGKILL
+    assert "resuming after epoch 1" in bare.ran("unlearn", *keys, "--run.evaluate", "false").stderr
+    start = (bare.root / "epochs" / "model_1.csv").read_text()
+    bare.ran("unlearn", *keys)
+    assert start == (bare.root / "epochs" / "model_1.csv").read_text()
