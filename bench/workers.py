@@ -87,7 +87,7 @@ WORKS = {
     "bank": ("bank", "--retrain.seeds", "{models}"),
     "search": (
         *("search", "--search.method", "model_2", "--search.trials", "{models}", "--search.fresh_seeds", "0", "--search.sampler", "random"),
-        *("--search.prune", "false", "--search.spaces.model_2.epochs.low", "{epochs}", "--search.spaces.model_2.epochs.high", "{epochs}"),
+        *("--search.prune", "false", "--search.spaces.model_2.epochs.low", "{epochs}", "--search.spaces.model_2.epochs.high", "{above}"),
     ),
     "leaderboard": ("leaderboard", "--method", "{methods}", "--share", "{share}"),
 }
@@ -293,7 +293,8 @@ def measure(projects: Sequence[str], works: Sequence[str], ways: Sequence[str], 
         with tempfile.TemporaryDirectory() as folder:
             workspace = standing(project, Path(folder))
             methods = ",".join(ROWS[:models])
-            fill = {"models": models, "methods": methods, "share": project.share, "epochs": project.keys[f"{MODEL_2}.epochs"]}
+            epochs = project.keys[f"{MODEL_2}.epochs"]
+            fill = {"models": models, "methods": methods, "share": project.share, "epochs": epochs, "above": int(epochs) + 1}
             for turn in range(repeats):
                 for work in works:
                     words = [*(word.format(**fill) for word in WORKS[work]), *batches(project, work, models)]
