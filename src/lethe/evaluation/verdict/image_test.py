@@ -15,6 +15,7 @@ from lethe.evaluation.logits_table import Bools, Floats, Ints
 PERMUTATIONS = 1999
 HUGE = 1e6  # the studentized size of a difference without any spread
 _BLOCK = 2_000_000  # random numbers at a time
+_GATHERED = 1_000_000  # values of drawn images at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +203,8 @@ def _permuted(values_NK: Floats, strata: Strata, rng: np.random.Generator) -> Fl
             count = min(step, PERMUTATIONS - start)
             keys = rng.random((count, len(members)), dtype=np.float32)
             index = np.argpartition(keys, few - 1, axis=1)[:, :few]
-            drawn = both[index].sum(axis=1)
+            rows = max(1, _GATHERED // (few * both.shape[1]))
+            drawn = np.concatenate([both[index[at : at + rows]].sum(axis=1) for at in range(0, count, rows)])
             drawn = drawn if few == chosen else both.sum(axis=0) - drawn
             sums[:, start : start + count, one] = np.moveaxis(drawn.reshape(count, 2, -1), 1, 0)
     return _studentized(*_with_totals(values_NK, strata, *sums), strata)
