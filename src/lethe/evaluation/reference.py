@@ -101,7 +101,7 @@ def clearly_fit(original: TrainedModel, retrained: TrainedModel) -> bool:
 
     Returns:
         True if what it loses, and the margin of error of a 95 % interval more, is within both limits: by chance of one model in thirty that
-        is at a limit, of hardly any that is far beyond it. Never without training images.
+        is at one limit, of hardly any that is far beyond it. Never without training images.
     """
     if not original.images or not retrained.images:
         return False
