@@ -9,7 +9,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,7 +26,6 @@ from lethe.evaluation import inference, reference, representations, score
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
 from lethe.evaluation.verdict.words import CANNOT_TELL
-from lethe.models.redraw import redrawn, unrelated_seed
 from lethe.recipes.blocks import resolve
 from lethe.recipes.held_out import shapes
 from lethe.recipes.recipe import Phase, Recipe
@@ -121,9 +119,7 @@ def run(
     _check_recipe(recipe, model, held, evaluate is None)
     measured = held.for_selection(recipe)
     measure = evaluate or inference.evaluator(measured, [name for name in SPLITS if name in held.splits and name != "test"])
-    # of a copy: the first look may come between two passes of `model`, when a module may keep tensors that can't be copied
-    fresh = random_init or partial(redrawn, copy.deepcopy(model), unrelated_seed(seed))
-    options = RunOptions(evaluate=measure, evaluate_every=evaluate_every, seed=seed, random_init=random_init, fresh_init=fresh)
+    options = RunOptions(evaluate=measure, evaluate_every=evaluate_every, seed=seed, random_init=random_init)
     yield from engine.run(recipe, model, held, options)
 
 

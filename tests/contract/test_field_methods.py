@@ -14,6 +14,7 @@ from lethe.data.device_data import Data
 from lethe.engine import engine
 from lethe.engine.frozen_references import FrozenReferences
 from lethe.engine.options import RunOptions
+from lethe.recipes.constraints import Saliency
 from lethe.recipes.held_out import halves
 from lethe.recipes.recipe import Augment, Phase
 from lethe.recipes.registry import find_method, registered_names
@@ -107,9 +108,9 @@ def test_weights_outside_the_mask_equal_the_originals_to_the_bit() -> None:
     data, steps = images(), small("salun", saliency_share=0.3, lr=0.1, weight_decay=0.1)
     (phase,) = steps
     assert isinstance(phase, Phase)
-    assert phase.constraint is not None
+    assert isinstance(phase.constraint, Saliency)
     student = network()
-    masks = phase.constraint.masks(data, FrozenReferences(network().eval(), network(1)))  # type: ignore[attr-defined]
+    masks = phase.constraint.masks(data, FrozenReferences(network().eval(), network(1)))
     for _ in engine.run(steps, student, data):
         pass
     for name, before in network().named_parameters():

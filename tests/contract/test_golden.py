@@ -56,7 +56,7 @@ def summary(values: Any) -> list[float]:
 
 def moved(recipe: Recipe, **options: Any) -> Numbers:
     model, before = network(), {name: value.clone() for name, value in network().state_dict().items()}
-    for _ in engine.run(recipe, model, images(), RunOptions(seed=3, **options)):
+    for _ in engine.run(recipe, model, images(), RunOptions(seed=3, random_init=network(), **options)):  # as it was when they were recorded
         pass
     return {name: summary((value - before[name]).numpy()) for name, value in model.state_dict().items() if value.is_floating_point()}
 

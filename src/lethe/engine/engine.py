@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from lethe.engine.frozen_references import FrozenReferences
 from lethe.engine.options import Evaluate, RunOptions
 from lethe.engine.run_state import State
 from lethe.engine.work import Work
+from lethe.models.redraw import redrawn, unrelated_seed
 from lethe.recipes.losses import Loss
 from lethe.recipes.recipe import Phase, Recipe, Stream
 
@@ -87,7 +89,8 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
     state = State() if state is None else state
     start = copy.deepcopy(model).eval().requires_grad_(False)
     state.restore(model, recipe)
-    refs = FrozenReferences(start, options.random_init, options.fresh_init, state.kept)
+    fresh = options.fresh_init or options.random_init or partial(redrawn, start, unrelated_seed(options.seed))
+    refs = FrozenReferences(start, options.random_init, fresh, state.kept)
     if state.global_epoch < 0:
         metrics, seconds = _timed(options.evaluate, model, model, data)
         state.global_epoch = 0

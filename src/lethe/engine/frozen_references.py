@@ -1,16 +1,15 @@
 """The networks that losses and edits compare a model with, or copy weights from."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
 from torch import Tensor
 from torch.nn import Module
 
+from lethe.engine.options import Network
 from lethe.engine.work import Work, counted
-
-Network = Module | Callable[[], Module]  # a network of which a run takes a copy, or what makes one for this run alone
 
 
 class FrozenReferences:

@@ -42,6 +42,9 @@ def whole_model(phase: Phase, model: Module, data: Data, trains: frozenset[str])
     return model, data
 
 
+Network = Module | Callable[[], Module]  # a network of which a run takes a copy, or what makes one for this run alone
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Options of `engine.run`.
@@ -55,9 +58,9 @@ class RunOptions:
         step_inputs: chooses, for each epoch, the module that is stepped and the data it reads, from (phase, model, data, names of the
             parameters that train). It must lead to the same update: `Prefix` caches frozen layers, `Stack` steps several models at once.
         count_work: whether epochs count their floating-point operations (`work.counted`).
-        random_init: a randomly initialised model, for losses and edits that refer to one, of which the run takes a copy, or a function
-            that makes one for this run alone; None: the model as `run` receives it.
-        fresh_init: another one, in the same way, from which no training began; None: what `random_init` says.
+        random_init: a randomly initialised model, for losses and edits that refer to one; None: the model as `run` receives it.
+        fresh_init: another one, from which no training began; None: `random_init`, and without it a copy of the model as `run` receives it
+            whose modules draw new weights (`redraw.redrawn`).
     """
 
     evaluate: Evaluate = no_metrics
@@ -66,6 +69,6 @@ class RunOptions:
     seed: int = 0
     autocast: Autocast = nullcontext
     step_inputs: StepInputs = whole_model
-    random_init: Module | Callable[[], Module] | None = None
-    fresh_init: Module | Callable[[], Module] | None = None
+    random_init: Network | None = None
+    fresh_init: Network | None = None
     count_work: bool = False

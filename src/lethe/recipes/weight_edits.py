@@ -316,7 +316,7 @@ class ShrinkPerturb(Value):
 
     def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
         fresh = getattr(refs, self.init).state_dict()
-        model.load_state_dict({k: v.lerp(fresh[k], self.share) if v.is_floating_point() else v for k, v in model.state_dict().items()})
+        model.load_state_dict({name: _towards(value, fresh[name], self.share) for name, value in model.state_dict().items()})
 
 
 @dataclass(frozen=True)

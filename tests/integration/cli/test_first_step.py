@@ -31,7 +31,7 @@ def trained(built: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             order = torch.randperm(len(data.splits[split]), generator=torch.Generator().manual_seed(epoch))
             for batch in data.splits[split][order].split(64):
                 optimizer.zero_grad()
-                cross_entropy(network(data.normalised(batch)), data.labels_N[batch]).backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(cross_entropy(network(data.normalised(batch)), data.labels_N[batch]))
                 optimizer.step()
         torch.save(network.state_dict(), folder / f"{stage}.pth")
         keys += [f"--{stage}.checkpoint", str(folder / f"{stage}.pth")]

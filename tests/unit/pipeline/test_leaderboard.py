@@ -67,7 +67,7 @@ def test_a_head_alone_reads_no_more_examples_than_retraining(tmp_path: Path, epo
     final = ["--pretrain.epochs", str(epochs - 2), "--pretrain.final_epochs", "2"]
     config = at_share(["--run.workspace", str(tmp_path), *final], Entry("cf_k", 0.1), {})
     assert config is not None
-    assert config.methods["cf_k_at_10"].epochs == epochs  # type: ignore[attr-defined]
+    assert config.methods["cf_k_at_10"].model_dump()["epochs"] == epochs
     assert planned_share(config, by_weights=False) == pytest.approx(1)
 
 
