@@ -3,12 +3,15 @@
 Where a test fails, either the change should not have altered results, or the number in numerics.py is to be raised (results made before
 are then made again) and the file renewed, which is refused while the number is the old one:
 `PYTHONPATH=tests python tests/contract/test_golden.py`. The same command adds the numbers of a new method.
-Compared within 0.02 % of what moved: other processors sum in another order, other arithmetic differs by far more."""
+Compared within 0.02 % of what moved: other processors sum in another order, other arithmetic differs by far more. Such an order can
+also put a unit whose input is next to 0 on the other side of its ReLU, which moves a run by up to 0.08 % (seen with instruction sets from
+SSE 4.1 to AVX-512, in one run of 44 each): so up to two runs of the engine may differ by as much as 0.1 %."""
 
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,9 @@ from lethe.workspace import read_model as reading
 
 METHODS = registered_names(chains=False)
 
+TOLERANCE = 2e-4  # relative: the order of sums
+FLIPPED = 1e-3  # relative: that, and a unit that is on the other side of its ReLU
+MOST_FLIPPED = 2  # runs
 GOLDEN = Path(__file__).parents[1] / "golden"
 Numbers = dict[str, Any]
 
@@ -64,8 +70,9 @@ def moved(recipe: Recipe, **options: Any) -> Numbers:
 def of_engine() -> Numbers:
     torch.set_num_threads(1)
     found = {method: moved(small(method)) for method in METHODS if method != "lethe"}
-    found["lethe"] = moved(small("lethe", pull_on="loss", weight=0.1, fade=0.0, reinit=()))  # its settings when the number was declared
-    found["lethe on log odds"] = moved(small("lethe"))
+    own = partial(small, "lethe", pull_from=0.4, renew_every=0.15, focus=0.0)  # its settings when the number was declared
+    found["lethe"] = moved(own(pull_on="loss", weight=0.1, fade=0.0, reinit=()))
+    found["lethe on log odds"] = moved(own(weight=1.0))
     found["from scratch"] = moved(SCRATCH)
     found["frozen layers once"] = moved(small("hybrid_3", batchnorm="eval_frozen"), step_inputs=Prefix(64))
     several = stack.stacked([network(), network(1)])
@@ -191,21 +198,21 @@ COMPUTED: dict[str, Callable[[], Numbers]] = {
 }
 
 
-def differing(kept: Any, now: Any, path: str = "") -> list[str]:
+def differing(kept: Any, now: Any, path: str = "", *, tolerance: float = TOLERANCE) -> list[str]:
     """Where two trees of numbers differ by more than the order of sums."""
     if isinstance(kept, dict) and isinstance(now, dict):
         keys = {**kept, **now}
-        return [line for key in keys for line in differing(kept.get(key), now.get(key), f"{path}/{key}")]
+        return [line for key in keys for line in differing(kept.get(key), now.get(key), f"{path}/{key}", tolerance=tolerance)]
     if isinstance(kept, list) and isinstance(now, list) and len(kept) == len(now):
         scale = max((abs(value) for value in kept if isinstance(value, float)), default=0.0)
         return [
             line
             for n, (a, b) in enumerate(zip(kept, now, strict=True))
-            if not (isinstance(a, float) and isinstance(b, float) and abs(a - b) <= 2e-4 * scale)
-            for line in differing(a, b, f"{path}[{n}]")
+            if not (isinstance(a, float) and isinstance(b, float) and abs(a - b) <= tolerance * scale)
+            for line in differing(a, b, f"{path}[{n}]", tolerance=tolerance)
         ]
     if isinstance(kept, float) and isinstance(now, int | float):
-        return [] if np.isclose(kept, now, rtol=2e-4, atol=1e-9) else [f"{path}: {kept} was declared, {now} is computed"]
+        return [] if np.isclose(kept, now, rtol=tolerance, atol=1e-9) else [f"{path}: {kept} was declared, {now} is computed"]
     return [] if kept == now else [f"{path}: {kept!r} was declared, {now!r} is computed"]
 
 
@@ -216,7 +223,10 @@ def test_the_arithmetic_is_what_its_number_says(name: str) -> None:
         "the number was raised: renew with `PYTHONPATH=tests python tests/contract/test_golden.py`"
     )
     now = json.loads(json.dumps(COMPUTED[name]()))
-    assert not differing(kept["values"], now), f"raise numerics.{name.upper()}, or compute what was computed"
+    found = differing(kept["values"], now)
+    if name == "engine" and len({line.split("/")[1] for line in found}) <= MOST_FLIPPED:
+        found = differing(kept["values"], now, tolerance=FLIPPED)
+    assert not found, f"raise numerics.{name.upper()}, or compute what was computed"
 
 
 def test_a_small_change_of_the_arithmetic_is_seen() -> None:

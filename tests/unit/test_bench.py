@@ -168,3 +168,23 @@ def test_what_a_crashed_interpreter_printed_is_kept() -> None:
     crashed = "device cpu\nFatal Python error: Segmentation fault\n\nThread 0x1:\n  File a.py, line 3\n\nExtension modules: numpy\n"
     assert last_words(crashed) == "Fatal Python error: Segmentation fault < Thread 0x1: < File a.py, line 3"
     assert (last_words("one\nerror: two\n"), last_words("")) == ("error: two", "")
+
+
+def test_gaps_next_to_each_retrained_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    gaps = bench("gaps")
+    (tmp_path / "references.csv").write_text(
+        "name,retain,forget,validation,test,mia.svc\noriginal,99,99,80,80,4\na,99,80,80,80,20\nb,98,82,80,80,19\n"
+    )
+    head = "method,share,seed,retain,forget,validation,test,mia.svc,avg_gap.svc,share_of_retrain\n"
+    (tmp_path / "leaderboard.csv").write_text(head + "ft,0.1,0,99,84,80,80,20,1,0.1\nft,0.1,1,99,80,80,80,20,0,0.1\n")
+    (tmp_path / "leaderboard_b.csv").write_text(head + "not,0.1,0,95,80,80,80,20,,0.1\n")
+    monkeypatch.setattr(sys, "argv", ["gaps.py", str(tmp_path)])
+    gaps.main()
+    with (tmp_path / "gaps.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    # ft next to a: (0 + 4 + 0 + 0) / 4 and 0; next to b: (1 + 2 + 0 + 1) / 4 both times
+    assert [float(rows["ft"][name]) for name in ("seeds", "a", "b", "mean")] == [2, 0.5, 1, 0.75]
+    assert [float(rows["not"][name]) for name in ("seeds", "a", "b", "mean")] == [1, 1, 1.5, 1.25]
+    # original: (0 + 19 + 0 + 16) / 4 and (1 + 17 + 0 + 15) / 4
+    assert capsys.readouterr().out.endswith("floor 1.00, doing nothing 8.50\n")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"gap.png", "forget_against_test.png"}
