@@ -181,6 +181,8 @@ def _found(images: Images, lookup: IdLookup, table: id_table.IdTable) -> list[tu
         raise UserError(f"{table.key} (no ids in it); {TAKES_IDS}")
     if unknown:
         name, line = unknown[0]
+        if (name, line) == names[0] and table.column == id_table.ID and any(one in name for one in id_table.DELIMITERS):
+            raise UserError(f"{table.key} (its first line, {name[:80]}, has no column id; data.forget.column names another); {TAKES_IDS}")
         different = len({name for name, _ in names})
         count = f"{len({name for name, _ in unknown})} of {different} ids unknown"
         raise UserError(f"{table.key} ({count}, first {name}, line {line}{lookup.hint(name)}); {TAKES_IDS}")

@@ -101,6 +101,12 @@ def test_what_several_ids_have_is_a_question(listed: Listed) -> None:
     assert "; nearest: " in refusal(lambda: listed("000.png\n"))
 
 
+def test_a_table_without_a_known_column_is_told_from_a_list(listed: Listed) -> None:
+    said = refusal(lambda: listed("photo_name,reason\ntrain/bee/000.png,asked\n"))
+    assert "(its first line, photo_name,reason, has no column id; data.forget.column names another)" in said
+    assert "1 of 2 ids unknown, first a,b, line 2" in refusal(lambda: listed("train/bee/000.png\na,b\n"))
+
+
 def test_a_path_of_another_root_is_not_taken(listed: Listed, tmp_path: Path) -> None:
     for path in ("/elsewhere/train/bee/000.png", r"C:\photos\train\bee\000.png"):
         said = refusal(lambda path=path: listed(f"{path}\n", root=tmp_path))  # type: ignore[misc]
