@@ -8,6 +8,8 @@ from lethe.evaluation.membership import CHANCE_LEVELS
 from lethe.evaluation.replication import Replication
 from lethe.evaluation.score import MeasureResult, Score
 
+LOST = "It gets fewer retain images right than a retrained model does: the method has damaged it. Try a lower lr, or larger batches."
+
 
 def accuracy_table(runs: Sequence[tuple[str, Score]], warning: str = "") -> str:
     """Accuracies side by side, with the distance to the retrained model in brackets; means for several seeds.
@@ -39,6 +41,8 @@ def accuracy_table(runs: Sequence[tuple[str, Score]], warning: str = "") -> str:
         if score.judged and name not in ("original", "retrained"):
             lines.append(f"{name}: {score.judged.head.lower()}{score.judged.because and f'; {score.judged.because}'}")
             lines += [f"  {score.judged.advice}"] if score.judged.advice else []
+            lost = any(part.id == "accuracy.retain" and part.differs and part.size < 0 for part in score.judged.parts)
+            lines += [f"  {LOST}"] if lost else []
         elif not score.judged and (alarm := score.over_forgetting):
             lines.append(f"{name} over-forgets: {alarm}")
     return "\n".join(lines)

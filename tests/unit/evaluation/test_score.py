@@ -14,7 +14,8 @@ from lethe.evaluation.catalogue import all_measures
 from lethe.evaluation.chance import chance_range
 from lethe.evaluation.score import Score, metric_name, score_model
 from lethe.evaluation.uncertainty import EXAMPLES, REFITTED, SHARE
-from lethe.reporting.console_tables import accuracy_table
+from lethe.evaluation.verdict.words import Part, Verdict
+from lethe.reporting.console_tables import LOST, accuracy_table
 from lethe.testing.tables import drawn
 
 
@@ -88,6 +89,14 @@ def test_the_alarm_rings_for_over_forgetting_alone(measured: Score) -> None:
     assert score_model(drawn(1, 0.0), references).over_forgetting == ""
     assert score_model(drawn(1, -3.0)).over_forgetting == ""  # nothing to compare with
     assert "over-forgets" not in accuracy_table([("unlearned", measured)])
+
+
+def test_lost_retain_accuracy_is_said_in_words(measured: Score) -> None:
+    part = Part("accuracy.retain", -8.0, 0.0, True)
+    broken = replace(measured, judged=Verdict("different", "told from retrained models by accuracy.retain (p < 0.0001)", parts=(part,)))
+    assert accuracy_table([("broken", broken)]).endswith(f"  {LOST}")
+    better = replace(measured, judged=Verdict("different", parts=(replace(part, size=8.0),)))
+    assert LOST not in accuracy_table([("better", better)])
 
 
 def test_tables_of_other_requests_are_refused() -> None:
