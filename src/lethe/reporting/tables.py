@@ -162,7 +162,8 @@ def _p(value: float) -> str:
 
 def console_table(data: ReportData) -> str:
     """The accuracies for a terminal: for each split the result sets side by side; beside own images only what ran."""
-    titles = {"published": ("published", 11), "independent": ("ours", 8), "as_run": ("as run", 8)}
+    narrow = 8 if len(data.shown) > 1 else 12  # alone, a column is as wide as its split's name
+    titles = {"published": ("published", 11), "independent": ("ours", narrow), "as_run": ("as run", narrow)}
     widths = dict(titles[key] for key in data.shown)
     known = [name for results in data.shown.values() for name in results.accuracies]
     names = [name for name in (*REFERENCES, *PAPER_METHODS, *data.others) if name in known]

@@ -425,6 +425,8 @@ def test_nothing_published_stands_beside_ones_own_images(home, undrawn):
     chainless = {key: replace(results, accuracies={}) if key == "as_run" else results for key, results in own.results.items()}
     assert [*replace(own, results=chainless).shown] == ["independent"]
     assert tables.console_table(own).splitlines()[1].split() == ["ours", "as", "run"] * 4
+    alone = tables.console_table(replace(own, results=chainless)).splitlines()
+    assert alone[0].split() == ["percent", "retain", "forget", "validation", "test"]
     assert "Model 3" not in tables.console_table(own)
 
 
