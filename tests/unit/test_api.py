@@ -215,7 +215,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "too few classes": ({"original": nn.Linear(20, 2)}, "labels run from 0 to 2, and Linear has 2 classes; it takes 0 to 1"),
     "no logits": ({"original": nn.Unflatten(1, (4, 5))}, "gives [2, 4, 5] for a batch of 2; it must give logits [B, classes]"),
     "a large batch": ({"batch_size": 500}, "batch_size is 500; it takes at most the 160 retain examples"),
-    "an unknown argument": ({"peek": 1}, "model_4 has no argument peek; nearest: "),
+    "an unknown argument": ({"peek": 1}, "model_4 has no argument peek; nearest: keep; it takes epochs, scale, lr, "),
     "a value out of range": ({"scale": 2.0}, "scale is 2.0; it takes a number <= 0"),
     "no such method": ({"method": "model_9"}, "method is 'model_9'; nearest: model_6; it takes model_1, "),
     "no method at all": ({"method": None}, "method is a NoneType; it takes a method's name, or a recipe: a tuple of phases and edits"),
