@@ -250,6 +250,11 @@ class Search(Section):
         ge=0, le=MOST_MODELS, description="number of new seeds to rerun the winner with, to measure its selection bias; 0: none"
     )
     timeout: float | None = Field(gt=0, description="seconds after which no new trial starts; null: no limit")
+    max_share: float | None = Field(
+        default=None,
+        gt=0,
+        description="highest cost of a trial, as a share of retraining's; a trial that would cost more is not run; null: no limit",
+    )
     prune: bool = Field(description="whether to stop trials early that have no chance of a good result")
     prune_margin: float = Field(gt=0, description="points of utility a trial must be below the original or other trials to be stopped")
 

@@ -82,13 +82,15 @@ def planned_share(config: Config, *, by_weights: bool = True) -> float:
     return _share(config, _network(config.model.architecture, classes), retain, forget, by_weights=by_weights)
 
 
-def share_of(prepared: Prepared) -> float:
+def share_of(prepared: Prepared, config: Config | None = None) -> float:
     """The same for images that have been read.
 
     Args:
-        prepared: the images and splits, configured for the method.
+        prepared: the images and splits.
+        config: of the method; None: that of `prepared`.
     """
-    return _share(prepared.config, prepared.bare_network(), *(len(prepared.splits[split]) for split in ("retain", "forget")))
+    sizes = (len(prepared.splits[split]) for split in ("retain", "forget"))
+    return _share(config or prepared.config, _network(prepared.config.model.architecture, len(prepared.images.classes)), *sizes)
 
 
 def _share(config: Config, network: Module, retain: int, forget: int, *, by_weights: bool = True) -> float:

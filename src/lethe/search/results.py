@@ -17,6 +17,8 @@ from lethe.search.objectives import OBJECTIVES, Measurements, Sizes, is_ruined
 from lethe.search.pareto import Point, front, hypervolume
 from lethe.search.spaces import argument_values
 
+SHARE = "share"  # what is recorded on a trial: its planned cost, relative to retraining
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -198,21 +200,24 @@ class SearchResults:
         return [key for key in self.original if key != "utility"]
 
     def table(self, trials: Iterable[Trial]) -> str:
-        """Format trials as CSV: both objectives, the first by every other objective, measurements, epochs, arguments.
+        """Format trials as CSV: both objectives, the first by every other objective, measurements, epochs, cost, arguments.
 
         `unseen`: whether the model can't be told from one that never saw the forget images; `winner`: the objectives by which it won."""
         written = io.StringIO()
         lines = csv.writer(written, lineterminator="\n")
         others = self.objectives()[1:]
         lines.writerow(
-            ["trial", "state", "unlearning", "utility", *others, *self._measured(), "ran", *self.searched, "reason", "unseen", "winner"]
+            [
+                *("trial", "state", "unlearning", "utility", *others, *self._measured(), "ran", SHARE, *self.searched),
+                *("reason", "unseen", "winner"),
+            ]
         )
         winners = self.winners()
         for trial in trials:
             measured = trial.attributes.get("measured", {})
             points = [self.point(trial, objective) if measured else None for objective in others]
             cells = [*(trial.values or ("", "")), *(point[0] if point else "" for point in points)]
-            cells += [*(measured.get(key, "") for key in self._measured()), trial.attributes.get("ran", "")]
+            cells += [*(measured.get(key, "") for key in self._measured()), *(trial.attributes.get(key, "") for key in ("ran", SHARE))]
             cells += [trial.arguments.get(name, "") for name in self.searched]
             complete = trial.state == "complete"
             won = " ".join(objective for objective, winner in winners.items() if winner.number == trial.number)

@@ -144,6 +144,7 @@ def study_name(data: Prepared, space: Mapping[str, Space], models: Sequence[Any]
     parts: list[Any] = [search_key(config), stated_values(config), {name: each.model_dump() for name, each in space.items()}, models]
     parts += [data.hashes["split"], config.model.architecture, config.run.seed, config.run.evaluate_every, compute.precision]
     parts += [compute.device.type, config.search.prune and config.search.prune_margin]
+    parts += [] if config.search.max_share is None else [config.search.max_share]  # what a sampler proposes depends on it
     parts += [TRIALS, *draws_apart(config)]  # values that mean something else are not compared
     return f"{config.method}.{config.search.objective}.{short(digest([json.dumps(parts, default=str)]))}"
 

@@ -27,12 +27,12 @@ from lethe.engine import engine
 from lethe.engine.epoch_table import MEASURED, durations, epoch_row, row_metrics
 from lethe.engine.frozen_prefix import Prefix
 from lethe.engine.options import RunOptions
-from lethe.pipeline import references, run_logging
+from lethe.pipeline import cost, references, run_logging
 from lethe.recipes.recipe import last_epoch
 from lethe.search.objectives import OBJECTIVES, Measurements, evaluator, sizes, without_test
 from lethe.search.pareto import CurvePoint, Point
 from lethe.search.pruning import PruningRule, repaired_share
-from lethe.search.results import scorable_objectives
+from lethe.search.results import SHARE, scorable_objectives
 from lethe.search.spaces import argument_values, suggest
 from lethe.search.storage import (
     Storage,
@@ -185,8 +185,9 @@ class TrialRunner:
                 try:
                     self.study.sampler = self._sampler(trial)
                     config = self.config.changed(suggest(trial, self.config, self.spec.space))
+                    trial.set_user_attr(SHARE, share := cost.share_of(self.data, config))
                     runs.append(stack.enter_context(self._open_run(config, places(self.study)[trial.number], task.parent)))
-                    outcome = self._run_recipe(config, runs[0], self._pruning_rule())
+                    outcome = self._too_costly(trial, share) or self._run_recipe(config, runs[0], self._pruning_rule())
                     return self._record(trial, config, outcome, runs[0])
                 except (optuna.TrialPruned, _TrialFailed):
                     raise
@@ -240,6 +241,16 @@ class TrialRunner:
         seed = int(digest([str(self.config.search.seed), str(places(self.study)[trial.number])])[:8], 16)
         sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, SAMPLERS[self.config.search.sampler])(seed=seed)
         return sampler
+
+    def _too_costly(self, trial: optuna.Trial, share: float) -> Outcome | None:
+        """The outcome of a trial that is not run, because it would cost more than `search.max_share`; None where it is run."""
+        limit = self.config.search.max_share
+        if limit is None:
+            return None
+        trial.set_constraint(SHARE, share - limit)  # kept where it is at most 0
+        if share <= limit:
+            return None
+        return Outcome(pruned=f"would cost {share:.3g} of retraining; search.max_share is {limit:g}")
 
     def _run_recipe(self, config: Config, run: RunLog, rule: PruningRule | None = None) -> Outcome:
         """Run the recipe to its end, or until the rule prunes it. Divergence and lack of memory are outcomes, not errors."""

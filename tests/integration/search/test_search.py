@@ -241,6 +241,22 @@ def test_a_trial_that_diverges_is_a_failed_one_with_its_reason(project: Project)
     assert [(trial["state"], bool(trial["values"])) for trial in trials(project)] == [("FAIL", False), ("COMPLETE", True)]
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_trial_that_would_cost_more_than_the_limit_is_not_run(sampler: str, project: Project) -> None:
+    space = "--search.spaces.model_1.epochs"
+    keys = ["--search.method", "model_1", "--search.max_share", "2", "--search.sampler", sampler, "--search.fresh_seeds", "0"]
+    searched = project.ran("search", *keys, f"{space}.low", "1", f"{space}.high", "12", "--search.trials", "8")
+    found = trials(project)
+    above = [trial for trial in found if trial["share"] > 2]
+    assert 0 < len(above) < len(found) == 8
+    assert all((trial["state"], trial["ran"]) == ("PRUNED", 0) for trial in above)
+    assert all(trial["state"] == "COMPLETE" for trial in found if trial not in above)
+    assert above[0]["reason"] == f"would cost {above[0]['share']:.3g} of retraining; search.max_share is 2"
+    assert f"8 of 8 done, 0 running, {len(above)} pruned, 0 failed" in searched.stderr
+    table = csv.DictReader(io.StringIO((project.root / "search/model_1/trials.csv").read_text()))
+    assert [float(row["share"]) for row in table] == pytest.approx([trial["share"] for trial in found], rel=1e-5)
+
+
 GREEDY = """
 import torch
 from lethe.models.architectures import ConvNet
