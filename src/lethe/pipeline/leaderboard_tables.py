@@ -23,11 +23,11 @@ from lethe.workspace.run_names import RunId
 
 ROW = re.compile(r"(\w+)_at_(\d+)")
 ACCURACIES = ("retain", "forget", "validation", "test")
-MEASURES = ("mia.svc", "avg_gap.svc", "mia.over", "probe.excess", "residual", "kl_to_reference.forget")
+MEASURES = ("mia.svc", "avg_gap.svc", "mia.over", "probe.excess", "residual", "kl_to_reference.forget", "swap.advantage")
 MEMORY = ("memory_left", "memory_left.low", "memory_left.high", "verdict")
 COLUMNS = ("method", "share", "seed", *ACCURACIES, *MEASURES, "floor", "seconds", "share_of_retrain", *MEMORY)
 GAPS = tuple(f"{id_}{end}" for id_ in ("avg_gap.svc", "avg_gap.of_means") for end in ("", ".low", ".high", ".floor"))
-SUMMARY = ("method", "share", "seeds", *ACCURACIES, "mia.svc", *GAPS, "mia.over", "probe.excess", "residual", *MEMORY)
+SUMMARY = ("method", "share", "seeds", *ACCURACIES, "mia.svc", *GAPS, "mia.over", "probe.excess", "residual", "swap.advantage", *MEMORY)
 SUMMARY = (*SUMMARY, "seconds", "share_of_retrain")
 Row = dict[str, Any]
 
@@ -92,7 +92,7 @@ def _summary(layout: Layout, run: RunId, rows: Sequence[Row]) -> Row:
     score = scores.read(layout.scores(run))
     own = [row for row in rows if (row["method"], row["share"]) == (_named(run)["method"], _named(run)["share"])]
     row = _named(run) | {"seeds": len(own)} | _accuracies(score) | _memory(score)
-    row |= {id_: _value(score, id_) for id_ in ("mia.svc", "mia.over", "probe.excess", "residual")}
+    row |= {id_: _value(score, id_) for id_ in ("mia.svc", "mia.over", "probe.excess", "residual", "swap.advantage")}
     for id_ in ("avg_gap.svc", "avg_gap.of_means"):
         result = score.measures.get(id_) or MeasureResult(None)
         each, floor = result.estimate, result.reference
@@ -162,18 +162,20 @@ def _planned_share(layout: Layout, run: RunId) -> float | None:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as text, in percent and points.
+    """The rows as text, in percent and points; `work`: relative to retraining's.
 
     Args:
         rows: as `write` returns them.
     """
-    lines = [f"{'method':<14}{'share':>6}{'seed':>5}{'retain':>8}{'forget':>8}{'test':>8}{'mia.svc':>9}{'gap':>7}{'seconds':>9}"]
+    numbers = f"{'retain':>8}{'forget':>8}{'test':>8}{'mia.svc':>9}{'gap':>7}"
+    lines = [f"{'method':<14}{'share':>6}{'seed':>5}{numbers}{'work':>7}{'seconds':>9}"]
     for row in rows:
         numbers = "".join(f"{row[name]:>8.2f}" for name in ("retain", "forget", "test"))
         gap = "" if row["avg_gap.svc"] is None else f"{row['avg_gap.svc']:.2f}"
         attack = "" if row["mia.svc"] is None else f"{row['mia.svc']:.2f}"
+        work = "" if row["share_of_retrain"] is None else f"{row['share_of_retrain']:.2f}"
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        lines.append(f"{row['method']:<14}{row['share']:>6.2f}{row['seed']:>5}{numbers}{attack:>9}{gap:>7}{seconds:>9}")
+        lines.append(f"{row['method']:<14}{row['share']:>6.2f}{row['seed']:>5}{numbers}{attack:>9}{gap:>7}{work:>7}{seconds:>9}")
     floors = [row["floor"] for row in rows if row["floor"] is not None]
     lines += [f"floor: {max(floors):.2f} points, the gap of a retrained model next to the others"] if floors else []
     return "\n".join(lines)

@@ -108,7 +108,7 @@ def test_a_method_that_is_none_is_refused(tmp_path: Path) -> None:
 
 ROW = {"method": "ft", "share": 0.1, "seed": 0, "retain": 99.0, "forget": 88.0, "validation": 83.0, "test": 83.5, "mia.svc": 15.0}
 ROW |= {"avg_gap.svc": 4.6, "mia.over": 50.0, "probe.excess": 1.0, "residual": 1.0, "kl_to_reference.forget": 0.4}
-ROW |= {"floor": 0.33, "seconds": 900.0, "share_of_retrain": 0.1}
+ROW |= {"swap.advantage": None, "floor": 0.33, "seconds": 900.0, "share_of_retrain": 0.1}
 ROW |= {"memory_left": 8.0, "memory_left.low": -1.0, "memory_left.high": 17.0, "verdict": "cannot_tell"}
 
 
@@ -116,8 +116,8 @@ def test_the_table_and_the_figure_show_rows_with_and_without_a_gap() -> None:
     rows = [ROW, ROW | {"method": "lethe", "avg_gap.svc": None, "seconds": None, "mia.svc": None, "floor": None}]
     assert {*ROW} == {*COLUMNS}
     lines = table(rows).splitlines()
-    assert lines[1].split() == ["ft", "0.10", "0", "99.00", "88.00", "83.50", "15.00", "4.60", "900"]
-    assert lines[2].split() == ["lethe", "0.10", "0", "99.00", "88.00", "83.50"]
+    assert lines[1].split() == ["ft", "0.10", "0", "99.00", "88.00", "83.50", "15.00", "4.60", "0.10", "900"]
+    assert lines[2].split() == ["lethe", "0.10", "0", "99.00", "88.00", "83.50", "0.10"]
     assert lines[3] == "floor: 0.33 points, the gap of a retrained model next to the others" and not lines[4:]
     assert gap_against_cost(rows).startswith(b"\x89PNG")
     assert gap_against_cost(rows) != gap_against_cost([ROW | {"avg_gap.svc": 1.0}])
