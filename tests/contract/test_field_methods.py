@@ -32,7 +32,7 @@ CASES: dict[str, tuple[dict[str, int], dict[str, Any]]] = {  # sizes of the spli
     "a part trains, forget longer than retain": (
         {"retain": 19, "forget": 60},
         {"lr": 0.01, "momentum": 0.5, "weight_decay": 0.01, "crop_share": 0.5, "pull_from": 0.2, "renew_every": 0.3, "focus": 0.4}
-        | {"pull_on": "scaled_log_odds", "weight": 1.0, "fade": 0.5},
+        | {"pull_on": "scaled_log_odds", "weight": 1.0, "fade": 0.5, "ascent_limit": 2.5, "end_at": "unseen"},
     ),
     "one image to forget": ({"forget": 1}, {"retain_epochs": 2.6, "forget_batch_size": 1, "optimizer": "sgd", "pull_on": "log_odds"}),
 }
@@ -138,6 +138,7 @@ def test_the_forget_optimizer_has_its_own_state_and_rate(method: str) -> None:
         ("lethe", {"focus": 0.4}),  # the last losses of images are part of the state
         ("random_label", {"forget_optimizer": "adamw", "forget_lr": 0.003, "epochs": 3}),  # and so are two optimizers
         ("ft", {"optimizer": "adam", "noise": 0.1}),
+        ("scrub", {"end_at": "unseen", "epochs": 3}),  # and so are the weights of earlier epochs
     ],
 )
 def test_stopped_in_every_epoch_it_ends_alike(method: str, changes: dict[str, Any], tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from lethe.recipes.optimizers import SGD
 from lethe.recipes.recipe import Augment, Phase, Recipe, Term
 from lethe.recipes.registry import registered_names
 from lethe.recipes.schedules import Cosine, OneCycle
+from lethe.recipes.unseen_losses import ByForgetting
 from lethe.testing import tables
 from lethe.testing.small_runs import images, network, small
 from lethe.workspace import numerics
@@ -73,6 +74,11 @@ def of_engine() -> Numbers:
     own = partial(small, "lethe", pull_from=0.4, renew_every=0.15, focus=0.0)  # its settings when the number was declared
     found["lethe"] = moved(own(pull_on="loss", weight=0.1, fade=0.0, reinit=()))
     found["lethe on log odds"] = moved(own(weight=1.0))
+    (phase,) = small("falw")
+    assert isinstance(phase, Phase)
+    forget, *others = phase.terms
+    found["falw"] = moved((replace(phase, terms=(replace(forget, loss=ByForgetting()), *others)),))  # its formula then
+    found["falw with the exponent on tanh"] = moved((phase,))
     found["from scratch"] = moved(SCRATCH)
     found["frozen layers once"] = moved(small("hybrid_3", batchnorm="eval_frozen"), step_inputs=Prefix(64))
     several = stack.stacked([network(), network(1)])

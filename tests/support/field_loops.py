@@ -174,7 +174,7 @@ def lethe(
                 descend(optimizer, loss)
 
 
-def neggrad_plus(model: Module, data: Source, sgd: Numbers, epochs: int, retain_share: float) -> None:
+def neggrad_plus(model: Module, data: Source, sgd: Numbers, epochs: int, retain_share: float, ascent_limit: float) -> None:
     optimizer, passes = begin(model, sgd), {"retain": count(), "forget": count()}
     for epoch in range(epochs):
         cosine(optimizer, sgd.lr, epoch, epochs)
@@ -182,7 +182,8 @@ def neggrad_plus(model: Module, data: Source, sgd: Numbers, epochs: int, retain_
         streams = [data.endless(split, number) for split, number in passes.items()]
         for (images, labels, _), (more, true, _) in islice(zip(*streams, strict=True), max(lengths.values())):
             retain = retain_share * cross_entropy(model(images), labels)
-            descend(optimizer, retain - (1 - retain_share) * cross_entropy(model(more), true))
+            each = cross_entropy(model(more), true, reduction="none")
+            descend(optimizer, retain - (1 - retain_share) * (each.clamp(max=ascent_limit) if ascent_limit else each).mean())
 
 
 def l1_sparse(model: Module, data: Source, sgd: Numbers, epochs: int, l1_weight: float) -> None:
@@ -231,6 +232,7 @@ def scrub(
     temperature: float,
     ce_weight: float,
     distillation_weight: float,
+    end_at: str,
     own: Own | None = None,
 ) -> None:
     teacher = copy.deepcopy(model).eval()
@@ -240,7 +242,14 @@ def scrub(
             wanted = (teacher(images) / temperature).log_softmax(1)
         return kl_div((given / temperature).log_softmax(1), wanted, log_target=True, reduction="batchmean") * temperature**2
 
-    optimizer = begin(model, sgd)
+    def error(split: Tensor) -> float:
+        model.eval()
+        with torch.no_grad():
+            wrong = (model(data.images[split]).argmax(1) != data.labels[split]).float().mean()
+        model.train()
+        return float(wrong)
+
+    optimizer, kept = begin(model, sgd), list[tuple[float, dict[str, Tensor]]]()
     forget_steps = own(model) if own else optimizer
     for epoch in range(epochs):
         if epoch < forget_epochs:
@@ -249,6 +258,10 @@ def scrub(
         for images, labels, _ in data.batches("retain", epoch, ""):
             given = model(images)
             descend(optimizer, ce_weight * cross_entropy(given, labels) + distillation_weight * divergence(images, given))
+        kept.append((error(data.forget), copy.deepcopy(model.state_dict())))
+    if end_at == "unseen":
+        wanted = error(data.shaping[torch.isin(data.labels[data.shaping], data.labels[data.forget])])
+        model.load_state_dict(min(kept[::-1], key=lambda pair: abs(pair[0] - wanted))[1])
 
 
 def cf_k(model: Module, data: Source, sgd: Numbers, epochs: int) -> None:
@@ -397,7 +410,7 @@ def falw(model: Module, data: Source, sgd: Numbers, epochs: int, balance: float)
                 of_class = known[unseen if len(unseen) > 1 else data.shaping]
                 z = (answer[label] - of_class.mean()) / of_class.std(correction=0)
                 b = (len(data.forget) / (10 * (data.labels[data.forget] == label).sum())) ** balance
-                weights.append((1 + z.sign() * z.abs().tanh()) ** (1 / b))
+                weights.append(1 + z.sign() * z.abs().tanh() ** (1 / b))
             descend(optimizer, (torch.stack(weights) * cross_entropy(given, drawn, reduction="none")).mean())
         for images, labels, _ in data.batches("retain", epoch, ""):
             descend(optimizer, cross_entropy(model(images), labels))

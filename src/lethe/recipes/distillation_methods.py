@@ -4,16 +4,19 @@ params.yaml holds the numbers: the authors' or those of independent tuning. R is
 batch."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from lethe.recipes.contrast import AwayFromRetain
 from lethe.recipes.inputs import InsteadUnseen, WithRetain
+from lethe.recipes.kept_weights import KeepWeights, NearestError
 from lethe.recipes.losses import CrossEntropy, Distillation, Uniform
 from lethe.recipes.ordering import Alongside, InTurn
 from lethe.recipes.parameters import (
     ContrastTemperature,
     CrossEntropyWeight,
     DistillationWeight,
+    EndAt,
     Epochs,
     ForgetBatchSize,
     ForgetEpochs,
@@ -24,9 +27,9 @@ from lethe.recipes.parameters import (
     UniformRate,
     UnseenEpochs,
 )
-from lethe.recipes.recipe import Recipe, Term
+from lethe.recipes.recipe import Edit, Phase, Recipe, Term
 from lethe.recipes.registry import register_method
-from lethe.recipes.schedules import Constant
+from lethe.recipes.schedules import Constant, Part
 from lethe.recipes.training import Training
 from lethe.recipes.unseen_losses import LikeUnseen
 
@@ -42,23 +45,35 @@ def scrub(
     temperature: Temperature,
     ce_weight: CrossEntropyWeight,
     distillation_weight: DistillationWeight,
+    end_at: EndAt = "last",
 ) -> Recipe:
     """Move away from the original's answers on forget, in the first epochs, and towards them on retain.
 
     Batch order: F F R R R R in the first forget_epochs, then R R R R.
+    Both streams have batches of batch_size, and the learning rate follows lr_schedule over the whole run; the authors' batches of forget
+    are smaller, and their rate falls to a tenth after 3, 5 and 9 epochs. end_at unseen is SCRUB+R: the weights after every epoch are
+    kept, with their error on forget, and the run ends on those whose error is nearest to the last epoch's on unseen images of the classes
+    of forget, from half of validation. A forget_optimizer then begins again in every epoch.
     Weakness: the divergence from the original has no bound.
 
     Returns:
         Phase `max_min` of forget_epochs, then `min` for the rest of epochs with the same optimizer. The loss on retain is ce_weight x
-        cross-entropy + distillation_weight x divergence; `max_min` subtracts the divergence on forget. Empty without epochs.
+        cross-entropy + distillation_weight x divergence; `max_min` subtracts the divergence on forget. With end_at unseen each epoch is a
+        phase of its own, followed by an edit that keeps the weights; the last edit goes back to the chosen ones. Empty without epochs.
     """
     away = Term("forget", Distillation(temperature=temperature), -1.0)
     towards = (Term("retain", CrossEntropy(), ce_weight), Term("retain", Distillation(temperature=temperature), distillation_weight))
     first = min(forget_epochs, epochs)
-    phases = [training.first("max_min", first, (away, *towards), InTurn())] if first else []
-    if epochs > first:
-        rest = training.first("min", epochs - first, towards)
-        phases.append(replace(rest, optimizer=None) if first else rest)
+    phases: list[Phase] = []
+    for start, stop in pairwise(range(epochs + 1) if end_at == "unseen" else sorted({0, first, epochs})):
+        name, terms = ("max_min", (away, *towards)) if start < first else ("min", towards)
+        changes: dict[str, Any] = {"optimizer": None} if start else {}
+        if not isinstance(training.schedule, Constant) and (start, stop) != (0, epochs):
+            changes["lr"] = Part(training.schedule, start / epochs, stop / epochs)
+        phases.append(training.first(name, stop - start, terms, InTurn(), **changes))
+    if end_at == "unseen" and phases:
+        steps: list[Phase | Edit] = [step for phase in phases for step in (phase, KeepWeights())]
+        return (*steps, NearestError())
     return (*phases[:-1], replace(phases[-1], keep=training.keep)) if phases else ()
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from lethe.recipes.constraints import Saliency
 from lethe.recipes.gradients import Bargain, ForgetSalient, GainOnForget
 from lethe.recipes.inputs import Adversarial, Differentiable, Perturbed
-from lethe.recipes.losses import RandomLabels, Sensitivity, Weighted
+from lethe.recipes.losses import Hinge, RandomLabels, Sensitivity, Weighted
 from lethe.recipes.ordering import Ahead, Alongside, InTurn, Together
 from lethe.recipes.parameters import (
+    AscentLimit,
     AttackRadius,
     AttackSteps,
     Balance,
@@ -40,16 +41,20 @@ RETAIN = (Term("retain"),)
 
 
 @register_method(source="NegGrad+ (Kurmanji et al., arXiv:2302.09880, section 4)")
-def neggrad_plus(training: Training, *, epochs: Epochs, retain_share: RetainShare) -> Recipe:
+def neggrad_plus(training: Training, *, epochs: Epochs, retain_share: RetainShare, ascent_limit: AscentLimit = 0.0) -> Recipe:
     """Descend on retain and ascend on forget in the same step.
 
     Batch order: RF RF RF, two forward passes; the shorter stream is cycled.
+    ascent_limit is ours: with it the ascent is bounded, and images whose loss is above it are left alone.
     Weakness: the ascent has no bound; the share decides between forgetting nothing and breaking the model.
 
     Returns:
-        One phase, `joint`: retain_share x loss on retain - (1 - retain_share) x loss on forget.
+        One phase, `joint`: retain_share x loss on retain - (1 - retain_share) x loss on forget; with ascent_limit
+        + (1 - retain_share) x max(0, ascent_limit - loss) of each forget image in place of the last.
     """
-    terms = (Term("retain", weight=retain_share), Term("forget", weight=round(retain_share - 1, 12)))
+    rest = round(1 - retain_share, 12)
+    away = Term("forget", Hinge(ascent_limit), rest) if ascent_limit else Term("forget", weight=-rest)
+    terms = (Term("retain", weight=retain_share), away)
     return (training.first("joint", epochs, terms, Together(), keep=training.keep),)
 
 
@@ -152,7 +157,7 @@ def falw(training: Training, *, epochs: Epochs, balance: Balance) -> Recipe:
     Returns:
         One phase, `reweighted`.
     """
-    terms = (Term("forget", ByForgetting(balance)), *RETAIN)
+    terms = (Term("forget", ByForgetting(balance, "tanh")), *RETAIN)
     return (training.first("reweighted", epochs, terms, InTurn(), keep=training.keep),)
 
 

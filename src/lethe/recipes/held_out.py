@@ -33,9 +33,10 @@ def halves(validation_N: "Tensor", labels_N: "Tensor") -> "tuple[Tensor, Tensor]
 
 
 def shapes(recipe: Iterable[object]) -> bool:
-    """Return whether a loss or a rule of the recipe uses the shaping half of validation."""
+    """Return whether a loss, a rule or an edit of the recipe uses the shaping half of validation."""
+    recipe = [*recipe]
     users = [user for step in recipe for term in getattr(step, "terms", ()) for user in (term.loss, getattr(term, "inputs", None))]
-    users += [getattr(step, "stop", None) for step in recipe]
+    users += [*recipe, *(getattr(step, "stop", None) for step in recipe)]
     return any(getattr(user, "uses_validation", False) for user in users)
 
 

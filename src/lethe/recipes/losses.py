@@ -123,7 +123,7 @@ class Hinge:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Mean KL divergence of the answers from the uniform distribution over the classes: log(classes) more than its cross-entropy."""
+    """Mean KL divergence of the answers from the uniform distribution over the classes: its cross-entropy less log(classes)."""
 
     of_logits: ClassVar[bool] = True
 

@@ -47,6 +47,9 @@ Focus = Annotated[
     float,
     Field(ge=0, description="after the augmented part, retain images are drawn with weight focus + min(last loss, 3); 0: shuffled passes"),
 ]
+AscentLimit = Annotated[
+    float, Field(ge=0, description="loss in nats up to which forget images are raised (a hinge), each for itself; 0: there is no limit")
+]
 RetainShare = Annotated[float, Field(gt=0, lt=1, description="weight of the retain loss; forget's is that of the rest, with a minus sign")]
 SaliencyShare = Annotated[float, Field(gt=0, le=1, description="share of the weights that move: those with the largest gradient on forget")]
 ForgetEvery = Annotated[int, Field(ge=1, description="steps on retain between two steps on forget")]
@@ -92,6 +95,10 @@ UnseenEpochs = Annotated[
 L1Weight = Annotated[float, Field(ge=0, description="weight of the sum of absolute weights at the start; it falls linearly to 0")]
 ForgetEpochs = Annotated[
     int, Field(ge=0, le=MOST_EPOCHS, description="first epochs in which a pass over forget precedes the pass over retain")
+]
+EndAt = Annotated[
+    Literal["last", "unseen"],
+    Field(description="last epoch; or (unseen) the one whose error on forget is nearest to the last one's on unseen images of its classes"),
 ]
 Temperature = Annotated[float, Field(gt=0, description="temperature of the distillation from the original")]
 CrossEntropyWeight = Annotated[float, Field(ge=0, description="weight of the cross-entropy on retain")]

@@ -16,6 +16,7 @@ from lethe.recipes import (
     gradient_edits,
     gradients,
     inputs,
+    kept_weights,
     losses,
     optimizers,
     ordering,
@@ -249,8 +250,8 @@ ALIASES: dict[str, str] = {}
 
 
 VOCABULARY = (
-    *(constraints, contrast, gradient_edits, gradients, inputs, losses, optimizers, ordering, schedules, stopping, stored),
-    *(trainable, unseen_losses, weight_edits),
+    *(constraints, contrast, gradient_edits, gradients, inputs, kept_weights, losses, optimizers, ordering, schedules, stopping),
+    *(stored, trainable, unseen_losses, weight_edits),
 )
 
 

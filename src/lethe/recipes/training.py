@@ -27,7 +27,7 @@ from lethe.recipes.parameters import (
     WarmUpShare,
     WeightDecay,
 )
-from lethe.recipes.recipe import Augment, Edit, Phase, Recipe, Term, epochs
+from lethe.recipes.recipe import Augment, Edit, Phase, Recipe, Term, last_epoch
 from lethe.recipes.schedules import Constant, Cosine, Part, Schedule, WarmUp
 from lethe.recipes.stopping import LossOfUnseen
 from lethe.recipes.trainable import Layers
@@ -133,7 +133,7 @@ class Training:
         return self.first(name, number, terms, **(settings | changes))
 
     def complete(self, recipe: Recipe) -> Recipe:
-        """Put the edits that the settings ask for before a method's phases; a recipe without an epoch stays as it is.
+        """Put the edits that the settings ask for before a method's phases and edits; a recipe without an epoch or an edit stays as it is.
 
         Args:
             recipe: what the method returned.
@@ -147,7 +147,7 @@ class Training:
             edits.append(ReinitialiseLayers(self.reinit, init="fresh_init", share=self.reinit_share))
         if self.noise:
             edits.append(AddNoise(self.noise))
-        return (*edits, *recipe) if epochs(recipe) else recipe
+        return (*edits, *recipe) if last_epoch(recipe) else recipe
 
     def _optimizer(self, name: str) -> OptimizerRecipe:
         return optimizer(name, self.momentum, self.weight_decay)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lethe.recipes import forward
 from lethe.recipes.held_out import halves
+from lethe.recipes.values import Value, later
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,20 +69,22 @@ class _TowardsAnswers:
         return kl_div(logits_BC.log_softmax(1), wanted_BC, reduction="batchmean")
 
 
-@dataclass(frozen=True)
-class ByForgetting:
+@dataclass(frozen=True, repr=False)
+class ByForgetting(Value):
     """Mean cross-entropy against random labels, by how much better than an unseen image the model still knows each (FaLW, ICLR 2026).
 
-    The weight of an image is (1 + tanh(z)) ^ (1 / b): z is the probability of its label, in standard deviations above the mean of unseen
-    images of its class, which are measured at the start of every epoch; b = (images to forget / (classes x those of its class)) ^
+    The weight of an image is 1 + sign(z) tanh(|z|) ^ (1 / b): z is the probability of its label, in standard deviations above the mean of
+    unseen images of its class, which are measured at the start of every epoch; b = (images to forget / (classes x those of its class)) ^
     `balance`, 1 for a balanced request. No gradient flows through the weight. A class with fewer than two unseen images takes all.
 
     Args:
         balance: how much images of rare classes differ.
+        exponent_on: "weight", as in recipes written before, has the exponent on the whole: (1 + tanh(z)) ^ (1 / b).
     """
 
     uses_validation: ClassVar[bool] = True
     balance: float = 0.5
+    exponent_on: Literal["tanh", "weight"] = later("weight")
 
     def prepare(self, model: "Module", data: "DataSource", refs: "References") -> "Loss":
         """The loss with the probabilities of unseen images.
@@ -104,7 +107,8 @@ class ByForgetting:
         own = [each if len(each) > 1 else known_V for each in own]
         means_C, spreads_C = (torch.stack(each) for each in ([o.mean() for o in own], [o.std(unbiased=False) for o in own]))
         count_C = torch.bincount(data.labels_N[forget_F], minlength=classes).clamp(min=1)
-        return _Reweighted(means_C, spreads_C.clamp(min=1e-6), (len(forget_F) / (classes * count_C)) ** -self.balance)
+        powers_C = (len(forget_F) / (classes * count_C)) ** -self.balance
+        return _Reweighted(means_C, spreads_C.clamp(min=1e-6), powers_C, self.exponent_on == "weight")
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
         raise TypeError("ByForgetting knows no unseen images before `prepare`")
@@ -117,6 +121,7 @@ class _Reweighted:
     means_C: "Tensor"
     spreads_C: "Tensor"
     powers_C: "Tensor"
+    whole: bool
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
         import torch
@@ -125,5 +130,6 @@ class _Reweighted:
         drawn_B = torch.randint(0, logits_BC.shape[1], batch.labels_B.shape, device=logits_BC.device)
         known_B = logits_BC.detach().softmax(1).gather(1, batch.labels_B[:, None])[:, 0]
         z_B = (known_B - self.means_C[batch.labels_B]) / self.spreads_C[batch.labels_B]
-        weight_B = (1 + z_B.tanh()) ** self.powers_C[batch.labels_B]
+        power_B = self.powers_C[batch.labels_B]
+        weight_B = (1 + z_B.tanh()) ** power_B if self.whole else 1 + z_B.sign() * z_B.abs().tanh() ** power_B
         return (weight_B * cross_entropy(logits_BC, drawn_B, reduction="none")).mean()

@@ -23,9 +23,10 @@ from lethe.engine.frozen_references import FrozenReferences
 from lethe.recipes.constraints import L1, Saliency
 from lethe.recipes.contrast import AwayFromRetain, Contrastive
 from lethe.recipes.gradient_edits import AscendAndReset, Dampen, ReinitialiseLeast
-from lethe.recipes.gradients import Bargain, ForgetSalient, SlowOthers
+from lethe.recipes.gradients import Bargain, ForgetSalient, GainOnForget, SlowOthers
 from lethe.recipes.held_out import for_selection, halves, shapes
 from lethe.recipes.inputs import Adversarial, Differentiable, InsteadUnseen, Perturbed, Views, WithRetain
+from lethe.recipes.kept_weights import KeepWeights, NearestError
 from lethe.recipes.losses import (
     BalancedCrossEntropy,
     CrossEntropy,
@@ -48,7 +49,17 @@ from lethe.recipes.stopping import LossOfUnseen, SensitivityRose
 from lethe.recipes.stored import MatchModel
 from lethe.recipes.trainable import Layers
 from lethe.recipes.unseen_losses import ByForgetting, LikeUnseen
-from lethe.recipes.weight_edits import AddNoise, Negate, ReinitialiseLayers, Rewind, ShrinkPerturb, SubtractTask, Transpose
+from lethe.recipes.weight_edits import (
+    AddNoise,
+    KeepTask,
+    Negate,
+    ReinitialiseLayers,
+    Rewind,
+    ShrinkPerturb,
+    SubtractMerged,
+    SubtractTask,
+    Transpose,
+)
 from lethe.testing.method_contract import interrupted_everywhere
 from lethe.testing.small_runs import copied, images, moved, network, small
 
@@ -78,11 +89,16 @@ LATER = [
         Term("forget", RandomLabels()),
     ),
     Phase("a", 1, (Term("retain", Contrastive(0.2), inputs=Views(2, False)),), 8, combine=Bargain(), gradients=ForgetSalient(2.0)),
-    (Term("forget", LikeUnseen("class"), inputs=Perturbed(0.1, 2)), Term("forget", ByForgetting(0.0), inputs=Adversarial()), Ahead(5)),
+    (
+        Term("forget", LikeUnseen("class"), inputs=Perturbed(0.1, 2)),
+        Term("forget", ByForgetting(0.0, "tanh"), inputs=Adversarial()),
+        Ahead(5),
+    ),
     Phase("a", 1, (Term("forget", Sensitivity(), inputs=Differentiable()), Term("forget", Uniform())), 8, stop=SensitivityRose(0.2)),
     (Term("forget", AwayFromRetain(), inputs=WithRetain()), LossOfUnseen(), MatchModel("a", "b"), InsteadUnseen()),
     (Dampen(), AscendAndReset(0.1, 0.2), ReinitialiseLeast(), Transpose(), SubtractTask(1.0), SlowOthers(0.3)),
     (Negate(), ReinitialiseLayers(("layer4",)), AddNoise(0.1), ShrinkPerturb(0.5), Rewind("a", "b"), Weighted(), Adam(), Alongside()),
+    (KeepWeights(), NearestError(), KeepTask(), SubtractMerged(0.5), GainOnForget(0.1)),
 ]
 
 
@@ -526,3 +542,36 @@ def test_any_method_starts_from_an_earlier_checkpoint_and_stops_where_forget_is_
     assert not moved(network(5).state_dict(), model.state_dict())
     phases = [step for step in small("neggrad_plus", stop="unseen") if isinstance(step, Phase)]
     assert [phase.stop for phase in phases] == [LossOfUnseen()]
+
+
+def test_an_edit_that_settings_ask_for_comes_before_a_method_that_is_an_edit() -> None:
+    """SSD has no epoch by default, and is no method that does nothing."""
+    assert [step.name for step in small("ssd", final_epochs=0, noise=0.1)] == ["noise", "dampen", "final"]
+    assert small("ct", epochs=0, noise=0.1) == ()
+
+
+def test_weights_go_back_to_the_epoch_whose_error_is_that_of_unseen_images(refs: FrozenReferences) -> None:
+    data, model = images(), network()
+    forget = data.splits["forget"]
+    for number in range(3):
+        with torch.no_grad():
+            model.get_parameter("fc.bias").fill_(float(number))
+        KeepWeights()(model, data, refs)
+        error = (model(data.normalised(forget)).argmax(1) != data.labels_N[forget]).float().mean()
+        assert refs.kept[f"error/{number}"].item() == pytest.approx(error.item())
+        refs.kept[f"error/{number}"] = torch.tensor([0.0, 0.1, 1.0][number])
+    answers = model(data.normalised(torch.arange(len(data.labels_N)))).argmax(1)
+    for added, chosen in ((1, 2), (0, 0)):  # all unseen images wrong, and none
+        data.labels_N[:] = (answers + added) % 10
+        NearestError()(model, data, refs)
+        assert (model.get_parameter("fc.bias") == chosen).all()
+    assert shapes(small("scrub", end_at="unseen")) and not shapes(small("scrub"))
+
+
+def test_a_schedule_goes_over_all_phases_of_scrub() -> None:
+    whole = Cosine(0.02)
+    for end_at, epochs in (("last", (2, 1)), ("unseen", (1, 1, 1))):
+        phases = [step for step in small("scrub", lr_schedule="cosine", epochs=3, end_at=end_at) if isinstance(step, Phase)]
+        assert tuple(phase.epochs for phase in phases) == epochs
+        rates = [phase.lr(epoch / phase.epochs) for phase in phases for epoch in range(phase.epochs)]
+        assert rates == pytest.approx([whole(epoch / 3) for epoch in range(3)])
