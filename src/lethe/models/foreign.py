@@ -5,6 +5,7 @@ import re
 import sys
 import warnings
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -231,10 +232,32 @@ def _kind_of_archive(path: Path) -> str | None:
     if any(name.endswith("archive_format") or name.startswith("models/") for name in inside):
         return f"a program of torch.export; {ALONE}"
     if "data.pkl" in inside:
-        return None
+        return f"damaged: {damaged} in it has another checksum; copy it again" if (damaged := _damaged(path)) else None
     if names and all(name.endswith(".npy") for name in names):
         return "an archive of NumPy arrays (.npz); it takes a state dict of PyTorch"
     return f"a zip archive with {_few(names) or 'nothing in it'}; unpack it"
+
+
+def _damaged(path: Path) -> str | None:
+    """The first member of a zip file whose content is not that of its checksum, which torch.load does not look at.
+
+    None also where no member has a right one: torch.serialization.set_crc32_options(False) writes such files."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        wrong = [member.filename for member in members if not _is_whole(archive, member)]
+    return wrong[0] if 0 < len(wrong) < len(members) else None
+
+
+def _is_whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(member) as content:
+            while content.read(2**20):
+                pass
+    except (zipfile.BadZipFile, zlib.error):  # the former at the end of the content, where its checksum is known
+        return False
+    except RuntimeError:  # packed in a way that is not read here: torch.load decides
+        return True
+    return True
 
 
 def _in_folder(folder: Path) -> str:

@@ -201,6 +201,25 @@ def test_what_is_no_state_dict(weights: Weights, tmp_path: Path) -> None:
     refused("whole.pth", tmp_path, "whole.pth holds more than weights (a whole model?)", "model.state_dict()")
 
 
+def test_changed_bytes_are_noticed(weights: Weights, tmp_path: Path) -> None:
+    torch.save(weights, tmp_path / "a.pth")
+    content = (tmp_path / "a.pth").read_bytes()
+    name, largest = max(weights.items(), key=lambda item: item[1].numel())
+    at = content.index(largest.numpy().tobytes()) + 40
+    (tmp_path / "a.pth").write_bytes(content[:at] + bytes(byte ^ 1 for byte in content[at : at + 4]) + content[at + 4 :])
+    assert not torch.equal(torch.load(tmp_path / "a.pth", weights_only=True)[name], largest), "torch.load notices it"
+    refused("a.pth", tmp_path, "a.pth is damaged: a/data/", "in it has another checksum")
+
+
+def test_a_file_without_checksums_is_read(weights: Weights, tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(weights, tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert equal(taken("a.pth", tmp_path), weights)
+
+
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
 def test_what_does_not_fit_is_named(form: str, weights: Weights, tmp_path: Path) -> None:
     def saved(tensors: Weights) -> str:
