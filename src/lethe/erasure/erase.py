@@ -30,7 +30,7 @@ from lethe.erasure.stores import REPLACE, YOURS, Place, Store
 from lethe.erasure.workspace_files import WorkspaceFiles, all_models, relist
 from lethe.models import checkpoint
 from lethe.reporting import card_erasure
-from lethe.workspace import erased, ledger
+from lethe.workspace import erased, ledger, scores
 from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import planned_results
@@ -249,6 +249,8 @@ def _planned(config: Config, source: bool) -> Erasure:
         raise UserError(f"{path} was made for another request than {layout.splits} holds; {again['unlearn']} makes it again")
     if not layout.scores(name).exists():
         raise UserError(f"{layout.scores(name)} does not exist; {again['evaluate']} measures the result before it is accepted")
+    verdict = scores.read(layout.scores(name)).verdict
+    log(f"{name}, which takes the original's place: {verdict.head.lower() if verdict else 'no verdict'}")
     accepted, tensors = checkpoint.model_hash(path), checkpoint.load(path)[0]
     models: dict[str, str] = {}
     for other in all_models(layout):
