@@ -47,8 +47,8 @@ def default_recipe(name: str, arguments: Mapping[str, Any], model: "Module") -> 
         raise UserError(f"method is {name!r}, a chain of runs; it takes one method, or a recipe")
     for word in arguments:
         if word not in section.model_fields:
-            known = ", ".join(section.model_fields)
-            raise UserError(f"{name} has no argument {word}; nearest: {nearest(word, section.model_fields)}; it takes {known}")
+            takes = ", ".join(section.model_fields)
+            raise UserError(f"{name} has no argument {word}; nearest: {nearest(word, section.model_fields)}; it takes {takes}")
     defaults = dict(config.methods[name]) if name in config.methods else method.defaults
     roles = {word: names for word, names in ROLES.items() if word in defaults and word not in arguments}
     fitting = {word: names for word, names in roles.items() if not _has_modules(model, defaults[word])}
