@@ -748,8 +748,8 @@ ADDED = {
     "run.originals",
     "run.register_alias",
     "run.register_as",
-    "methods.*.pull_on",
-    "methods.*.fade",
+    "search.max_share",
+    *(f"methods.*.{name}" for name in ("pull_on", "fade", "ascent_limit", "end_at")),
     *(f"methods.*.{field.name}" for field in fields(Training) if field.default is not MISSING),
 }
 
