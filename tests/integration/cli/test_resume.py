@@ -109,7 +109,7 @@ def test_the_original_too(project: Project, built: Path) -> None:
 
 def test_the_best_epoch_outlives_a_kill(project: Project) -> None:
     """An epoch that a later process no longer sees is what the run ends on."""
-    argv = command("model_5", keep="best", lr=0.05, epochs=6)
+    argv = command("model_5", keep="best", lr=0.05, epochs=6, scale=-1.0)
     whole = uninterrupted(project, "model_5", argv)
     table = [line.split(",") for line in whole[1].decode().splitlines()]
     column = table[0].index("validation.accuracy")
