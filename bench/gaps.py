@@ -10,6 +10,7 @@ the nearest first. Draws gap.png and forget_against_test.png of it.
 """
 
 import argparse
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,10 @@ def figure_rows(runs: pd.DataFrame, least: float) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in drawn.sort_values(["share", "mean"]).to_dict("records")]
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    folder = parser.parse_args(words).folder
     models = pd.read_csv(folder / "references.csv").set_index("name")
     references = models.drop(index="original")
     tables = sorted(folder.glob("leaderboard*.csv"))

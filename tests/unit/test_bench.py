@@ -170,7 +170,7 @@ def test_what_a_crashed_interpreter_printed_is_kept() -> None:
     assert (last_words("one\nerror: two\n"), last_words("")) == ("error: two", "")
 
 
-def test_gaps_next_to_each_retrained_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gaps_next_to_each_retrained_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gaps = bench("gaps")
     (tmp_path / "references.csv").write_text(
         "name,retain,forget,validation,test,mia.svc\noriginal,99,99,80,80,4\na,99,80,80,80,20\nb,98,82,80,80,19\n"
@@ -178,8 +178,7 @@ def test_gaps_next_to_each_retrained_model(tmp_path: Path, monkeypatch: pytest.M
     head = "method,share,seed,retain,forget,validation,test,mia.svc,avg_gap.svc,share_of_retrain\n"
     (tmp_path / "leaderboard.csv").write_text(head + "ft,0.1,0,99,84,80,80,20,1,0.1\nft,0.1,1,99,80,80,80,20,0,0.1\n")
     (tmp_path / "leaderboard_b.csv").write_text(head + "not,0.1,0,95,80,80,80,20,,0.1\n")
-    monkeypatch.setattr(sys, "argv", ["gaps.py", str(tmp_path)])
-    gaps.main()
+    gaps.main([str(tmp_path)])
     with (tmp_path / "gaps.csv").open() as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     # ft next to a: (0 + 4 + 0 + 0) / 4 and 0; next to b: (1 + 2 + 0 + 1) / 4 both times
