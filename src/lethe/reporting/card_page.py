@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment
 
 from lethe._util.names import escape_markdown
+from lethe.data.splits import SPLITS
 from lethe.evaluation import registry, seed_aggregation
 from lethe.evaluation.measures import LARGEST_SHARE
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
@@ -118,7 +119,7 @@ def _variables(card: Card, as_shown: Callable[[str], str]) -> dict[str, Any]:
     curves = {what: CURVES[what] for what in card["loss"]["of"]}
     sizes = card["data"]["images"] | {"forget": request["images"]}
     copied = [f"{line}." for line in copies.sentences(card["copies"], sizes)]
-    counted = "" if card["says"]["kind"] == REFERENCE_UNFIT else tally(card["tally"])
+    counted = "" if card["says"]["kind"] == REFERENCE_UNFIT else tally(card["tally"], card["measures"])
     return {
         "card": card,
         "classes": named + more,
@@ -130,17 +131,29 @@ def _variables(card: Card, as_shown: Callable[[str], str]) -> dict[str, Any]:
     }
 
 
-def tally(counts: Mapping[str, Any]) -> str:
+def tally(counts: Mapping[str, Any], lines: Sequence[Mapping[str, Any]] = ()) -> str:
     """Summarise the measures that discriminate, and those by which the model differs, each by itself.
+
+    Args:
+        counts: what the card counts (`able`, `differ`).
+        lines: of its measures.
+
+    Returns:
+        One sentence, or two, each after a space.
 
     >>> tally({"able": 12, "differ": ["mia.svc", "klom"]})
     ' Each taken by itself, 2 of the 12 measures that can discriminate here differ from the retrained model: mia.svc, klom.'
+    >>> tally({"able": 0, "differ": []}, [{"id": "accuracy.retain", "power": False, "apart": True}])[71:]
+    ' From the retrained model this one differs in accuracy.retain.'
     """
+    others = [line["id"] for line in lines if line["power"] is False and line["apart"]]
+    also = f" Of the others, {', '.join(others)} differ{'s' if len(others) == 1 else ''}." if others else ""
     if not counts["able"] and not counts["differ"]:
-        return " No measure below separates the original from the retrained model here."
+        differing = f" From the retrained model this one differs in {', '.join(others)}." if others else ""
+        return f" No measure below separates the original from the retrained model here.{differing}"
     differ, able = counts["differ"], number(counts["able"])
     few = f"{len(differ) or 'none'} of the {able} measures that can discriminate here"
-    return f" Each taken by itself, {few} differ from the retrained model{': ' if differ else ''}{', '.join(differ)}."
+    return f" Each taken by itself, {few} differ from the retrained model{': ' if differ else ''}{', '.join(differ)}.{also}"
 
 
 def _series(card: Card) -> list[tuple[str, str, str, Sequence[float]]]:
@@ -161,9 +174,17 @@ def bars(percent: Sequence[float], highest: float) -> str:
 
 
 def conclusion(line: Mapping[str, Any]) -> str:
-    """What a measure shows: whether the model differs from the retrained one, or that the measure cannot discriminate."""
-    if line["power"] is False:
-        return "cannot discriminate"
+    """What a measure shows: whether the model differs from the retrained one, or, of forgetting, that it can't show it here.
+
+    A measure on retain, validation or test is not asked to tell the original from the retrained model: both should know these images."""
     if line["id"] == "share_of_retrain" and line["model"]["value"] > LARGEST_SHARE:
         return f"above {LARGEST_SHARE:g}"
+    if line["power"] is False and not line["apart"] and not _of_usefulness(line["id"]):
+        return "cannot discriminate"
     return {None: "", False: "as retrained", True: "differs from retrained"}[line["apart"]]
+
+
+def _of_usefulness(id_: str) -> bool:
+    """Whether a part is of images that every model should know, and no class of theirs was to be forgotten."""
+    parts = id_.split(".")
+    return "forgotten_classes" not in parts and any(part in SPLITS and part != "forget" for part in parts)

@@ -307,13 +307,45 @@ def test_a_measure_that_does_not_tell_original_from_retrained_says_so(home, undr
     assert power["accuracy.forget"] and power["mia.over"] and power["distance.forget"]
     assert power["accuracy.test"] is power["distance.test"] is False
     assert power["tow"] is None  # it takes a second retrained model to know
-    assert html.count("<td>cannot discriminate</td>") == [*power.values()].count(False)
+    silent = [line["id"] for line in made["measures"] if cardpage.conclusion(line) == "cannot discriminate"]
+    assert html.count("<td>cannot discriminate</td>") == len(silent)
+    assert {"accuracy.test", "distance.test"}.isdisjoint(silent)  # nobody expects them to
     split = checkpoint.metadata(home / "logits" / "model_1.safetensors")["split"]
     put(home, "original", drawn(51, 0.0, "original"), split)  # it never learned them
     put(home, "model_1", drawn(1, 0.0, "model_1"), split)
     made, _, html = written(home)
     assert {line["power"] for line in made["measures"] if line["id"] in ("accuracy.forget", "mia.over", "distance.forget")} == {False}
     assert made["verdict"] == "cannot_tell" and "there is no memory to measure" in made["says"]["meaning"]
+
+
+@pytest.mark.parametrize(
+    ("id_", "power", "apart", "said"),
+    [
+        ("accuracy.retain", False, True, "differs from retrained"),  # what the verdict `different` rests on
+        ("accuracy.retain", False, False, "as retrained"),
+        ("klom.reversed.validation.p95", False, False, "as retrained"),
+        ("accuracy.forget", False, False, "cannot discriminate"),
+        ("accuracy_of.forgotten_classes.test", False, False, "cannot discriminate"),
+        ("mia.over", False, False, "cannot discriminate"),
+        ("mia.over", False, True, "differs from retrained"),  # it can over-forget where nothing was remembered
+        ("mia.over", True, False, "as retrained"),
+        ("mia.over", None, None, ""),
+    ],
+)
+def test_usefulness_is_not_asked_to_tell_the_original_from_the_retrained_model(id_, power, apart, said):
+    assert cardpage.conclusion({"id": id_, "model": {"value": 1.0}, "power": power, "apart": apart}) == said
+
+
+def test_no_page_says_of_what_its_verdict_rests_on_that_it_shows_nothing(home, undrawn):
+    made, _, _ = written(home)
+    lines = [line | {"apart": line["id"] == "accuracy.retain", "power": line["id"] == "accuracy.forget"} for line in made["measures"]]
+    card_ = made | {"measures": lines, "tally": card_content.count_measures(lines)}
+    said = "can discriminate here differ from the retrained model. Of the others, accuracy.retain differs."
+    for page in (cardpage.markdown(card_), cardpage.html(card_)):
+        assert said in page
+    assert re.search(r"<code>accuracy.retain</code>.*class=\"far\">differs from retrained", cardpage.html(card_))
+    card_ = made | {"measures": [line | {"power": False} for line in lines], "tally": {"able": 0, "differ": []}}
+    assert "here. From the retrained model this one differs in accuracy.retain." in cardpage.markdown(card_)
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.19, ""), (0.21, "above 0.2")])
