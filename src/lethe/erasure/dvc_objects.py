@@ -5,7 +5,7 @@ holds; a commit that names it still exists and can no longer be checked out in f
 
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -142,7 +142,7 @@ class DvcObjects:
         """As `find`."""
         yield from self.find()
 
-    def unreachable(self) -> Iterator[str]:
+    def unreachable(self, listed: Collection[Path] = ()) -> Iterator[str]:
         """Older versions on remotes, and the commits of removed experiments."""
         if not self.folder.is_dir():
             return

@@ -65,7 +65,8 @@ def plan(config: Config, source: bool = False, keep: Sequence[str] = ()) -> int:
     stores = _stores(config, erasure, keep)
     places = [place for store in stores for place in store.find()]
     _print(places)
-    _print_unreachable(stores)
+    for line in _unreachable(stores, places):
+        log(f"not reached from here: {line}")
     log(f"{len(places)} places, {sum(place.size for place in places):,} bytes; nothing was changed; {_again(config, erasure, keep)} erases")
     return 0
 
@@ -150,7 +151,7 @@ def _erase(config: Config, layout: Layout, source: bool, keep: Sequence[str]) ->
     erasures = [one if one.state == erased.DONE else one.done() for one in erased.read(config)]
     left = _check(config, erasures, keep)
     ledger.append_once(config, "erased", erasure.request, images=erasure.images, left=len(left), data=_data_hash(layout))
-    unreachable = list(_unreachable(stores))
+    unreachable = list(_unreachable(stores, left))
     if page := card_erasure.record(config, erasure, left=len(left), unreached=len(unreachable)):
         log(f"for the person whose images they were: {page}")
     try:
@@ -321,14 +322,11 @@ def _print(places: Sequence[Place]) -> None:
         print(f"{place.store:<10} {place.step:<20} {place.size:>12,}  {place.name}: {place.holds}{advice}")
 
 
-def _print_unreachable(stores: Sequence[Store]) -> None:
-    for line in _unreachable(stores):
-        log(f"not reached from here: {line}")
-
-
-def _unreachable(stores: Sequence[Store]) -> Iterator[str]:
+def _unreachable(stores: Sequence[Store], places: Sequence[Place]) -> Iterator[str]:
+    """What can't be searched from here. A list or a model that was found where the images are is among the places, and left to the user."""
+    listed = {Path(place.name).resolve() for place in places}
     for store in stores:
-        yield from store.unreachable()
+        yield from store.unreachable(listed)
     yield ALWAYS
 
 

@@ -5,7 +5,7 @@ Only the references of experiments are deleted here. To rewrite commits is the u
 import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class GitObjects:
         """As `find`."""
         yield from self.find()
 
-    def unreachable(self) -> Iterator[str]:
+    def unreachable(self, listed: Collection[Path] = ()) -> Iterator[str]:
         """Clones, where the repository has a remote."""
         if self._top and self._git("remote"):
             yield "other clones of the git repository"

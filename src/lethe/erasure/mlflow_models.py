@@ -1,7 +1,7 @@
 """MLflow: logged models, registered versions, and the artifacts of the workspace's runs."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class MlflowModels:
         """As `find`."""
         yield from self.find()
 
-    def unreachable(self) -> Iterator[str]:
+    def unreachable(self, listed: Collection[Path] = ()) -> Iterator[str]:
         """Rows that a tracking server only marks as deleted."""
         if not self._failure and self.store.database is None:
             yield f"rows that the MLflow server at {self.store.address} marks as deleted: `mlflow gc` on its machine removes them"

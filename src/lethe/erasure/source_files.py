@@ -4,7 +4,7 @@ A file of one image is deleted. From a table of files (data.root of the source c
 many images (npz, idx) the pixels become 0: places and labels stay, because an id is a place, and all others would become other images'."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class SourceFiles:
         """As `find`."""
         yield from self.find()
 
-    def unreachable(self) -> Iterator[str]:
+    def unreachable(self, listed: Collection[Path] = ()) -> Iterator[str]:
         """The source itself, where it is elsewhere, missing, or in a format that can't be searched."""
         if self.root is None:
             yield f"the images of data.source {self.source}, which is installed or published elsewhere; they are left out from now on"

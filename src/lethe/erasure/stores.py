@@ -1,6 +1,6 @@
 """What every kind of store does: find what is to be erased, erase it, and check that nothing is left."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -52,8 +52,8 @@ class Store(Protocol):
         """Search the whole store again for what must not be there."""
         ...
 
-    def unreachable(self) -> Iterator[str]:
-        """Name what may hold something and can't be searched from here."""
+    def unreachable(self, listed: Collection[Path] = ()) -> Iterator[str]:
+        """Name what may hold something and can't be searched from here, but for files that are listed as places, by any store."""
         ...
 
 

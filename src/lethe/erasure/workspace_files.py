@@ -5,7 +5,7 @@ import io
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +83,7 @@ class WorkspaceFiles:
         for path, found in self._examined():
             yield self._place(path, str(found), path.stat().st_size, YOURS, _advice(path, found) or "delete it, or what it holds")
 
-    def unreachable(self) -> Iterator[str]:
+    def unreachable(self, listed: Collection[Path] = ()) -> Iterator[str]:
         """Files that keys name outside the workspace, and a search's database on a server."""
         for key, what in (("data.forget.ids", "the list of ids"), ("pretrain.checkpoint", "the original that was given")):
             spec = self.config.settings.get(key) or self.config.given.get(key)
@@ -91,7 +91,7 @@ class WorkspaceFiles:
                 continue
             path = self.config.path(Path(re.split("[#&](?:sha256|key)=", spec)[0]))
             deleted = "://" not in spec and path.parent.is_dir() and not path.exists()
-            if not deleted and not path.is_relative_to(self.layout.root.resolve()):
+            if not (deleted or path.resolve() in listed or path.is_relative_to(self.layout.root.resolve())):
                 yield f"{spec} ({key}), {what}"
         if "://" in (storage := str(self.config.search.storage or "")) and not storage.startswith("sqlite:"):
             yield f"the database of searches, {clean(storage)} (search.storage): its trials have arguments and scores, and no ids"

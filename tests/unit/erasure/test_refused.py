@@ -1,7 +1,8 @@
 """A store that refuses, as a server does without the permission: the rest is erased all the same."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +32,7 @@ class Refusing:
     def check(self) -> Iterator[Place]:
         yield from self.find()
 
-    def unreachable(self) -> Iterator[str]:
+    def unreachable(self, listed: Collection[Path] = ()) -> Iterator[str]:
         return iter(())
 
 

@@ -9,9 +9,11 @@ from PIL import Image
 from lethe.config import loader
 from lethe.data import sources
 from lethe.erasure.contents import LOOK
+from lethe.erasure.erase import ALWAYS, _unreachable
 from lethe.erasure.sought import Sought
 from lethe.erasure.source_files import SourceFiles
 from lethe.erasure.stores import DELETE, REWRITE, YOURS
+from lethe.erasure.workspace_files import WorkspaceFiles
 from lethe.workspace.erased import DONE, Erasure, spelt
 from lethe.workspace.pseudonyms import Pseudonyms
 from lethe.workspace.request import source_keys
@@ -160,3 +162,21 @@ def test_the_metadata_table_of_a_folder(tmp_path):
     assert (root / "metadata.csv").read_text() == "file_name,who\n0/0.png,Bea\n"
     assert [place.name for place in erasing.check()] == [str(root / "notes.txt")]
     assert LOOK not in {place.advice for place in places.values()}
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_list_is_named_once(tmp_path, inside):
+    """It is left to the user where it was found among the images; elsewhere nothing searches it."""
+    root = tmp_path / "images"
+    for i, name in enumerate(("train/0/0.png", "train/0/1.png", "train/1/2.png", "test/0/3.png", "test/1/4.png")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(GREY[i]).save(root / name)
+    file = (root if inside else tmp_path) / "delete.csv"
+    file.write_text("id\ntrain/0/1.png\n")
+    keys = ("--data.source", "image_folder", "--data.root", str(root), "--data.image_size", "8", "--run.workspace", str(tmp_path / "ws"))
+    config = loader.load([*keys, "--data.forget.ids", str(file)])
+    source = store(config, ["train/0/1.png"], erases=True)
+    places = [*source.find()]
+    assert [place.step for place in places if place.name == str(file)] == [YOURS] * inside
+    said = [*_unreachable([source, WorkspaceFiles(config, source.sought, None)], places)]
+    assert said == ([ALWAYS] if inside else [f"{file} (data.forget.ids), the list of ids", ALWAYS])
