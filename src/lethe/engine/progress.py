@@ -7,9 +7,13 @@ from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED
 from lethe.recipes.recipe import Phase, Recipe
 
+TENTHS = 10  # without a terminal a run has so many lines,
+SILENT = 60.0  # and further ones after so many seconds without any
+
 
 class Progress:
-    """Show a line per epoch on stderr, with the time left; on a terminal also a progress bar.
+    """Show epochs on stderr, with the time left: on a terminal a line for each and a progress bar. Elsewhere, as in a file or in a log of
+    CI, a line for the start, the first epoch and each tenth of the run, more only where a minute passes without one.
 
     Args:
         recipe: phases and edits of the run.
@@ -95,7 +99,11 @@ def progress_line(epoch: Epoch, epochs: int, left: float | None) -> str:
 
 
 class _Lines:
-    """One line per epoch, for logs."""
+    """Some of the epochs, a line each, for logs."""
+
+    def __init__(self) -> None:
+        self._next = 0  # number of the next epoch that has a line in any case
+        self._silent = 0.0  # seconds since the last line
 
     def open(self) -> None:
         print(HEADER, file=sys.stderr)
@@ -104,7 +112,13 @@ class _Lines:
         pass
 
     def show(self, epoch: Epoch, epochs: int, left: float | None) -> None:
+        self._silent += epoch.seconds + epoch.evaluate_seconds
+        at = epoch.global_epoch
+        if at < self._next and self._silent < SILENT:
+            return
         print(progress_line(epoch, epochs, left), file=sys.stderr, flush=True)
+        tenth = at * TENTHS // epochs + 1 if epochs else 1
+        self._next, self._silent = -(-tenth * epochs // TENTHS) if at else 1, 0.0
 
 
 class _Bar:

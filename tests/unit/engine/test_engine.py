@@ -108,6 +108,27 @@ def test_progress_counts_edits_among_the_epochs(data: Data, capsys: pytest.Captu
     assert [line[slice(*at)].strip() for line in lines] == ["0/3", "1/3", "2/3", "3/3"]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "seconds", "shown"),
+    [
+        (94, 0.5, [0, 1, 10, 19, 29, 38, 47, 57, 66, 76, 85, 94]),
+        (12, 0.5, [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]),
+        (3, 0.5, [0, 1, 2, 3]),
+        (94, 25.0, [0, *range(1, 29, 3), 29, 32]),
+        (15, 70.0, [*range(16)]),
+    ],
+)
+def test_a_log_has_a_line_for_a_tenth_of_a_run_or_for_a_minute(
+    data: Data, capsys: pytest.CaptureFixture[str], epochs: int, seconds: float, shown: list[int]
+) -> None:
+    with Progress((phase(epochs=epochs),), data, "ft") as progress:
+        for number in range(epochs + 1):
+            progress.show(Epoch(number, "ft", number, 0.0, steps=1, seconds=seconds if number else 0.0))
+    _, *lines = capsys.readouterr().err.splitlines()
+    numbers = [int(line[13:20].split("/")[0]) for line in lines]
+    assert numbers[: len(shown)] == shown and numbers[-1] == epochs
+
+
 def test_training_losses_are_means_by_stream(data: Data) -> None:
     student = network()
     plain = copy.deepcopy(student).train()
