@@ -171,6 +171,21 @@ def count(folder: Path, split: str) -> int:
     return len(_column(folder / f"{split}.csv"))
 
 
+def stored_retain_hash(folder: Path) -> str:
+    """Hash what a retrained model is trained on, as `retain_hash`, from its list alone.
+
+    Args:
+        folder: of the four files.
+
+    Returns:
+        SHA-256 in hex.
+
+    Raises:
+        UserError: the file is missing or not a list of ids.
+    """
+    return digest(sorted(_column(folder / "retain.csv")))
+
+
 def _column(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

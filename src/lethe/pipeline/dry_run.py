@@ -1,25 +1,32 @@
-"""A dry run: the phases of the planned recipes in numbers. Reads no data, writes nothing."""
+"""A dry run: what is trained first, and the phases of the planned recipes in numbers. Reads no data, writes nothing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 
-from lethe.config.loader import Config
+from lethe._util.errors import UserError
+from lethe._util.redact import clean
+from lethe.config.loader import STAGE, Config
 from lethe.data.device_data import Data
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.evaluation import seed_aggregation
 from lethe.models import architectures, device
+from lethe.pipeline import references
 from lethe.pipeline.cost import split_sizes
 from lethe.pipeline.unlearn import check_batches
 from lethe.recipes.ordering import First, shorten
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.workspace.layout import Layout
 from lethe.workspace.plan import each_method, plan
+from lethe.workspace.workspace import reference_recipe
 
 
 def explain(config: Config, measure: bool = False) -> str:
-    """Describe what a run would do: per phase its epochs, batch order, steps, learning rate, scale, trainable layers, BatchNorm mode.
+    """Describe what a run would do: which references it finds, takes from a given file or trains first, and per phase its epochs, batch
+    order, steps, learning rate, scale, trainable layers, BatchNorm mode.
 
     Args:
         config: the configuration.
@@ -39,6 +46,8 @@ def explain(config: Config, measure: bool = False) -> str:
     lines.append("R: an optimizer step on a batch of retain; F: one on a batch of forget, its gradient times the scale")
     if config.data.forget.ids is not None or config.data.forget.where is not None:
         lines.append("ids in the list are counted, but not looked up among the images")
+    took = partial(_seconds, network=chosen.place(network), config=config, chosen=chosen, retain=retain, forget=forget) if measure else None
+    lines += [_reference(config, kind, retain, forget, took) for kind in references.needed(config)]
     runs = plan(config)
     recipes = {planned.run.method: planned.recipe for planned in runs}
     if runs[0].run.seed is not None:
@@ -52,10 +61,9 @@ def explain(config: Config, measure: bool = False) -> str:
         lines += ["", f"{name}: {len(recipe)} phases"]
         for step in recipe:
             lines += _phase(step, network, retain, forget) if isinstance(step, Phase) else [f"  edit {step!r}"]
-        if measure:
-            took = _seconds(recipe, chosen.place(network), config, chosen, retain, forget)
+        if took:
             each = " per seed" if runs[0].run.seed is not None else ""
-            lines.append(f"  about {took:,.0f} s of steps on this machine{each}, without evaluation")
+            lines.append(f"  about {took(recipe):,.0f} s of steps on this machine{each}, without evaluation")
     return "\n".join(lines)
 
 
@@ -71,6 +79,24 @@ def print_explanation(config: Config, measure: bool = False, names: Sequence[str
         UserError: as `explain`.
     """
     print("\n\n".join(explain(each, measure) for each in (each_method(config, names) if names else [config])))
+
+
+def _reference(config: Config, kind: str, retain: int, forget: int, took: Callable[[Recipe], float] | None) -> str:
+    """What happens to the original or the retrained model before a method runs, in one line; also that its file would be refused."""
+    path = Layout(config.workspace).weights(kind)
+    try:
+        recipe = reference_recipe(config, kind, retain + forget)
+        if references.is_there(config, kind, recipe):
+            return f"{kind}: {path}, which is there"
+    except UserError as error:
+        return f"{kind}: the run would be refused: {error}"
+    if given := getattr(config, STAGE[kind]).checkpoint:
+        return f"{kind}: taken from {clean(given)} first, into {path}"
+    phases = [step for step in recipe if isinstance(step, Phase)]
+    steps = sum(len(phase.batch_order(_lengths(phase, retain, forget), epoch)) for phase in phases for epoch in range(phase.epochs))
+    time = f", about {took(recipe):,.0f} s of steps on this machine" if took else ""
+    epochs = sum(phase.epochs for phase in phases)
+    return f"{kind}: trained first on {references.DATA[kind]}, {epochs} epochs, {steps:,} optimizer steps{time}, into {path}"
 
 
 def _phase(phase: Phase, network: torch.nn.Module, retain: int, forget: int) -> list[str]:
@@ -117,7 +143,7 @@ def _lengths(phase: Phase, retain: int, forget: int) -> dict[str, int]:
     return {letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}
 
 
-def _seconds(recipe: Recipe, network: torch.nn.Module, config: Config, chosen: device.Compute, retain: int, forget: int) -> float:
+def _seconds(recipe: Recipe, *, network: torch.nn.Module, config: Config, chosen: device.Compute, retain: int, forget: int) -> float:
     """Estimate the seconds of all steps: the engine takes three of each phase on random images, after three to warm up."""
     phases = [step for step in recipe if isinstance(step, Phase) and step.epochs]
     probe = tuple(replace(phase, epochs=2, order=First(3, phase.order), keep="last") for phase in phases)

@@ -11,10 +11,10 @@ from torch.nn import Module
 
 from lethe._util import dvc_stage, memory
 from lethe._util.errors import RunFailed, UserError
-from lethe._util.files import short, write_text
+from lethe._util.files import read_json, short, write_text
 from lethe._util.log import log
 from lethe.config.loader import STAGE, Config
-from lethe.data import sources
+from lethe.data import sources, splits
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, epoch_row, to_csv
@@ -24,8 +24,8 @@ from lethe.models import architectures, checkpoint, fitting, foreign, initial
 from lethe.models.class_order import positions, reorder
 from lethe.pipeline import given_original
 from lethe.pipeline.reference_sample import ReferenceSample
-from lethe.pipeline.runner import KEYS, held, metadata, resume_folder, start
-from lethe.recipes.recipe import Phase
+from lethe.pipeline.runner import KEYS, held, metadata, reference_metadata, resume_folder, start
+from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace import artifacts, erased, read_model, scores
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import PlannedRun, plan_reference
@@ -33,7 +33,7 @@ from lethe.workspace.prepare import remember
 from lethe.workspace.provenance import mismatch, unknown
 from lethe.workspace.request import source_keys
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import Prepared
+from lethe.workspace.workspace import Prepared, normalisation
 
 # Keys of the metadata that files of earlier versions lack, in words
 UNRECORDED = {"normalisation": "data.mean and data.std", "sha256": "the content of the given checkpoint"}
@@ -63,19 +63,16 @@ def weights(
     wanted, path = metadata(prepared, planned), prepared.layout.weights(kind)
     if path.exists():
         tensors, found = checkpoint.load(path)
-        wrong = mismatch(wanted, found)
-        if not wrong and not _unfinished(prepared, planned):
+        kept = is_kept(prepared.config, kind, wanted, found, replace=replace)
+        if kept and not _unfinished(prepared, planned):
             if missing := unknown(wanted, found):
                 what = " and ".join(UNRECORDED[key] for key in missing)
                 log(f"{kind}: {path} is used as it is: an earlier version made it and did not record {what}")
             if sample is None and not prepared.layout.epochs(kind).exists():  # a process was stopped before it had read all
                 read_in_full(prepared, kind)
             return tensors
-        if wrong and not replace and kind == "retrained" and erased.is_of_erased(prepared.config, found.get("retain", "")):
+        if not kept and not replace:
             log(f"retrained: {path} was for a request that was erased; the next one takes its place")
-            replace = True
-        if wrong and not replace:
-            raise UserError(_not_of(prepared, kind, wanted, found))
     if wanted["provenance"] != "trained":
         taken = _take_checkpoint(prepared, kind, wanted, sample)
         if sample is None:
@@ -124,17 +121,77 @@ def check_standing(prepared: Prepared, *kinds: str) -> None:
     for kind in kinds:
         wanted = metadata(prepared, plan_reference(prepared.config, kind, prepared.reference_recipe(kind)))
         path = prepared.layout.weights(kind)
-        found = checkpoint.metadata(path) if path.exists() else wanted
-        replaced = kind == "retrained" and erased.is_of_erased(prepared.config, found.get("retain", ""))
-        if mismatch(wanted, found) and not replaced:
-            raise UserError(_not_of(prepared, kind, wanted, found))
+        if path.exists():
+            is_kept(prepared.config, kind, wanted, checkpoint.metadata(path))
 
 
-def _not_of(prepared: Prepared, kind: str, wanted: Mapping[str, str], found: Mapping[str, str]) -> str:
+def is_kept(config: Config, kind: str, wanted: Mapping[str, str], found: Mapping[str, str], *, replace: bool = False) -> bool:
+    """Whether the file of a reference is used as it is. Otherwise the reference is made again.
+
+    Args:
+        config: the configuration.
+        kind: original or retrained.
+        wanted: the metadata that the file must have.
+        found: those that it has.
+        replace: make it again where it is of other settings.
+
+    Returns:
+        True: it is used; False: `replace` is True, or it served a request that was erased.
+
+    Raises:
+        UserError: it is of other settings, and not to be replaced.
+    """
+    if not mismatch(wanted, found):
+        return True
+    if not replace and not (kind == "retrained" and erased.is_of_erased(config, found.get("retain", ""))):
+        raise UserError(_not_of(config, kind, wanted, found))
+    return False
+
+
+def needed(config: Config) -> tuple[str, ...]:
+    """Return the references that unlearning needs: without an evaluation only the original.
+
+    Args:
+        config: the configuration.
+    """
+    return tuple(STAGE) if config.run.evaluate else ("original",)
+
+
+def is_there(config: Config, kind: str, recipe: Recipe) -> bool:
+    """Whether unlearning will find a reference, rather than take or train it first.
+
+    Reads no image; what only the images tell is passed over.
+
+    Args:
+        config: the configuration.
+        kind: original or retrained.
+        recipe: that it is trained by.
+
+    Returns:
+        True: its file is used as it is.
+
+    Raises:
+        UserError: its file is of other settings; or it is damaged.
+    """
+    layout = Layout(config.workspace)
+    path, about = layout.weights(kind), layout.about("train")
+    if not path.exists():
+        return False
+    found, hashes = checkpoint.metadata(path), {"normalisation": normalisation(config)}
+    if kind == "retrained" and erased.is_of_erased(config, found.get("retain", "")):  # the splits may be that request's still
+        return False
+    if about.exists():
+        hashes["data"] = str(read_json(about)["hash"])
+    if layout.splits.exists():
+        hashes["retain"] = splits.stored_retain_hash(layout.splits)
+    return is_kept(config, kind, reference_metadata(config, plan_reference(config, kind, recipe), hashes), found)
+
+
+def _not_of(config: Config, kind: str, wanted: Mapping[str, str], found: Mapping[str, str]) -> str:
     differs = " and ".join(_difference(key, wanted, found, STAGE[kind]) for key in mismatch(wanted, found))
     return (
-        f"{prepared.layout.weights(kind)} does not belong to these settings ({differs}); give those that it was made with, or "
-        f"{repair_command(STAGE[kind], prepared.config)} makes it again"
+        f"{Layout(config.workspace).weights(kind)} does not belong to these settings ({differs}); give those that it was made with, or "
+        f"{repair_command(STAGE[kind], config)} makes it again"
     )
 
 

@@ -18,7 +18,7 @@ from lethe._util import collector, dvc_stage, memory
 from lethe._util.errors import Diverged, RunFailed
 from lethe._util.files import digest, short, write_text
 from lethe._util.log import log
-from lethe.config.loader import STAGE
+from lethe.config.loader import STAGE, Config
 from lethe.data.device_data import Data
 from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, row_metrics, to_csv
@@ -33,10 +33,11 @@ from lethe.pipeline import run_logging
 from lethe.plots import training_curves
 from lethe.tracking.run_log import REFRESH, RunLog
 from lethe.workspace import artifacts, read_model, timing
+from lethe.workspace.layout import Layout
 from lethe.workspace.plan import PlannedRun
 from lethe.workspace.prepare import remember
 from lethe.workspace.settings import WITH_ORIGINAL
-from lethe.workspace.workspace import Prepared
+from lethe.workspace.workspace import Prepared, initial_weights
 
 KEYS = {"original": WITH_ORIGINAL, "retrained": ("retrain.",)}  # that the workspace's settings keep; of a method its section
 LOCK_TIMEOUT = 60.0  # seconds: an optimizer step, and what a stopping run still sends to MLflow
@@ -287,22 +288,39 @@ def metadata(prepared: Prepared, planned: PlannedRun, start: str = "") -> dict[s
         Key -> text, as it is stored in the file.
     """
     config, kind = prepared.config, str(planned.run.all_seeds)
+    if kind in STAGE:
+        return reference_metadata(config, planned, prepared.hashes)
+    known = {"kind": kind, "architecture": config.model.architecture, "original": start} | prepared.hashes
+    return known | {"recipe": repr(planned.recipe), "seed": str(planned.seed)}
+
+
+def reference_metadata(config: Config, planned: PlannedRun, hashes: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata of a reference's weights.
+
+    Args:
+        config: the configuration.
+        planned: the run that trains the reference.
+        hashes: as `Prepared.hashes`; those that are not known without the images may be missing, and are then left out.
+
+    Returns:
+        Key -> text, as it is stored in the file.
+
+    Raises:
+        UserError: a given checkpoint, or pretrain.init, is named in a way that can't be read.
+    """
+    kind, layout = str(planned.run.all_seeds), Layout(config.workspace)
     known = {"kind": kind, "architecture": config.model.architecture}
-    if kind not in STAGE:
-        known |= {"original": start} | prepared.hashes
-        return known | {"recipe": repr(planned.recipe), "seed": str(planned.seed)}
     # an original depends on the train images, not on the deletion request
-    known |= {key: prepared.hashes[key] for key in ("data", "normalisation")}
-    if kind == "retrained":
-        known["retain"] = prepared.hashes["retain"]
+    of_images = ("data", "normalisation", *(["retain"] if kind == "retrained" else []))
+    known |= {key: hashes[key] for key in of_images if key in hashes}
     spec: str | None = getattr(config, STAGE[kind]).checkpoint
     if spec:
-        own = config.path(Path(spec)).parent == prepared.layout.accepted("").parent
-        sha256 = foreign.identity(spec, config.path(Path()), prepared.layout.downloads)
+        own = config.path(Path(spec)).parent == layout.accepted("").parent
+        sha256 = foreign.identity(spec, config.path(Path()), layout.downloads)
         name = {"checkpoint": spec.rsplit("/", 1)[-1]} if sha256 is None else {"sha256": sha256}
         classes = "" if own else ",".join(config.pretrain.classes or ())  # its outputs are in the order of the data already
         return known | {"provenance": "unlearned" if own else "unknown", "classes": classes} | name
-    return known | {"provenance": "trained", "seed": str(planned.seed), "recipe": repr(planned.recipe), "init": prepared.init()}
+    return known | {"provenance": "trained", "seed": str(planned.seed), "recipe": repr(planned.recipe), "init": initial_weights(config)}
 
 
 def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Path:

@@ -35,7 +35,7 @@ from lethe.workspace.prepare import prepare
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import Prepared
+from lethe.workspace.workspace import Prepared, initial_weights
 
 LEARNED = "original.learned"  # the kind of a model that has not unlearned yet: its weights are kept, for the next method
 OUTPUTS = "said"  # tensor key of a model's outputs in its file: existing files have it, so it is not renamed
@@ -186,7 +186,7 @@ class ShadowModel:
         how = f"{here.config.data.mean} {here.config.data.std} {here.config.run.precision}"
         own = {"kind": self.kind, "seed": str(self.seed), "recipe": repr(self.recipe), "architecture": here.config.model.architecture}
         if here.config.pretrain.init:
-            own["init"] = here.init()
+            own["init"] = initial_weights(here.config)
         own |= {"how": how} | {name: here.hashes[name] for name in ("data", "split")}
         if self.kind == LEARNED:
             return own

@@ -110,7 +110,7 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> tuple[Prepared, Ca
     device.resolve(config.run)
     recipes, network = check_recipes(config)
     _log_layers(config, recipes, network)
-    references.check_models(config, "original", *(["retrained"] if config.run.evaluate else []))
+    references.check_models(config, *references.needed(config))
 
     def accept(drawn: Prepared) -> None:
         for recipe in recipes:
@@ -118,7 +118,7 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> tuple[Prepared, Ca
 
     prepared = prepare(config, accept=accept, next_request=True)
     copies.counts(prepared)
-    references.check_standing(prepared, "original", *(["retrained"] if config.run.evaluate else []))
+    references.check_standing(prepared, *references.needed(config))
     ledger_events.record_received(prepared)
     sample = reference_sample.for_run(prepared, runs)
     references.weights(prepared, "original", sample=sample)

@@ -14,7 +14,7 @@ from lethe.evaluation import logits_table
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.workspace.provenance import mismatch
 from lethe.workspace.settings import repair_command
-from lethe.workspace.workspace import Prepared
+from lethe.workspace.workspace import Prepared, initial_weights
 
 
 def key(prepared: Prepared) -> str:
@@ -22,7 +22,7 @@ def key(prepared: Prepared) -> str:
     config = prepared.config
     recipes = (repr(prepared.reference_recipe(kind)) for kind in STAGE)
     how = f"{config.data.mean} {config.data.std} {config.run.precision}"
-    start = filter(None, [prepared.init()])
+    start = filter(None, [initial_weights(prepared.config)])
     return short(digest([prepared.hashes["data"], prepared.hashes["split"], config.model.architecture, *recipes, how, *start]))
 
 

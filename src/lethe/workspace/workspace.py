@@ -45,12 +45,11 @@ class Prepared:
     def hashes(self) -> dict[str, str]:
         """Of what an original is trained on (`data`), of all four splits (`split`), of what a retrained model is trained on (`retain`); and
         in words how the pixels reach a model (`normalisation`)."""
-        mean, std = (",".join(map(str, values)) for values in (self.config.data.mean, self.config.data.std))
         return {
             "data": self.images.train_hash(),
             "split": splits.split_hash(self.splits, self.images),
             "retain": splits.retain_hash(self.splits, self.images),
-            "normalisation": f"data.mean {mean} and data.std {std}",
+            "normalisation": normalisation(self.config),
         }
 
     @cached_property
@@ -100,28 +99,7 @@ class Prepared:
 
     @cached_property
     def _trained_as_set(self) -> bool:
-        """Whether the references that exist were trained by the numbers as they are set, whatever number of steps that took, as earlier
-        versions did: they stay valid, and whatever is compared with them is trained alike."""
-        if self.config.names("min_steps"):
-            return False
-        for kind in ("original", "retrained"):
-            path = self.layout.weights(kind)
-            if path.exists() and (found := checkpoint.metadata(path).get("recipe")):
-                return recipe.same(found, repr(self.config.reference_recipe(kind)))
-        return False
-
-    def init(self) -> str:
-        """Return what identifies the weights that references are trained from; "": random weights.
-
-        Raises:
-            UserError: there are no such weights.
-        """
-        text = self.config.pretrain.init
-        return initial.identity(text, *self._init_place) if text else ""
-
-    @property
-    def _init_place(self) -> tuple[str, Path, Path]:
-        return self.config.model.architecture, self.config.path(Path()), self.layout.downloads
+        return _trained_as_set(self.config)
 
     def untrained(self, seed: int, *, quiet: bool = True) -> Module:
         """Return the network as the training of a reference starts: pretrain.init, or random weights.
@@ -139,7 +117,7 @@ class Prepared:
         network, text = self.network(seed), self.config.pretrain.init
         if text:
             normalisation = self.config.data.mean, self.config.data.std
-            initial.load(network, text, *self._init_place, normalisation=normalisation, quiet=quiet)
+            initial.load(network, text, *_init_place(self.config), normalisation=normalisation, quiet=quiet)
         return network
 
     def network(self, seed: int) -> Module:
@@ -172,3 +150,59 @@ class Prepared:
     def _build(self, seed: int, *, drawn: bool) -> Module:
         network = architectures.build(self.config.model.architecture, len(self.images.classes), seed, drawn=drawn)
         return self.compute.place(network)
+
+
+def reference_recipe(config: Config, kind: str, images: int) -> Recipe:
+    """Return the recipe of a reference, as `Prepared.reference_recipe`, before any image is read.
+
+    Args:
+        config: the configuration.
+        kind: original or retrained.
+        images: number of train images.
+
+    Returns:
+        The recipe (see pretrain.min_steps).
+
+    Raises:
+        UserError: as `Config.reference_recipe`.
+    """
+    return config.reference_recipe(kind, None if _trained_as_set(config) else images)
+
+
+def _trained_as_set(config: Config) -> bool:
+    """Whether the references that exist were trained by the numbers as they are set, whatever number of steps that took, as earlier
+    versions did: they stay valid, and whatever is compared with them is trained alike."""
+    if config.names("min_steps"):
+        return False
+    for kind in ("original", "retrained"):
+        path = Layout(config.workspace).weights(kind)
+        if path.exists() and (found := checkpoint.metadata(path).get("recipe")):
+            return recipe.same(found, repr(config.reference_recipe(kind)))
+    return False
+
+
+def normalisation(config: Config) -> str:
+    """Return in words how the pixels reach a model.
+
+    Args:
+        config: the configuration.
+    """
+    mean, std = (",".join(map(str, values)) for values in (config.data.mean, config.data.std))
+    return f"data.mean {mean} and data.std {std}"
+
+
+def initial_weights(config: Config) -> str:
+    """Return what identifies the weights that references are trained from; "": random weights.
+
+    Args:
+        config: the configuration.
+
+    Raises:
+        UserError: there are no such weights.
+    """
+    text = config.pretrain.init
+    return initial.identity(text, *_init_place(config)) if text else ""
+
+
+def _init_place(config: Config) -> tuple[str, Path, Path]:
+    return config.model.architecture, config.path(Path()), Layout(config.workspace).downloads

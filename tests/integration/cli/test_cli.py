@@ -1,6 +1,8 @@
 """The stages as a person types them: what they print, write and leave in MLflow, and what they refuse."""
 
+import csv
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -110,6 +112,38 @@ def test_explain_with_time(bare: Project) -> None:
     assert " s of steps on this machine" in done.stdout
     assert bare.files() == before
     assert bare.rows() == []
+
+
+def test_explain_says_what_is_trained_first(project: Project, bare: Project) -> None:
+    """As the run decides it: what is there is used, what is missing is made, what is of other settings is refused."""
+
+    def explained(where: Project, *words: str) -> list[str]:
+        said = where.ran("unlearn", "--method", "model_1", "--explain", *words).stdout
+        return [line for line in said.splitlines() if line.startswith(("original: ", "retrained: "))]
+
+    with (project.root / "epochs" / "retrained.csv").open(newline="") as file:
+        epochs = [int(row["step"]) for row in csv.DictReader(file)][-1]
+    models = bare.root / "models"
+    missing = explained(bare)
+    assert [re.sub("[0-9,]+ optimizer steps", "#", line) for line in missing] == [
+        f"original: trained first on all train images, {epochs} epochs, #, into {models}/original.safetensors",
+        f"retrained: trained first on retain alone, {epochs} epochs, #, into {models}/retrained.safetensors",
+    ]
+    assert explained(bare, "--run.evaluate", "false", "--pretrain.checkpoint", "model.pth") == [
+        f"original: taken from model.pth first, into {models}/original.safetensors"
+    ]
+
+    before, models = project.files(), project.root / "models"
+    assert explained(project) == [f"{kind}: {models}/{kind}.safetensors, which is there" for kind in ("original", "retrained")]
+    refused, _ = explained(project, "--pretrain.epochs", "7")
+    real = project.run("unlearn", "--method", "model_1", "--pretrain.epochs", "7")
+    assert (real.returncode, real.stderr.splitlines()[-1]) == (2, refused.replace("original: the run would be refused", "error"))
+    assert project.files() == before
+    retain = project.root / "data" / "splits" / "retain.csv"
+    retain.write_text("id\n" + "\n".join(retain.read_text().split()[2:]) + "\n")  # another request
+    assert "retrained.safetensors does not belong to these settings (other retain)" in explained(project)[1]
+    (models / "original.safetensors").unlink()
+    assert explained(project)[0] == missing[0].replace(str(bare.root), str(project.root))
 
 
 # --- from nothing to a table ----------------------------------------------------------------------------------------
