@@ -10,7 +10,7 @@ from lethe.config.loader import STAGE, Config
 from lethe.evaluation import seed_aggregation
 from lethe.pipeline import ledger_events, references, run_logging, shadow_models
 from lethe.pipeline.unlearn import print_replications
-from lethe.reporting import console_tables
+from lethe.reporting import card_files, console_tables
 from lethe.workspace import artifacts, scores
 from lethe.workspace.plan import planned_results
 from lethe.workspace.prepare import prepare, remember
@@ -67,6 +67,7 @@ def evaluate(config: Config, names: Sequence[str] = (), again: bool = True) -> N
         print(console_tables.attack_table([row for row in table if row[0] in names]))
     sys.stdout.flush()
     log(f"compare the runs: {run_logging.where_to_look()}")
+    card_files.log_outdated(prepared, methods)
     if failed:
         raise failed
 

@@ -19,7 +19,7 @@ from lethe.pipeline.runner import start
 from lethe.recipes.blocks import resolve
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.trainable import Layers, Stages, UnknownLayer
-from lethe.reporting import console_tables
+from lethe.reporting import card_files, console_tables
 from lethe.tracking.sender import send
 from lethe.workspace import copies, replication, scores, signing
 from lethe.workspace.plan import PlannedRun, plan, planned_results
@@ -66,6 +66,7 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
         ledger_events.record_evaluated(prepared, map(str, planned_results(config)))
     if show and not shown:
         print_scores(prepared, beside)
+    card_files.log_outdated(prepared, map(str, planned_results(config)))
     send([config.workspace])  # records of a process that was killed after the result was complete
     return prepared
 

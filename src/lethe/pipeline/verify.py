@@ -16,7 +16,7 @@ from lethe.data import splits
 from lethe.engine import epoch_table
 from lethe.evaluation.score import Score
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
-from lethe.reporting import card_seal
+from lethe.reporting import card_files, card_seal
 from lethe.reporting.card_proof import leaves
 from lethe.tracking import outbox_format
 from lethe.workspace import artifacts, ledger, repair, scores
@@ -106,7 +106,8 @@ def inspect(layout: Layout) -> Iterator[Finding]:
 
 
 def of_tables(config: Config, recompute: bool) -> Iterator[Finding]:
-    """Compare the score files of the present request with the logits tables: what these hold, tier and number of retrained models.
+    """Compare the score files of the present request with the logits tables: what these hold, tier and number of retrained models; and its
+    cards with the results.
 
     Args:
         config: names the workspace.
@@ -122,6 +123,8 @@ def of_tables(config: Config, recompute: bool) -> Iterator[Finding]:
         prepared = load_existing(config)
     except (UserError, *UNREADABLE):
         return
+    for path, said in card_files.outdated(prepared, map(str, layout.with_scores())).items():
+        yield Finding(path, "stray", f"it {said}")
     for run in map(str, layout.with_scores()):
         with suppress(UserError, *UNREADABLE):
             if layout.weights(run).exists() and artifacts.current_logits(prepared, run) is None:

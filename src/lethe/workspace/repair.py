@@ -77,7 +77,8 @@ def maker(layout: Layout, path: Path) -> str:
         if path.is_relative_to(folder):
             return command(verb, *home)
     if path.is_relative_to(layout.cards):
-        return command("report", "card", "--method", RunId.parse(path.stem.rpartition("-")[0] or path.stem).key, *home)
+        run_name = path.relative_to(layout.cards).with_suffix("").as_posix()
+        return command("report", "card", "--method", RunId.parse(run_name.rpartition("-")[0] or run_name).key, *home)
     if path.is_relative_to(search):
         return command("search", "--search.method", path.relative_to(search).parts[0], *home)
     trained, scored = (layout.epochs("-").parent, layout.models), (layout.metrics("-").parent, layout.all_logits, layout.all_scores)

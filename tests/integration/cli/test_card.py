@@ -1,6 +1,7 @@
 """The command that writes a card."""
 
 import json
+from pathlib import Path
 
 from support.project import Project
 
@@ -25,3 +26,24 @@ def test_the_command(project: Project) -> None:
     assert str(path) in project.ran("report", "card", "--list", some).stdout
     none = project.run("report", "card", "--list=test/0")
     assert (none.returncode, none.stdout, none.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_card_of_an_earlier_result_is_named(project: Project) -> None:
+    """By the command that replaces the result, by verify, and before an erasure takes what a card is made from."""
+    method = ("--method", "model_1")
+    project.ran("unlearn", *method)
+    card = Path(project.ran("report", "card", *method).stdout.strip())
+    assert str(card) not in project.ran("unlearn", *method).stderr  # nothing was left to do
+    said = "is of an earlier result; `python src/report.py card --method model_1` makes it again"
+    assert f"{card} {said}\n" in project.ran("unlearn", *method, "--methods.model_1.epochs", "1").stderr
+    data = card.with_suffix(".json")
+    assert f"belongs to nothing: {data}: it {said}" in project.ran("verify").stdout
+    assert f"{data} {said}, which can't be done after the erasure" in project.ran("erase", *method).stderr
+    before = project.files()
+    refused = project.run("erase", *method, "--yes")
+    assert (refused.returncode, refused.stderr) == (2, f"error: {data} {said}, which can't be done after the erasure\n")
+    assert {name: content for name, content in project.files().items() if not name.endswith(".lock")} == {
+        name: content for name, content in before.items() if not name.endswith(".lock")
+    }
+    project.ran("report", "card", *method)
+    assert str(card) not in project.ran("evaluate", *method).stderr

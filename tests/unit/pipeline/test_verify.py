@@ -91,6 +91,7 @@ def test_files_of_every_folder_are_read(name: str, remedy: str, layout: Layout) 
         ("search/hybrid_4/trials.csv", "src/search.py --search.method hybrid_4"),
         ("report/table_7.csv", "src/report.py"),
         ("cards/model_1-abc.json", "src/report.py card --method model_1"),
+        ("cards/as_run/model_2-abc.json", "src/report.py card --method as_run"),
         ("others/shadows/model_1/0.safetensors", "src/evaluate.py"),
     ],
 )

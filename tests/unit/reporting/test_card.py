@@ -23,11 +23,12 @@ from lethe._util.redact import plain
 from lethe.config import loader as config
 from lethe.models import checkpoint
 from lethe.plots import histograms
-from lethe.reporting import card, card_content, card_seal, reproduction
+from lethe.reporting import card, card_content, card_files, card_seal, reproduction
 from lethe.reporting import card_page as cardpage
 from lethe.reporting.templates import number
 from lethe.testing.tables import SIZES, drawn
 from lethe.workspace import ledger, pseudonyms
+from lethe.workspace.prepare import load_existing
 from support.cards import CLASSES, asked, changed, logged, put, workspace, written
 
 
@@ -352,6 +353,23 @@ def test_no_page_says_of_what_its_verdict_rests_on_that_it_shows_nothing(home, u
 def test_unlearning_that_takes_a_fifth_of_retraining_is_flagged(share, said):
     line = {"id": "share_of_retrain", "model": {"value": share}, "power": None, "apart": None}
     assert cardpage.conclusion(line) == said
+
+
+def test_a_card_is_outdated_once_the_scores_of_its_result_are_others(home, undrawn, capsys):
+    written(home)
+    prepared, names = load_existing(asked(home)), ("model_1", "model_2")
+    assert card_files.outdated(prepared, names) == {}
+    split = checkpoint.metadata(home / "logits" / "model_1.safetensors")["split"]
+    put(home, "model_1", drawn(7, 1.0, "model_1"), split)
+    ((path, said),) = card_files.outdated(prepared, names).items()
+    assert said == f"is of an earlier result; `python src/report.py card --method model_1 --run.workspace {home}` makes it again"
+    capsys.readouterr()
+    card_files.log_outdated(prepared, names)
+    assert capsys.readouterr().err == f"{path.with_suffix('.html')} {said}\n"
+    written(home)
+    assert card_files.outdated(prepared, names) == {}
+    (home / "scores" / "model_1.json").unlink()
+    assert [*card_files.outdated(prepared, names)] == [path]
 
 
 def test_a_variant_that_params_yaml_lacks_says_what_it_is_like():
