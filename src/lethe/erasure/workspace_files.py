@@ -55,18 +55,16 @@ class WorkspaceFiles:
             files = [folder] if folder.is_file() else list(files_in(folder))
             if files:
                 yield self._place(folder, f"resume states and caches, {len(files)} files", size_of(files), DELETE)
+        whole = list(self._whole(self.erasure)) if self.erasure else []
+        elsewhere = {str(original), *(place.name for place in whole)}  # what is deleted as a whole is not rewritten first
         for path, found in self._examined():
-            if path == original or any(path.is_relative_to(folder) for folder in self._caches()):
+            if str(path) in elsewhere or self._is_cached(path):
                 continue
             step = self._step(path, found)
             yield self._place(path, str(found), path.stat().st_size, step, _advice(path, found))
-        if self.erasure:
-            yield from self._superseded(self.erasure)
-            for path in files_in(self.layout.root):
-                if is_half_written(path) and self._owns(path):
-                    yield self._place(path, "left half-written by a killed command", path.stat().st_size, DELETE)
-            if original.exists() and checkpoint.model_hash(original) != self.erasure.accepted:
-                yield self._place(original, "1 model", original.stat().st_size, REPLACE)
+        yield from whole
+        if self.erasure and original.exists() and checkpoint.model_hash(original) != self.erasure.accepted:
+            yield self._place(original, "1 model", original.stat().st_size, REPLACE)
 
     def erase(self, place: Place) -> None:
         """Delete a file or folder, rewrite a file without the images, or put the accepted result in the original's place."""
@@ -104,6 +102,9 @@ class WorkspaceFiles:
         layout = self.layout
         return [layout.resume, layout.others, layout.downloads, layout.other_states, layout.bank_states, layout.originals]
 
+    def _is_cached(self, path: Path) -> bool:
+        return any(path.is_relative_to(folder) for folder in self._caches())
+
     def _examined(self) -> Iterator[tuple[Path, Found]]:
         kept = {self.layout.secret, self.layout.erased}
         inside = (path for path in files_in(self.layout.root) if path not in kept and self._owns(path))
@@ -140,11 +141,15 @@ class WorkspaceFiles:
         tables = (layout.all_logits, layout.banks)
         return REWRITE if suffix == ".safetensors" and any(path.is_relative_to(folder) for folder in tables) else YOURS
 
-    def _superseded(self, erasure: Erasure) -> Iterator[Place]:
-        """The accepted result under its method's name, once it is the original."""
+    def _whole(self, erasure: Erasure) -> Iterator[Place]:
+        """Files that are deleted whatever they hold: the accepted result under its method's name, which is the original then, and what a
+        killed command left."""
         for path in (self.layout.weights(erasure.method), self.layout.logits(erasure.method)):
             if path.exists():
                 yield self._place(path, "the accepted result, which is the original now", path.stat().st_size, DELETE)
+        for path in files_in(self.layout.root):
+            if is_half_written(path) and self._owns(path) and not self._is_cached(path):
+                yield self._place(path, "left half-written by a killed command", path.stat().st_size, DELETE)
 
     # --- rewriting ------------------------------------------------------------------------------------------------------
 
