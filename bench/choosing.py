@@ -1,98 +1,54 @@
 """Compare rules that choose a method's settings without a retrained model with the choice that has retrained models in view.
 
-    python bench/choosing.py [--requests 1,2] [--share 0.2]
+    python bench/choosing.py measure FILE.csv [--requests 1,2] [--share 0.1] [KEYS]
+    python bench/choosing.py FILE.csv ...
 
-Requests (data.seed) of results/leaderboard/digits. For each: an original, 8 retrained models, and `ft` at four learning rates and
-`lethe` at five rates and three weights, by two seeds each. A rule sees the losses of forget and of the selection half of validation, and
-validation accuracy. `small` is a logistic regression on the pixels of retain: a model that never saw forget, for next to nothing. Printed
-are the AUC of forget's losses for retrained models and for `small`, and the mean avg_gap.svc of each rule's choice, by its own seed and by
-the other one.
+For each request (data.seed) `measure` trains an original and retrained models, runs settings of `ft` and `lethe` at a share of the cost of
+retraining by two seeds, and appends a row for each with what a search measures of it and its avg_gap.svc. KEYS are those of every command;
+without any, the requests are those of results/leaderboard/digits. The second form prints the mean avg_gap.svc of each rule's choices, by
+the seed that was chosen with and by the other one, and how far they are from the best choice.
 """
 
 import argparse
+import csv
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
+from scipy.stats import spearmanr
 from torch.nn import Module
 
 from lethe.config.loader import load
 from lethe.data.splits import SPLITS
 from lethe.engine import engine
+from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import RunOptions
 from lethe.evaluation import inference
 from lethe.evaluation.context import EvaluationContext
-from lethe.evaluation.logits_table import Floats, Ints, LogitsTable, class_weights
+from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import avg_gap_svc
-from lethe.evaluation.reference import RETAIN_LIMIT, loses_validation, trained
+from lethe.evaluation.uncertainty import margin_of_error
 from lethe.pipeline.cost import planned_share
-from lethe.recipes.held_out import halves
 from lethe.recipes.recipe import Recipe
+from lethe.search.objectives import OBJECTIVES, evaluator, expected_gap, is_ruined, sizes
 from lethe.workspace.prepare import prepare
 from lethe.workspace.workspace import Prepared
 
-SETTINGS: list[tuple[str, dict[str, float]]] = [("ft", {"lr": lr}) for lr in (0.1, 0.2, 0.3, 0.5)]
-SETTINGS += [("lethe", {"lr": lr, "weight": weight}) for lr in (0.05, 0.1, 0.2, 0.3, 0.5) for weight in (0.05, 0.15, 0.5)]
-REFERENCES, SEEDS, DRAWS, PIXELS = 8, (0, 1), 100, 7  # every seventh pixel is enough for `small`
+# Multiples of the configured values
+RATES = {"ft": (0.4, 1, 2, 4), "lethe": (1, 2, 4, 8)}
+WEIGHTS = {"ft": (1,), "lethe": (0.25, 0.5, 1, 2)}
+REFERENCES, SEEDS = 3, (0, 1)
+OBJECTIVE = OBJECTIVES["oracle_free"]
+WORDS = {"request", "method", "setting"}
+DIGITS = ["--config", "results/leaderboard/digits/settings.yaml"]
 
-
-@dataclass(frozen=True, eq=False)
-class Tried:
-    """A setting by a seed: AUC of forget's losses, the same on resampled images, accuracy on validation and retain, whether it is ruined,
-    and avg_gap.svc."""
-
-    setting: str
-    auc: float
-    drawn: Floats
-    useful: float
-    retain: float
-    ruined: bool
-    gap: float
-
-
-Rule = Callable[[Sequence[Tried], float, Floats], Tried]
-
-
-def area(forget_F: Floats, unseen_V: Floats, weights_V: Floats) -> float:
-    order = np.argsort(unseen_V)
-    total = np.concatenate([[0.0], np.cumsum(weights_V[order])])
-    below, upto = (total[np.searchsorted(unseen_V[order], forget_F, side)] for side in ("left", "right"))
-    return float(((total[-1] - upto) + 0.5 * (upto - below)).mean() / total[-1])
-
-
-def present(tried: Sequence[Tried], small: float, drawn: Floats) -> Tried:
-    passed = [one for one in tried if np.quantile(one.drawn, 0.025) <= 0.5 <= np.quantile(one.drawn, 0.975)]
-    return max(passed, key=lambda one: (one.useful, -abs(one.auc - 0.5))) if passed else nearest(tried, 0.5, drawn)
-
-
-def landed(tried: Sequence[Tried], small: float, drawn: Floats) -> Tried:
-    """The rule of a search (`Objective.rank`)."""
-    sound = [one for one in tried if not one.ruined] or tried
-    passed = [one for one in sound if np.quantile(one.drawn, 0.025) <= 0.5 <= np.quantile(one.drawn, 0.975)]
-    kept = [one for one in passed if one.retain >= 100 - RETAIN_LIMIT] or passed
-    return max(kept, key=lambda one: (one.useful, -abs(one.auc - 0.5))) if kept else nearest(sound, 0.5, drawn)
-
-
-def nearest(tried: Sequence[Tried], aim: float, drawn: Floats) -> Tried:
-    return min(tried, key=lambda one: abs(one.auc - aim))
-
-
-def paired(tried: Sequence[Tried], small: float, drawn: Floats) -> Tried:
-    passed = [one for one in tried if abs(one.auc - small) <= 1.96 * (one.drawn - drawn).std()]
-    return max(passed, key=lambda one: one.useful) if passed else nearest(tried, small, drawn)
-
-
-RULES: dict[str, Rule] = {
-    "with retrained models in view": lambda tried, small, drawn: min(tried, key=lambda one: one.gap),
-    "the most useful whose interval contains 0.5": present,
-    "the same, of those that keep retain and validation": landed,
-    "nearest to 0.5": lambda tried, small, drawn: nearest(tried, 0.5, drawn),
-    "nearest to small's": nearest,
-    "the most useful within a paired interval of small's": paired,
-}
+Row = Mapping[str, Any]
+Rule = Callable[[Sequence[Row]], Row]
 
 
 def run(prepared: Prepared, recipe: Recipe, network: Module, seed: int) -> LogitsTable:
@@ -106,78 +62,144 @@ def run(prepared: Prepared, recipe: Recipe, network: Module, seed: int) -> Logit
     return LogitsTable("run", tuple(ids), prepared.images.labels.astype(np.int64), split, logits_NC)
 
 
-def request(number: int, share: float) -> tuple[list[tuple[str, int, Tried]], float, float, Floats]:
-    """Settings as tried for a request, AUC for retrained models and for `small`, and the latter's on resampled images."""
-    # lethe as it was before it pulled log odds
-    before = {"pull_on": "loss", "fade": 0, "reinit": "", "batch_size": 16, "forget_batch_size": 16, "renew_every": 0.3}
-    former = [word for name, value in before.items() for word in (f"--methods.lethe.{name}", str(value))]
-    words = ["--config", "results/leaderboard/digits/settings.yaml", *former, "--data.seed", str(number)]
-    config = load([*words, "--run.workspace", f"choosing/{number}", "--run.threads", "1"])
+def request(number: int, share: float, methods: Sequence[str], words: Sequence[str]) -> list[dict[str, Any]]:
+    """Run all settings for a request."""
+    config = load([*words, "--data.seed", str(number), "--run.workspace", f"choosing/{number}", "--run.threads", "1"])
     prepared = prepare(config)
     network = prepared.untrained(0)
     original = run(prepared, prepared.reference_recipe("original"), network, 0)
     start = {name: value.clone() for name, value in network.state_dict().items()}
     again = prepared.reference_recipe("retrained")
     references = [run(prepared, again, prepared.untrained(seed), seed) for seed in range(1, 1 + REFERENCES)]
-
-    labels, place = original.labels, {id_: row for row, id_ in enumerate(original.ids)}
-    selection = halves(torch.from_numpy(prepared.splits["validation"]), torch.from_numpy(prepared.images.labels.astype(np.int64)))[1]
-    forget, unseen = original.rows("forget"), np.array([place[prepared.images.ids[image]] for image in selection.tolist()])
-    weights = class_weights(labels[forget], labels[unseen])
-    draw = np.random.default_rng(0)
-    indices = [(draw.integers(0, len(forget), len(forget)), draw.integers(0, len(unseen), len(unseen))) for _ in range(DRAWS)]
-
-    def drawn(loss_N: Floats) -> Floats:
-        forget_F, unseen_V = loss_N[forget], loss_N[unseen]
-        return np.array([area(forget_F[i], unseen_V[j], weights[j]) for i, j in indices])
-
-    small = _small(prepared, original.rows("retain"), place, labels)
-    known = np.mean([each.loss for each in references], axis=0)
-    found = []
-    for method, arguments in SETTINGS:
-        own = replace(config, method=method).changed(arguments)
-        epochs = own.methods[method].model_dump()["retain_epochs"]
-        own = own.changed({"retain_epochs": round(epochs * share / planned_share(own), 3)})
-        for seed in SEEDS:
-            network = prepared.network(seed)
-            network.load_state_dict(start)
-            model = run(prepared, own.recipe(), network, seed)
-            gap = avg_gap_svc(EvaluationContext(model, references, original, resample=False)).value
-            auc, useful = area(model.loss[forget], model.loss[unseen], weights), 100 * float(model.correct[unseen].mean())
-            retain = 100 * float(model.correct[model.rows("retain")].mean())
-            ruined = loses_validation(trained("original", original), trained("retrained", model))
-            found.append((method, seed, Tried(f"{method} {arguments}", auc, drawn(model.loss), useful, retain, ruined, gap)))
-    of_known, of_small = (area(loss[forget], loss[unseen], weights) for loss in (known, small))
-    return found, of_known, of_small, drawn(small)
+    rows = []
+    for method in methods:
+        own = replace(config, method=method)
+        stated = own.methods[method].model_dump()
+        own = own.changed({"retain_epochs": round(stated["retain_epochs"] * share / planned_share(own), 3)})
+        selection = prepared.data.for_selection(own.recipe())
+        measure = evaluator(selection, MEASURED, prepared.compute.autocast, intervals=True)
+        network.load_state_dict(start)
+        before = measure(network, selection)
+        for rate in RATES[method]:
+            for weight in WEIGHTS[method]:
+                changed = {"lr": stated["lr"] * rate} | ({"weight": stated["weight"] * weight} if "weight" in stated else {})
+                for seed in SEEDS:
+                    network = prepared.network(seed)
+                    network.load_state_dict(start)
+                    model = run(prepared, own.changed(changed).recipe(), network, seed)
+                    context = EvaluationContext(model, references, original, resample=False)
+                    row = {"request": f"{config.data.source} {number}", "method": method, "setting": str(changed), "seed": seed}
+                    row |= {"share": share, "avg_gap.svc": round(avg_gap_svc(context).value, 4)} | dict(measure(network, selection))
+                    row |= {f"original.{name}": value for name, value in before.items()}
+                    row |= {f"images.{name}": value for name, value in sizes(selection).items()}
+                    for split in (*MEASURED, "test"):
+                        row[f"retrained.{split}"] = float(np.mean([100 * each.correct[each.rows(split)].mean() for each in references]))
+                    row["test.accuracy"] = 100 * model.correct[model.rows("test")].mean()
+                    rows.append(row)
+                    print(number, method, changed, seed, f"{row['avg_gap.svc']:.2f}", flush=True)
+    return rows
 
 
-def _small(prepared: Prepared, retain: Ints, place: dict[str, int], labels: Ints) -> Floats:
-    pixels = np.empty((len(labels), prepared.images.pixels[0, 0, ..., ::PIXELS].size))
-    for image, id_ in enumerate(prepared.images.ids):
-        pixels[place[id_]] = prepared.images.pixels[image, 0, ..., ::PIXELS].ravel() / 255
-    model = LogisticRegression(C=0.1, max_iter=300).fit(pixels[retain], labels[retain])
-    return np.asarray(-model.predict_log_proba(pixels)[np.arange(len(labels)), np.searchsorted(model.classes_, labels)])
+def _original(row: Row) -> dict[str, float]:
+    return {name.removeprefix("original."): value for name, value in row.items() if name.startswith("original.")}
+
+
+def _images(row: Row) -> dict[str, int]:
+    return {name.removeprefix("images."): int(value) for name, value in row.items() if name.startswith("images.")}
+
+
+def _by_chance(row: Row) -> float:
+    """Distance of the AUC from chance, in standard errors."""
+    return float(abs(row["forget.auc"] - 0.5) / ((row["forget.auc.high"] - row["forget.auc.low"]) / 3.92))
+
+
+def _accuracies(row: Row) -> float:
+    """Distance of forget accuracy from that of unseen images, in standard errors."""
+    images, unseen = _images(row), row.get("unseen.accuracy", row["validation.accuracy"])
+    error = margin_of_error((row["forget.accuracy"], images["forget"]), (unseen, images["validation"])) / 1.96
+    return float(abs(row["forget.accuracy"] - unseen) / error)
+
+
+def _gap(row: Row) -> float:
+    return expected_gap(row, _original(row))
+
+
+def search(tried: Sequence[Row]) -> Row:
+    """The rule of a search."""
+    return min(tried, key=lambda row: OBJECTIVE.rank(row, {}, _images(row), _original(row)))
+
+
+def useful(distances: Sequence[Callable[[Row], float]], limit: float = 1.96) -> Rule:
+    """The most useful of those within a limit of all distances; where there is none, the nearest."""
+
+    def key(row: Row) -> tuple[float, ...]:
+        far = max(distance(row) for distance in distances)
+        return (
+            is_ruined(row, _original(row), _images(row)),
+            far > limit,
+            *((-row["utility"],) if far <= limit else (far, -row["utility"])),
+        )
+
+    return lambda tried: min(tried, key=key)
+
+
+def least(distance: Callable[[Row], float]) -> Rule:
+    return lambda tried: min(tried, key=lambda row: (is_ruined(row, _original(row), _images(row)), distance(row)))
+
+
+RULES: dict[str, Rule] = {
+    "with retrained models in view": lambda tried: min(tried, key=lambda row: float(row["avg_gap.svc"])),
+    "a search": search,
+    "AUC within chance, the most useful": useful([_by_chance]),
+    "AUC and accuracy within chance, the most useful": useful([_by_chance, _accuracies]),
+    "AUC within a standard error, the most useful": useful([_by_chance], 1.0),
+    "AUC nearest to chance": least(_by_chance),
+    "least expected gap": least(_gap),
+}
+
+
+def compare(files: Sequence[str]) -> None:
+    """Print a table of the rules."""
+    groups: dict[tuple[Any, ...], dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for file in files:
+        for read in csv.DictReader(Path(file).read_text().splitlines()):
+            row = {name: value if name in WORDS else float(value) for name, value in read.items()}
+            groups[read["request"], read["method"], row["share"]][int(row["seed"])].append(row)
+    for method in dict.fromkeys(method for _, method, _ in groups):
+        of_method = [by_seed for (_, own, _), by_seed in groups.items() if own == method]
+        every = [(row["avg_gap.svc"], _gap(row)) for by_seed in of_method for rows in by_seed.values() for row in rows]
+        print(
+            f"{method}: {len(of_method)} requests; rank correlation of expected and real gap {spearmanr(*zip(*every, strict=True))[0]:.2f}"
+        )
+        for name, rule in RULES.items():
+            own, other = [], []
+            for by_seed in of_method:
+                for seed, tried in by_seed.items():
+                    best = rule(tried)
+                    own.append(best["avg_gap.svc"])
+                    others = [row for at, rows in by_seed.items() if at != seed for row in rows]
+                    other += [row["avg_gap.svc"] for row in others if row["setting"] == best["setting"]]
+            print(f"  {name:<48} {np.mean(own):6.2f} {np.mean(other):6.2f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", default="1,2")
-    parser.add_argument("--share", type=float, default=0.2)
-    asked = parser.parse_args()
+    if sys.argv[1:2] != ["measure"]:
+        return compare(sys.argv[1:])
     torch.set_num_threads(1)
-    gaps: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for number in map(int, asked.requests.split(",")):
-        found, known, small, drawn = request(number, asked.share)
-        print(f"request {number}: AUC for retrained models {known:.3f}, for small {small:.3f}")
-        for method in dict.fromkeys(name for name, _ in SETTINGS):
-            for seed in SEEDS:
-                own, other = ([one for name, s, one in found if name == method and s == wanted] for wanted in (seed, 1 - seed))
-                for rule, choose in RULES.items():
-                    best = choose(own, small, drawn)
-                    gaps[method, rule].append((best.gap, next(one.gap for one in other if one.setting == best.setting)))
-    for (method, rule), pairs in gaps.items():
-        first, second = np.mean(pairs, axis=0)
-        print(f"{method:<6} {rule:<52} {first:5.2f} {second:5.2f}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--requests", default="1,2")
+    parser.add_argument("--share", type=float, default=0.1)
+    parser.add_argument("--methods", default="ft,lethe")
+    asked, words = parser.parse_known_args(sys.argv[2:])
+    for number in asked.requests.split(","):
+        rows = request(int(number), asked.share, asked.methods.split(","), words or DIGITS)
+        new = not asked.file.exists()
+        with asked.file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ from lethe.workspace.workspace import Prepared
 Measurements = Mapping[str, float]
 Sizes = Mapping[str, int]  # split -> number of images; DELETED: of how many validation images
 DELETED = "validation of deleted classes"  # images of classes of which retain has none
-AUC_ENDS = ("forget.auc.low", "forget.auc.high")  # 95 % interval of forget.auc, bootstrapped over images; measured at a trial's end
+# Measured at a trial's end: the 95 % interval of forget.auc, bootstrapped over images, and accuracy on validation, weighted to forget's
+# class histogram
+AUC_ENDS = ("forget.auc.low", "forget.auc.high")
+UNSEEN = "unseen.accuracy"
 CHANCE = 0.5
 
 
@@ -42,6 +45,8 @@ class Objective:
             retrained model, and the numbers of images.
         within: What `unseen` tests, for messages.
         distance: How far a model is from that, 0 at best, where `unseen` holds for no trial.
+        cost: Of the models that `unseen` holds for the one with the least is best: from its measurements and the original's.
+        best: What has the least cost, for messages.
     """
 
     names: tuple[str, str]
@@ -54,6 +59,8 @@ class Objective:
     unseen: Callable[[Measurements, Measurements, Sizes], bool]
     within: str
     distance: Callable[[Measurements, Measurements], float]
+    cost: Callable[[Measurements, Measurements], float]
+    best: str
 
     def describe(self, point: Sequence[float]) -> str:
         """Format (unlearning, utility) with their labels.
@@ -67,7 +74,7 @@ class Objective:
         """Key by which the best of several models is the least.
 
         Forgetting comes first, within its interval: a smaller distance than chance allows is luck. Among the models that pass, those that
-        keep retain as a retrained model does come before the others, then the highest validation accuracy wins; where none passes, the
+        keep retain as a retrained model does come before the others, then the least `cost` wins; where none passes, the
         least distance. A model that lost more of validation than retraining can cost (`is_ruined`) is behind all others, for one that
         knows nothing any more can't be told from one that never saw the forget images.
 
@@ -78,14 +85,15 @@ class Objective:
             original: of the original model.
 
         Returns:
-            (ruined, can be told from unseen, has lost retain, -utility, distance) of a model that can't be told or is ruined; of one that
-            can, distance and -utility in place of the last three.
+            (ruined, can be told from unseen, has lost retain, cost, -utility, distance) of a model that can't be told; -utility in place of
+            the cost of one that is ruined; of one that can be told, distance and -utility in place of the last four.
         """
         if is_ruined(measured, original, images):
             return True, True, True, -measured["utility"], self.distance(measured, retrained)
         if not self.unseen(measured, retrained, images):
             return False, True, self.distance(measured, retrained), -measured["utility"]
-        return False, False, _has_lost_retain(measured, original, images), -measured["utility"], self.distance(measured, retrained)
+        lost, distance = _has_lost_retain(measured, original, images), self.distance(measured, retrained)
+        return False, False, lost, self.cost(measured, original), -measured["utility"], distance
 
 
 def is_ruined(measured: Measurements, original: Measurements, images: Sizes) -> bool:
@@ -115,6 +123,26 @@ def _as_trained(measured: Measurements, original: Measurements, images: Sizes) -
     known = {split: original[f"{split}.accuracy"] for split in ("retain", "forget")}
     whole = reference.trained_on_all(known, {**images, "validation": kept}, original["utility"])
     return whole, reference.TrainedModel(measured["retain.accuracy"], images["retain"], measured["utility"], kept)
+
+
+def expected_gap(measured: Measurements, original: Measurements) -> float:
+    """Estimate how far a model is from a retrained one, with none in view (docs/search.md).
+
+    The mean of four distances from what a retrained model is expected to be: it knows retain as well as the original does, forget as well
+    as validation images of forget's classes, and validation not worse than the original; and its losses don't tell forget from them.
+    Retrained models differ from it by what forget is harder than validation by chance, and by what fewer training images cost.
+
+    Args:
+        measured: of the model.
+        original: of the original model.
+
+    Returns:
+        Points, on the scale of `avg_gap.svc`.
+    """
+    unseen = measured.get(UNSEEN, measured.get("validation.accuracy", measured["utility"]))  # trials of earlier versions lack UNSEEN
+    retain = abs(measured["retain.accuracy"] - original["retain.accuracy"])
+    lost = max(0.0, original["utility"] - measured["utility"])
+    return (retain + abs(measured["forget.accuracy"] - unseen) + lost + 100 * abs(measured["forget.auc"] - CHANCE)) / 4
 
 
 def sizes(selection: Data) -> Sizes:
@@ -169,7 +197,12 @@ def _from_retrained(measured: Measurements, retrained: Measurements) -> float:
     return _oracle(measured, retrained)[0]
 
 
+def _uselessness(measured: Measurements, original: Measurements) -> float:
+    return -measured["utility"]
+
+
 _CHANCE_WITHIN = "the 95 % interval of the AUC contains 0.5"
+_NEAREST = "the least expected gap to a retrained model"
 
 
 OBJECTIVES = {
@@ -184,6 +217,8 @@ OBJECTIVES = {
         _at_chance,
         _CHANCE_WITHIN,
         _from_chance,
+        expected_gap,
+        _NEAREST,
     ),
     "oracle": Objective(
         ("mean |distance to retrained|", "validation accuracy"),
@@ -196,6 +231,8 @@ OBJECTIVES = {
         _as_retrained,
         "each of the three distances to the retrained model is within the 95 % interval of a difference",
         _from_retrained,
+        _uselessness,
+        "the highest validation accuracy",
     ),
     "report": Objective(
         ("forget accuracy", "retain accuracy"),
@@ -208,6 +245,8 @@ OBJECTIVES = {
         _at_chance,
         _CHANCE_WITHIN,
         _from_chance,
+        expected_gap,
+        _NEAREST,
     ),
 }
 
@@ -225,7 +264,7 @@ def evaluator(data: Data, splits: Sequence[str], autocast: Any, intervals: bool 
         data: Images and splits on the device.
         splits: The splits to measure; forget and validation are among them.
         autocast: Makes the context of the forward pass, as `Compute.autocast`.
-        intervals: Whether to bootstrap the interval of `forget.auc`, too (AUC_ENDS).
+        intervals: Whether to measure what is measured at a trial's end, too (AUC_ENDS, UNSEEN).
 
     Returns:
         `(model, data) -> measurements`, as the engine takes it.
@@ -256,6 +295,8 @@ def evaluator(data: Data, splits: Sequence[str], autocast: Any, intervals: bool 
                 same = np.flatnonzero((member == 0) & (weight > 0))
                 roc = Roc(score[member == 1], score[same], weight[same])
                 measured |= dict(zip(AUC_ENDS, roc.estimates(uncertainty.bootstrap)["auc"].ends(), strict=True))
+                correct = (tables["validation"].argmax(1) == labels["validation"]).cpu().numpy()
+                measured[UNSEEN] = 100 * float(np.average(correct, weights=weight[len(forget) :]))
             kept = tables["validation"][useful_N], labels["validation"][useful_N]
             measured["utility"] = metrics.accuracy(*kept) if len(kept[1]) else measured["validation.accuracy"]
         return measured

@@ -13,7 +13,7 @@ from lethe._util.names import as_cell
 from lethe.config.loader import Config
 from lethe.evaluation.uncertainty import over_seeds
 from lethe.search import figures
-from lethe.search.objectives import OBJECTIVES, Measurements, Sizes, is_ruined
+from lethe.search.objectives import OBJECTIVES, Measurements, Sizes, expected_gap, is_ruined
 from lethe.search.pareto import Point, front, hypervolume
 from lethe.search.spaces import argument_values
 
@@ -116,7 +116,7 @@ class SearchResults:
         return passed and not is_ruined(measured, self.original, self.images)
 
     def winner(self, objective: str | None = None) -> Trial | None:
-        """Find the most useful trial among those that can't be told from a model which never saw the forget images.
+        """Find the best trial among those that can't be told from a model which never saw the forget images.
 
         The order is that of `Objective.rank`. So the numbers of a retrained model can win; those of the original can't where its memory
         can be measured (`undecidable`), and those of a model that knows nothing any more can't either.
@@ -143,8 +143,8 @@ class SearchResults:
             return ""
         return (
             f"by {objective}, the original itself can't be told from a model that never saw the forget images "
-            f"({OBJECTIVES[objective].within}): its winner is the most useful trial, and may have forgotten nothing; more forget images "
-            "would tell"
+            f"({OBJECTIVES[objective].within}): its winner is the trial with {OBJECTIVES[objective].best}, and may have forgotten nothing; "
+            "more forget images would tell"
         )
 
     def winners(self) -> dict[str, Trial]:
@@ -200,7 +200,8 @@ class SearchResults:
         return [key for key in self.original if key != "utility"]
 
     def table(self, trials: Iterable[Trial]) -> str:
-        """Format trials as CSV: both objectives, the first by every other objective, measurements, epochs, cost, arguments.
+        """Format trials as CSV: both objectives, the first by every other objective, measurements, the gap that is expected, epochs, cost,
+        arguments.
 
         `unseen`: whether the model can't be told from one that never saw the forget images; `winner`: the objectives by which it won."""
         written = io.StringIO()
@@ -208,7 +209,7 @@ class SearchResults:
         others = self.objectives()[1:]
         lines.writerow(
             [
-                *("trial", "state", "unlearning", "utility", *others, *self._measured(), "ran", SHARE, *self.searched),
+                *("trial", "state", "unlearning", "utility", *others, *self._measured(), "expected_gap", "ran", SHARE, *self.searched),
                 *("reason", "unseen", "winner"),
             ]
         )
@@ -217,9 +218,11 @@ class SearchResults:
             measured = trial.attributes.get("measured", {})
             points = [self.point(trial, objective) if measured else None for objective in others]
             cells = [*(trial.values or ("", "")), *(point[0] if point else "" for point in points)]
-            cells += [*(measured.get(key, "") for key in self._measured()), *(trial.attributes.get(key, "") for key in ("ran", SHARE))]
-            cells += [trial.arguments.get(name, "") for name in self.searched]
             complete = trial.state == "complete"
+            cells += [measured.get(key, "") for key in self._measured()]
+            cells += [expected_gap(measured, self.original) if complete else ""]
+            cells += [*(trial.attributes.get(key, "") for key in ("ran", SHARE))]
+            cells += [trial.arguments.get(name, "") for name in self.searched]
             won = " ".join(objective for objective, winner in winners.items() if winner.number == trial.number)
             last = ["", self.unseen(trial, self.config.search.objective), won] if complete else [trial.reason, "", ""]
             lines.writerow([trial.number, trial.state, *map(_cell, (*cells, *last))])
@@ -312,7 +315,7 @@ def describe_winner(objective: str, row: Mapping[str, Any]) -> str:
     line = f"best by {objective}: trial {row['trial']}, {scored.describe((row['unlearning'], row['utility']))} in the search"
     if row["unseen"]:
         line += f"; {scored.within}, and of the trials of which that is true those that keep retain come first, and of these the one with "
-        line += "the highest validation accuracy"
+        line += scored.best
     else:
         line += f"; it is the nearest, for of no trial is it true that {scored.within}"
     if "fresh.seeds" not in row:

@@ -28,7 +28,7 @@ from lethe.pipeline.runner import held
 from lethe.pipeline.unlearn import check
 from lethe.search import figures
 from lethe.search.adopt import for_search, search_key
-from lethe.search.objectives import AUC_ENDS, OBJECTIVES, Measurements, evaluator, without_test
+from lethe.search.objectives import AUC_ENDS, OBJECTIVES, UNSEEN, Measurements, evaluator, without_test
 from lethe.search.results import SearchResults, Trial, describe_winner
 from lethe.search.spaces import draws_apart, stated_values, widened_space
 from lethe.search.storage import (
@@ -81,7 +81,7 @@ def search(config: Config) -> None:
     evaluate = evaluator(data.data.for_selection(config.recipe()), MEASURED, data.compute.autocast, intervals=True)
     original, retrained = (_measurements(data, evaluate, tensors) for tensors in (start, reference))
     retrained = _fit(data, original, retrained, objective.oracle)
-    identifying = {key: value for key, value in retrained.items() if key not in AUC_ENDS} if objective.oracle else {}
+    identifying = {key: value for key, value in retrained.items() if key not in (*AUC_ENDS, UNSEEN)} if objective.oracle else {}
     name = study_name(data, space, [checkpoint.weights_hash(start), identifying])
     with held(shared_layout(config).lock(f"search.{name}"), f"the search {name}"):
         create = partial(optuna.create_study, study_name=name, directions=["minimize", "maximize"], load_if_exists=True)

@@ -16,7 +16,7 @@ MEASURES = 13
 # From scores to the report's tables, figures and words
 REPORT = 7
 # Objectives, pruning, spaces and winners of a search
-SEARCH = 5
+SEARCH = 6
 # Of these what a trial's values depend on: trials of another number are kept and do not count. Winners are computed from all that count
 TRIALS = 3
 

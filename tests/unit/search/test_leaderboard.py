@@ -43,7 +43,10 @@ def test_a_model_that_knows_nothing_is_worse_than_one_that_remembers() -> None:
     useful = {"forget.auc": 0.52, "utility": 92.0, **ends}
     original = {"retain.accuracy": 100.0, "forget.accuracy": 100.0, "utility": 98.0}
     images = {"retain": 100, "forget": 100, "validation": 250}
-    ranks = [OBJECTIVE.rank(one | {"retain.accuracy": 99.0}, {}, images, original) for one in (ruined, remembers, useful)]
+    ranks = [
+        OBJECTIVE.rank(one | {"retain.accuracy": 99.0, "forget.accuracy": one["utility"]}, {}, images, original)
+        for one in (ruined, remembers, useful)
+    ]
     assert ranks[2] < ranks[1] < ranks[0]
 
 
