@@ -5,7 +5,7 @@ not at all, and last the original, which is replaced by the accepted weights."""
 
 import hashlib
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,7 +60,7 @@ def plan(config: Config, source: bool = False, keep: Sequence[str] = ()) -> int:
         UserError: the result does not exist, or was not evaluated.
     """
     check_kept(keep)
-    erasure = _unfinished(config) or _planned(config, source, log)
+    erasure = _unfinished(config) or _planned(config, source)
     keep = _kept(erasure, keep)
     stores = _stores(config, erasure, keep)
     places = [place for store in stores for place in store.find()]
@@ -130,7 +130,7 @@ def _erase(config: Config, layout: Layout, source: bool, keep: Sequence[str]) ->
     begun = _unfinished(config)
     if begun is None:
         _require_sent(layout)
-    erasure = begun or _planned(config, source, _refuse)
+    erasure = begun or _planned(config, source)
     keep = _kept(erasure, keep)
     if erasure.state == erased.PENDING:
         erasure = replace(erasure, keep=keep)
@@ -235,13 +235,9 @@ def _unfinished(config: Config) -> Erasure | None:
 # --- what is planned --------------------------------------------------------------------------------------------------
 
 
-def _refuse(line: str) -> None:
-    raise UserError(line)
-
-
-def _planned(config: Config, source: bool, outdated: Callable[[str], None]) -> Erasure:
+def _planned(config: Config, source: bool) -> Erasure:
     """Describe the erasure that the configuration asks for; the accepted result must exist, fit the request and have scores. A card of an
-    earlier result is a line for `outdated`: what cards are made from is erased."""
+    earlier result is named, for what cards are made from is erased."""
     prepared = load_existing(config)
     layout, results = prepared.layout, planned_results(config)
     if len(results) > 1:
@@ -256,7 +252,7 @@ def _planned(config: Config, source: bool, outdated: Callable[[str], None]) -> E
     if not layout.scores(name).exists():
         raise UserError(f"{layout.scores(name)} does not exist; {again['evaluate']} measures the result before it is accepted")
     for card, said in card_files.outdated(prepared, [name]).items():
-        outdated(f"{card} {said}, which can't be done after the erasure")
+        log(f"{card} {said}, which can't be done after the erasure")
     verdict = scores.read(layout.scores(name)).verdict
     log(f"{name}, which takes the original's place: {verdict.head.lower() if verdict else 'no verdict'}")
     accepted, tensors = checkpoint.model_hash(path), checkpoint.load(path)[0]
