@@ -82,7 +82,7 @@ def plan(words: Sequence[str], shares: Sequence[str], seeds: int, names: Sequenc
     config, left_out = load(words), dict[str, str]()
     methods = {name: repr(replace(config, method=name).recipe()) for name in PAPER_METHODS}
     for share in leaderboard.accepted_shares(shares) if shares else ():
-        for name in leaderboard.accepted_methods(names):
+        for name in leaderboard.accepted_methods(config, names):
             entry = leaderboard.Entry(name, share)
             at = leaderboard.at_share(words, entry, {})
             if at is None:

@@ -190,7 +190,16 @@ DELETION_REQUEST: dict[str, list[Step]] = {
         ),
     ],
 }
+BOARD = "python src/leaderboard.py --method ft,l1_sparse,lethe --share 0.1,0.3"
 RESEARCHER: dict[str, list[Step]] = {
+    "Methods at equal cost": [
+        Step(f"{BOARD} --run.workspace demo", elsewhere="tests/integration/cli/test_leaderboard.py"),
+        Step(f"{BOARD} --run.seeds 3 --run.workspace demo", elsewhere="tests/integration/cli/test_leaderboard.py"),
+        Step(
+            "python src/leaderboard.py --method my.methods:joint,my.methods:looped --share 0.1,0.3 --run.seeds 3 --run.workspace demo",
+            elsewhere="tests/unit/pipeline/test_leaderboard.py",
+        ),
+    ],
     "Strong evidence: a reference bank": [
         Step("python src/bank.py --retrain.seeds 8 --pretrain.seeds 8", r"bank/\w+: 2 original, 2 retrained", {"seeds 8": "seeds 2"}),
         Step("python src/unlearn.py --method hybrid_4 --run.seeds 8", r"\nhybrid_4 .*mean over 2 seeds", {"seeds 8": "seeds 2"}),

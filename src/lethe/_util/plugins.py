@@ -27,6 +27,9 @@ def import_reference(reference: str, key: str) -> Any:
     sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        where = f"{Path.cwd()} (the current folder) and PYTHONPATH have no {error.name}" if error.name else str(error)
+        raise UserError(f"{key} is {reference!r}: {type(error).__name__}: {error}; {where}") from error
     except Exception as error:  # the module is the user's own code, and may raise anything
         raise UserError(f"{key} is {reference!r}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     finally:

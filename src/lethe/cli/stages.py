@@ -14,7 +14,7 @@ from typing import Any
 
 from lethe._util.errors import UserError
 from lethe._util.names import is_whole_number
-from lethe.cli.words import split_flags, split_list, split_methods, split_option, split_switches
+from lethe.cli.words import name_functions, split_flags, split_list, split_methods, split_option, split_switches
 from lethe.config.loader import Config, load
 from lethe.tracking import outbox
 from lethe.workspace import settings
@@ -89,17 +89,18 @@ def _plain(function: str, words: list[str]) -> Command:
 def _unlearn(words: list[str]) -> Command:
     words, switches = split_switches(words, "--explain", "--time", "--list")
     rest, names = split_methods(words, references=False)
+    rest, names = name_functions(rest, names)
     if "--list" in switches:
         return Command("lethe.pipeline.method_list:print_methods", rest, arguments={"names": names})
     if "--explain" in switches:
         return Command("lethe.pipeline.dry_run:print_explanation", rest, arguments={"measure": "--time" in switches, "names": names})
     if names:
         return Command("lethe.pipeline.several_methods:unlearn_each", rest, arguments={"names": names})
-    return Command("lethe.pipeline.unlearn:unlearn", words)
+    return Command("lethe.pipeline.unlearn:unlearn", rest)
 
 
 def _evaluate(words: list[str]) -> Command:
-    words, names = split_methods(words)
+    words, names = name_functions(*split_methods(words))
     return Command("lethe.pipeline.evaluate:evaluate", words, arguments={"names": names})
 
 
@@ -117,11 +118,11 @@ def _leaderboard(words: list[str]) -> Command:
     words, methods = split_option(words, "--method")
     words, shares = split_option(words, "--share")
     words, settings = split_option(words, "--settings")
-    named = {"names": [name for text in methods for name in text.split(",")], "shares": [one for text in shares for one in text.split(",")]}
+    words, names = name_functions(words, [name for text in methods for name in text.split(",")])
+    named = {"words": words, "names": names, "shares": [one for text in shares for one in text.split(",")]}
     if settings:
-        named_settings = {"words": words, **named, "settings": settings[-1]}
-        return Command("lethe.search.leaderboard:leaderboard", None, arguments=named_settings)
-    return Command("lethe.pipeline.leaderboard:leaderboard", None, arguments={"words": words, **named})
+        return Command("lethe.search.leaderboard:leaderboard", words, arguments={**named, "settings": settings[-1]})
+    return Command("lethe.pipeline.leaderboard:leaderboard", words, arguments=named)
 
 
 def _report(words: list[str]) -> Command:

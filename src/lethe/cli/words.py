@@ -1,6 +1,10 @@
 """Words of a command line that are not keys: they are split from the others before these are read."""
 
+from collections.abc import Sequence
+
+from lethe._util.errors import UserError
 from lethe.config.loader import STAGE
+from lethe.recipes.registry import is_method
 
 
 def split_switches(words: list[str], *switches: str) -> tuple[list[str], set[str]]:
@@ -98,3 +102,27 @@ def split_methods(words: list[str], *, references: bool = True) -> tuple[list[st
     names = [name.strip() for name in values[0].split(",") if name.strip()] if len(values) == 1 else []
     alone = ("all", *STAGE) if references else ("all",)
     return (rest, [*dict.fromkeys(names)]) if len(names) > 1 or (names and names[0] in alone) else (words, [])
+
+
+def name_functions(words: list[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Give methods that are named by `package.module:function` the function's name, as the configuration does with a single one.
+
+    Args:
+        words: of the command line.
+        names: methods, of which several are named.
+
+    Returns:
+        The words, with the key that says which function a name means, and the names.
+
+    Raises:
+        UserError: a method of that name exists.
+    """
+    words, short = [*words], [name.rpartition(":")[2] for name in names]
+    for name, own in zip(names, short, strict=True):
+        if ":" not in name:
+            continue
+        if is_method(own) or short.count(own) > 1:
+            other = f"--methods.<name>.like {name}, and <name> in --method"
+            raise UserError(f"method is {name} (command line); a method {own} exists, so give it another name: {other}")
+        words += [f"--methods.{own}.like", name]
+    return words, short

@@ -8,7 +8,7 @@ from lethe._util.checkout import here, root
 from lethe._util.errors import UserError
 from lethe._util.files import user_path
 from lethe.config.describe import show
-from lethe.config.reader import Reader
+from lethe.config.reader import Reader, like_of
 from lethe.config.schema import flatten
 from lethe.config.source_map import FORGET, REQUEST, Layer, SourceMap
 from lethe.config.yaml_file import read_yaml
@@ -80,7 +80,7 @@ def _outside_methods(sources: SourceMap, typed: Mapping[str, str]) -> dict[str, 
     """Make sections for methods that are not in params.yaml: registered ones, entry points and `package.module:function`.
 
     Returns:
-        What changes on the command line: `method` without its module.
+        What changes on the command line: `method` and `search.method` without their module.
     """
     methods = sources.tree.get("methods")
     if not isinstance(methods, dict):
@@ -90,14 +90,18 @@ def _outside_methods(sources: SourceMap, typed: Mapping[str, str]) -> dict[str, 
     for name in sorted({str(method), str(typed.get("search.method", "")), *named} - {*methods}):
         if ":" not in name and is_method(name):
             methods[name] = {}
-    if not isinstance(method, str) or ":" not in method:
-        return {}
-    name, place = method.rpartition(":")[2], "command line" if "method" in typed else sources.place("method")
-    if name in methods and methods[name] != {"like": method}:
-        other = f"--method <name> --methods.<name>.like {method}"
-        raise UserError(f"method is {method} ({place}); a method {name} exists, so give it another name: {other}")
-    sources.add(Layer(place, {f"methods.{name}.like": method, "method": name}, given=True))
-    return {"method": name} if "method" in typed else {}
+    changed: dict[str, str] = {}
+    for key in ("method", "search.method"):
+        own = typed.get(key, sources.value(key))
+        if not isinstance(own, str) or ":" not in own:
+            continue
+        name, place = own.rpartition(":")[2], "command line" if key in typed else sources.place(key)
+        if name in methods and like_of(methods[name]) != own:
+            other = f"--{key} <name> --methods.<name>.like {own}"
+            raise UserError(f"{key} is {own} ({place}); a method {name} exists, so give it another name: {other}")
+        sources.add(Layer(place, {f"methods.{name}.like": own, key: name}, given=True))
+        changed |= {key: name} if key in typed else {}
+    return changed
 
 
 def _parse(argv: Sequence[str]) -> dict[str, str]:

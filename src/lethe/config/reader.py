@@ -64,7 +64,7 @@ class Reader:
                 raise UserError(f"methods.{name!r} ({self.sources.place(f'methods.{name}')}): {reason}")
             ancestry = self._ancestry(name)
             base, key = ancestry[-1], f"methods.{ancestry[-1]}"
-            if (wrong := _like(tree.get(base))) is not None:
+            if (wrong := like_of(tree.get(base))) is not None:
                 others = ", ".join(other for other in tree if other not in ancestry)
                 raise UserError(f"{key}.like is {wrong!r}; it takes another method: {others}")
             if not registry.is_method(base):
@@ -129,7 +129,7 @@ class Reader:
     def _ancestry(self, name: str) -> list[str]:
         """A method, the method that its section is `like`, and so on, as far as they exist; the last may be one without a section."""
         tree, names = self.sources.value("methods"), [name]
-        while isinstance(like := _like(tree.get(names[-1])), str) and like not in names:
+        while isinstance(like := like_of(tree.get(names[-1])), str) and like not in names:
             if not isinstance(tree.get(like), dict) and not registry.is_method(like):
                 break
             names.append(like)
@@ -168,6 +168,10 @@ def _key(name: str, kind: type[Section], loc: list[str]) -> str:
     return ".".join(path)
 
 
-def _like(section: Any) -> Any:
-    """The value of `like` in a method's section."""
+def like_of(section: Any) -> Any:
+    """The value of `like` in a method's section; None where it has none.
+
+    Args:
+        section: of params.yaml, a variant or not.
+    """
     return section.get("like") if isinstance(section, dict) else None

@@ -1,8 +1,9 @@
 """The leaderboard: methods at stated shares of the cost of retraining, one row for each method, share and seed.
 
-Every row is a run of a variant, `<method>_at_<percent>`, in the workspace; its files are those of any other run. A finished row is kept, so
-the command can be stopped and repeated, and rows can be added one by one. The tables are computed from the score files of all rows
-(`leaderboard_tables`). Where settings were chosen for a method (`search.leaderboard`), its rows have them."""
+Every row is a run of a variant, `<method>_at_<percent>`, in the workspace; its files are those of any other run. A method without a number
+of epochs, such as code that is no recipe, has one row, its own run, at the cost that it has. A finished row is kept, so the command can be
+stopped and repeated, and rows can be added one by one. The tables are computed from the score files of all rows (`leaderboard_tables`).
+Where settings were chosen for a method (`search.leaderboard`), its rows have them."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,18 +14,18 @@ from typing import Any
 from lethe._util.errors import UserError
 from lethe._util.files import read_json
 from lethe._util.log import log
-from lethe.config.describe import unknown_method
+from lethe.config.describe import show, unknown_method
 from lethe.config.loader import STAGE, Config, load
 from lethe.config.method_schema import method_section
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
 from lethe.pipeline import worker_advice
 from lethe.pipeline.cost import planned_share
-from lethe.pipeline.leaderboard_tables import folder, table, write
+from lethe.pipeline.leaderboard_tables import DIALS, folder, table, write
 from lethe.pipeline.runner import metadata
 from lethe.pipeline.unlearn import unlearn
 from lethe.recipes.parameters import MOST_EPOCHS
-from lethe.recipes.registry import registered_names
+from lethe.recipes.registry import is_method, registered_names
 from lethe.tracking import outbox
 from lethe.workspace import settings
 from lethe.workspace.layout import Layout
@@ -34,7 +35,6 @@ from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
 
 SHARES = (0.03, 0.05, 0.1, 0.2, 0.3)
-DIALS = ("retain_epochs", "epochs", "final_epochs")  # the argument by which a method costs more or less
 
 
 @dataclass(frozen=True)
@@ -58,33 +58,39 @@ class Entry:
         return f"{self.method}_trial" if self.trial else f"{self.method}_at_{round(100 * self.share)}"
 
 
-def leaderboard(words: list[str], names: list[str], shares: list[str]) -> None:
+def leaderboard(config: Config, words: list[str], names: list[str], shares: list[str]) -> None:
     """Run the rows that are missing, then write leaderboard.csv and its figures; print the table.
 
     Args:
-        words: the keys of the command line.
-        names: methods; empty or all: every single-run method.
+        config: the configuration of the command.
+        words: the keys of its command line.
+        names: methods, variants among them; empty or all: every built-in and registered one that is a single run.
         shares: shares of the cost of retraining, as typed; empty: SHARES.
 
     Raises:
         UserError: a share or a method is not what is accepted, or a key is wrong.
         RunFailed: a run diverged, or another process is running it.
     """
-    wanted, methods = accepted_shares(shares), accepted_methods(names)
-    asked = load(words, settings=settings.layer)
-    workspace = asked.workspace
-    if line := _without_bank(asked):
+    wanted, methods = accepted_shares(shares), accepted_methods(config, names)
+    workspace = config.workspace
+    if line := _without_bank(config):
         log(line)
     missing = list[PlannedRow]()
-    for entry in (Entry(name, share) for name in methods for share in wanted):
-        config = at_share(words, entry, chosen(workspace, entry.method))
-        if config is None:
-            log(f"{entry.name}: no number of epochs costs as much; no row")
-        elif not is_finished(config):
-            missing.append(PlannedRow(entry.name, config))
+    for name in methods:
+        if dial(config, name) is None:
+            own = load([*words, "--method", name], settings=settings.layer)
+            if not is_finished(own):
+                missing.append(PlannedRow(name, own))
+            continue
+        for entry in (Entry(name, share) for share in wanted):
+            row = at_share(words, entry, chosen(workspace, entry.method))
+            if row is None:
+                log(f"{entry.name}: no number of epochs costs as much; no row")
+            elif not is_finished(row):
+                missing.append(PlannedRow(entry.name, row))
     _run_rows(missing)
     print(table(write(workspace)))
-    log(f"written: {folder(workspace) / 'leaderboard.csv'}")
+    log(f"written: {folder(workspace) / 'leaderboard.csv'}, and next to it summary.csv (means over seeds, with intervals) and two figures")
 
 
 @dataclass(frozen=True)
@@ -164,17 +170,35 @@ def _without_bank(config: Config) -> str:
     return f"retrain.seeds is {number}, and {layout.banks} has no retrained models, so rows have no floor; {again} trains them first"
 
 
-def accepted_methods(names: Sequence[str]) -> list[str]:
-    """Names of methods, as typed; none or all: every single-run method.
+def accepted_methods(config: Config, names: Sequence[str]) -> list[str]:
+    """Names of methods, as typed; none or all: every built-in and registered method that is a single run.
+
+    Args:
+        config: the configuration, which knows variants and methods of other packages.
+        names: as typed.
 
     Raises:
         UserError: one is not the name of a method.
     """
-    known = registered_names(chains=False)
+    registered = registered_names(chains=False)
+    known = (*registered, *(name for name in config.methods if name not in registered and not replace(config, method=name).chain))
     for name in names:
         if name != "all" and name not in known:
-            raise unknown_method(name, (*known, "all"))
-    return list(known) if not names or "all" in names else list(names)
+            raise unknown_method(name, (*known, "all"), also="; your own is package.module:function")
+    return registered if not names or "all" in names else list(dict.fromkeys(names))
+
+
+def dial(config: Config, method: str) -> str | None:
+    """The argument by which a method costs more or less: a number of epochs.
+
+    Args:
+        config: the configuration, with the method.
+        method: its name.
+
+    Returns:
+        One of `DIALS`; None: the method has none, and costs what it costs.
+    """
+    return next((word for word in DIALS if word in type(config.methods[method]).model_fields), None)
 
 
 def accepted_shares(shares: Sequence[str]) -> list[float]:
@@ -227,16 +251,18 @@ def at_share(words: Sequence[str], entry: Entry, chosen: Mapping[str, Any]) -> C
     Returns:
         None if the method's shortest run costs more than the share, or its longest less.
     """
-    dial = next(word for word in DIALS if word in method_section(entry.method).model_fields)
+    like, own_arguments = _stated(words, entry.method)
+    word = next(each for each in DIALS if each in method_section(like).model_fields)
     share = entry.share / chosen.get("cost_ratio", 1.0)
-    arguments = {word: str(value) for word, value in chosen.get("arguments", {}).items()} | dict(_typed(words, entry.method))
+    picked = {name: str(value) for name, value in chosen.get("arguments", {}).items()}
+    arguments = {name: text for name, text in (own_arguments | picked | _typed(words, entry.method)).items() if name != word}
 
     def config(value: float) -> Config:
-        own = [part for word, text in arguments.items() for part in (f"--methods.{entry.name}.{word}", text)]
-        like = [f"--methods.{entry.name}.like", entry.method, "--method", entry.name]
-        return load([*words, *like, *own, f"--methods.{entry.name}.{dial}", f"{value:g}"], settings=settings.layer)
+        own = [part for name, text in arguments.items() for part in (f"--methods.{entry.name}.{name}", text)]
+        named = [f"--methods.{entry.name}.like", like, "--method", entry.name]
+        return load([*words, *named, *own, f"--methods.{entry.name}.{word}", f"{value:g}"], settings=settings.layer)
 
-    if dial == "retain_epochs":
+    if word == "retain_epochs":
         ten = config(10)
         passes = round(10 * min(share / planned_share(ten), 1 / planned_share(ten, by_weights=False)), 3)
         return config(passes) if passes <= MOST_EPOCHS else None
@@ -250,11 +276,23 @@ def at_share(words: Sequence[str], entry: Entry, chosen: Mapping[str, Any]) -> C
     return config(number) if 1 <= number <= MOST_EPOCHS else None
 
 
-def _typed(words: Sequence[str], method: str) -> list[tuple[str, str]]:
+def _stated(words: Sequence[str], method: str) -> tuple[str, dict[str, str]]:
+    """The method that a row is like, and the arguments in which the named one differs from it: none unless it is a variant, or a function
+    by its name, which the workspace does not remember with the row."""
+    if is_method(method):
+        return method, {}
+    config = load(words, settings=settings.layer)
+    like = config.like[method]
+    own, of_base = (config.methods[name].model_dump(mode="json") if name in config.methods else {} for name in (method, like))
+    changed = {name: value for name, value in own.items() if name not in of_base or of_base[name] != value}
+    return like, {name: show(value) if value != "" else "" for name, value in changed.items()}
+
+
+def _typed(words: Sequence[str], method: str) -> dict[str, str]:
     """Arguments of a method on a command line."""
     start = f"--methods.{method}."
-    pairs = itertools.pairwise(words)
-    return [(word.removeprefix(start), text) for word, text in pairs if word.startswith(start) and "=" not in word]
+    pairs = ((word.removeprefix(start), text) for word, text in itertools.pairwise(words) if word.startswith(start) and "=" not in word)
+    return {name: text for name, text in pairs if name != "like"}
 
 
 def _share(text: str) -> float:

@@ -21,7 +21,8 @@ from lethe.workspace.layout import Layout
 from lethe.workspace.plan import ORIGINAL
 from lethe.workspace.run_names import RunId
 
-ROW = re.compile(r"(\w+)_at_(\d+)")
+ROW = re.compile(r"(.+)_at_(\d+)")
+DIALS = ("retain_epochs", "epochs", "final_epochs")  # the argument by which a method costs more or less
 ACCURACIES = ("retain", "forget", "validation", "test")
 MEASURES = ("mia.svc", "avg_gap.svc", "mia.over", "probe.excess", "residual", "kl_to_reference.forget", "swap.advantage")
 MEMORY = ("memory_left", "memory_left.low", "memory_left.high", "verdict")
@@ -29,6 +30,8 @@ COLUMNS = ("method", "share", "seed", *ACCURACIES, *MEASURES, "floor", "seconds"
 GAPS = tuple(f"{id_}{end}" for id_ in ("avg_gap.svc", "avg_gap.of_means") for end in ("", ".low", ".high", ".floor"))
 SUMMARY = ("method", "share", "seeds", *ACCURACIES, "mia.svc", *GAPS, "mia.over", "probe.excess", "residual", "swap.advantage", *MEMORY)
 SUMMARY = (*SUMMARY, "seconds", "share_of_retrain")
+ABOUT = """avg_gap: mean distance to a retrained model in retain, forget, test and mia.svc, in points
+memory: percent left of the original's; work: floating-point operations next to those of retraining"""
 Row = dict[str, Any]
 
 
@@ -47,10 +50,13 @@ def write(workspace: Path) -> list[Row]:
         The rows, by share and then by gap.
     """
     layout = Layout(workspace)
-    runs = [run for run in layout.with_scores() if ROW.fullmatch(run.method) and not run.chain]
-    rows = _sorted(_row(layout, run) for run in runs if not _is_mean(layout, run))
+    as_they_are = _without_epochs(layout)
+    runs = [run for run in layout.with_scores() if (ROW.fullmatch(run.method) or run.method in as_they_are) and not run.chain]
+    by_run = {run: _row(layout, run) for run in runs if not _is_mean(layout, run)}
+    rows = _sorted(by_run.values())
     write_text(folder(workspace) / "leaderboard.csv", _csv(COLUMNS, rows))
-    means = _sorted(_summary(layout, run, rows) for run in runs if run.seed is None)
+    by_method = {run: [row for of, row in by_run.items() if of.method == run.method] for run in runs if run.seed is None}
+    means = _sorted(_summary(layout, run, own) for run, own in by_method.items())
     write_text(folder(workspace) / "summary.csv", _csv(SUMMARY, means))
     if rows:
         nothing = scores.read(path).value("avg_gap.svc") if (path := layout.scores(ORIGINAL)).exists() else None
@@ -61,6 +67,16 @@ def write(workspace: Path) -> list[Row]:
 def _is_mean(layout: Layout, run: RunId) -> bool:
     """Whether a run's score is the mean of several seeds, which have rows of their own."""
     return run.seed is None and layout.scores(run.with_seed(int(_seed(layout, run)))).exists()
+
+
+def _without_epochs(layout: Layout) -> set[str]:
+    """Methods that have no number of epochs to fit into a share: their runs are rows as they are."""
+    try:
+        config = load(["--run.workspace", str(layout.root)], settings=settings.layer)
+    except UserError:
+        return set()
+    without = (name for name, section in config.methods.items() if not {*DIALS} & {*type(section).model_fields})
+    return {name for name in without if not replace(config, method=name).chain}
 
 
 def _sorted(rows: Iterable[Row]) -> list[Row]:
@@ -83,15 +99,16 @@ def _row(layout: Layout, run: RunId) -> Row:
     clock, retraining = (read_json(path) if (path := layout.clock(name)).exists() else {} for name in (run, "retrained"))
     counted = clock["flops"] / retraining["flops"] if clock.get("flops") and retraining.get("flops") else None
     taken = {"seconds": clock.get("seconds"), "share_of_retrain": counted or _planned_share(layout, run)}
-    about = _named(run) | {"seed": int(_seed(layout, run)), "floor": _floor(layout, score)}
+    about = _named(run, taken["share_of_retrain"]) | {"seed": int(_seed(layout, run)), "floor": _floor(layout, score)}
     return about | _accuracies(score) | {id_: _value(score, id_) for id_ in MEASURES} | taken | _memory(score)
 
 
-def _summary(layout: Layout, run: RunId, rows: Sequence[Row]) -> Row:
-    """The row of a method at a share: the score of all seeds where there are several, else that of its one run."""
+def _summary(layout: Layout, run: RunId, own: Sequence[Row]) -> Row:
+    """The row of a method at a share, of whose runs `own` are the rows: the score of all seeds where there are several, else that of its
+    one run."""
     score = scores.read(layout.scores(run))
-    own = [row for row in rows if (row["method"], row["share"]) == (_named(run)["method"], _named(run)["share"])]
-    row = _named(run) | {"seeds": len(own)} | _accuracies(score) | _memory(score)
+    known = [each["share_of_retrain"] for each in own if each["share_of_retrain"] is not None]
+    row = _named(run, sum(known) / len(known) if known else None) | {"seeds": len(own)} | _accuracies(score) | _memory(score)
     row |= {id_: _value(score, id_) for id_ in ("mia.svc", "mia.over", "probe.excess", "residual", "swap.advantage")}
     for id_ in ("avg_gap.svc", "avg_gap.of_means"):
         result = score.measures.get(id_) or MeasureResult(None)
@@ -110,10 +127,10 @@ def _summary(layout: Layout, run: RunId, rows: Sequence[Row]) -> Row:
     return row
 
 
-def _named(run: RunId) -> Row:
+def _named(run: RunId, taken: float | None) -> Row:
+    """Method and share of a row; the share of a method that has no number of epochs is what it took."""
     found = ROW.fullmatch(run.method)
-    assert found
-    return {"method": found[1], "share": int(found[2]) / 100}
+    return {"method": found[1], "share": int(found[2]) / 100} if found else {"method": run.method, "share": round(taken or 0.0, 2)}
 
 
 def _accuracies(score: Score) -> Row:
@@ -162,20 +179,19 @@ def _planned_share(layout: Layout, run: RunId) -> float | None:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as text, in percent and points; `work`: relative to retraining's.
+    """The rows as text, in percent and points, with a line that says what the columns are.
 
     Args:
         rows: as `write` returns them.
     """
-    numbers = f"{'retain':>8}{'forget':>8}{'test':>8}{'mia.svc':>9}{'gap':>7}"
-    lines = [f"{'method':<14}{'share':>6}{'seed':>5}{numbers}{'work':>7}{'seconds':>9}"]
+    wide = max([14, *(len(row["method"]) + 2 for row in rows)])
+    titles = f"{'retain':>8}{'forget':>8}{'test':>8}{'mia.svc':>9}{'avg_gap':>9}{'memory':>8}{'work':>7}{'seconds':>9}"
+    lines = [f"{'method':<{wide}}{'share':>6}{'seed':>5}{titles}  verdict"]
+    forms = {"retain": (8, ".2f"), "forget": (8, ".2f"), "test": (8, ".2f"), "mia.svc": (9, ".2f"), "avg_gap.svc": (9, ".2f")}
+    forms |= {"memory_left": (8, ".0f"), "share_of_retrain": (7, ".2f"), "seconds": (9, ".0f")}
     for row in rows:
-        numbers = "".join(f"{row[name]:>8.2f}" for name in ("retain", "forget", "test"))
-        gap = "" if row["avg_gap.svc"] is None else f"{row['avg_gap.svc']:.2f}"
-        attack = "" if row["mia.svc"] is None else f"{row['mia.svc']:.2f}"
-        work = "" if row["share_of_retrain"] is None else f"{row['share_of_retrain']:.2f}"
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        lines.append(f"{row['method']:<14}{row['share']:>6.2f}{row['seed']:>5}{numbers}{attack:>9}{gap:>7}{work:>7}{seconds:>9}")
+        numbers = "".join(f"{'' if row[name] is None else format(row[name], form):>{width}}" for name, (width, form) in forms.items())
+        lines.append(f"{row['method']:<{wide}}{row['share']:>6.2f}{row['seed']:>5}{numbers}  {row['verdict'] or ''}".rstrip())
     floors = [row["floor"] for row in rows if row["floor"] is not None]
-    lines += [f"floor: {max(floors):.2f} points, the gap of a retrained model next to the others"] if floors else []
-    return "\n".join(lines)
+    lines += [f"floor: {max(floors):.2f} points, the avg_gap of a retrained model next to the others"] if floors else []
+    return "\n".join([*lines, ABOUT] if rows else lines)

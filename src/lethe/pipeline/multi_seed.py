@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lethe._util.files import read_json, write_json, write_text
+from lethe._util.files import read_json, short, write_json, write_text
 from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.engine import engine
@@ -14,7 +14,7 @@ from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
 from lethe.pipeline import cost, nested_runs, worker_advice
 from lethe.pipeline.runner import held, metadata, resume_folder, start
-from lethe.workspace import scores
+from lethe.workspace import scores, timing
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import ORIGINAL, PlannedRun
 from lethe.workspace.prepare import prepare
@@ -104,6 +104,7 @@ def _is_finished(prepared: Prepared, planned: PlannedRun, start: str) -> bool:
         if layout.epochs(run).exists() and matches(wanted, found):
             if run != planned.run:
                 _copy(layout, run, planned.run, {key: wanted[key] for key in wanted if key not in unknown(wanted, found)})
+                timing.keep_cost(layout, str(run), str(planned.run), short(checkpoint.model_hash(layout.weights(run))))
             return True
     return False
 

@@ -56,6 +56,7 @@ def gap_against_cost(rows: Sequence[Mapping[str, Any]], nothing: float | None = 
     looks = _looks(points)
     for method, by_share in points.items():
         costs = [100 * _mean([row["share_of_retrain"] or row["share"] for row in by_share[share]]) for share in sorted(by_share)]
+        costs = [cost or COSTS[0] for cost in costs]  # weights of a file cost nothing, which a logarithmic axis can't show
         seeds = [[row["avg_gap.svc"] for row in by_share[share]] for share in sorted(by_share)]
         axes.plot(costs, [_mean(gaps) for gaps in seeds], **looks[method])
         faint = {key: looks[method].get(key) for key in ("color", "alpha")}

@@ -31,6 +31,7 @@ def state_dict(file: str, sha256: str, model: "Module", purpose: str) -> "dict[s
     Raises:
         UserError: the file can't be read, has other bytes, or holds other tensors.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
@@ -39,7 +40,11 @@ def state_dict(file: str, sha256: str, model: "Module", purpose: str) -> "dict[s
         raise UserError(f"{purpose}: {file} can't be read ({error.strerror})") from None
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(f"{purpose}: the SHA-256 of {file} is {found}, not {sha256}")
-    tensors = load(content)
+    try:
+        tensors = load(content)
+    except SafetensorError:
+        how = "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors')"
+        raise UserError(f"{purpose}: {file} is no safetensors file; {how} makes one of a state dict") from None
     if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in model.state_dict().items()}:
         raise UserError(f"{purpose}: the tensors of {file} are not those of this network")
     return tensors

@@ -19,6 +19,7 @@ from lethe.engine.options import RunOptions
 from lethe.pipeline import leaderboard as rows
 from lethe.pipeline import references
 from lethe.pipeline.cost import planned_share
+from lethe.pipeline.leaderboard_tables import DIALS
 from lethe.search.objectives import OBJECTIVES, evaluator, sizes, without_test
 from lethe.search.spaces import argument_values, draws_apart, is_active, stated_values
 from lethe.workspace.layout import Layout
@@ -32,12 +33,13 @@ PLANS = 3  # a plan, and corrections of it by the work that was seen
 CLOSE = 0.1  # a plan that costs so much more or less than the share, relative to it, is left alone
 
 
-def leaderboard(words: list[str], names: list[str], shares: list[str], settings: str) -> None:
+def leaderboard(config: Config, words: list[str], names: list[str], shares: list[str], settings: str) -> None:
     """Choose each method's settings where none are chosen yet, then run the rows that are missing (`pipeline.leaderboard`).
 
     Args:
-        words: the keys of the command line.
-        names: methods; empty or all: every single-run method.
+        config: the configuration of the command.
+        words: the keys of its command line.
+        names: methods; empty or all: every built-in and registered one that is a single run.
         shares: shares of the cost of retraining, as typed; empty: all of `SHARES`.
         settings: number of settings to try for each method, as typed.
 
@@ -48,9 +50,10 @@ def leaderboard(words: list[str], names: list[str], shares: list[str], settings:
     if not is_whole_number(settings) or not 1 <= int(settings) <= 50:
         raise UserError(f"settings is {settings}; it takes the number of settings to try for each method, from 1 to 50")
     rows.accepted_shares(shares)
-    for method in rows.accepted_methods(names):
-        choose(words, method, int(settings))
-    rows.leaderboard(words, names, shares)
+    for method in rows.accepted_methods(config, names):
+        if rows.dial(config, method):
+            choose(words, method, int(settings))
+    rows.leaderboard(config, words, names, shares)
 
 
 def choose(words: Sequence[str], method: str, count: int) -> None:
@@ -134,7 +137,7 @@ def evenly(config: Config, count: int) -> list[dict[str, Any]]:
 
 
 def _searched(config: Config) -> list[str]:
-    return sorted((name for name in config.space if name not in rows.DIALS), key=lambda name: name != "lr")
+    return sorted((name for name in config.space if name not in DIALS), key=lambda name: name != "lr")
 
 
 def _arguments(config: Config, spaces: Mapping[str, Space], point: Sequence[float]) -> dict[str, Any]:

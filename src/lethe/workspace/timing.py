@@ -41,3 +41,17 @@ def record_cost(
     write_json(layout.clock(name), where | {"result": result, "seconds": seconds} | ({"flops": flops} if flops is not None else {}))
     theirs = retraining.get("flops") if retrained is not None and retraining.get("result") == retrained else None
     return Cost(seconds, flops, theirs, torch.cuda.max_memory_allocated(compute.device) if cuda else None)
+
+
+def keep_cost(layout: Layout, name: str, to: str, result: str) -> None:
+    """Give a copy of a run's weights the time and the work of the run, where they were recorded.
+
+    Args:
+        layout: the workspace.
+        name: the run.
+        to: the run that has the copy.
+        result: short hash of the weights.
+    """
+    recorded = read_json(path) if (path := layout.clock(name)).exists() else {}
+    if recorded.get("result") == result:
+        write_json(layout.clock(to), recorded)

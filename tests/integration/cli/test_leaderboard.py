@@ -48,3 +48,10 @@ def test_rows_in_parallel_are_the_rows_one_after_another(project: Project) -> No
     path.unlink()
     project.ran(*words)
     assert path.read_bytes() == weights
+
+    (before,) = (row for row in found if row["method"] == "l1_sparse")
+    project.ran("leaderboard", "--method", "l1_sparse", "--share", "0.6", "--run.seeds", "2")
+    rows = table(project.root / "results" / "leaderboard" / "leaderboard.csv")
+    after = {row["seed"]: row for row in rows if row["method"] == "l1_sparse"}
+    assert after["1"]["seconds"] and after["0"]["seconds"], "a second seed loses the first one's time"
+    assert after["0"]["share_of_retrain"] == before["share_of_retrain"]

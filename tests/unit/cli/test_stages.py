@@ -1,11 +1,13 @@
 """Command lines: which function does the work, with which words; what the command `lethe` answers without one."""
 
 import ast
+import os
 import re
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import shtab
@@ -123,8 +125,25 @@ def test_other_words_are_refused(line: str, message: str) -> None:
 
 def test_a_leaderboard_has_methods_and_shares() -> None:
     command = STAGES["leaderboard"].parse(["--method", "lethe,ft", "--share", "0.1", "--share=0.2,0.3", "--run.seed", "1"])
-    assert command.words is None
-    assert command.arguments == {"words": ["--run.seed", "1"], "names": ["lethe", "ft"], "shares": ["0.1", "0.2", "0.3"]}
+    assert command.words == ["--run.seed", "1"]
+    assert command.arguments == {"words": command.words, "names": ["lethe", "ft"], "shares": ["0.1", "0.2", "0.3"]}
+
+
+@pytest.mark.parametrize("words", [[], ["--settings", "2"]])
+def test_rows_of_a_leaderboard_are_in_the_experiment_of_the_workspace(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("EXPERIMENT_NAME", "EXPERIMENT_ID", "RUN_ID"):
+        monkeypatch.delenv(f"MLFLOW_{key}", raising=False)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "")  # so that what the command sets is taken back
+    STAGES["leaderboard"].parse(["--run.workspace", str(tmp_path / "photos"), *words]).work("leaderboard")
+    assert os.environ["MLFLOW_EXPERIMENT_NAME"] == "photos"
+
+
+def test_a_list_of_methods_has_functions_by_their_names() -> None:
+    command = STAGES["unlearn"].parse(["--method", "lethe,my.methods:joint", "--run.seed", "1"])
+    assert command.words == ["--run.seed", "1", "--methods.joint.like", "my.methods:joint"]
+    assert command.arguments == {"names": ["lethe", "joint"]}
 
 
 def test_every_function_exists() -> None:

@@ -1,14 +1,17 @@
 """The cost of a recipe, the epochs that fit into a share of retraining, and the leaderboard's rows."""
 
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lethe._util.errors import UserError
+from lethe.cli.stages import STAGES
 from lethe.config import loader
 from lethe.pipeline.cost import batches, planned_share, work
-from lethe.pipeline.leaderboard import Entry, at_share, in_parallel, leaderboard
+from lethe.pipeline.leaderboard import Entry, accepted_methods, at_share, dial, in_parallel, leaderboard
 from lethe.pipeline.leaderboard_tables import COLUMNS, table
 from lethe.pipeline.method_list import listing, print_methods
 from lethe.plots.leaderboard_figures import forget_against_test, gap_against_cost
@@ -75,15 +78,76 @@ def test_a_method_whose_shortest_run_costs_more_has_no_row(tmp_path: Path) -> No
     assert at_share(["--run.workspace", str(tmp_path)], Entry("model_3", 0.02), {}) is None
 
 
+OWN = """
+from dataclasses import dataclass
+
+import torch
+from lethe import Constant, Phase, Term
+
+
+def joint(*, epochs: int = 4, scale: float = -0.2, text: str = "") -> tuple:
+    return (Phase("joint", epochs, (Term("retain"), Term("forget", weight=scale)), 16, Constant(0.02)),)
+
+
+@dataclass(frozen=True)
+class Shrink:
+    share: float
+    name: str = "shrink"
+
+    def __call__(self, model, data, refs):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter *= 1 - self.share
+
+
+def shrunk(*, by: float = 0.1) -> tuple:
+    return (Shrink(by),)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module `own_methods` that can be imported."""
+    (tmp_path / "own_methods.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("own_methods", None)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_function_of_ones_own_and_a_variant_have_rows(tmp_path: Path) -> None:
+    """The row names what it is like by itself: the workspace does not remember what its own name means."""
+    typed = ["--method", "own_methods:joint,gentle,own_methods:shrunk,lethe", "--share", "0.1", "--methods.joint.scale", "-0.3"]
+    keys = ["--methods.gentle.like", "lethe", "--methods.gentle.weight", "0.5", *DIGITS, str(tmp_path / "w")]
+    command = STAGES["leaderboard"].parse([*typed, *keys])
+    words, names = command.arguments["words"], command.arguments["names"]
+    config = loader.load(words)
+    assert accepted_methods(config, names) == names == ["joint", "gentle", "shrunk", "lethe"]
+    assert [dial(config, name) for name in names] == ["epochs", "retain_epochs", None, "retain_epochs"]
+    joint, gentle = (at_share(words, Entry(name, 0.5), {}) for name in names[:2])
+    assert joint is not None and gentle is not None
+    assert (joint.like["joint_at_50"], gentle.like["gentle_at_50"]) == ("own_methods:joint", "lethe")
+    assert joint.methods["joint_at_50"].model_dump() | {"epochs": 0} == {"epochs": 0, "scale": -0.3, "text": ""}
+    assert 0.25 < planned_share(joint) <= 0.53
+    assert gentle.methods["gentle_at_50"].weight == 0.5  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("names", ["own_methods:joint,x:joint", "own_methods:lethe,ft"])
+def test_functions_that_share_a_name_are_refused(names: str) -> None:
+    with pytest.raises(UserError, match=r"^method is own_methods:\w+ \(command line\); a method \w+ exists, so give it another name: "):
+        STAGES["leaderboard"].parse(["--method", names])
+
+
 def test_a_bank_that_is_asked_for_and_does_not_exist_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*DIGITS, str(tmp_path), "--retrain.seeds", "3"]
     said = f"retrain.seeds is 3, and {tmp_path}/bank has no retrained models, so rows have no floor; `python src/bank.py"
-    leaderboard(words, ["model_3"], ["0.02"])
+    leaderboard(loader.load(words), words, ["model_3"], ["0.02"])
     (line,) = (line for line in capsys.readouterr().err.splitlines() if said in line)
     assert "--retrain.seeds 3" in line and line.endswith("` trains them first")
     (tmp_path / "bank" / "key").mkdir(parents=True)
     (tmp_path / "bank" / "key" / "retrained.seed1.safetensors").touch()
-    leaderboard(words, ["model_3"], ["0.02"])
+    leaderboard(loader.load(words), words, ["model_3"], ["0.02"])
     assert "retrain.seeds" not in capsys.readouterr().err
 
 
@@ -96,13 +160,13 @@ def test_a_methods_own_arguments_reach_its_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", ["0", "2", "x", "nan", "0.001"])
 def test_a_share_that_is_none_is_refused(share: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^share is .*; it takes shares of the cost of retraining"):
-        leaderboard([*DIGITS, str(tmp_path)], ["ft"], [share])
+        leaderboard(loader.load(words := [*DIGITS, str(tmp_path)]), words, ["ft"], [share])
     assert not list(tmp_path.iterdir())
 
 
 def test_a_method_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^method nope is unknown .*; nearest: "):
-        leaderboard([*DIGITS, str(tmp_path)], ["nope"], ["0.1"])
+        leaderboard(loader.load(words := [*DIGITS, str(tmp_path)]), words, ["nope"], ["0.1"])
     assert not list(tmp_path.iterdir())
 
 
@@ -116,9 +180,12 @@ def test_the_table_and_the_figure_show_rows_with_and_without_a_gap() -> None:
     rows = [ROW, ROW | {"method": "lethe", "avg_gap.svc": None, "seconds": None, "mia.svc": None, "floor": None}]
     assert {*ROW} == {*COLUMNS}
     lines = table(rows).splitlines()
-    assert lines[1].split() == ["ft", "0.10", "0", "99.00", "88.00", "83.50", "15.00", "4.60", "0.10", "900"]
-    assert lines[2].split() == ["lethe", "0.10", "0", "99.00", "88.00", "83.50", "0.10"]
-    assert lines[3] == "floor: 0.33 points, the gap of a retrained model next to the others" and not lines[4:]
+    assert lines[1].split() == ["ft", "0.10", "0", "99.00", "88.00", "83.50", "15.00", "4.60", "8", "0.10", "900", "cannot_tell"]
+    assert lines[2].split() == ["lethe", "0.10", "0", "99.00", "88.00", "83.50", "8", "0.10", "cannot_tell"]
+    assert lines[3] == "floor: 0.33 points, the avg_gap of a retrained model next to the others"
+    assert lines[4].startswith("avg_gap: ") and lines[5].startswith("memory: ") and not lines[6:]
+    assert "avg_gap:" not in table([])
+    assert gap_against_cost([ROW | {"share": 0.0, "share_of_retrain": 0.0}]).startswith(b"\x89PNG")
     assert gap_against_cost(rows).startswith(b"\x89PNG")
     assert gap_against_cost(rows) != gap_against_cost([ROW | {"avg_gap.svc": 1.0}])
     assert forget_against_test(rows, {}) != forget_against_test(rows, {"forget": 85.0, "test": 84.0})

@@ -15,6 +15,7 @@ from lethe._util.errors import UserError
 from lethe.config import loader as config
 from lethe.config.describe import accepts
 from lethe.config.method_schema import method_section
+from lethe.config.source_map import Layer
 from lethe.recipes import registry
 from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import Together
@@ -192,6 +193,21 @@ def test_a_function_of_another_package_in_params(outside: str, tmp_path: Path) -
     assert loaded.as_json().count(outside) == 2
     space = ["--search.spaces.theirs.warmth.low", "1", "--search.spaces.theirs.warmth.high", "2", "--search.method", "theirs"]
     assert set(config.load(space, params=params).spaces["theirs"]) == {"warmth"}
+
+
+def test_a_workspace_that_remembers_a_function_takes_it_again(outside: str, tmp_path: Path) -> None:
+    """With the arguments that it remembers; so a repeated command resumes."""
+    layer = Layer("settings.yaml", {"methods.joint.like": outside, "methods.joint.scale": -0.3})
+    loaded = config.load(["--method", outside, "--run.workspace", str(tmp_path)], params=PARAMS, settings=lambda _: layer)
+    assert (loaded.method, loaded.methods["joint"].model_dump()["scale"]) == ("joint", -0.3)
+
+
+def test_a_search_takes_a_function_with_a_space(outside: str) -> None:
+    words = ["--search.method", outside]
+    with pytest.raises(UserError, match=r"search.spaces has nothing of it; it takes a space .*--search.spaces.joint.\w+.low <number>"):
+        config.load(words, params=PARAMS)
+    space = ["--search.spaces.joint.scale.low", "-1", "--search.spaces.joint.scale.high", "-0.1"]
+    assert config.load([*words, *space], params=PARAMS).search.method == "joint"
 
 
 @pytest.mark.parametrize(

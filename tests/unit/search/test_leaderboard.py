@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from lethe._util.errors import UserError
+from lethe.config.loader import load
 from lethe.pipeline.cost import planned_share
-from lethe.pipeline.leaderboard import DIALS, chosen, chosen_file
+from lethe.pipeline.leaderboard import chosen, chosen_file
+from lethe.pipeline.leaderboard_tables import DIALS
 from lethe.recipes.registry import registered_names
 from lethe.search.leaderboard import OBJECTIVE, _cost_ratio, choose, evenly, leaderboard
 from lethe.testing.small_runs import configured
@@ -30,8 +32,9 @@ def test_five_different_settings_lie_in_the_space_of_every_method(method: str) -
 
 @pytest.mark.parametrize("number", ["0", "x", "-1", "51"])
 def test_a_number_of_settings_that_is_none_is_refused(number: str, tmp_path: Path) -> None:
+    words = [*DIGITS, "--run.workspace", str(tmp_path)]
     with pytest.raises(UserError, match=r"^settings is .*; it takes the number of settings"):
-        leaderboard([*DIGITS, "--run.workspace", str(tmp_path)], ["ft"], ["0.1"], number)
+        leaderboard(load(words), words, ["ft"], ["0.1"], number)
     assert not list(tmp_path.iterdir())
 
 
