@@ -101,6 +101,28 @@ def _share(config: Config, network: Module, retain: int, forget: int, *, by_weig
     return sum(map(measured, own)) / measured(retraining)
 
 
+def retraining_operations(config: Config) -> float:
+    """The floating-point operations that retraining takes by its recipe, for where a given model stands for it and none were counted: those
+    of a step on one image (`engine.work`), times the examples of all steps.
+
+    Args:
+        config: the configuration.
+
+    Raises:
+        UserError: the deletion request names no image, or all of them.
+    """
+    import torch
+
+    from lethe.engine.work import counted
+
+    retain, forget, classes = split_sizes(config)
+    network, size = _network(config.model.architecture, classes), config.data.image_size
+    with torch.enable_grad(), counted(network) as one:
+        network(torch.zeros(1, 3, size, size))  # in eval mode, so that one image suffices
+    sizes = {"retain": retain, "forget": forget, "train": retain + forget}
+    return one.flops * work(config.reference_recipe("retrained", retain + forget), network, sizes, by_weights=False)
+
+
 def split_sizes(config: Config) -> tuple[int, int, int]:
     """Return the numbers of retain images, forget images and classes; from the listing of the images where that suffices."""
     asked = config.data

@@ -14,7 +14,7 @@ from lethe._util.names import as_cell
 from lethe.config.loader import load
 from lethe.evaluation.score import MeasureResult, Score
 from lethe.models import checkpoint
-from lethe.pipeline.cost import planned_share
+from lethe.pipeline.cost import planned_share, retraining_operations
 from lethe.plots import leaderboard_figures
 from lethe.workspace import scores, settings
 from lethe.workspace.layout import Layout
@@ -97,9 +97,9 @@ def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
 def _row(layout: Layout, run: RunId) -> Row:
     score = scores.read(layout.scores(run))
     clock, retraining = (read_json(path) if (path := layout.clock(name)).exists() else {} for name in (run, "retrained"))
-    counted = clock["flops"] / retraining["flops"] if clock.get("flops") and retraining.get("flops") else None
-    taken = {"seconds": clock.get("seconds"), "share_of_retrain": counted or _planned_share(layout, run)}
-    about = _named(run, taken["share_of_retrain"]) | {"seed": int(_seed(layout, run)), "floor": _floor(layout, score)}
+    share = _share_of_retrain(layout, run, clock.get("flops"), retraining.get("flops"))
+    taken = {"seconds": clock.get("seconds"), "share_of_retrain": share}
+    about = _named(run, share) | {"seed": int(_seed(layout, run)), "floor": _floor(layout, score)}
     return about | _accuracies(score) | {id_: _value(score, id_) for id_ in MEASURES} | taken | _memory(score)
 
 
@@ -168,14 +168,17 @@ def _seed(layout: Layout, run: RunId) -> str:
     return str(run.seed) if run.seed is not None else checkpoint.metadata(layout.weights(run)).get("seed", "0")
 
 
-def _planned_share(layout: Layout, run: RunId) -> float | None:
-    """The share that the run's own settings give; None where the workspace has no settings of it."""
-    name = run.method
+def _share_of_retrain(layout: Layout, run: RunId, flops: float | None, retraining: float | None) -> float | None:
+    """The operations that a run took, relative to those of retraining: counted, or those of its recipe where a retrained model was given.
+    Where the run's were not counted, the share that its settings give; None where the workspace has no settings of it."""
+    if flops and retraining:
+        return flops / retraining
     try:
-        config = load(["--run.workspace", str(layout.root), "--method", name], settings=settings.layer)
+        config = load(["--run.workspace", str(layout.root), "--method", run.method], settings=settings.layer)
     except UserError:
         return None
-    return planned_share(replace(config, method=name))
+    own = replace(config, method=run.method)
+    return flops / retraining_operations(own) if flops else planned_share(own)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

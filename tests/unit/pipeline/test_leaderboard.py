@@ -10,7 +10,9 @@ import pytest
 from lethe._util.errors import UserError
 from lethe.cli.stages import STAGES
 from lethe.config import loader
-from lethe.pipeline.cost import batches, planned_share, work
+from lethe.engine import engine
+from lethe.engine.options import RunOptions
+from lethe.pipeline.cost import batches, planned_share, retraining_operations, work
 from lethe.pipeline.leaderboard import Entry, accepted_methods, at_share, dial, in_parallel, leaderboard
 from lethe.pipeline.leaderboard_tables import COLUMNS, table
 from lethe.pipeline.method_list import listing, print_methods
@@ -18,6 +20,7 @@ from lethe.plots.leaderboard_figures import forget_against_test, gap_against_cos
 from lethe.recipes.recipe import Phase
 from lethe.recipes.registry import registered_names
 from lethe.testing.small_runs import configured, images, network, small
+from lethe.workspace.prepare import prepare
 
 DIGITS = ["--data.source", "digits", "--data.limit", "20", "--model.architecture", "convnet", "--run.workspace"]
 
@@ -51,6 +54,17 @@ def test_a_share_is_of_the_retraining_of_the_same_configuration() -> None:
     assert planned_share(configured("model_1")) == pytest.approx(5 / 32)
     head = planned_share(configured("cf_k"))
     assert 0 < head < 0.001  # ten epochs, of a head of 5,130 of 11 million weights
+
+
+def test_the_operations_of_retraining_are_those_that_it_would_count(tmp_path: Path) -> None:
+    """So that a row has the work it took where the retrained model is given, too: of `amun` its attack, which no plan counts."""
+    config = loader.load([*DIGITS, str(tmp_path), "--pretrain.epochs", "1", "--pretrain.final_epochs", "1", "--pretrain.min_steps", "1"])
+    prepared = prepare(config)
+    recipe = prepared.reference_recipe("retrained")
+    epochs = engine.run(recipe, prepared.untrained(0), prepared.data, RunOptions(count_work=True))
+    taken = sum(epoch.flops or 0 for epoch in epochs)
+    assert taken > 0
+    assert retraining_operations(config) == pytest.approx(taken)
 
 
 @pytest.mark.parametrize(("method", "share"), [("lethe", 0.05), ("lethe", 0.2), ("ft", 0.1), ("salun", 0.1), ("neggrad_plus", 0.3)])
