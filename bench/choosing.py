@@ -115,7 +115,7 @@ def _by_chance(row: Row) -> float:
 
 def _accuracies(row: Row) -> float:
     """Distance of forget accuracy from that of unseen images, in standard errors."""
-    images, unseen = _images(row), row.get("unseen.accuracy", row["validation.accuracy"])
+    images, unseen = _images(row), row["unseen.accuracy"]
     error = margin_of_error((row["forget.accuracy"], images["forget"]), (unseen, images["validation"])) / 1.96
     return float(abs(row["forget.accuracy"] - unseen) / error)
 

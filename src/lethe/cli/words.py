@@ -115,14 +115,16 @@ def name_functions(words: list[str], names: Sequence[str]) -> tuple[list[str], l
         The words, with the key that says which function a name means, and the names.
 
     Raises:
-        UserError: a method of that name exists.
+        UserError: a method of that name exists, or another of the functions has it.
     """
-    words, short = [*words], [name.rpartition(":")[2] for name in names]
+    words, names = [*words], [*dict.fromkeys(names)]
+    short = [name.rpartition(":")[2] for name in names]
     for name, own in zip(names, short, strict=True):
         if ":" not in name:
             continue
         if is_method(own) or short.count(own) > 1:
+            taken = f"a method {own} exists" if is_method(own) else f"{own} is the name of another one, too"
             other = f"--methods.<name>.like {name}, and <name> in --method"
-            raise UserError(f"method is {name} (command line); a method {own} exists, so give it another name: {other}")
+            raise UserError(f"method is {name} (command line); {taken}, so give it another name: {other}")
         words += [f"--methods.{own}.like", name]
     return words, short

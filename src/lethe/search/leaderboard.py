@@ -5,6 +5,7 @@ seed that no row uses; the choice is that of a search by the objective `oracle_f
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import Diverged, UserError
@@ -59,7 +60,7 @@ def leaderboard(config: Config, words: list[str], names: list[str], shares: list
 def choose(words: Sequence[str], method: str, count: int) -> None:
     """Try settings of a method and write the choice into the workspace, where the leaderboard's rows find it.
 
-    A choice that was made among as many settings of the same configuration is kept.
+    Settings that were tried for the same configuration, as many of them, are not run again.
 
     Args:
         words: the keys of the command line.
@@ -74,7 +75,10 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     path = rows.chosen_file(config.workspace, method)
     stated, space = repr(stated_values(config)), repr(config.space)
     key = short(digest([stated, space, str(count), str(config.run.seed), prepared.hashes["split"], *draws_apart(config)]))
-    if path.exists() and read_json(path).get("key") == key:
+    found = read_json(path) if path.exists() else {}
+    if found.get("key") == key:
+        if "original" in found:  # which choices of earlier versions lack: they stay as they are
+            _choose(path, method, config, found)
         return
     start = references.weights(prepared, "original")
     references.weights(prepared, "retrained")  # whose work is what shares are of
@@ -91,19 +95,26 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     for arguments in evenly(planned, count)[1:]:
         tried.append(_try(data, planned.changed(arguments), start, arguments))
         log(f"{method}: {_words(arguments)}: {_result(tried[-1])}")
+    selection = data.data.for_selection(config.recipe())
+    before = evaluator(selection, MEASURED, data.compute.autocast)(data.loaded(start), selection)
+    measured = {"key": key, "share": AT, "cost_ratio": ratio, "tried": tried, "original": dict(before), "images": sizes(selection)}
+    _choose(path, method, planned, measured)
+
+
+def _choose(path: Path, method: str, planned: Config, measured: Mapping[str, Any]) -> None:
+    """Write the choice among settings that were tried. It is made again whenever the command is repeated, so that it is by the present
+    rule."""
+    tried = measured["tried"]
     complete = [one for one in tried if one["measured"]]
     if not complete:
         log(f"{method}: every setting diverged; its settings stay as configured")
-    selection = data.data.for_selection(config.recipe())
-    original = data.loaded(start)
-    before = evaluator(selection, MEASURED, data.compute.autocast)(original, selection)
-    images = sizes(selection)
+    images, before = measured["images"], measured["original"]
     best = min(complete, key=lambda one: OBJECTIVE.rank(one["measured"], {}, images, before)) if complete else tried[0]
-    log(f"{method}: chosen of {len(tried)} settings: {_words(best['arguments']) or 'as configured'}")
     own = argument_values(planned)
     every = {name: own[name] for name in _searched(planned)} | best["arguments"]  # over what the workspace remembers of an earlier choice
-    choice = {"key": key, "share": AT, "cost_ratio": ratio, "arguments": every, "tried": tried}
-    write_json(path, choice | {"original": dict(before), "images": images})  # what the choice depends on
+    if measured.get("arguments") != every:
+        log(f"{method}: chosen of {len(tried)} settings: {_words(best['arguments']) or 'as configured'}")
+        write_json(path, {**measured, "arguments": every})
 
 
 def _cost_ratio(planned: Config, ratio: float, taken: float) -> float:

@@ -1,4 +1,4 @@
-"""The two objectives of a search, computed from logits, and a workspace without its test split."""
+"""The objectives of a search, computed from logits, and a workspace without its test split."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -139,7 +139,7 @@ def expected_gap(measured: Measurements, original: Measurements) -> float:
     Returns:
         Points, on the scale of `avg_gap.svc`.
     """
-    unseen = measured.get(UNSEEN, measured.get("validation.accuracy", measured["utility"]))  # trials of earlier versions lack UNSEEN
+    unseen = measured.get(UNSEEN, measured["validation.accuracy"])  # trials of earlier versions lack UNSEEN
     retain = abs(measured["retain.accuracy"] - original["retain.accuracy"])
     lost = max(0.0, original["utility"] - measured["utility"])
     return (retain + abs(measured["forget.accuracy"] - unseen) + lost + 100 * abs(measured["forget.auc"] - CHANCE)) / 4

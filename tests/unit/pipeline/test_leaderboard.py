@@ -143,13 +143,16 @@ def test_a_function_of_ones_own_and_a_variant_have_rows(tmp_path: Path) -> None:
     assert (joint.like["joint_at_50"], gentle.like["gentle_at_50"]) == ("own_methods:joint", "lethe")
     assert joint.methods["joint_at_50"].model_dump() | {"epochs": 0} == {"epochs": 0, "scale": -0.3, "text": ""}
     assert 0.25 < planned_share(joint) <= 0.53
-    assert gentle.methods["gentle_at_50"].weight == 0.5  # type: ignore[attr-defined]
+    assert gentle.methods["gentle_at_50"].model_dump()["weight"] == 0.5
 
 
 @pytest.mark.usefixtures("own")
-@pytest.mark.parametrize("names", ["own_methods:joint,x:joint", "own_methods:lethe,ft"])
-def test_functions_that_share_a_name_are_refused(names: str) -> None:
-    with pytest.raises(UserError, match=r"^method is own_methods:\w+ \(command line\); a method \w+ exists, so give it another name: "):
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [("own_methods:joint,x:joint", "joint is the name of another one, too"), ("own_methods:lethe,ft", "a method lethe exists")],
+)
+def test_functions_that_share_a_name_are_refused(names: str, why: str) -> None:
+    with pytest.raises(UserError, match=rf"^method is own_methods:\w+ \(command line\); {why}, so give it another name: "):
         STAGES["leaderboard"].parse(["--method", names])
 
 
@@ -168,7 +171,7 @@ def test_a_bank_that_is_asked_for_and_does_not_exist_is_said(tmp_path: Path, cap
 def test_a_methods_own_arguments_reach_its_rows(tmp_path: Path) -> None:
     config = at_share(["--run.workspace", str(tmp_path), "--methods.lethe.weight", "0.3"], Entry("lethe", 0.1), {})
     assert config is not None
-    assert config.methods["lethe_at_10"].weight == 0.3  # type: ignore[attr-defined]
+    assert config.methods["lethe_at_10"].model_dump()["weight"] == 0.3
 
 
 @pytest.mark.parametrize("share", ["0", "2", "x", "nan", "0.001"])

@@ -1,5 +1,6 @@
 """The settings that the leaderboard tries: equal numbers of them, within the space, the configured one first."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,11 @@ def test_a_model_that_knows_nothing_is_worse_than_one_that_remembers() -> None:
     useful = {"forget.auc": 0.52, "utility": 92.0, **ends}
     original = {"retain.accuracy": 100.0, "forget.accuracy": 100.0, "utility": 98.0}
     images = {"retain": 100, "forget": 100, "validation": 250}
-    ranks = [
-        OBJECTIVE.rank(one | {"retain.accuracy": 99.0, "forget.accuracy": one["utility"]}, {}, images, original)
+    measured = (
+        one | {"retain.accuracy": 99.0, "forget.accuracy": one["utility"], "validation.accuracy": one["utility"]}
         for one in (ruined, remembers, useful)
-    ]
+    )
+    ranks = [OBJECTIVE.rank(one, {}, images, original) for one in measured]
     assert ranks[2] < ranks[1] < ranks[0]
 
 
@@ -65,7 +67,11 @@ def test_the_choice_is_the_best_of_equally_many_runs_and_is_kept(tmp_path: Path,
     capsys.readouterr()
     choose(words, "ft", 3)
     assert not capsys.readouterr().err  # nothing is run again
-    assert chosen_file(tmp_path, "ft").exists()
+    path = chosen_file(tmp_path, "ft")
+    other = next(one for one in found["tried"] if one is not best)
+    path.write_text(json.dumps({**found, "arguments": {**found["arguments"], **other["arguments"], "lr": 0.7}}))  # as by another rule
+    choose(words, "ft", 3)
+    assert chosen(tmp_path, "ft")["arguments"] == found["arguments"], "chosen again from what was measured"
 
 
 def test_the_ratio_of_a_plan_that_was_cut_is_to_what_it_planned() -> None:
