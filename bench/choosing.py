@@ -1,6 +1,6 @@
 """Compare rules that choose a method's settings without a retrained model with the choice that has retrained models in view.
 
-    python bench/choosing.py measure FILE.csv [--requests 1,2] [--share 0.1] [KEYS]
+    python bench/choosing.py measure FILE.csv [--requests 1,2] [--share 0.1] [--methods ft,lethe] [--rates 1,2,4,8] [KEYS]
     python bench/choosing.py FILE.csv ...
 
 For each request (data.seed) `measure` trains an original and retrained models, runs settings of `ft` and `lethe` at a share of the cost of
@@ -40,7 +40,7 @@ from lethe.workspace.prepare import prepare
 from lethe.workspace.workspace import Prepared
 
 # Multiples of the configured values
-RATES = {"ft": (0.4, 1, 2, 4), "lethe": (1, 2, 4, 8)}
+RATES = {"ft": (0.4, 1, 2, 4), "lethe": (0.5, 1, 2, 4)}
 WEIGHTS = {"ft": (1,), "lethe": (0.25, 0.5, 1, 2)}
 REFERENCES, SEEDS = 3, (0, 1)
 OBJECTIVE = OBJECTIVES["oracle_free"]
@@ -62,7 +62,7 @@ def run(prepared: Prepared, recipe: Recipe, network: Module, seed: int) -> Logit
     return LogitsTable("run", tuple(ids), prepared.images.labels.astype(np.int64), split, logits_NC)
 
 
-def request(number: int, share: float, methods: Sequence[str], words: Sequence[str]) -> list[dict[str, Any]]:
+def request(number: int, share: float, methods: Sequence[str], rates: Sequence[float], words: Sequence[str]) -> list[dict[str, Any]]:
     """Run all settings for a request."""
     config = load([*words, "--data.seed", str(number), "--run.workspace", f"choosing/{number}", "--run.threads", "1"])
     prepared = prepare(config)
@@ -80,7 +80,7 @@ def request(number: int, share: float, methods: Sequence[str], words: Sequence[s
         measure = evaluator(selection, MEASURED, prepared.compute.autocast, intervals=True)
         network.load_state_dict(start)
         before = measure(network, selection)
-        for rate in RATES[method]:
+        for rate in rates or RATES[method]:
             for weight in WEIGHTS[method]:
                 changed = {"lr": stated["lr"] * rate} | ({"weight": stated["weight"] * weight} if "weight" in stated else {})
                 for seed in SEEDS:
@@ -191,9 +191,11 @@ def main() -> None:
     parser.add_argument("--requests", default="1,2")
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--methods", default="ft,lethe")
+    parser.add_argument("--rates", default="", help="multiples of the configured learning rates; default: RATES")
     asked, words = parser.parse_known_args(sys.argv[2:])
+    rates = [float(rate) for rate in asked.rates.split(",") if rate]
     for number in asked.requests.split(","):
-        rows = request(int(number), asked.share, asked.methods.split(","), words or DIGITS)
+        rows = request(int(number), asked.share, asked.methods.split(","), rates, words or DIGITS)
         new = not asked.file.exists()
         with asked.file.open("a", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
