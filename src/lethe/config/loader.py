@@ -12,6 +12,7 @@ from lethe._util.errors import UserError
 from lethe._util.files import user_path
 from lethe.config.describe import show, unknown_method
 from lethe.config.layers import given_keys, layers
+from lethe.config.method_schema import UnreadArguments
 from lethe.config.reader import Reader
 from lethe.config.schema import (
     SECTIONS,
@@ -98,8 +99,8 @@ class Config:
 
     @property
     def chain(self) -> bool:
-        """Whether the method is a chain of runs, each from the result of the one before."""
-        return find_method(self.like[self.method]).chain
+        """Whether the method is a chain of runs, each from the result of the one before. Not one whose code is not at hand."""
+        return not isinstance(self.methods[self.method], UnreadArguments) and find_method(self.like[self.method]).chain
 
     @property
     def space(self) -> Mapping[str, Space]:

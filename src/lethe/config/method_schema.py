@@ -5,7 +5,7 @@ from dataclasses import fields as fields_of
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import Field, ValidationInfo, create_model, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from lethe._util.errors import UserError
@@ -24,6 +24,12 @@ class MethodSection(Section):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self).__name__, self.model_dump())  # its class is created at run time
+
+
+class UnreadArguments(Section):
+    """Arguments of a method of one's own that this command does not run and whose code is not at hand: kept as they are, not checked."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
 
 @cache

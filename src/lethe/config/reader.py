@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from lethe._util import names
 from lethe._util.errors import UserError
 from lethe.config.describe import accepts, show
-from lethe.config.method_schema import method_section
+from lethe.config.method_schema import UnreadArguments, method_section
 from lethe.config.schema import SECTIONS, Space, leaves
 from lethe.config.search_space import SpaceCheck
 from lethe.config.section import Refusal, Section
@@ -74,7 +74,7 @@ class Reader:
             values = own
             if isinstance(own, dict):
                 values = {word: value for one in reversed(ancestry) for word, value in tree.get(one, {}).items() if word != "like"}
-            bases[name], sections[name] = base, self.section(f"methods.{name}", method_section(base), values)
+            bases[name], sections[name] = base, self.section(f"methods.{name}", self._schema(name, base), values)
         return sections, bases
 
     def spaces(self, methods: Mapping[str, Section]) -> dict[str, dict[str, Space]]:
@@ -85,6 +85,8 @@ class Reader:
         spaces: dict[str, dict[str, Space]] = {}
         for name, own in trees.items():
             key = f"search.spaces.{name}"
+            if isinstance(methods.get(name), UnreadArguments):
+                continue
             if name not in methods or registry.find_method(self._ancestry(name)[-1]).chain:
                 raise self.unknown(key)
             if not isinstance(own, dict):
@@ -105,8 +107,8 @@ class Reader:
         tree = self.sources.value("methods")
         for name in tree if isinstance(tree, dict) else ():
             base = self._ancestry(name)[-1]
-            if registry.is_method(base):
-                words = method_section(base).model_fields
+            if registry.is_method(base) and (schema := self._schema(name, base)) is not UnreadArguments:
+                words = schema.model_fields
                 keys += [f"methods.{name}.{word}" for word in words]
                 if not registry.find_method(base).chain:
                     for space in (f"search.spaces.{name}.{word}" for word in words):
@@ -122,9 +124,30 @@ class Reader:
 
         Returns:
             The error, which names the place and the nearest key that exists; the caller raises it.
+
+        Raises:
+            UserError: the key is an argument of a method whose code can't be imported.
         """
+        section, _, rest = key.partition(".")
+        if section == "methods" and ":" in (base := self._ancestry(rest.partition(".")[0])[-1]):
+            method_section(base)
         near = names.nearest(key, self.known())
         return UserError(f"{show(key)} is unknown ({place or self.sources.place(key)}); nearest: {near}")
+
+    def _schema(self, name: str, base: str) -> type[Section]:
+        """The schema of a method's arguments. A workspace remembers the functions that its results are of, and a command that runs none
+        of them does without their code: that may be on another machine, or gone, when the workspace is reported or erased."""
+        try:
+            return method_section(base)
+        except UserError:
+            if ":" not in base or not self._is_only_remembered(name):
+                raise
+            return UnreadArguments
+
+    def _is_only_remembered(self, name: str) -> bool:
+        """Whether a workspace's settings alone say what a method is: neither params.yaml does nor this command."""
+        layers = (layer for layer in self.sources.layers if any(key.startswith(f"methods.{name}.") for key in layer.values))
+        return f"methods.{name}.like" not in self.sources.base.values and not any(layer.given for layer in layers)
 
     def _ancestry(self, name: str) -> list[str]:
         """A method, the method that its section is `like`, and so on, as far as they exist; the last may be one without a section."""

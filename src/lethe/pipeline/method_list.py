@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from lethe.config.describe import show, unknown_method
 from lethe.config.loader import Config
+from lethe.config.method_schema import UnreadArguments
 from lethe.pipeline.cost import planned_share
 from lethe.recipes.registry import find_method
 
@@ -35,6 +36,9 @@ def listing(config: Config, names: Iterable[str]) -> str:
     parts = []
     for name in names:
         section = config.methods[name]
+        if isinstance(section, UnreadArguments):
+            parts.append(f"{name}: {config.like[name]}, which the current folder and PYTHONPATH do not have")
+            continue
         method = find_method(config.like[name])
         summary = method.summary if config.like[name] == name else f"{config.like[name]} with other numbers"
         arguments = " ".join(f"{word}={show(value)}" for word, value in dict(section).items() if value != method.defaults.get(word))

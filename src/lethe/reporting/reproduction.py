@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from lethe._util import checkout
-from lethe._util.errors import RunFailed
+from lethe._util.errors import RunFailed, UserError
 from lethe._util.log import log
 from lethe._util.redact import plain
 from lethe.config.layers import OVERLAYS
 from lethe.config.loader import Config, load
+from lethe.config.method_schema import UnreadArguments
 from lethe.config.source_map import REQUEST
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
@@ -106,11 +107,16 @@ def _changed_keys(params: Mapping[str, str], stage: str, method: str, base: str)
     first = {"method": method} if method != asked.method or stage not in OVERLAYS else {}
     if method not in asked.methods:
         first |= {f"methods.{method}.like": base}
-        asked = load([f"--methods.{method}.like", base], overlay=overlay)
+        try:
+            asked = load([f"--methods.{method}.like", base], overlay=overlay)
+        except UserError:  # a function whose code is not at hand: its defaults are not known, so all its arguments are stated
+            asked = replace(asked, methods={**asked.methods, method: UnreadArguments()}, like={**asked.like, method: base})
     asked = replace(asked, method=method)
     usual = {key: plain(value) for key, value in (asked.resolved("original") | asked.resolved(method)).items()}
     ran = _later_arguments(asked, method) | {**params}
-    keys = {key: value for key, value in sorted(ran.items()) if key in usual and usual[key] != value and key != "method"}
+    unread = f"methods.{method}." if isinstance(asked.methods[method], UnreadArguments) else "-"
+    stated = [key for key in sorted(ran) if key in usual or key.startswith(unread)]
+    keys = {key: ran[key] for key in stated if usual.get(key) != ran[key] and key != "method"}
     forget = {key for key in keys if key in REQUEST}  # naming one of them unsets the others
     return first | {key: value for key, value in keys.items() if key not in forget or value != plain(None)}
 

@@ -63,7 +63,9 @@ def plan_reference(config: Config, kind: str, recipe: Recipe) -> PlannedRun:
 
 def planned_results(config: Config) -> tuple[RunId, ...]:
     """Return the runs whose scores the configuration's method ends in: several seeds have one, their mean."""
-    return tuple(dict.fromkeys(planned.run.all_seeds for planned in plan(config)))
+    if not config.chain:
+        return (RunId(config.method),)
+    return tuple(planned.run for planned in plan(config))
 
 
 def each_method(config: Config, names: Sequence[str]) -> list[Config]:

@@ -14,8 +14,10 @@ from lethe._util import plugins
 from lethe._util.errors import UserError
 from lethe.config import loader as config
 from lethe.config.describe import accepts
+from lethe.config.loader import Config
 from lethe.config.method_schema import method_section
 from lethe.config.source_map import Layer
+from lethe.pipeline.method_list import listing
 from lethe.recipes import registry
 from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import Together
@@ -25,6 +27,8 @@ from lethe.recipes.recipe import Phase, Recipe, Term
 from lethe.recipes.registry import find_method, method_names, register_method, registered_names
 from lethe.recipes.schedules import Constant
 from lethe.recipes.training import Training
+from lethe.workspace.plan import plan, planned_results
+from lethe.workspace.run_names import RunId
 from support.project import ROOT
 
 PARAMS = ROOT / "params.yaml"
@@ -200,6 +204,32 @@ def test_a_workspace_that_remembers_a_function_takes_it_again(outside: str, tmp_
     layer = Layer("settings.yaml", {"methods.joint.like": outside, "methods.joint.scale": -0.3})
     loaded = config.load(["--method", outside, "--run.workspace", str(tmp_path)], params=PARAMS, settings=lambda _: layer)
     assert (loaded.method, loaded.methods["joint"].model_dump()["scale"]) == ("joint", -0.3)
+
+
+def remembering(words: str) -> Config:
+    """What a command reads on a workspace that remembers a function whose code is gone."""
+    layer = Layer("settings.yaml", {"methods.joint.like": "gone:joint", "methods.joint.scale": -0.3})
+    return config.load(words.split(), params=PARAMS, settings=lambda _: layer)
+
+
+def test_a_command_that_does_not_run_a_remembered_function_does_without_its_code() -> None:
+    other = remembering("--method lethe --methods.lethe.weight 1")
+    assert other.methods["lethe"].model_dump()["weight"] == 1
+    assert pickle.loads(pickle.dumps(other)) == other
+    own = remembering("--method joint")  # as report, evaluate and erase read it
+    assert planned_results(own) == (RunId("joint"),)
+    assert listing(own, ["joint"]) == "joint: gone:joint, which the current folder and PYTHONPATH do not have"
+
+
+@pytest.mark.parametrize("words", ["--methods.joint.scale -1", "--methods.joint.epochs 1", "--method gone:joint", "--methods.a.like joint"])
+def test_a_command_that_says_something_of_a_remembered_function_needs_its_code(words: str) -> None:
+    with pytest.raises(UserError, match=r"^method is 'gone:joint': ModuleNotFoundError: .* and PYTHONPATH have no gone$"):
+        remembering(words)
+
+
+def test_a_remembered_function_can_be_run_with_its_code_only() -> None:
+    with pytest.raises(UserError, match="method is 'gone:joint': ModuleNotFoundError"):
+        plan(remembering("--method joint"))
 
 
 def test_a_search_takes_a_function_with_a_space(outside: str) -> None:

@@ -21,6 +21,7 @@ from lethe._util.files import digest, short, write_json
 from lethe._util.integrity import sealed
 from lethe._util.redact import plain
 from lethe.config import loader as config
+from lethe.config.source_map import Layer
 from lethe.models import checkpoint
 from lethe.plots import histograms
 from lethe.reporting import card, card_content, card_files, card_seal, reproduction
@@ -377,6 +378,15 @@ def test_a_variant_that_params_yaml_lacks_says_what_it_is_like():
     params = {key: plain(value) for key, value in (usual.resolved("original") | usual.resolved()).items()}
     made: Any = reproduction.reproduction(usual, "mine", {}, {"run_id": "run", "tags": {}, "params": params}, ())
     assert made["commands"]["result"] == "python src/unlearn.py --method mine --methods.mine.like model_1 --methods.mine.lr 0.5"
+
+
+def test_a_function_whose_code_is_gone_has_all_its_arguments_stated():
+    """Its defaults are not known."""
+    layer = Layer("settings.yaml", {"methods.joint.like": "gone:joint", "methods.joint.epochs": "3"})
+    usual = config.load(["--method", "joint"], settings=lambda _: layer)
+    params = {key: plain(value) for key, value in usual.resolved("original").items()} | {"methods.joint.epochs": "3", "recipe": "()"}
+    made: Any = reproduction.reproduction(usual, "joint", {}, {"run_id": "run", "tags": {}, "params": params}, ())
+    assert made["commands"]["result"] == "python src/unlearn.py --method joint --methods.joint.like gone:joint --methods.joint.epochs 3"
 
 
 def test_a_run_of_before_an_argument_existed_had_none_of_it():
