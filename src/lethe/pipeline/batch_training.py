@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeVar
 
 import torch
@@ -11,12 +10,12 @@ from torch import Tensor
 from lethe._util.log import log
 from lethe.data.splits import Splits
 from lethe.engine import engine, stacked_models
-from lethe.engine.options import RunOptions, StepInputs, no_metrics, whole_model
+from lethe.engine.options import StepInputs, no_metrics, whole_model
 from lethe.engine.progress import Progress
 from lethe.engine.resume import Resume
 from lethe.engine.run_state import State
 from lethe.evaluation import inference
-from lethe.recipes.recipe import Phase, Recipe
+from lethe.recipes.recipe import Recipe, keeps_best
 from lethe.workspace.workspace import Prepared
 
 Model = TypeVar("Model")
@@ -96,15 +95,9 @@ def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resum
     network = stacked_models.stacked(networks) if others else networks[0]
     stack = stacked_models.Stack(tuple(model.seed for model in models), (first, *others))
     step_inputs: StepInputs = stack if others else whole_model
-    best = any(isinstance(phase, Phase) and phase.keep == "best" for phase in recipe)
-    options = RunOptions(
-        evaluate=inference.evaluator(data.for_selection(recipe), ("validation",), prepared.compute.autocast) if best else no_metrics,
-        seed=models[0].seed,
-        autocast=prepared.compute.autocast,
-        step_inputs=step_inputs,
-        random_init=partial(prepared.network, models[0].seed),
-        fresh_init=partial(prepared.fresh_network, models[0].seed),
-    )
+    selection = inference.evaluator(data.for_selection(recipe), ("validation",), prepared.compute.autocast)
+    evaluate = selection if keeps_best(recipe) else no_metrics
+    options = prepared.run_options(models[0].seed, evaluate=evaluate, step_inputs=step_inputs)
     with Progress(recipe, data, label) as progress:
         for epoch in engine.run(recipe, network, data, options, state=state):
             resume.record(epoch, state, network)

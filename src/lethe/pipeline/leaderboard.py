@@ -5,7 +5,7 @@ of epochs, such as code that is no recipe, has one row, its own run, at the cost
 stopped and repeated, and rows can be added one by one. The tables are computed from the score files of all rows (`leaderboard_tables`).
 Where settings were chosen for a method (`search.leaderboard`), its rows have them."""
 
-import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -205,7 +205,7 @@ def accepted_shares(shares: Sequence[str]) -> list[float]:
     """Shares of the cost of retraining, as typed; none: SHARES.
 
     Raises:
-        UserError: one is not a number from 0.01 to 1.
+        UserError: one is not a number of whole percent, from 0.01 to 1.
     """
     return [_share(text) for text in shares] or list(SHARES)
 
@@ -251,16 +251,17 @@ def at_share(words: Sequence[str], entry: Entry, chosen: Mapping[str, Any]) -> C
     Returns:
         None if the method's shortest run costs more than the share, or its longest less.
     """
-    like, own_arguments = _stated(words, entry.method)
+    named = load(words, settings=settings.layer)
+    like, own_arguments = _stated(named, entry.method)
     word = next(each for each in DIALS if each in method_section(like).model_fields)
     share = entry.share / chosen.get("cost_ratio", 1.0)
     picked = {name: str(value) for name, value in chosen.get("arguments", {}).items()}
-    arguments = {name: text for name, text in (own_arguments | picked | _typed(words, entry.method)).items() if name != word}
+    arguments = {name: text for name, text in (own_arguments | picked | _given(named, entry.method)).items() if name != word}
 
     def config(value: float) -> Config:
         own = [part for name, text in arguments.items() for part in (f"--methods.{entry.name}.{name}", text)]
-        named = [f"--methods.{entry.name}.like", like, "--method", entry.name]
-        return load([*words, *named, *own, f"--methods.{entry.name}.{word}", f"{value:g}"], settings=settings.layer)
+        row = [f"--methods.{entry.name}.like", like, "--method", entry.name]
+        return load([*words, *row, *own, f"--methods.{entry.name}.{word}", f"{value:g}"], settings=settings.layer)
 
     if word == "retain_epochs":
         ten = config(10)
@@ -276,23 +277,26 @@ def at_share(words: Sequence[str], entry: Entry, chosen: Mapping[str, Any]) -> C
     return config(number) if 1 <= number <= MOST_EPOCHS else None
 
 
-def _stated(words: Sequence[str], method: str) -> tuple[str, dict[str, str]]:
+def _stated(config: Config, method: str) -> tuple[str, dict[str, str]]:
     """The method that a row is like, and the arguments in which the named one differs from it: none unless it is a variant, or a function
     by its name, which the workspace does not remember with the row."""
     if is_method(method):
         return method, {}
-    config = load(words, settings=settings.layer)
     like = config.like[method]
     own, of_base = (config.methods[name].model_dump(mode="json") if name in config.methods else {} for name in (method, like))
     changed = {name: value for name, value in own.items() if name not in of_base or of_base[name] != value}
-    return like, {name: show(value) if value != "" else "" for name, value in changed.items()}
+    return like, {name: _typed(show(value)) for name, value in changed.items()}
 
 
-def _typed(words: Sequence[str], method: str) -> dict[str, str]:
-    """Arguments of a method on a command line."""
-    start = f"--methods.{method}."
-    pairs = ((word.removeprefix(start), text) for word, text in itertools.pairwise(words) if word.startswith(start) and "=" not in word)
-    return {name: text for name, text in pairs if name != "like"}
+def _given(config: Config, method: str) -> dict[str, str]:
+    """Arguments of a method that the command gives: on its command line, or in the file of --config."""
+    start = f"methods.{method}."
+    return {key.removeprefix(start): _typed(text) for key, text in config.given.items() if key.startswith(start) and key != f"{start}like"}
+
+
+def _typed(text: str) -> str:
+    """A shown value as a word of a command line, where nothing quotes it."""
+    return "" if text == show("") else text
 
 
 def _share(text: str) -> float:
@@ -300,8 +304,8 @@ def _share(text: str) -> float:
         share = float(text)
     except ValueError:
         share = 0.0
-    if not 0 < share <= 1 or round(100 * share) < 1:
-        raise UserError(f"share is {text}; it takes shares of the cost of retraining, from 0.01 to 1, as 0.1,0.2")
+    if not 0.01 <= share <= 1 or not math.isclose(percent := 100 * share, round(percent)):  # a row is named by its percent
+        raise UserError(f"share is {text}; it takes shares of the cost of retraining in whole percent, from 0.01 to 1, as 0.1,0.2")
     return share
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from lethe.config.loader import STAGE, Config
 from lethe.data.device_data import Data
 from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, row_metrics, to_csv
-from lethe.engine.frozen_prefix import Prefix
 from lethe.engine.options import Evaluate, RunOptions
 from lethe.engine.progress import Progress
 from lethe.engine.resume import Resume
@@ -88,15 +87,12 @@ class ActiveRun:
         run, autocast = self.prepared.config.run, self.prepared.compute.autocast
         data = self.data.for_selection(self.planned.recipe)
         sample = run.evaluate_retain
-        return RunOptions(
+        return self.prepared.run_options(
+            self.planned.seed,
             evaluate=self._evaluator(data),
             evaluate_sample=inference.evaluator(data, MEASURED, autocast, sample) if sample else None,
             evaluate_every=run.evaluate_every,
-            seed=self.planned.seed,
-            autocast=autocast,
-            step_inputs=Prefix(run.cache, autocast, log, self.prepared.layout.data),
-            random_init=partial(self.prepared.network, self.planned.seed),
-            fresh_init=partial(self.prepared.fresh_network, self.planned.seed),
+            step_inputs=self.prepared.feature_cache(log),
             count_work=True,
         )
 

@@ -236,6 +236,11 @@ def epochs(recipe: Recipe) -> int:
     return sum(step.epochs for step in recipe if isinstance(step, Phase))
 
 
+def keeps_best(recipe: Recipe) -> bool:
+    """Test whether a recipe has to be measured while it runs: a phase keeps the best of its epochs."""
+    return any(isinstance(step, Phase) and step.keep == "best" for step in recipe)
+
+
 def last_epoch(recipe: Recipe) -> int:
     """Number of the last epoch, as the engine counts: epochs of all phases and edits, from 1 (`Epoch.global_epoch`)."""
     return sum(step.epochs if isinstance(step, Phase) else 1 for step in recipe)

@@ -3,10 +3,12 @@
 The first is the configured one, the others lie evenly in `search.spaces` of the method. Each is run once, at the cost of one share and by a
 seed that no row uses; the choice is that of a search by the objective `oracle_free`. None reads the test split."""
 
+import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from lethe._util.errors import Diverged, UserError
 from lethe._util.files import digest, read_json, short, write_json
@@ -16,14 +18,18 @@ from lethe.config.loader import Config
 from lethe.config.schema import Space
 from lethe.engine import engine
 from lethe.engine.epoch_table import MEASURED
-from lethe.engine.options import RunOptions
+from lethe.engine.frozen_prefix import Prefix
+from lethe.engine.options import no_metrics
+from lethe.models import checkpoint, device
 from lethe.pipeline import leaderboard as rows
 from lethe.pipeline import references
 from lethe.pipeline.cost import planned_share
 from lethe.pipeline.leaderboard_tables import DIALS
+from lethe.recipes.recipe import keeps_best
 from lethe.search.objectives import OBJECTIVES, evaluator, sizes, without_test
 from lethe.search.spaces import argument_values, draws_apart, is_active, stated_values
 from lethe.workspace.layout import Layout
+from lethe.workspace.numerics import TRIALS
 from lethe.workspace.prepare import prepare
 from lethe.workspace.workspace import Prepared
 
@@ -73,19 +79,19 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
         return
     prepared = prepare(config)
     path = rows.chosen_file(config.workspace, method)
-    stated, space = repr(stated_values(config)), repr(config.space)
-    key = short(digest([stated, space, str(count), str(config.run.seed), prepared.hashes["split"], *draws_apart(config)]))
+    start = references.weights(prepared, "original")
+    key = _key(prepared, config, count, start)
     found = read_json(path) if path.exists() else {}
     if found.get("key") == key:
         if "original" in found:  # which choices of earlier versions lack: they stay as they are
             _choose(path, method, config, found)
         return
-    start = references.weights(prepared, "original")
     references.weights(prepared, "retrained")  # whose work is what shares are of
     data = without_test(prepared)
     ratio, planned = 1.0, config
     for attempt in range(PLANS):
-        tried = [_try(data, planned, start)]
+        cache = data.feature_cache()  # a new one, as each row has: what fills it is work
+        tried = [_try(data, planned, start, cache)]
         taken = _share_taken(prepared, tried[0])
         corrected = _cost_ratio(planned, ratio, taken)
         again = rows.at_share(words, rows.Entry(method, AT, trial=True), {"cost_ratio": corrected}) if taken else None
@@ -93,12 +99,21 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
             break
         ratio, planned = float(f"{corrected:.4g}"), again
     for arguments in evenly(planned, count)[1:]:
-        tried.append(_try(data, planned.changed(arguments), start, arguments))
+        tried.append(_try(data, planned.changed(arguments), start, cache, arguments))
         log(f"{method}: {_words(arguments)}: {_result(tried[-1])}")
     selection = data.data.for_selection(config.recipe())
     before = evaluator(selection, MEASURED, data.compute.autocast)(data.loaded(start), selection)
     measured = {"key": key, "share": AT, "cost_ratio": ratio, "tried": tried, "original": dict(before), "images": sizes(selection)}
     _choose(path, method, planned, measured)
+
+
+def _key(prepared: Prepared, config: Config, count: int, original: Mapping[str, Tensor]) -> str:
+    """A hash of what the measurements of the settings depend on."""
+    compute = device.resolve(config.run)  # without the line that says it: a repeated command runs nothing
+    parts = [stated_values(config), {name: space.model_dump() for name, space in config.space.items()}, count, config.run.seed]
+    parts += [checkpoint.weights_hash(original), config.model.architecture, prepared.hashes["split"], prepared.hashes["normalisation"]]
+    parts += [compute.precision, compute.device.type, TRIALS, *draws_apart(config)]
+    return short(digest([json.dumps(parts, default=str)]))
 
 
 def _choose(path: Path, method: str, planned: Config, measured: Mapping[str, Any]) -> None:
@@ -152,11 +167,17 @@ def _searched(config: Config) -> list[str]:
 
 
 def _arguments(config: Config, spaces: Mapping[str, Space], point: Sequence[float]) -> dict[str, Any]:
-    values, drawn = argument_values(config), dict[str, Any]()
-    for (name, space), at in zip(spaces.items(), point, strict=True):
-        if is_active(space, values | drawn):
-            drawn[name] = _at(space, float(at), whole=isinstance(values[name], int))
-    return drawn
+    """The values at a point, without arguments that others switch off (`when`): those are before them in the space."""
+    values = argument_values(config)
+    at = {
+        name: _at(space, float(share), whole=isinstance(values[name], int))
+        for (name, space), share in zip(spaces.items(), point, strict=True)
+    }
+    drawn = dict[str, Any]()
+    for name, space in config.space.items():
+        if name in at and is_active(space, values | drawn):
+            drawn[name] = at[name]
+    return {name: drawn[name] for name in spaces if name in drawn}
 
 
 def _at(space: Space, at: float, whole: bool) -> Any:
@@ -165,23 +186,24 @@ def _at(space: Space, at: float, whole: bool) -> Any:
         return space.choices[int(at * len(space.choices))]
     assert space.low is not None and space.high is not None
     low, high = float(space.low), float(space.high)
-    if whole:
-        return min(int(high), int(low + at * (high - low + 1)))
-    return float(f"{low * (high / low) ** at if space.log else low + at * (high - low):.4g}")
+    step = space.step or (1 if whole and not space.log else None)
+    if step is not None:
+        value = low + step * min(int(at * (round((high - low) / step) + 1)), round((high - low) / step))
+    else:
+        value = low * (high / low) ** at if space.log else low + at * (high - low)
+    return round(value) if whole else float(f"{value:.4g}")
 
 
-def _try(data: Prepared, config: Config, start: Mapping[str, Any], arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Run a setting once: what it measures without the test split, and its work."""
+def _try(
+    data: Prepared, config: Config, start: Mapping[str, Tensor], cache: Prefix, arguments: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Run a setting once, as a row is run: what it measures without the test split, and its work."""
     recipe, seed = config.recipe(), config.run.seed + SEED
     network = data.loaded(start, seed)
-    options = RunOptions(
-        seed=seed,
-        autocast=data.compute.autocast,
-        random_init=partial(data.network, seed),
-        fresh_init=partial(data.fresh_network, seed),
-        count_work=True,
-    )
-    evaluate = evaluator(data.data.for_selection(recipe), MEASURED, data.compute.autocast, intervals=True)
+    selection, autocast = data.data.for_selection(recipe), data.compute.autocast
+    during = evaluator(selection, OBJECTIVE.splits, autocast) if keeps_best(recipe) else no_metrics
+    options = data.run_options(seed, evaluate=during, evaluate_every=config.run.evaluate_every, step_inputs=cache, count_work=True)
+    evaluate = evaluator(selection, MEASURED, autocast, intervals=True)
     flops, measured = 0, dict[str, float]()
     try:
         flops = sum(epoch.flops or 0 for epoch in engine.run(recipe, network, data.data, options))

@@ -146,6 +146,7 @@ def study_name(data: Prepared, space: Mapping[str, Space], models: Sequence[Any]
     parts += [compute.device.type, config.search.prune and config.search.prune_margin]
     parts += [] if config.search.max_share is None else [config.search.max_share]  # what a sampler proposes depends on it
     parts += [TRIALS, *draws_apart(config)]  # values that mean something else are not compared
+    parts += [data.hashes["normalisation"]] if config.pretrain.checkpoint else []  # with which the hash of given weights does not change
     return f"{config.method}.{config.search.objective}.{short(digest([json.dumps(parts, default=str)]))}"
 
 

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -25,8 +25,6 @@ from lethe.config.loader import Config
 from lethe.config.schema import Space
 from lethe.engine import engine
 from lethe.engine.epoch_table import MEASURED, durations, epoch_row, row_metrics
-from lethe.engine.frozen_prefix import Prefix
-from lethe.engine.options import RunOptions
 from lethe.pipeline import cost, references, run_logging
 from lethe.recipes.recipe import last_epoch
 from lethe.search.objectives import OBJECTIVES, Measurements, evaluator, sizes, without_test
@@ -167,7 +165,7 @@ class TrialRunner:
         self.evaluate = evaluator(selection, self.objective.splits, data.compute.autocast)
         self.evaluate_all = evaluator(selection, MEASURED, data.compute.autocast, intervals=True)
         self.images = sizes(selection)
-        self.frozen_features = Prefix(self.config.run.cache, data.compute.autocast, folder=data.layout.data)
+        self.frozen_features = data.feature_cache()
         self.locks, self.home = shared_layout(self.config).locks, workspace_hash(self.config.workspace)
 
     def run(self, task: TrialTask) -> None:
@@ -258,14 +256,8 @@ class TrialRunner:
         try:
             network, recipe = self.data.loaded(self.start, config.run.seed), config.recipe()
             others = [trial.user_attrs["curve"] for trial in trials_of(self.study, TrialState.COMPLETE)] if rule else []
-            options = RunOptions(
-                evaluate=self.evaluate,
-                evaluate_every=config.run.evaluate_every,
-                seed=config.run.seed,
-                autocast=self.data.compute.autocast,
-                step_inputs=self.frozen_features,
-                random_init=partial(self.data.network, config.run.seed),
-                fresh_init=partial(self.data.fresh_network, config.run.seed),
+            options = self.data.run_options(
+                config.run.seed, evaluate=self.evaluate, evaluate_every=config.run.evaluate_every, step_inputs=self.frozen_features
             )
             for epoch in engine.run(recipe, network, self.data.data, options):
                 outcome.epochs = epoch.global_epoch

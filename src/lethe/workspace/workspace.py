@@ -1,9 +1,10 @@
 """A prepared workspace: its images and splits, on the device, with what every stage asks of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from lethe.data.images import Images
 from lethe.data.pixel_store import Rows, as_tensor
 from lethe.data.splits import Splits
 from lethe.engine.epoch_table import MEASURED
+from lethe.engine.frozen_prefix import Prefix
+from lethe.engine.options import RunOptions
 from lethe.evaluation.outputs import Outputs
 from lethe.models import architectures, checkpoint, device, initial
 from lethe.models.device import Compute
@@ -100,6 +103,29 @@ class Prepared:
     @cached_property
     def _trained_as_set(self) -> bool:
         return _trained_as_set(self.config)
+
+    def run_options(self, seed: int, **others: Any) -> RunOptions:
+        """Return how the engine runs a recipe on these images: the workspace's precision, and the networks that edits and losses draw.
+
+        Args:
+            seed: of the run.
+            **others: fields of RunOptions, such as what is measured.
+        """
+        return RunOptions(
+            seed=seed,
+            autocast=self.compute.autocast,
+            random_init=partial(self.network, seed),
+            fresh_init=partial(self.fresh_network, seed),
+            **others,
+        )
+
+    def feature_cache(self, log: Callable[[str], None] = lambda text: None) -> Prefix:
+        """Return a cache of what frozen layers give, as `run.cache` says.
+
+        Args:
+            log: called with one line when what is cached changes.
+        """
+        return Prefix(self.config.run.cache, self.compute.autocast, log, self.layout.data)
 
     def untrained(self, seed: int, *, quiet: bool = True) -> Module:
         """Return the network as the training of a reference starts: pretrain.init, or random weights.

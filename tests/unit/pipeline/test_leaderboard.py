@@ -13,7 +13,7 @@ from lethe.config import loader
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.pipeline.cost import batches, planned_share, retraining_operations, work
-from lethe.pipeline.leaderboard import Entry, accepted_methods, at_share, dial, in_parallel, leaderboard
+from lethe.pipeline.leaderboard import Entry, accepted_methods, accepted_shares, at_share, dial, in_parallel, leaderboard
 from lethe.pipeline.leaderboard_tables import COLUMNS, table
 from lethe.pipeline.method_list import listing, print_methods
 from lethe.plots.leaderboard_figures import forget_against_test, gap_against_cost
@@ -154,6 +154,37 @@ def test_a_function_of_ones_own_and_a_variant_have_rows(tmp_path: Path) -> None:
 def test_functions_that_share_a_name_are_refused(names: str, why: str) -> None:
     with pytest.raises(UserError, match=rf"^method is own_methods:\w+ \(command line\); {why}, so give it another name: "):
         STAGES["leaderboard"].parse(["--method", names])
+
+
+@pytest.mark.parametrize("how", ["--methods.ft.lr 0.5", "--methods.ft.lr=0.5", "--config FILE"])
+def test_what_a_command_gives_wins_over_settings_that_were_chosen(how: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("methods: {ft: {lr: 0.5}}\n")
+    row = at_share(
+        [*DIGITS, str(tmp_path / "w"), *how.replace("FILE", str(file)).split()],
+        Entry("ft", 0.5),
+        {"arguments": {"lr": 0.0178, "crop_share": 0.3}},
+    )
+    assert row is not None
+    assert row.methods["ft_at_50"].model_dump(include={"lr", "crop_share"}) == {"lr": 0.5, "crop_share": 0.3}
+
+
+def test_an_empty_list_that_a_command_gives_is_none(tmp_path: Path) -> None:
+    row = at_share([*DIGITS, str(tmp_path), "--methods.lethe.reinit", ""], Entry("lethe", 0.5), {})
+    assert row is not None and not row.methods["lethe_at_50"].model_dump()["reinit"]
+
+
+@pytest.mark.parametrize("share", ["0.125", "0.001", "1.5", "x", "nan"])
+def test_a_share_that_no_row_is_named_by_is_refused(share: str) -> None:
+    """Rows of 0.12 and 0.125 would be one."""
+    with pytest.raises(UserError, match=rf"^share is {share}; it takes shares of the cost of retraining in whole percent, from 0.01 to 1"):
+        accepted_shares(["0.1", share])
+
+
+@pytest.mark.parametrize("percent", [1, 7, 29, 57, 58, 100])
+def test_a_share_of_whole_percent_is_taken(percent: int) -> None:
+    """Also where a hundred times the number is not whole, as 0.29 and 0.57."""
+    assert accepted_shares([str(percent / 100)]) == [percent / 100]
 
 
 def test_a_bank_that_is_asked_for_and_does_not_exist_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
