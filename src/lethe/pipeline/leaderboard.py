@@ -6,8 +6,9 @@ stopped and repeated, and rows can be added one by one. The tables are computed 
 Where settings were chosen for a method (`search.leaderboard`), its rows have them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from lethe.workspace.plan import ORIGINAL, plan
 from lethe.workspace.prepare import prepare
 from lethe.workspace.provenance import matches
 from lethe.workspace.run_names import RunId
+from lethe.workspace.workspace import Prepared
 
 SHARES = (0.03, 0.05, 0.1, 0.2, 0.3)
 
@@ -75,18 +77,18 @@ def leaderboard(config: Config, words: list[str], names: list[str], shares: list
     workspace = config.workspace
     if line := _without_bank(config):
         log(line)
-    missing = list[PlannedRow]()
+    missing, prepared = list[PlannedRow](), cache(partial(prepare, config))
     for name in methods:
         if dial(config, name) is None:
             own = load([*words, "--method", name], settings=settings.layer)
-            if not is_finished(own):
+            if not is_finished(own, prepared):
                 missing.append(PlannedRow(name, own))
             continue
         for entry in (Entry(name, share) for share in wanted):
             row = at_share(words, entry, chosen(workspace, entry.method))
             if row is None:
                 log(f"{entry.name}: no number of epochs costs as much; no row")
-            elif not is_finished(row):
+            elif not is_finished(row, prepared):
                 missing.append(PlannedRow(entry.name, row))
     _run_rows(missing)
     print(table(write(workspace)))
@@ -309,12 +311,17 @@ def _share(text: str) -> float:
     return share
 
 
-def is_finished(config: Config) -> bool:
-    """Whether all runs of the configuration exist with their scores, and were made by these settings."""
+def is_finished(config: Config, prepared: Callable[[], Prepared]) -> bool:
+    """Whether all runs of the configuration exist with their scores, and were made by these settings.
+
+    Args:
+        config: of a row.
+        prepared: returns the images and splits, which all rows of a command have in common; called if the files exist.
+    """
     layout = Layout(config.workspace)
     runs = plan(config)
     paths = [layout.weights(planned.run) for planned in runs]
     if not all(path.exists() and layout.scores(planned.run.all_seeds).exists() for path, planned in zip(paths, runs, strict=True)):
         return False
-    prepared, start = prepare(config), checkpoint.model_hash(layout.weights(ORIGINAL))
-    return all(matches(metadata(prepared, planned, start), checkpoint.metadata(path)) for path, planned in zip(paths, runs, strict=True))
+    images, start = prepared(), checkpoint.model_hash(layout.weights(ORIGINAL))
+    return all(matches(metadata(images, planned, start), checkpoint.metadata(path)) for path, planned in zip(paths, runs, strict=True))
