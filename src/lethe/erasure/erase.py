@@ -19,7 +19,7 @@ from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import read_json, short
 from lethe._util.log import log
 from lethe._util.redact import without_secrets
-from lethe.config.loader import Config
+from lethe.config.loader import STAGE, Config
 from lethe.data.splits import count
 from lethe.erasure.dvc_objects import DvcObjects, check_kept
 from lethe.erasure.git_objects import GitObjects
@@ -246,7 +246,9 @@ def _planned(config: Config, source: bool) -> Erasure:
     again = {stage: repair_command(stage, config, method=name) for stage in ("unlearn", "evaluate")}
     path = layout.weights(name)
     if not path.exists():
-        raise UserError(f"{path} does not exist; {again['unlearn']} makes the result that takes the original's place")
+        others = [run for run in layout.with_scores() if run.key not in STAGE and not run.chain and layout.weights(run).exists()]
+        there = f"; there are results of {', '.join(dict.fromkeys(run.method for run in others))}, which --method names" if others else ""
+        raise UserError(f"{path} does not exist{there}; {again['unlearn']} makes the result that takes the original's place")
     if not matches({key: prepared.hashes[key] for key in ("data", "split")}, checkpoint.metadata(path)):
         raise UserError(f"{path} was made for another request than {layout.splits} holds; {again['unlearn']} makes it again")
     if not layout.scores(name).exists():

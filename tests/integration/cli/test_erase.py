@@ -57,6 +57,8 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     assert re.search("^model_1, which takes the original's place: [a-z ]+$", planned.stderr, re.MULTILINE)
     assert "not reached from here: the images of data.source digits" in planned.stderr
 
+    refused = unlearned.run("erase", "--run.workspace", "ws")
+    assert refused.returncode == 2 and "hybrid_4.safetensors does not exist; there are results of model_1, which --method" in refused.stderr
     refused = unlearned.run("erase", "--run.workspace", "ws", "--check")
     assert (refused.returncode, "nothing was erased" in refused.stderr) == (2, True)
     refused = unlearned.run("erase", *WS, "--yes", "--card.remains", "backups=soon")
