@@ -137,7 +137,7 @@ class Config:
             UserError: the function of pretrain.recipe can't be imported or called, or returns something else.
         """
         numbers, own = self.pretrain.model_dump(include={*RECIPE}), self.pretrain.recipe
-        as_set = own is not None or ((self.pretrain.init or self.names(*RECIPE)) and not self.names("min_steps"))
+        as_set = own is not None or (self.names(*RECIPE) and not self.names("min_steps"))
         if images is not None and not as_set:
             numbers = enough_steps(numbers, images, self.pretrain.min_steps)
         if kind == "retrained":

@@ -18,7 +18,8 @@ Indices = npt.NDArray[np.int64]
 
 IDS = "data.forget.ids"
 METADATA = "data.metadata"
-TAKES_METADATA = "it takes a CSV with a column id and others"
+MOST_NAMED = 4  # unknown ids after the first that a message names
+TAKES_METADATA = "it takes a CSV with a column id, or one that data.forget.column names, and others"
 
 
 def forget_count(request: DeletionRequest, n: int) -> int:
@@ -185,7 +186,10 @@ def _found(images: Images, lookup: IdLookup, table: id_table.IdTable) -> list[tu
             raise UserError(f"{table.key} (its first line, {name[:80]}, has no column id; data.forget.column names another); {TAKES_IDS}")
         different = len({name for name, _ in names})
         count = f"{len({name for name, _ in unknown})} of {different} ids unknown"
-        raise UserError(f"{table.key} ({count}, first {name}, line {line}{lookup.hint(name)}); {TAKES_IDS}")
+        others = list(dict.fromkeys(other for other in unknown if other[0] != name))
+        more = "".join(f"; {other}, line {at}{lookup.hint(other)}" for other, at in others[:MOST_NAMED])
+        more += f"; and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        raise UserError(f"{table.key} ({count}, first {name}, line {line}{lookup.hint(name)}{more}); {TAKES_IDS}")
     return wanted
 
 

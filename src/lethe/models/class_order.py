@@ -23,9 +23,10 @@ def positions(own: Sequence[str], classes: Sequence[str]) -> list[int]:
         UserError: `own` does not name each class of the data once.
     """
     if sorted(own) != sorted(classes):
-        wrong = [name for name in own if name not in classes] or [name for name in classes if name not in own] or ["a class twice"]
+        other, missing = [name for name in own if name not in classes], [name for name in classes if name not in own]
+        wrong = f"the data have no {', '.join(other[:3])}" if other else f"{', '.join(missing[:3])} missing" if missing else "a class twice"
         raise UserError(
-            f"pretrain.classes is {','.join(own)} ({', '.join(wrong[:3])}); it takes the {len(classes)} classes of the data, each once, "
+            f"pretrain.classes is {','.join(own)} ({wrong}); it takes the {len(classes)} classes of the data, each once, "
             f"in the order in which the model was trained: {','.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
         )
     return [list(own).index(name) for name in classes]

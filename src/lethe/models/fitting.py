@@ -101,7 +101,7 @@ def fit(model: Module, tensors: Mapping[str, Tensor], source: str, *, quiet: boo
     _check_values(wanted, own, source)
     if not quiet:
         known = normalisation.names if normalisation else ()
-        left = [name for name in held if name.removeprefix(prefix) not in wanted and name not in known]
+        left = [name for name in held if name.removeprefix(prefix) not in (*wanted, *head) and name not in known]
         _log(source, prefix, left, [name for name in wanted if name not in own], normalised=bool(known))
     model.load_state_dict(model.state_dict() | {name: own.get(name, value) for name, value in wanted.items()})
     return normalisation

@@ -18,6 +18,11 @@ KEY = "pretrain.init"
 _NAME = re.compile(r"^(?:(?P<kind>\w+_Weights)\.)?(?P<name>[A-Za-z]\w*)$")
 
 
+def is_name(text: str) -> bool:
+    """Test whether a text has the form of a name of torchvision's weights, which a file with an ending has not."""
+    return _NAME.match(text) is not None
+
+
 def identity(text: str, architecture: str, base: Path, downloads: Path) -> str:
     """Return what identifies the weights: torchvision's full name, or what `foreign.read` returns.
 

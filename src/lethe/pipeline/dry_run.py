@@ -96,7 +96,8 @@ def _reference(config: Config, kind: str, retain: int, forget: int, took: Callab
     steps = sum(len(phase.batch_order(_lengths(phase, retain, forget), epoch)) for phase in phases for epoch in range(phase.epochs))
     time = f", about {took(recipe):,.0f} s of steps on this machine" if took else ""
     epochs = sum(phase.epochs for phase in phases)
-    return f"{kind}: trained first on {references.DATA[kind]}, {epochs} epochs, {steps:,} optimizer steps{time}, into {path}"
+    start = f" from {clean(config.pretrain.init)}" if config.pretrain.init else ""
+    return f"{kind}: trained first{start} on {references.DATA[kind]}, {epochs} epochs, {steps:,} optimizer steps{time}, into {path}"
 
 
 def _phase(phase: Phase, network: torch.nn.Module, retain: int, forget: int) -> list[str]:

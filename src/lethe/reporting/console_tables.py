@@ -8,7 +8,7 @@ from lethe.evaluation.membership import CHANCE_LEVELS
 from lethe.evaluation.replication import Replication
 from lethe.evaluation.score import MeasureResult, Score
 
-LOST = "It gets fewer retain images right than a retrained model does. Try a lower lr, or larger batches."
+LOST = "It gets fewer retain images right than a retrained model does. Try a lower lr, larger batches, or more epochs."
 
 
 def accuracy_table(runs: Sequence[tuple[str, Score]], warning: str = "") -> str:

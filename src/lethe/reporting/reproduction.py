@@ -14,6 +14,7 @@ from lethe.config.method_schema import UnreadArguments
 from lethe.config.source_map import REQUEST
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
+from lethe.models import initial
 from lethe.tracking.logged_runs import find_runs
 from lethe.workspace.run_names import RunId
 from lethe.workspace.settings import recorded, repair_command
@@ -22,6 +23,7 @@ from lethe.workspace.settings import recorded, repair_command
 PRIVATE = {"data.root": "<images>", "data.forget.ids": "<list of ids>", "data.forget.classes": "<classes>"}
 PRIVATE |= {"data.forget.where": "<column=value>", "data.metadata": "<metadata>"}
 PRIVATE |= {"pretrain.checkpoint": "<original>", "retrain.checkpoint": "<retrained>"}  # files; an address is public
+PRIVATE |= {"pretrain.init": "<start>"}  # a file; the name of torchvision's weights is public
 TAGS = {"mlflow.source.git.commit": "commit", "git_dirty": "edited", "device": "device", "precision": "precision"}
 
 
@@ -96,6 +98,8 @@ def _without_names(keys: Mapping[str, str], classes: Collection[str]) -> dict[st
     if set(keys.get("data.forget.classes", "").split(",")) <= {*classes}:
         public.add("data.forget.classes")
     public |= {key for key in PRIVATE if "://" in keys.get(key, "")}
+    if initial.is_name(keys.get("pretrain.init", "")):
+        public.add("pretrain.init")
     return {key: value if key in public else PRIVATE.get(key, value) for key, value in keys.items()}
 
 

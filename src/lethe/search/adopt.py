@@ -20,6 +20,7 @@ from lethe._util.log import log
 from lethe.config.loader import Config, load
 from lethe.search.spaces import argument_values
 from lethe.search.storage import at_place, places, shared_layout, trials_of, with_storage
+from lethe.workspace.settings import repair_command
 
 
 def for_search(config: Config) -> Config:
@@ -70,7 +71,9 @@ def adopt(config: Config, number: int, name: str = "") -> None:
     own = argument_values(replace(load(params=source), method=config.method))
     changes = {word: value for word, value in trial.user_attrs["arguments"].items() if value != own[word]}
     write_text(params, with_variant(source.read_text(encoding="utf-8"), name, config.method, changes))
-    log(f"{params.name}: methods.{name} is trial {number} of {study.study_name}; {command('unlearn', '--method', name)}")
+    keys = {key: text for key, text in config.given.items() if not key.startswith("search.")}  # those of the data and the workspace
+    again = repair_command("unlearn", replace(config, given=keys), method=name).strip("`")
+    log(f"{params.name}: methods.{name} is trial {number} of {study.study_name}; {again}")
 
 
 def _newest(config: Config) -> optuna.Study:

@@ -115,6 +115,20 @@ class SearchResults:
         passed = OBJECTIVES[objective].unseen(measured, self.retrained, self.images)
         return passed and not is_ruined(measured, self.original, self.images)
 
+    def keeps_retain(self, trial: Trial, objective: str) -> bool:
+        """Test whether a complete trial's model knows retain as well as a retrained model may be expected to.
+
+        Args:
+            trial: A complete trial.
+            objective: The objective to test by.
+
+        Returns:
+            True if it does, or can be told from unseen, where `Objective.rank` does not ask.
+        """
+        measured = trial.attributes["measured"]
+        rank = OBJECTIVES[objective].rank(measured, self.retrained, self.images, self.original)
+        return not (self.unseen(trial, objective) and rank[2])
+
     def winner(self, objective: str | None = None) -> Trial | None:
         """Find the best trial among those that can't be told from a model which never saw the forget images.
 
@@ -163,6 +177,7 @@ class SearchResults:
             point = self.point(trial, objective)
             assert point
             row = {"trial": trial.number, "unlearning": point[0], "utility": point[1], "unseen": self.unseen(trial, objective)}
+            row["keeps_retain"] = self.keeps_retain(trial, objective)
             reruns = [self.fresh.get((trial.number, seed), {}).get("measured") for seed in self.fresh_seeds()]
             points = [OBJECTIVES[objective].point(measured, self.retrained) for measured in reruns if measured]
             if points:
@@ -314,8 +329,11 @@ def describe_winner(objective: str, row: Mapping[str, Any]) -> str:
     scored = OBJECTIVES[objective]
     line = f"best by {objective}: trial {row['trial']}, {scored.describe((row['unlearning'], row['utility']))} in the search"
     if row["unseen"]:
-        line += f"; {scored.within}, and of the trials of which that is true those that keep retain come first, and of these the one with "
-        line += scored.best
+        line += f"; {scored.within}, "
+        if row.get("keeps_retain", True):
+            line += f"and of the trials of which that is true those that keep retain come first, and of these the one with {scored.best}"
+        else:
+            line += f"but no trial of which that is true keeps retain as a retrained model does: it is the one of them with {scored.best}"
     else:
         line += f"; it is the nearest, for of no trial is it true that {scored.within}"
     if "fresh.seeds" not in row:

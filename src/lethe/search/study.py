@@ -30,7 +30,7 @@ from lethe.search import figures
 from lethe.search.adopt import for_search, search_key
 from lethe.search.objectives import AUC_ENDS, OBJECTIVES, UNSEEN, Measurements, evaluator, without_test
 from lethe.search.results import SearchResults, Trial, describe_winner
-from lethe.search.spaces import draws_apart, stated_values, widened_space
+from lethe.search.spaces import argument_values, draws_apart, stated_values, widened_space
 from lethe.search.storage import (
     MAX_ATTEMPTS,
     earlier_trials,
@@ -298,7 +298,10 @@ class Search:
         run.tag("winner", winner.number)
         identifying = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
         given = {key: redact.clean(self.config.given[key]) for key in identifying if key in self.config.given}
-        log(f"adopt the best trial as a variant: {command('search', 'adopt', str(winner.number), *as_words(given))}")
+        if winner.arguments == argument_values(self.config):
+            log("the best trial has the values that are configured; none that was tried is better")
+        else:
+            log(f"adopt the best trial as a variant: {command('search', 'adopt', str(winner.number), *as_words(given))}")
 
 
 def _trial(trial: FrozenTrial, place: int) -> Trial:

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +357,7 @@ def test_limited_digits_keep_their_ids_and_their_held_out_part() -> None:
     assert (digits(limit=10_000).pixels == all_.pixels).all()
 
 
+@cache  # an archive has the second in which it was made
 def small_cifar10() -> tuple[bytes, dict[str, bytes]]:
     """An archive of CIFAR-10's form with 4 images a batch, and its files."""
     rng = np.random.default_rng(0)
@@ -641,7 +643,8 @@ def test_an_own_forget_list_is_a_deletion_list(tmp_path: Path) -> None:
 
 
 BAD_LISTS = {
-    "train/3\ntrain/99\ntrain/98\n": ("2 of 3 ids unknown", "train/99", "line 2", "nearest: train/9"),
+    "train/3\ntrain/99\ntrain/98\n": ("2 of 3 ids unknown", "train/99", "line 2", "nearest: train/9", "; train/98, line 3"),
+    "".join(f"none/{i}\n" for i in range(9)): ("9 of 9 ids unknown, first none/0", "; none/4, line 5", "; and 4 more"),
     "id,name\ntrain/3,x\n0123.jpg,y\n": ("1 of 2 ids unknown", "0123.jpg", "line 3", "look like train/0"),
     "id\ntrain/3\ntest/2\n": ("1 of 2 ids are of held-out images", "test/2", "line 3"),
     "": ("no ids in it",),

@@ -34,6 +34,7 @@ def test_all_but_a_head_of_other_classes_is_taken(saved: str, tmp_path: Path, ca
     said = capsys.readouterr().err
     there = "has 10 classes there" if saved in ("whole", "wrapped") else "is not in the file there"
     assert f"fc {there}, and is random here, for 3 classes" in said
+    assert ("left out" in said) == (saved == "projection"), "the head of other classes was named already"
     assert f"training starts from w.pth ({digest_file(tmp_path / 'w.pth')})" in said
 
 

@@ -95,8 +95,8 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 @pytest.mark.parametrize(
     ("own", "wrong"),
     [
-        (("ant", "bee", "cow"), "(dog)"),
-        (("ant", "bee", "cow", "cat"), "(cat)"),
+        (("ant", "bee", "cow"), "(dog missing)"),
+        (("ant", "bee", "cow", "cat"), "(the data have no cat)"),
         (("ant", "bee", "cow", "dog", "ant"), "(a class twice)"),
     ],
 )

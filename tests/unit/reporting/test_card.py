@@ -380,6 +380,17 @@ def test_a_variant_that_params_yaml_lacks_says_what_it_is_like():
     assert made["commands"]["result"] == "python src/unlearn.py --method mine --methods.mine.like model_1 --methods.mine.lr 0.5"
 
 
+@pytest.mark.parametrize(
+    ("start", "shown"),
+    [("/home/ada/start.pth", "'<start>'"), ("start.pth", "'<start>'"), ("IMAGENET1K_V1", "IMAGENET1K_V1")],
+)
+def test_the_file_that_training_starts_from_is_not_named(start: str, shown: str):
+    usual = config.load(["--method", "model_1", "--pretrain.init", start])
+    params = {key: plain(value) for key, value in (usual.resolved("original") | usual.resolved()).items()}
+    made: Any = reproduction.reproduction(usual, "model_1", {}, {"run_id": "run", "tags": {}, "params": params}, ())
+    assert made["commands"]["result"] == f"python src/unlearn.py --method model_1 --pretrain.init {shown}"
+
+
 def test_a_function_whose_code_is_gone_has_all_its_arguments_stated():
     """Its defaults are not known."""
     layer = Layer("settings.yaml", {"methods.joint.like": "gone:joint", "methods.joint.epochs": "3"})

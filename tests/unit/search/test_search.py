@@ -370,6 +370,14 @@ def test_of_trials_that_cannot_be_told_those_that_keep_retain_come_first() -> No
     assert winner.number == 1
 
 
+def test_a_winner_that_lost_retain_is_not_said_to_keep_it() -> None:
+    lost, kept = measured(90.0, 88.0, 94.0, 0.5), searched(FORGOT_NOTHING, FORGOT)
+    results = searched(lost, FORGOT_NOTHING)
+    line = describe_winner("oracle_free", results.chosen()["oracle_free"])
+    assert "but no trial of which that is true keeps retain as a retrained model does" in line
+    assert "those that keep retain come first" in describe_winner("oracle_free", kept.chosen()["oracle_free"])
+
+
 def test_where_none_is_within_its_interval_the_nearest_wins() -> None:
     nearer = measured(99.0, 97.0, 90.0, 0.58)
     for objective in ("oracle_free", "report"):
