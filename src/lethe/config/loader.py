@@ -99,7 +99,7 @@ class Config:
 
     @property
     def chain(self) -> bool:
-        """Whether the method is a chain of runs, each from the result of the one before. Not one whose code is not at hand."""
+        """Whether the method is a chain of runs, each from the result of the one before. Not one whose code is gone."""
         return not isinstance(self.methods[self.method], UnreadArguments) and find_method(self.like[self.method]).chain
 
     @property

@@ -27,7 +27,7 @@ class MethodSection(Section):
 
 
 class UnreadArguments(Section):
-    """Arguments of a method of one's own that this command does not run and whose code is not at hand: kept as they are, not checked."""
+    """Arguments of a method of one's own that this command does not run, and whose code is gone: kept as they are, not checked."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 

@@ -113,7 +113,7 @@ def _changed_keys(params: Mapping[str, str], stage: str, method: str, base: str)
         first |= {f"methods.{method}.like": base}
         try:
             asked = load([f"--methods.{method}.like", base], overlay=overlay)
-        except UserError:  # a function whose code is not at hand: its defaults are not known, so all its arguments are stated
+        except UserError:  # a function whose code is gone: its defaults are not known, so all its arguments are stated
             asked = replace(asked, methods={**asked.methods, method: UnreadArguments()}, like={**asked.like, method: base})
     asked = replace(asked, method=method)
     usual = {key: plain(value) for key, value in (asked.resolved("original") | asked.resolved(method)).items()}
