@@ -109,18 +109,26 @@ def retraining_operations(config: Config) -> float:
         config: the configuration.
 
     Raises:
-        UserError: the deletion request names no image, or all of them.
+        UserError: the deletion request names no image, or all of them; or the network's code can't be imported.
     """
+    retain, forget, classes = split_sizes(config)
+    architecture, sizes = config.model.architecture, {"retain": retain, "forget": forget, "train": retain + forget}
+    recipe = config.reference_recipe("retrained", retain + forget)
+    one = _operations_of_a_step(architecture, classes, config.data.image_size)
+    return one * work(recipe, _network(architecture, classes), sizes, by_weights=False)
+
+
+@lru_cache(maxsize=1)
+def _operations_of_a_step(architecture: str, classes: int, image_size: int) -> int:
+    """On one image. Kept, as the leaderboard's tables are written after every row."""
     import torch
 
     from lethe.engine.work import counted
 
-    retain, forget, classes = split_sizes(config)
-    network, size = _network(config.model.architecture, classes), config.data.image_size
+    network = _network(architecture, classes)
     with torch.enable_grad(), counted(network) as one:
-        network(torch.zeros(1, 3, size, size))  # in eval mode, so that one image suffices
-    sizes = {"retain": retain, "forget": forget, "train": retain + forget}
-    return one.flops * work(config.reference_recipe("retrained", retain + forget), network, sizes, by_weights=False)
+        network(torch.zeros(1, 3, image_size, image_size))  # in eval mode, so that one image suffices
+    return one.flops
 
 
 def split_sizes(config: Config) -> tuple[int, int, int]:
