@@ -17,7 +17,7 @@ from lethe._util.names import as_cell
 from lethe.config.loader import Config, load
 from lethe.evaluation.score import MeasureResult, Score
 from lethe.models import checkpoint
-from lethe.pipeline.cost import planned_share, retraining_operations
+from lethe.pipeline.cost import planned_share, retraining_work
 from lethe.plots import leaderboard_figures
 from lethe.workspace import scores, settings, timing
 from lethe.workspace.layout import Layout
@@ -94,11 +94,9 @@ class _Board:
 
     @cached_property
     def retraining(self) -> float | None:
-        """The operations of retraining: counted, or those of its recipe where a retrained model was given."""
-        if flops := timing.retraining(self.layout).get("flops"):
-            return float(flops)
+        """The operations of retraining; None where this version can't read the settings, or the code of the network is gone."""
         with suppress(UserError):
-            return retraining_operations(self.config) if self.config else None
+            return retraining_work(self.config) if self.config else None
         return None
 
     @cached_property

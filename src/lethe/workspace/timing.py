@@ -56,7 +56,7 @@ def retraining(layout: Layout) -> dict[str, Any]:
 
 
 def record_cost(
-    layout: Layout, compute: Compute, name: str, result: str, seconds: float, flops: float | None, retrained: str | None
+    layout: Layout, compute: Compute, name: str, result: str, seconds: float, flops: float | None, retraining: float | None
 ) -> Cost:
     """Record the time and the work of a run, and return its cost next to that of retraining.
 
@@ -67,17 +67,16 @@ def record_cost(
         result: short hash of the weights it made.
         seconds: its optimizer steps and edits took.
         flops: their floating-point operations; None if they were not counted.
-        retrained: short hash of models/retrained; None without one.
+        retraining: floating-point operations of retraining; None if they are not known.
 
     Returns:
-        Seconds, work, peak memory in bytes (of a GPU), and the work of retraining if it was recorded for those weights.
+        Seconds, work, the work of retraining, and peak memory in bytes (of a GPU).
     """
     cuda = compute.device.type == "cuda"
     device = torch.cuda.get_device_name(compute.device) if cuda else compute.device.type
     where = {"machine": platform.node(), "device": device, "precision": compute.precision}
-    theirs = recorded(layout, "retrained", retrained).get("flops") if retrained is not None else None
     write_json(layout.clock(name), where | {"result": result, "seconds": seconds} | ({"flops": flops} if flops is not None else {}))
-    return Cost(seconds, flops, theirs, torch.cuda.max_memory_allocated(compute.device) if cuda else None)
+    return Cost(seconds, flops, retraining, torch.cuda.max_memory_allocated(compute.device) if cuda else None)
 
 
 def keep_cost(layout: Layout, name: str, to: str, result: str) -> None:

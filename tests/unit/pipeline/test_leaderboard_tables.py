@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from lethe.engine import work
 from lethe.evaluation.score import MeasureResult, Score, SeedScore
 from lethe.evaluation.uncertainty import Estimate
 from lethe.models import checkpoint
-from lethe.pipeline import cost, leaderboard_tables
+from lethe.pipeline import cost, leaderboard_tables, run_logging
+from lethe.tracking.run_log import RunLog
 from lethe.workspace import scores, settings
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import prepare, remember
@@ -159,6 +161,38 @@ def test_work_is_next_to_that_of_the_retrained_model_that_exists_now(layout: Lay
     weights(layout, "retrained", 2.0, provenance="unknown")
     ((row,), _) = tables(layout)
     assert row["share_of_retrain"] == "0.25"
+
+
+class Metrics:
+    """An MLflow run that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.kept = dict[str, float | None]()
+
+    def metrics(self, values: Mapping[str, float | None], step: int) -> None:
+        self.kept |= values
+
+    def tag(self, key: str, text: str) -> None:
+        pass
+
+
+def test_a_run_logs_the_share_that_its_row_has(layout: Layout) -> None:
+    """Where a retrained model was given, too; without one there is none."""
+    own, prepared = weights(layout, FT, 1.0, seed="0"), prepare(loader.load(["--run.workspace", str(layout.root)], settings=settings.layer))
+    scored(layout, FT, own, 80.0)
+    flops = cost.retraining_operations(prepared.config) / 3
+
+    def logged() -> float | None:
+        run_logging.log_cost(run := cast(RunLog, Metrics()), prepared, str(FT), own, (10.0, flops), 2)
+        return cast(Metrics, run).kept["share_of_retrain"]
+
+    assert logged() is None
+    reference = weights(layout, "retrained", 2.0, provenance="unknown")
+    assert logged() == pytest.approx(1 / 3)
+    assert float(tables(layout)[0][0]["share_of_retrain"]) == pytest.approx(1 / 3, rel=1e-4)
+    clocked(layout, "retrained", reference, 100.0, 2 * flops)
+    assert logged() == 0.5
+    assert tables(layout)[0][0]["share_of_retrain"] == "0.5"
 
 
 def test_the_work_of_retraining_is_counted_once_for_all_rows(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
