@@ -21,7 +21,7 @@ class Cost:
     Attributes:
         seconds: wall-clock time of unlearning alone.
         flops: floating-point operations of unlearning alone; None if they were not counted.
-        retrain_flops: floating-point operations of retraining; None if they are not known.
+        retrain_flops: floating-point operations of retraining, counted or by its recipe; None if they are not known.
         peak_bytes: peak memory allocated by tensors on the device; None if the device does not report it.
     """
 

@@ -384,7 +384,8 @@ register_measure(
 )(partial(_cost, value=lambda cost: cost.flops))
 register_measure(
     id="share_of_retrain",
-    about=f"the same divided by that of retraining; above {LARGEST_SHARE} is flagged",
+    about="the same divided by that of retraining, which is that of its recipe where it was not counted, as where a retrained model is "
+    f"given; above {LARGEST_SHARE} is flagged",
     target=SMALL,
     needs=("retrain_cost",),
     interval="",

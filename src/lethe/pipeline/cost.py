@@ -10,6 +10,7 @@ from lethe.config.loader import Config
 from lethe.data import deletion_request, sources
 from lethe.models import architectures
 from lethe.recipes.recipe import Phase, Recipe
+from lethe.workspace import timing
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan
 from lethe.workspace.request import request, source_keys
@@ -101,26 +102,49 @@ def _share(config: Config, network: Module, retain: int, forget: int, *, by_weig
     return sum(map(measured, own)) / measured(retraining)
 
 
-def retraining_operations(config: Config) -> float:
+def retraining_work(config: Config, images: tuple[int, int, int] | None = None) -> float:
+    """The floating-point operations of retraining that the work of a run is divided by: those that were counted while the retrained model
+    that exists was trained, else those of its recipe.
+
+    Args:
+        config: the configuration.
+        images: as of `retraining_operations`.
+
+    Raises:
+        UserError: as `retraining_operations`.
+    """
+    counted = timing.retraining(Layout(config.workspace)).get("flops")
+    return float(counted) if counted else retraining_operations(config, images)
+
+
+def retraining_operations(config: Config, images: tuple[int, int, int] | None = None) -> float:
     """The floating-point operations that retraining takes by its recipe, for where a given model stands for it and none were counted: those
     of a step on one image (`engine.work`), times the examples of all steps.
 
     Args:
         config: the configuration.
+        images: numbers of retain images, forget images and classes; None: as `split_sizes` finds them.
 
     Raises:
-        UserError: the deletion request names no image, or all of them.
+        UserError: the deletion request names no image, or all of them; or the network's code can't be imported.
     """
+    retain, forget, classes = images or split_sizes(config)
+    recipe, sizes = config.reference_recipe("retrained", retain + forget), {"retain": retain, "forget": forget, "train": retain + forget}
+    one = _operations_of_a_step(config.model.architecture, classes, config.data.image_size)
+    return one * work(recipe, Module(), sizes, by_weights=False)  # of examples alone, for which no network is needed
+
+
+@lru_cache(maxsize=1)
+def _operations_of_a_step(architecture: str, classes: int, image_size: int) -> int:
+    """On one image. The number is kept, as the leaderboard's tables are written after every row; the network is not, next to one in use."""
     import torch
 
     from lethe.engine.work import counted
 
-    retain, forget, classes = split_sizes(config)
-    network, size = _network(config.model.architecture, classes), config.data.image_size
+    network = architectures.build(architecture, classes, 0, drawn=False)
     with torch.enable_grad(), counted(network) as one:
-        network(torch.zeros(1, 3, size, size))  # in eval mode, so that one image suffices
-    sizes = {"retain": retain, "forget": forget, "train": retain + forget}
-    return one.flops * work(config.reference_recipe("retrained", retain + forget), network, sizes, by_weights=False)
+        network(torch.zeros(1, 3, image_size, image_size))  # in eval mode, so that one image suffices
+    return one.flops
 
 
 def split_sizes(config: Config) -> tuple[int, int, int]:

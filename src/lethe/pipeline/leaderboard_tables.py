@@ -4,19 +4,22 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
-from lethe._util.files import read_json, write_text
+from lethe._util.files import write_text
+from lethe._util.log import log
 from lethe._util.names import as_cell
-from lethe.config.loader import load
+from lethe.config.loader import Config, load
 from lethe.evaluation.score import MeasureResult, Score
 from lethe.models import checkpoint
-from lethe.pipeline.cost import planned_share, retraining_operations
+from lethe.pipeline.cost import planned_share, retraining_work
 from lethe.plots import leaderboard_figures
-from lethe.workspace import scores, settings
+from lethe.workspace import scores, settings, timing
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import ORIGINAL
 from lethe.workspace.run_names import RunId
@@ -34,6 +37,8 @@ ABOUT = """avg_gap: mean distance to a retrained model in retain, forget, test a
 memory: percent left of the original's; work: floating-point operations next to those of retraining"""
 Row = dict[str, Any]
 
+_said: set[str] = set()  # lines about rows that are left out: the tables are written after every row
+
 
 def folder(workspace: Path) -> Path:
     """Where the leaderboard of a workspace is stored."""
@@ -49,34 +54,119 @@ def write(workspace: Path) -> list[Row]:
     Returns:
         The rows, by share and then by gap.
     """
-    layout = Layout(workspace)
-    as_they_are = _without_epochs(layout)
-    runs = [run for run in layout.with_scores() if (ROW.fullmatch(run.method) or run.method in as_they_are) and not run.chain]
-    by_run = {run: _row(layout, run) for run in runs if not _is_mean(layout, run)}
-    rows = _sorted(by_run.values())
+    board = _Board(Layout(workspace))
+    by_method = dict[RunId, list[Row]]()
+    for run, score in board.measured.items():
+        if each := board.runs(run, score):
+            by_method[run] = [_row(board, of, own, seed) for of, (own, seed) in each.items()]
+    rows = _sorted(row for each in by_method.values() for row in each)
     write_text(folder(workspace) / "leaderboard.csv", _csv(COLUMNS, rows))
-    by_method = {run: [row for of, row in by_run.items() if of.method == run.method] for run in runs if run.seed is None}
-    means = _sorted(_summary(layout, run, own) for run, own in by_method.items())
+    means = _sorted(_summary(board, run, board.measured[run], own) for run, own in by_method.items())
     write_text(folder(workspace) / "summary.csv", _csv(SUMMARY, means))
     if rows:
-        nothing = scores.read(path).value("avg_gap.svc") if (path := layout.scores(ORIGINAL)).exists() else None
-        leaderboard_figures.write(rows, _retrained(layout), nothing, folder(workspace))
+        nothing = scores.read(path).value("avg_gap.svc") if (path := board.layout.scores(ORIGINAL)).exists() else None
+        leaderboard_figures.write(rows, board.retrained.accuracy if board.retrained else {}, nothing, folder(workspace))
     return rows
 
 
-def _is_mean(layout: Layout, run: RunId) -> bool:
-    """Whether a run's score is the mean of several seeds, which have rows of their own."""
-    return run.seed is None and layout.scores(run.with_seed(int(_seed(layout, run)))).exists()
+@dataclass(frozen=True)
+class _Board:
+    """What all rows of a workspace share, each read or computed once.
 
+    Attributes:
+        layout: the workspace.
+    """
 
-def _without_epochs(layout: Layout) -> set[str]:
-    """Methods that have no number of epochs to fit into a share: their runs are rows as they are."""
-    try:
-        config = load(["--run.workspace", str(layout.root)], settings=settings.layer)
-    except UserError:
-        return set()
-    without = (name for name, section in config.methods.items() if not {*DIALS} & {*type(section).model_fields})
-    return {name for name in without if not replace(config, method=name).chain}
+    layout: Layout
+
+    @cached_property
+    def config(self) -> Config | None:
+        """The workspace's settings; None where this version can't read them."""
+        with suppress(UserError):
+            return load(["--run.workspace", str(self.layout.root)], settings=settings.layer)
+        return None
+
+    @cached_property
+    def retrained(self) -> Score | None:
+        """Score of models/retrained."""
+        path = self.layout.scores("retrained")
+        return scores.read(path) if path.exists() else None
+
+    @cached_property
+    def retraining(self) -> float | None:
+        """The operations of retraining; None where this version can't read the settings, or the code of the network is gone."""
+        with suppress(UserError):
+            return retraining_work(self.config) if self.config else None
+        return None
+
+    @cached_property
+    def measured(self) -> dict[RunId, Score]:
+        """The scores of a method at a share: of its one run, or the mean of its seeds."""
+        runs = (run for run in self.layout.with_scores() if run.seed is None and not run.chain)
+        return {
+            run: scores.read(self.layout.scores(run)) for run in runs if ROW.fullmatch(run.method) or run.method in self._without_epochs
+        }
+
+    @cached_property
+    def _without_epochs(self) -> set[str]:
+        """Methods that have no number of epochs to fit into a share: their runs are rows as they are."""
+        if self.config is None:
+            return set()
+        without = [name for name, section in self.config.methods.items() if not {*DIALS} & {*type(section).model_fields}]
+        return {name for name in without if not replace(self.config, method=name).chain}
+
+    def runs(self, run: RunId, score: Score) -> dict[RunId, tuple[Score, int]]:
+        """The runs that a score is of, with their own scores and seeds: those of other settings may be next to them. {}, with a line that
+        says so, where they can't be told any more."""
+        if not score.seeds:
+            seed = self._seed(run)
+            if seed is None:
+                self._left_out(run, f"{self.layout.weights(run)}, which has its seed, does not exist")
+            return {} if seed is None else {run: (score, seed)}
+        of = score.tables.get("seeds", {})  # which earlier versions did not write
+        each, other = dict[RunId, tuple[Score, int]](), list[str]()
+        for seed in score.seeds:
+            one, path = run.with_seed(seed), self.layout.scores(run.with_seed(seed))
+            own = scores.read(path) if path.exists() else None
+            if own is None or (str(seed) in of and of[str(seed)].get("model") != own.tables.get("model")):
+                other.append(str(one))
+            else:
+                each[one] = own, seed
+        if other:
+            why = f"its score is the mean of {len(score.seeds)} runs, and no longer of {' and '.join(other)}"
+            self._left_out(run, why, len(score.seeds))
+        return {} if other else each
+
+    def _seed(self, run: RunId) -> int | None:
+        """Seed of a run by itself; None where neither its weights nor its logits table says it."""
+        weights, logits = self.layout.weights(run), self.layout.logits(run)
+        if weights.exists():
+            return int(checkpoint.metadata(weights).get("seed", "0"))
+        found = checkpoint.metadata(logits).get("seed") if logits.exists() else None
+        return None if found is None else int(found)
+
+    def _left_out(self, run: RunId, why: str, seeds: int = 1) -> None:
+        more = {"run.seeds": str(seeds)} if seeds > 1 else {}
+        again = f"; {settings.repair_command('unlearn', self.config, method=run.method, **more)} makes it again" if self.config else ""
+        line = f"{run}: no row: {why}{again}"
+        if line not in _said:
+            _said.add(line)
+            log(line)
+
+    def share(self, method: str, flops: float | None) -> float | None:
+        """The operations that a run took, relative to those of retraining. Where the run's were not counted, the share that its settings
+        give; None where the workspace has no settings of it."""
+        if flops and self.retraining:
+            return flops / self.retraining
+        with suppress(UserError):
+            return planned_share(replace(self.config, method=method)) if self.config and method in self.config.methods else None
+        return None
+
+    def floor(self, score: Score) -> float | None:
+        """avg_gap.svc of a retrained model: the mean over the reference bank, each held out of it; else that of models/retrained next to
+        the bank. None where neither is known."""
+        own = score.measures.get("avg_gap.svc")
+        return own.reference.value if own and own.reference else self.retrained.value("avg_gap.svc") if self.retrained else None
 
 
 def _sorted(rows: Iterable[Row]) -> list[Row]:
@@ -94,19 +184,17 @@ def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _row(layout: Layout, run: RunId) -> Row:
-    score = scores.read(layout.scores(run))
-    clock, retraining = (read_json(path) if (path := layout.clock(name)).exists() else {} for name in (run, "retrained"))
-    share = _share_of_retrain(layout, run, clock.get("flops"), retraining.get("flops"))
+def _row(board: _Board, run: RunId, score: Score, seed: int) -> Row:
+    clock = timing.recorded(board.layout, run, score.tables.get("model", ""))
+    share = board.share(run.method, clock.get("flops"))
     taken = {"seconds": clock.get("seconds"), "share_of_retrain": share}
-    about = _named(run, share) | {"seed": int(_seed(layout, run)), "floor": _floor(layout, score)}
+    about = _named(run, share) | {"seed": seed, "floor": board.floor(score)}
     return about | _accuracies(score) | {id_: _value(score, id_) for id_ in MEASURES} | taken | _memory(score)
 
 
-def _summary(layout: Layout, run: RunId, own: Sequence[Row]) -> Row:
+def _summary(board: _Board, run: RunId, score: Score, own: Sequence[Row]) -> Row:
     """The row of a method at a share, of whose runs `own` are the rows: the score of all seeds where there are several, else that of its
     one run."""
-    score = scores.read(layout.scores(run))
     known = [each["share_of_retrain"] for each in own if each["share_of_retrain"] is not None]
     row = _named(run, sum(known) / len(known) if known else None) | {"seeds": len(own)} | _accuracies(score) | _memory(score)
     row |= {id_: _value(score, id_) for id_ in ("mia.svc", "mia.over", "probe.excess", "residual", "swap.advantage")}
@@ -120,7 +208,7 @@ def _summary(layout: Layout, run: RunId, own: Sequence[Row]) -> Row:
             f"{id_}.floor": floor and floor.value,
         }
     if row["avg_gap.svc.floor"] is None:
-        row["avg_gap.svc.floor"] = _floor(layout, score)
+        row["avg_gap.svc.floor"] = board.floor(score)
     for name in ("seconds", "share_of_retrain"):
         known = [each[name] for each in own if each[name] is not None]
         row[name] = sum(known) / len(known) if known else None
@@ -149,36 +237,6 @@ def _memory(score: Score) -> Row:
     left = verdict.memory_left if verdict else None
     ends = {"memory_left": left and left.value, "memory_left.low": left and left.low, "memory_left.high": left and left.high}
     return ends | {"verdict": verdict.word if verdict else None}
-
-
-def _floor(layout: Layout, score: Score) -> float | None:
-    """avg_gap.svc of a retrained model: the mean over the reference bank, each held out of it; else that of models/retrained next to the
-    bank. None where neither is known."""
-    retrained = scores.read(layout.scores("retrained")) if layout.scores("retrained").exists() else None
-    own = score.measures.get("avg_gap.svc")
-    return own.reference.value if own and own.reference else retrained.value("avg_gap.svc") if retrained else None
-
-
-def _retrained(layout: Layout) -> Mapping[str, float]:
-    path = layout.scores("retrained")
-    return scores.read(path).accuracy if path.exists() else {}
-
-
-def _seed(layout: Layout, run: RunId) -> str:
-    return str(run.seed) if run.seed is not None else checkpoint.metadata(layout.weights(run)).get("seed", "0")
-
-
-def _share_of_retrain(layout: Layout, run: RunId, flops: float | None, retraining: float | None) -> float | None:
-    """The operations that a run took, relative to those of retraining: counted, or those of its recipe where a retrained model was given.
-    Where the run's were not counted, the share that its settings give; None where the workspace has no settings of it."""
-    if flops and retraining:
-        return flops / retraining
-    try:
-        config = load(["--run.workspace", str(layout.root), "--method", run.method], settings=settings.layer)
-    except UserError:
-        return None
-    own = replace(config, method=run.method)
-    return flops / retraining_operations(own) if flops else planned_share(own)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

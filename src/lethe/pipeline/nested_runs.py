@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lethe._util.files import read_json, short
+from lethe._util.files import short
 from lethe.engine.epoch_table import read_csv, row_metrics
 from lethe.evaluation import seed_aggregation
 from lethe.evaluation.logits_table import LogitsTable
@@ -12,6 +12,7 @@ from lethe.models import checkpoint
 from lethe.pipeline.run_logging import closed_on_failure, describe, log_cost, log_epochs, log_inputs, log_scores, parent_tag, tags
 from lethe.tracking.mlflow_store import ROW
 from lethe.tracking.run_log import RunLog
+from lethe.workspace import timing
 from lethe.workspace.plan import PlannedRun
 from lethe.workspace.pseudonyms import as_logged
 from lethe.workspace.run_names import RunId
@@ -108,9 +109,7 @@ def log_seeds(prepared: Prepared, name: str, parent: Mapping[str, Any], weights:
 
 def _log_mean_cost(run_log: RunLog, prepared: Prepared, name: str, result: str, weights: Mapping[int, str], step: int) -> None:
     """Log the mean cost over the seeds whose time is known: those that this machine ran."""
-    paths = {seed: prepared.layout.clock(RunId(name, seed)) for seed in weights}
-    known = [read_json(path) for path in paths.values() if path.exists()]
-    took = [one for one in known if one["result"] in {short(hash_) for hash_ in weights.values()}]
+    took = [one for seed, hash_ in weights.items() if (one := timing.recorded(prepared.layout, RunId(name, seed), hash_))]
     if took:
         seconds = sum(one["seconds"] for one in took) / len(took)
         flops = sum(one["flops"] for one in took) / len(took) if all("flops" in one for one in took) else None

@@ -25,6 +25,7 @@ from lethe.evaluation.score import Score
 from lethe.evaluation.uncertainty import margin_of_error
 from lethe.evaluation.verdict.words import REFERENCE_UNFIT
 from lethe.models import architectures, checkpoint
+from lethe.pipeline.cost import retraining_work
 from lethe.recipes.registry import find_method
 from lethe.tracking.logged_runs import experiment
 from lethe.tracking.outbox import default_store, destination
@@ -235,7 +236,7 @@ def _log_score(run_log: RunLog, measured: Score, retrained: Score | None, step: 
 
 
 def log_cost(run_log: RunLog, prepared: Prepared, name: str, result: str, took: tuple[float, float | None], step: int) -> None:
-    """Log the time, work and memory of a run; where the work of retraining is known also the share of it, with a flag if it is large.
+    """Log the time, work and memory of a run; where there is a retrained model also the share of its work, with a flag if that is large.
 
     Args:
         run_log: the MLflow run.
@@ -245,10 +246,11 @@ def log_cost(run_log: RunLog, prepared: Prepared, name: str, result: str, took: 
         took: seconds, and floating-point operations or None, of its optimizer steps and edits.
         step: number of its last epoch.
     """
-    path, retrained = prepared.layout.weights("retrained"), None
-    if name not in STAGE and path.exists():
-        retrained = short(checkpoint.model_hash(path))
-    cost = timing.record_cost(prepared.layout, prepared.compute, name, result, *took, retrained)
+    retraining = None
+    if name not in STAGE and took[1] is not None and prepared.layout.weights("retrained").exists():
+        images = len(prepared.splits["retain"]), len(prepared.splits["forget"]), len(prepared.images.classes)
+        retraining = retraining_work(prepared.config, images)
+    cost = timing.record_cost(prepared.layout, prepared.compute, name, result, *took, retraining)
     share = cost.share_of_retrain
     run_log.metrics({"seconds": cost.seconds, "flops": cost.flops, "share_of_retrain": share, "peak_memory": cost.peak_bytes}, step=step)
     if share is not None and share > LARGEST_SHARE:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import psutil
 import torch
 
-from lethe._util.files import read_json
 from lethe._util.log import log
 from lethe.parallel.processes import cores
+from lethe.workspace import timing
 from lethe.workspace.workspace import Prepared
 
 START = 10.0  # seconds until a worker has imported everything and read the images
@@ -57,10 +57,9 @@ def advise(prepared: Prepared, key: str, units: int, share: Callable[[], float],
         share: computes the work of each, next to training the retrained model.
         what: the units, in words.
     """
-    path = prepared.layout.clock("retrained")
-    if key in prepared.config.given or os.environ.get("RAY_ADDRESS") or prepared.compute.device.type != "cpu" or not path.exists():
+    if key in prepared.config.given or os.environ.get("RAY_ADDRESS") or prepared.compute.device.type != "cpu":
         return
-    clock = read_json(path)
+    clock = timing.retraining(prepared.layout)
     if (clock.get("machine"), clock.get("device")) != (platform.node(), "cpu"):
         return
     room = int(psutil.virtual_memory().available / (MEMORY * psutil.Process().memory_info().rss))

@@ -326,7 +326,7 @@ def test_scores_are_made_again_from_tables_without_a_model(project: Project) -> 
 
 def test_what_a_run_took_stands_on_its_row_and_in_no_file_that_is_hashed(project: Project) -> None:
     """Its share of the retraining is one of work, so it is the same however busy the machine is."""
-    project.ran("unlearn", "--method", "model_3")  # the work of the retrained model that is there is not known here
+    project.ran("unlearn", "--method", "model_3")  # the work of the retrained model that is there was not counted here
     (project.root / "models" / "retrained.safetensors").unlink()
     project.ran("retrain")
     told = project.ran("unlearn", "--method", "model_3").stderr
@@ -337,8 +337,8 @@ def test_what_a_run_took_stands_on_its_row_and_in_no_file_that_is_hashed(project
             took = row["metrics"][total][0][1]
             assert 0 < took == pytest.approx(sum(value for _, value in row["metrics"][each]), rel=1e-5)  # metrics have six digits
         assert "peak_memory" not in row["metrics"]
-    assert "share_of_retrain" not in alone["metrics"]
     share = beside["metrics"]["share_of_retrain"][0][1]
+    assert alone["metrics"]["share_of_retrain"][0][1] == pytest.approx(share, rel=1e-5)  # by the recipe, which it was trained by
     assert alone["metrics"]["flops"][0][1] == beside["metrics"]["flops"][0][1] and share == pytest.approx(took / retraining, rel=1e-5)
     assert ("slow" in beside["tags"]) == (share > 0.2)
     assert f"{took:.3g} floating-point operations, {share:.2f} of the work of retraining" in told

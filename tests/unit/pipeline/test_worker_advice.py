@@ -1,6 +1,5 @@
 """Whether several workers are advised: the rule against the times of either way, and the line that says it."""
 
-import json
 import platform
 from pathlib import Path
 
@@ -9,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lethe._util.files import short, write_json
 from lethe.config import loader
+from lethe.models import checkpoint
 from lethe.pipeline import worker_advice
 from lethe.pipeline.worker_advice import CROWDED, FURTHER_THREAD, START, WORTH_SAYING, faster_workers
 from lethe.workspace.prepare import prepare
@@ -35,24 +36,27 @@ def test_small_and_single_units_stay_in_one_process() -> None:
     assert faster_workers(8, 3600.0, 1, 16)[0] == 8
 
 
-@pytest.mark.parametrize("machine", [platform.node(), "another"])
+@pytest.mark.parametrize(("machine", "given"), [(platform.node(), False), ("another", False), (platform.node(), True)])
 def test_the_line_says_both_times_and_the_key(
-    machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    machine: str, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(worker_advice, "_advised", set())
     monkeypatch.setattr(worker_advice, "cores", lambda: 2)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     words = ["--data.source", "digits", "--data.limit", "4", "--model.architecture", "convnet", "--run.workspace", str(tmp_path)]
     prepared = prepare(loader.load(words))
-    clock = prepared.layout.clock("retrained")
-    clock.parent.mkdir(parents=True, exist_ok=True)
-    clock.write_text(json.dumps({"machine": machine, "device": "cpu", "seconds": 6000}))
+    weights = prepared.layout.weights("retrained")
+    checkpoint.save({"w": torch.ones(1)}, weights, {})
+    clock = {"machine": machine, "device": "cpu", "seconds": 6000, "result": short(checkpoint.model_hash(weights))}
+    write_json(prepared.layout.clock("retrained"), clock)
+    if given:  # its time is that of the model whose place it took
+        checkpoint.save_model({"w": torch.zeros(1)}, weights, {})
     digits = ", which changes last digits" if torch.get_num_threads() > 1 else ""
     capsys.readouterr()
     for _ in range(2):
         worker_advice.advise(prepared, "run.workers", 8, lambda: 0.5, "hybrid_4")
     said = capsys.readouterr().err
-    if machine == "another":
+    if machine == "another" or given:
         assert "one after another" not in said
         return
     assert said.count("hybrid_4: about 400 minutes one after another, ") == 1
