@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
-from lethe._util.files import read_json
+from lethe._util.files import read_json, short
 from lethe._util.log import log
 from lethe.config.describe import show, unknown_method
 from lethe.config.loader import STAGE, Config, load
 from lethe.config.method_schema import method_section
+from lethe.evaluation import seed_aggregation
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
 from lethe.pipeline import worker_advice
@@ -321,7 +322,13 @@ def is_finished(config: Config, prepared: Callable[[], Prepared]) -> bool:
     layout = Layout(config.workspace)
     runs = plan(config)
     paths = [layout.weights(planned.run) for planned in runs]
+    if not layout.weights(runs[0].run.all_seeds).exists():
+        return False
     if not all(path.exists() and layout.scores(planned.run.all_seeds).exists() for path, planned in zip(paths, runs, strict=True)):
         return False
+    if len(runs) > 1:  # several seeds: the result may be of other runs of the method since
+        listed = seed_aggregation.listed(checkpoint.metadata(layout.weights(runs[0].run.all_seeds)))
+        if listed != {planned.seed: short(checkpoint.model_hash(path)) for path, planned in zip(paths, runs, strict=True)}:
+            return False
     images, start = prepared(), checkpoint.model_hash(layout.weights(ORIGINAL))
     return all(matches(metadata(images, planned, start), checkpoint.metadata(path)) for path, planned in zip(paths, runs, strict=True))

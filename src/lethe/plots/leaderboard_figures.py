@@ -135,7 +135,8 @@ def _mean(values: Sequence[float]) -> float:
 
 def _png(figure: Any, axes: Any) -> bytes:
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, ncols=2, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=8, ncols=2, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
     return content.getvalue()

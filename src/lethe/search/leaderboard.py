@@ -23,12 +23,11 @@ from lethe.engine.options import no_metrics
 from lethe.models import checkpoint, device
 from lethe.pipeline import leaderboard as rows
 from lethe.pipeline import references
-from lethe.pipeline.cost import planned_share
+from lethe.pipeline.cost import planned_share, retraining_work
 from lethe.pipeline.leaderboard_tables import DIALS
 from lethe.recipes.recipe import keeps_best
 from lethe.search.objectives import OBJECTIVES, evaluator, sizes, without_test
 from lethe.search.spaces import argument_values, draws_apart, is_active, stated_values
-from lethe.workspace.layout import Layout
 from lethe.workspace.numerics import TRIALS
 from lethe.workspace.prepare import prepare
 from lethe.workspace.workspace import Prepared
@@ -214,10 +213,9 @@ def _try(
 
 
 def _share_taken(prepared: Prepared, tried: Mapping[str, Any]) -> float:
-    """The work of a run next to that of retraining: teachers and target losses take forward passes, too. 0 where it is not known."""
-    path = Layout(prepared.config.workspace).clock("retrained")
-    retraining = read_json(path).get("flops") if path.exists() else None
-    return float(tried["flops"] / retraining) if tried["flops"] and retraining else 0.0
+    """The work of a run next to that of retraining: teachers and target losses take forward passes, too. 0 if it diverged."""
+    retain, forget, classes = len(prepared.splits["retain"]), len(prepared.splits["forget"]), len(prepared.images.classes)
+    return float(tried["flops"] / retraining_work(prepared.config, (retain, forget, classes)))
 
 
 def _words(arguments: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from lethe.workspace.layout import Layout
 
 HEADER = "# The keys by which this workspace was made. They win over params.yaml; the command line wins over them.\n"
 NOT_RECORDED = ("run.workspace", "method")
-COUNTS = ("pretrain.seeds", "retrain.seeds")  # numbers of models in the reference bank, which may grow
+COUNTS = ("pretrain.seeds", "retrain.seeds", "run.seeds")  # numbers of models in the bank and of a method, which decide no file
 WITH_ORIGINAL = ("pretrain.", "model.", "data.mean", "data.std", "run.seed", "run.precision", "run.experiment")
 FILES = ("data.root", "data.metadata", "data.forget.ids", "pretrain.checkpoint", "retrain.checkpoint")
 # prefix of a key -> the stage that makes the files that depend on it

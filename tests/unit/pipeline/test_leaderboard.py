@@ -13,7 +13,7 @@ from lethe.config import loader
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.pipeline.cost import batches, planned_share, retraining_operations, work
-from lethe.pipeline.leaderboard import Entry, accepted_methods, accepted_shares, at_share, dial, in_parallel, leaderboard
+from lethe.pipeline.leaderboard import Entry, accepted_methods, accepted_shares, at_share, dial, in_parallel, is_finished, leaderboard
 from lethe.pipeline.leaderboard_tables import COLUMNS, table
 from lethe.pipeline.method_list import listing, print_methods
 from lethe.plots.leaderboard_figures import forget_against_test, gap_against_cost
@@ -185,6 +185,27 @@ def test_a_share_that_no_row_is_named_by_is_refused(share: str) -> None:
 def test_a_share_of_whole_percent_is_taken(percent: int) -> None:
     """Also where a hundred times the number is not whole, as 0.29 and 0.57."""
     assert accepted_shares([str(percent / 100)]) == [percent / 100]
+
+
+def test_seeds_of_settings_that_another_run_replaced_are_not_finished(tmp_path: Path) -> None:
+    """Their files fit, and the result is of the run that came after them."""
+    words = [*DIGITS, str(tmp_path), "--methods.model_1.batch_size", "50"]
+    layout = Layout(tmp_path)
+
+    def asked(*more: str) -> Config:
+        row = at_share([*words, *more], Entry("model_1", 0.5), {})
+        assert row is not None
+        return row
+
+    def is_made(row: Config) -> bool:
+        return is_finished(row, lambda: prepare(row))
+
+    several, one = asked("--run.seeds", "2"), asked("--methods.model_1.lr", "0.2", "--run.seeds", "1")
+    assert not is_made(several)
+    for row, made in ((several, [several]), (one, [one]), (several, [several])):
+        unlearn(row, show=False)
+        assert [each for each in (several, one) if is_made(each)] == made
+    assert scores.read(layout.scores("model_1_at_50")).seeds.keys() == {0, 1}
 
 
 def test_a_bank_that_is_asked_for_and_does_not_exist_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
