@@ -76,7 +76,7 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
         model: network whose weights are changed; on the device of `data`.
         data: inputs [N, ...], labels [N] and the indices of each split.
         options: what is measured, seed, precision.
-        state: progress of the run, kept up to date at every yield. One read from a file (`Resume.load`) makes the run continue there.
+        state: progress of the run, kept up to date at every yield. One read from a file (`Resume.loaded`) makes the run continue there.
 
     Yields:
         What an epoch or an edit did, with the metrics of `options.evaluate`; the model has the weights after it.
