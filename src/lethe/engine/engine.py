@@ -279,7 +279,9 @@ def _passes(phase: Phase, stream: Stream, data: Data, seed: int, state: State, c
         number = state.passes.get(stream, 0)
         state.passes[stream] = number + 1
         if phase.draw and stream == "retain":
-            seen_N = torch.ones(len(data.labels_N)) if state.seen_losses is None else state.seen_losses.nan_to_num(nan=1.0)
+            seen_N = (
+                torch.ones(len(data.labels_N), device=data.device) if state.seen_losses is None else state.seen_losses.nan_to_num(nan=1.0)
+            )
             batches = data.drawn(stream, size, seed, number, phase.draw.weights(seen_N), phase.draw.batches, augment)
         else:
             batches = data.batches(stream, size, seed, number, augment)
