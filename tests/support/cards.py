@@ -31,7 +31,8 @@ def put(home, name, made, split, scored=True):
     lying = {stem: home / "logits" / f"{stem}.safetensors" for stem in ("original", "retrained")}
     others = {stem: table.read(path, stem) for stem, path in lying.items() if path.exists() and name != "retrained"}
     beside = {"original": made} | {k: v for k, v in others.items() if k != name} if name == "original" else others
-    score = score_model(made, [beside["retrained"]] if "retrained" in beside else [], beside.get("original"))
+    references = [beside["retrained"]] if "retrained" in beside else []
+    score = score_model(made, references, beside.get("original"), at_random=True)  # as the default request is
     of = {"model": short(about["model"])} | {stem: short(digest([stem])) for stem in beside}
     write_json(home / "scores" / f"{name}.json", replace(score, tables=of).to_json())
 

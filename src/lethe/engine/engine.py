@@ -76,7 +76,7 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
         model: network whose weights are changed; on the device of `data`.
         data: inputs [N, ...], labels [N] and the indices of each split.
         options: what is measured, seed, precision.
-        state: progress of the run, kept up to date at every yield. One read from a file (`Resume.load`) makes the run continue there.
+        state: progress of the run, kept up to date at every yield. One read from a file (`Resume.loaded`) makes the run continue there.
 
     Yields:
         What an epoch or an edit did, with the metrics of `options.evaluate`; the model has the weights after it.
@@ -119,14 +119,14 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
     if state.epoch == 0:
         state.forget_optimizer = phase.forget_optimizer.build(list(model.parameters())) if phase.forget_optimizer else None
     optimizer = state.optimizer
+    left = state.epoch < phase.epochs and not (phase.stop and phase.stop.reached(state.measured))
     began = time.perf_counter()
     with _counted(options, model, refs) as setup:
-        hold = phase.constraint(model, data, refs) if phase.constraint and phase.epochs else None
-        change = phase.gradients(model, data, refs) if phase.gradients and phase.epochs else None
-        inputs = {stream: own(data, refs) for stream in phase.streams.values() if phase.epochs and (own := phase.inputs(stream))}
+        hold = phase.constraint(model, data, refs) if phase.constraint and left else None
+        change = phase.gradients(model, data, refs) if phase.gradients and left else None
+        inputs = {stream: own(data, refs) for stream in phase.streams.values() if left and (own := phase.inputs(stream))}
     lengths = {letter: data.length(stream, phase.size(stream)) for letter, stream in phase.streams.items()}
-    first = state.epoch
-    for epoch in range(first, phase.epochs):
+    for epoch in range(state.epoch, phase.epochs):
         if phase.stop and phase.stop.reached(state.measured):
             break
         if optimizer is None:
@@ -134,7 +134,7 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
         order = phase.batch_order(lengths, epoch)
         trains = phase.trains(model, epoch / phase.epochs)
         _wait(data.device)
-        if epoch > first:  # the first epoch takes what the phase's rules took
+        if epoch:  # what the phase's rules took is the first epoch's; a resumed run has it recorded already
             began, setup = time.perf_counter(), Work()
         with (
             _training(model, trains, phase.batchnorm),
@@ -279,7 +279,9 @@ def _passes(phase: Phase, stream: Stream, data: Data, seed: int, state: State, c
         number = state.passes.get(stream, 0)
         state.passes[stream] = number + 1
         if phase.draw and stream == "retain":
-            seen_N = torch.ones(len(data.labels_N)) if state.seen_losses is None else state.seen_losses.nan_to_num(nan=1.0)
+            seen_N = (
+                torch.ones(len(data.labels_N), device=data.device) if state.seen_losses is None else state.seen_losses.nan_to_num(nan=1.0)
+            )
             batches = data.drawn(stream, size, seed, number, phase.draw.weights(seen_N), phase.draw.batches, augment)
         else:
             batches = data.batches(stream, size, seed, number, augment)

@@ -3,6 +3,8 @@
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,30 @@ class Resume:
         """The safetensors file, which may not exist yet."""
         return self.folder / "state.safetensors"
 
-    def load(self, device: torch.device) -> State | None:
-        """The state at which an earlier run stopped, or None. On a CPU it also restores the number of threads, which affects sums."""
+    @contextmanager
+    def loaded(self, device: torch.device) -> Iterator[State]:
+        """Load the state at which an earlier run stopped.
+
+        On a CPU it also sets the number of threads, which affects sums, to that of the earlier run. At the end, also by an exception, it
+        is again what it was: what the process runs next was not begun with that number.
+
+        Args:
+            device: where the tensors are loaded.
+
+        Yields:
+            The state; that of the start if no earlier run left one, and `saved` is then None.
+
+        Raises:
+            UserError: the file can't be read.
+        """
+        before = torch.get_num_threads()
+        try:
+            yield self._load(device) or State()
+        finally:
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
+
+    def _load(self, device: torch.device) -> State | None:
         if not self.path.exists():
             return None
         tensors, metadata = checkpoint.load(self.path, str(device))

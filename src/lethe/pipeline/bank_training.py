@@ -1,6 +1,7 @@
 """Training of the reference bank: the models that are missing, several small ones at once where that is correct and faster."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,19 +142,20 @@ def _run(unit: WorkUnit) -> None:
     write_json(unit.folder / "seeds.json", list(unit.seeds))
     resume = Resume(unit.folder)
     models = [batch_training.ModelSpec(seed, prepared.splits) for seed in unit.seeds]
-    for seed, tensors in zip(unit.seeds, batch_training.train(prepared, unit.recipe, models, resume, str(unit)), strict=True):
-        path = bank.path(prepared, kind, seed)
-        if path.exists():  # an earlier process was stopped between two tables
-            continue
-        about = bank.metadata(prepared, kind, seed) | {
-            "model": checkpoint.weights_hash(tensors),
-            "reading": read_model.reading_hash(prepared),
-        }
-        # relearning compares a model with retrained ones, so the bank's originals, whose columns no measure looks at, do without
-        table = read_model.read(prepared, str(RunId(kind, seed)), tensors, about, relearned=kind == "retrained")
-        note = unit.folder / f"{seed}.row.json"
-        previous = read_json(note) if note.exists() else None
-        with nested_runs.open_bank_model(prepared, table, unit.parent, previous, resume.history[-1]["step"]) as run_log:
-            write_json(note, run_log.reference())
-        logits_table.write(table, path)
+    with closing(batch_training.train(prepared, unit.recipe, models, resume, str(unit))) as ends:
+        for seed, tensors in zip(unit.seeds, ends, strict=True):
+            path = bank.path(prepared, kind, seed)
+            if path.exists():  # an earlier process was stopped between two tables
+                continue
+            about = bank.metadata(prepared, kind, seed) | {
+                "model": checkpoint.weights_hash(tensors),
+                "reading": read_model.reading_hash(prepared),
+            }
+            # relearning compares a model with retrained ones, so the bank's originals, whose columns no measure looks at, do without
+            table = read_model.read(prepared, str(RunId(kind, seed)), tensors, about, relearned=kind == "retrained")
+            note = unit.folder / f"{seed}.row.json"
+            previous = read_json(note) if note.exists() else None
+            with nested_runs.open_bank_model(prepared, table, unit.parent, previous, resume.history[-1]["step"]) as run_log:
+                write_json(note, run_log.reference())
+            logits_table.write(table, path)
     resume.done()

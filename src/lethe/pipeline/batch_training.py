@@ -1,6 +1,6 @@
 """Models trained without an MLflow run or an epoch table, only with a resume state; several small ones stacked in one run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -13,7 +13,6 @@ from lethe.engine import engine, stacked_models
 from lethe.engine.options import StepInputs, no_metrics, whole_model
 from lethe.engine.progress import Progress
 from lethe.engine.resume import Resume
-from lethe.engine.run_state import State
 from lethe.evaluation import inference
 from lethe.recipes.recipe import Recipe, keeps_best
 from lethe.workspace.workspace import Prepared
@@ -73,8 +72,12 @@ def stacks(prepared: Prepared, recipe: Recipe, models: Sequence[Model], label: s
     return [tuple(models[start : start + size]) for start in range(0, len(models), size)]
 
 
-def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resume: Resume, label: str) -> Iterator[dict[str, Tensor]]:
+def train(
+    prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resume: Resume, label: str
+) -> Generator[dict[str, Tensor], None, None]:
     """Train models, several as one stack; yield the state dict of each. Resumes after the last recorded epoch.
+
+    Until it is exhausted or closed, the process has the resumed run's number of threads (`Resume.loaded`).
 
     Args:
         prepared: the images; their splits are replaced by each model's.
@@ -87,20 +90,20 @@ def train(prepared: Prepared, recipe: Recipe, models: Sequence[ModelSpec], resum
         The state dict of each model, in the order of `models`.
     """
     networks = [prepared.untrained(model.seed) if model.start is None else prepared.loaded(model.start, model.seed) for model in models]
-    state = resume.load(prepared.compute.device) or State()
-    if resume.history:
-        log(f"{label}: resuming after epoch {state.global_epoch}")
-    first, *others = (model.index(prepared) for model in models)
-    data = replace(prepared.data, splits=first)
-    network = stacked_models.stacked(networks) if others else networks[0]
-    stack = stacked_models.Stack(tuple(model.seed for model in models), (first, *others))
-    step_inputs: StepInputs = stack if others else whole_model
-    selection = inference.evaluator(data.for_selection(recipe), ("validation",), prepared.compute.autocast)
-    evaluate = selection if keeps_best(recipe) else no_metrics
-    options = prepared.run_options(models[0].seed, evaluate=evaluate, step_inputs=step_inputs)
-    with Progress(recipe, data, label) as progress:
-        for epoch in engine.run(recipe, network, data, options, state=state):
-            resume.record(epoch, state, network)
-            progress.show(epoch)
-    for number in range(len(models)):
-        yield stacked_models.unstacked(network, number) if others else network.state_dict()
+    with resume.loaded(prepared.compute.device) as state:
+        if resume.history:
+            log(f"{label}: resuming after epoch {state.global_epoch}")
+        first, *others = (model.index(prepared) for model in models)
+        data = replace(prepared.data, splits=first)
+        network = stacked_models.stacked(networks) if others else networks[0]
+        stack = stacked_models.Stack(tuple(model.seed for model in models), (first, *others))
+        step_inputs: StepInputs = stack if others else whole_model
+        selection = inference.evaluator(data.for_selection(recipe), ("validation",), prepared.compute.autocast)
+        evaluate = selection if keeps_best(recipe) else no_metrics
+        options = prepared.run_options(models[0].seed, evaluate=evaluate, step_inputs=step_inputs)
+        with Progress(recipe, data, label) as progress:
+            for epoch in engine.run(recipe, network, data, options, state=state):
+                resume.record(epoch, state, network)
+                progress.show(epoch)
+        for number in range(len(models)):
+            yield stacked_models.unstacked(network, number) if others else network.state_dict()

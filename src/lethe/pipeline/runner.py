@@ -249,8 +249,7 @@ def start(
         network = own.loaded(checkpoint.load(path)[0], planned.seed)
         weights = checkpoint.model_hash(path)
     resume = Resume(resume_folder(own, str(planned), repr(planned.recipe), weights))
-    with held(own.layout.lock(planned.run), str(planned)):
-        state = resume.load(own.compute.device) or State()
+    with held(own.layout.lock(planned.run), str(planned)), resume.loaded(own.compute.device) as state:
         if resume.saved is not None:
             log(f"{planned}: resuming after epoch {state.global_epoch}")
         timing.reset_peak_memory(own.compute)

@@ -6,6 +6,7 @@ of the measured model's logits table, and scores are computed from that table al
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -284,11 +285,12 @@ def _run(unit: WorkUnit) -> None:
         ends = batch_training.train(first.prepared, first.recipe, [model.spec() for model in unit.models], resume, str(unit))
     else:
         ends = (checkpoint.load(model.learned.path)[0] for model in unit.models)
-    for model, tensors in zip(unit.models, ends, strict=True):
-        if model.kind == LEARNED:
-            _check_learned(model, tensors)
-        if not model.exists():
-            checkpoint.save(tensors if model.kind == LEARNED else {OUTPUTS: _read(model, tensors)}, model.path, model.metadata)
+    with closing(ends):
+        for model, tensors in zip(unit.models, ends, strict=True):
+            if model.kind == LEARNED:
+                _check_learned(model, tensors)
+            if not model.exists():
+                checkpoint.save(tensors if model.kind == LEARNED else {OUTPUTS: _read(model, tensors)}, model.path, model.metadata)
 
 
 def _check_learned(model: ShadowModel, tensors: Mapping[str, Tensor]) -> None:

@@ -130,7 +130,7 @@ def of_tables(config: Config, recompute: bool) -> Iterator[Finding]:
             if layout.weights(run).exists() and artifacts.current_logits(prepared, run) is None:
                 continue
             wrong = scores.fault(prepared, run)
-            if wrong == scores.OTHER_TABLES:
+            if wrong in (scores.OTHER_TABLES, *scores.OTHER_REQUEST.values()):
                 yield Finding(layout.scores(run), "stray", f"it {wrong}; `{repair.maker(layout, layout.scores(run))}` makes it again")
             elif wrong:
                 yield Finding(layout.scores(run), "damaged", f"it {wrong}")
@@ -143,6 +143,8 @@ def _differs(stored: Score, computed: Score) -> str:
     ours, theirs = (dict(leaves(score.to_json())) for score in (computed, stored))
     own = (integrity.KEY, "of.", REFERENCE_UNFIT)  # the last is a line with a command that depends on the keys of the present one
     apart = [path for path in dict.fromkeys([*theirs, *ours]) if ours.get(path) != theirs.get(path) and not path.startswith(own)]
+    if stored.judged and stored.judged.at_random is None:  # of an earlier version, which does not say it
+        apart = [path for path in apart if path != "judged.at_random"]
     path = apart[0] if apart else ""
     return f"its {path} is {theirs.get(path, 'missing')}, and by its tables {ours.get(path, 'missing')}" if path else ""
 

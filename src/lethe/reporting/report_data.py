@@ -143,7 +143,7 @@ def read(config: Config) -> ReportData:
 
 
 def _replications(prepared: Prepared) -> dict[str, Replication]:
-    """Scores of runs from several originals; those of other splits or of runs that are gone are left out."""
+    """Scores of runs from several originals; those of other splits or settings, or of runs that are gone, are left out."""
     found = {name: replication.read(prepared, name) for name in replication.methods(prepared.layout)}
     return {name: one for name, one in found.items() if one}
 

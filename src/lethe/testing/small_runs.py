@@ -19,7 +19,6 @@ from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.options import RunOptions
 from lethe.engine.resume import Resume
-from lethe.engine.run_state import State
 from lethe.evaluation import inference as predict
 from lethe.models import architectures as model
 from lethe.recipes.losses import Loss
@@ -254,11 +253,10 @@ def attempt(steps: Recipe, folder: Path, data: Data, student: Module) -> list[Ep
         The epochs that this attempt finished, without times; the first is the one it continued after.
     """
     resume = Resume(folder)
-    state = resume.load(data.device) or State()
-    epochs = engine.run(steps, student, data, RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"])), state=state)
+    options = RunOptions(seed=2, evaluate=predict.evaluator(data, ["validation"]))
     seen = []
-    with suppress(Boom):
-        for epoch in epochs:
+    with resume.loaded(data.device) as state, suppress(Boom):
+        for epoch in engine.run(steps, student, data, options, state=state):
             resume.record(epoch, state, student)
             seen.append(without_times(epoch))
     return seen

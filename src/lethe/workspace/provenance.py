@@ -7,6 +7,8 @@ from lethe.recipes import recipe
 # What files of earlier versions do not say of themselves: there it is unknown, and no mismatch
 LATER = ("normalisation", "sha256")
 DEFAULTS = {"classes": "", "init": ""}  # by key, what a file means that does not have it
+# What says how a model was made, whatever its seed and the weights that it started from
+HOW = ("kind", "architecture", "provenance", "data", "split", "retain", "normalisation", "recipe", *DEFAULTS, "checkpoint", "sha256")
 
 
 def mismatch(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
@@ -52,3 +54,16 @@ def matches(wanted: Mapping[str, str], found: Mapping[str, str]) -> bool:
         True if it does, also where it lacks a key of LATER: what it does not record is no mismatch.
     """
     return not mismatch(wanted, found)
+
+
+def made_otherwise(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Compare how two models were made, whatever their seeds and the weights that they started from.
+
+    Args:
+        one: the metadata of a model's file; what it does not record is not compared.
+        other: those of another one.
+
+    Returns:
+        The keys of HOW under which the other says something else, or nothing; [] if they are results of the same settings.
+    """
+    return mismatch({key: text for key in HOW if (text := one.get(key, DEFAULTS.get(key))) is not None}, other)

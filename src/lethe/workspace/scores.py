@@ -26,12 +26,18 @@ from lethe.workspace.settings import repair_command
 from lethe.workspace.workspace import Prepared
 
 OTHER_TABLES = "belongs to other tables than exist now"
+# By whether the present request draws its images at random; the split is the same
+OTHER_REQUEST = {
+    False: "was judged for a request that drew its images at random, and the present one names them",
+    True: "was judged for a request that named its images, and the present one draws them at random",
+}
 
 
 def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
     """Return the score of a run, from scores/<name>.json.
 
-    It is computed if the file is missing or belongs to other logits tables than exist now; that needs a model only if a table is missing.
+    It is computed if the file is missing, belongs to other logits tables than exist now, or was judged for a request that chose its images
+    in another way; that needs a model only if a table is missing.
     The score of a method with several seeds holds their means (`seed_aggregation.aggregate`).
 
     Args:
@@ -52,7 +58,7 @@ def scores(prepared: Prepared, name: str, recompute: bool = False) -> Score:
         return _mean_score(prepared, name, several, recompute)
     compared = comparison(prepared, model)
     stored = _stored(prepared, name)
-    if not recompute and stored and _belongs(stored, compared.hashes, compared.contents):
+    if not recompute and stored and _belongs(prepared, stored, compared.hashes, compared.contents):
         return _written(stored, prepared, name, stored)
     return _written(_single(prepared, compared), prepared, name, stored)
 
@@ -85,7 +91,8 @@ def fault(prepared: Prepared, name: str) -> str:
         name: the run.
 
     Returns:
-        What is wrong: the tables it was computed from, its tier, or its number of retrained models; "" where nothing is.
+        What is wrong: the tables it was computed from, the request it was judged for, its tier, or its number of retrained models; "" where
+        nothing is.
 
     Raises:
         UserError: files do not belong together, or can't be read.
@@ -100,6 +107,8 @@ def fault(prepared: Prepared, name: str) -> str:
         return OTHER_TABLES
     if stored.contents not in ("", contents):
         return "was computed from tables that held something else than they do now"
+    if otherwise := _judged_otherwise(prepared, stored):
+        return otherwise
     references, tier = len(compared.references), registry.highest_tier(len(compared.references), len(compared.unlearned) or 1)
     if (stored.tier, stored.references) != (tier, references):
         return f"states tier T{stored.tier} and {stored.references} retrained models; there are {references}, which is T{tier}"
@@ -121,7 +130,7 @@ def _mean_score(prepared: Prepared, name: str, seeds: Mapping[int, str], recompu
             raise UserError(f"{name}: the model of seed {seed} is {found}, and {weights} belongs to the others; {repair} repairs it")
     model = artifacts.logits(prepared, name)
     stored = _stored(prepared, name)
-    if not recompute and stored and _belongs(stored, *_of_several(model, each)):
+    if not recompute and stored and _belongs(prepared, stored, *_of_several(model, each)):
         return _written(stored, prepared, name, stored)
     return _written(_mean(prepared, name, model, each), prepared, name, stored)
 
@@ -177,9 +186,18 @@ def _write_metrics(layout: Layout, name: str, score: Score) -> None:
         write_text(path, text)
 
 
-def _belongs(stored: Score, tables: Mapping[str, Any], contents: str) -> bool:
-    """Whether a score was computed from these tables; one of an earlier version does not say what they held."""
-    return stored.tables == tables and stored.contents in ("", contents)
+def _belongs(prepared: Prepared, stored: Score, tables: Mapping[str, Any], contents: str) -> bool:
+    """Whether a score was computed from these tables and judged for such a request; one of an earlier version does not say what they held,
+    nor for which request."""
+    return stored.tables == tables and stored.contents in ("", contents) and not _judged_otherwise(prepared, stored)
+
+
+def _judged_otherwise(prepared: Prepared, stored: Score) -> str:
+    """Say why the verdict of a score is none on the request as it is stated now; "" where it is one.
+
+    The same images may be drawn by one request and listed by the next, and their splits are equal then."""
+    at_random = drawn_at_random(prepared)
+    return "" if not stored.judged or stored.judged.fits(at_random) else OTHER_REQUEST[at_random]
 
 
 def drawn_at_random(prepared: Prepared) -> bool:
@@ -214,7 +232,7 @@ def paired_reference(prepared: Prepared, seed: int) -> dict[str, float] | None:
 
 
 def is_current(prepared: Prepared, name: str) -> bool:
-    """Return whether a run has a score file that belongs to the logits tables that exist now.
+    """Return whether a run has a score file that belongs to the logits tables that exist now and to the request as it is stated.
 
     Args:
         prepared: the images and splits.
@@ -231,7 +249,7 @@ def is_current(prepared: Prepared, name: str) -> bool:
     if not path.exists():
         return False
     compared = comparison(prepared, artifacts.logits(prepared, name))
-    return _belongs(read(path), compared.hashes, compared.contents)
+    return _belongs(prepared, read(path), compared.hashes, compared.contents)
 
 
 @dataclass(frozen=True)

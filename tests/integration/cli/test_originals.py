@@ -43,3 +43,22 @@ def test_two_originals_with_two_seeds_each(project: Project) -> None:
     project.ran("report", "card", "--method", "model_1")
     (card,) = (project.root / "cards").glob("model_1-*.md")
     assert "The method was also run from other originals (2 originals x 2 seeds)" in card.read_text()
+
+
+def test_runs_of_other_settings_are_not_averaged(project: Project) -> None:
+    """Of a method whose learning rate has changed since, and of originals that were trained otherwise."""
+    asked, counted = ("unlearn", "--method", "model_1"), "2 originals x 1 seed:"
+    path, other = project.root / "originals" / "model_1.json", "results of other settings are left out: originals/1 (its recipe)"
+    assert counted in project.ran(*asked, "--run.originals", "2").stdout
+    before = path.read_bytes()
+    done = project.ran(*asked, "--methods.model_1.lr", "0.4")
+    assert "originals" not in done.stdout and f"model_1: {other}" in done.stderr
+    assert path.read_bytes() == before  # it is of the runs that were, and nothing reads it
+    project.ran("report")
+    project.ran("report", "card", "--method", "model_1")
+    (card,) = (project.root / "cards").glob("model_1-*.md")
+    assert "run from other originals" not in card.read_text()
+    assert not (project.root / "report" / "originals.csv").exists()
+
+    third = project.ran(*asked, "--methods.model_1.lr", "0.4", "--run.originals", "2")  # made again by the present recipe
+    assert counted in third.stdout and other not in third.stderr and path.read_bytes() != before

@@ -32,7 +32,7 @@ from lethe.models.device import Compute
 from lethe.recipes.losses import CrossEntropy
 from lethe.recipes.optimizers import SGD
 from lethe.recipes.ordering import Alternate, Every, Together
-from lethe.recipes.recipe import Augment, Phase, Recipe, Term, last_epoch
+from lethe.recipes.recipe import Augment, ByLoss, Phase, Recipe, Term, last_epoch
 from lethe.recipes.schedules import Constant, Cosine, OneCycle, Ramp
 from lethe.recipes.trainable import Layers
 from lethe.recipes.weight_edits import Reinitialise
@@ -650,3 +650,20 @@ def test_parts_of_a_large_batch_are_normalised_as_the_whole(images: int) -> None
     found = data.normalised(torch.arange(images))
     assert torch.equal(found, pixels.to(torch.float32).div(255).sub(mean).div(std))
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_weights_of_a_draw_are_on_the_device_also_before_any_loss_is_known(data: Data) -> None:
+    """They are indexed by splits there. A device without values stands in for a GPU."""
+    seen = []
+
+    class Fake:
+        device = torch.device("meta")
+        labels_N = torch.empty(5, dtype=torch.long, device="meta")
+
+        def drawn(self, stream: str, size: int, seed: int, number: int, weights_N: Tensor, *given: Any) -> Iterator[Batch]:
+            seen.append(weights_N[torch.empty(3, dtype=torch.long, device="meta")])
+            return iter(data.batches(stream, size, seed, number))
+
+    drawing = phase(draw=ByLoss())
+    next(engine._passes(drawing, "retain", Fake(), 0, State(), None))  # type: ignore[arg-type]
+    assert [(weights.device.type, len(weights)) for weights in seen] == [("meta", 3)]

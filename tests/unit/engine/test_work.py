@@ -1,8 +1,12 @@
 """The work of a run, counted while it happens, against the formula by hand."""
 
 import copy
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import nn
 
@@ -10,9 +14,11 @@ from lethe.engine import engine
 from lethe.engine.frozen_prefix import Prefix
 from lethe.engine.frozen_references import FrozenReferences
 from lethe.engine.options import RunOptions
+from lethe.engine.resume import Resume
+from lethe.engine.run_state import State
 from lethe.engine.work import counted
 from lethe.recipes.optimizers import SGD
-from lethe.recipes.recipe import Phase, Term
+from lethe.recipes.recipe import Phase, Recipe, Term
 from lethe.recipes.trainable import Layers
 from lethe.testing.small_runs import images, network, small
 
@@ -112,3 +118,72 @@ def test_counting_changes_no_weight() -> None:
                 pass
             weights.append(model.state_dict())
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def resumed_after(stop: int, steps: Recipe, folder: Path) -> list[engine.Epoch]:
+    """All epochs of a run that is stopped after the epoch of this number, and continued from its file by another process."""
+    options, model, state, resume = RunOptions(count_work=True), network(), State(), Resume(folder)
+    seen: list[engine.Epoch] = []
+    for epoch in engine.run(steps, model, images(), options, state=state):
+        resume.record(epoch, state, model)
+        seen.append(epoch)
+        if epoch.global_epoch == stop:
+            break
+    with Resume(folder).loaded(torch.device("cpu")) as rest:
+        return [*seen, *engine.run(steps, network(), images(), options, state=rest)]
+
+
+@pytest.mark.parametrize("method", ["salun", "sfr_on", "msg"])
+def test_a_resumed_run_counts_what_an_uninterrupted_one_does(method: str, tmp_path: Path) -> None:
+    """What a phase's rules compute as it begins is in its first epoch, whoever computes it once more."""
+    steps = small(method)
+    whole = [epoch.flops for epoch in engine.run(steps, network(), images(), RunOptions(count_work=True))]
+    for stop in range(len(whole)):
+        assert [epoch.flops for epoch in resumed_after(stop, steps, tmp_path / str(stop))] == whole
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A gradient rule, a constraint and inputs whose beginning takes 1000 seconds by the clock of the test."""
+
+    clock: list[float] = field(compare=False)
+    begun: list[str] = field(compare=False)
+    copies: ClassVar[int] = 1
+
+    def __call__(self, *given: Any, **named: Any) -> Callable[..., Any]:
+        self.begun.append("setup")
+        self.clock[0] += 1000
+        return lambda *batch: batch[0] if batch else None
+
+
+def test_the_setup_of_a_phase_is_in_the_seconds_of_its_first_epoch_and_is_skipped_where_none_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, begun = [0.0], list[str]()
+    monkeypatch.setattr("lethe.engine.engine.time.perf_counter", lambda: clock[0])
+    rule = Setup(clock, begun)
+    first = Phase("first", 2, (Term("retain", inputs=rule),), 8, optimizer=SGD(0.9, 0.0), constraint=rule, gradients=rule)
+    steps = (first, replace(first, name="second", epochs=1))
+    seconds = [epoch.seconds for epoch in engine.run(steps, network(), images())]
+    assert seconds == [0, 3000, 0, 3000] and len(begun) == 6
+    for stop, setups in enumerate([6, 9, 6, 6]):  # by the run that is stopped and by the one that goes on
+        begun.clear()
+        assert [epoch.seconds for epoch in resumed_after(stop, steps, tmp_path / str(stop))] == seconds
+        assert len(begun) == setups
+
+
+def test_a_phase_that_its_stop_rule_has_ended_begins_nothing_once_more(tmp_path: Path) -> None:
+    begun = list[str]()
+    ended = Phase("only", 3, (Term("retain"),), 8, optimizer=SGD(0.9, 0.0), gradients=Setup([0.0], begun), stop=Ended())
+    assert len(resumed_after(1, (ended,), tmp_path)) == 2 and len(begun) == 1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A stop rule that ends a phase after its first epoch."""
+
+    def measure(self, *given: Any) -> float:
+        return 0.0
+
+    def reached(self, values: Sequence[float]) -> bool:
+        return bool(values)

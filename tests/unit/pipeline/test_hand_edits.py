@@ -123,6 +123,45 @@ def test_verify_computes_scores_again(home: Path, capsys: pytest.CaptureFixture[
     assert "scores/model_1.json: its measures.mia.loss.high is 99.0, and by its tables " in capsys.readouterr().out
 
 
+# --- a request that is stated in another way ----------------------------------------------------------------------------
+
+
+def named(home: Path) -> Config:
+    """The same request, but its images are listed in place of drawn."""
+    config: Config = asked(home, "--data.forget.ids", str(home / "data" / "splits" / "forget.csv"))
+    return config
+
+
+def test_a_verdict_on_images_drawn_at_random_is_made_again_for_the_same_images_by_their_ids(home: Path) -> None:
+    drawn, listed = load_existing(asked(home)), load_existing(named(home))
+    before = scores.read(home / "scores" / "model_1.json")
+    assert scores.is_current(drawn, "model_1") and not scores.is_current(listed, "model_1")
+    why = "was judged for a request that drew its images at random, and the present one names them"
+    assert (scores.fault(drawn, "model_1"), scores.fault(listed, "model_1")) == ("", why)
+    with pytest.raises(UserError, match=rf"scores/model_1\.json {why}; `python src/evaluate\.py .*` creates it again"):
+        make_card(listed, "model_1")
+    found = {one.path.name: (one.kind, why in one.reason) for one in verify.of_tables(named(home), recompute=True)}
+    assert found == {f"{run}.json": ("stray", True) for run in ("model_1", "original")}  # retrained is compared with nothing
+    after = scores.scores(listed, "model_1")
+    assert after == scores.recomputed(listed, "model_1") and after.judged and before.judged
+    assert after.judged.parts != before.judged.parts and after.measures == before.measures
+    assert not scores.is_current(drawn, "model_1") and scores.is_current(listed, "model_1")
+
+
+def test_a_verdict_of_an_earlier_version_does_not_say_for_which_request_it_was(home: Path) -> None:
+    file = home / "scores" / "model_1.json"
+    content = read_json(file)
+    del content["judged"]["at_random"]
+    write_json(file, sealed({key: one for key, one in content.items() if key != KEY}))
+    written = file.read_bytes()
+    for config in (asked(home), named(home)):
+        prepared = load_existing(config)
+        assert scores.is_current(prepared, "model_1") and scores.fault(prepared, "model_1") == ""
+        scores.scores(prepared, "model_1")
+        assert file.read_bytes() == written
+    assert [*verify.of_tables(asked(home), recompute=True)] == []
+
+
 # --- tables and models --------------------------------------------------------------------------------------------------
 
 

@@ -10,16 +10,20 @@ import pytest
 from lethe._util.errors import UserError
 from lethe.cli.stages import STAGES
 from lethe.config import loader
+from lethe.config.loader import Config
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.pipeline.cost import batches, planned_share, retraining_operations, work
 from lethe.pipeline.leaderboard import Entry, accepted_methods, accepted_shares, at_share, dial, in_parallel, is_finished, leaderboard
 from lethe.pipeline.leaderboard_tables import COLUMNS, table
 from lethe.pipeline.method_list import listing, print_methods
+from lethe.pipeline.unlearn import unlearn
 from lethe.plots.leaderboard_figures import forget_against_test, gap_against_cost
 from lethe.recipes.recipe import Phase
 from lethe.recipes.registry import registered_names
 from lethe.testing.small_runs import configured, images, network, small
+from lethe.workspace import scores
+from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import prepare
 
 DIGITS = ["--data.source", "digits", "--data.limit", "20", "--model.architecture", "convnet", "--run.workspace"]

@@ -5,6 +5,7 @@ method and the references are relabelled. Either way the probability that a trul
 most FALSE_ALARMS, all parts together. Validation images take no part: epochs and hyper-parameters may have been selected by them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -74,7 +75,8 @@ def judge(
     left = _memory_left(models, references, originals, strata) if testable and originals else None
     many = len(references) >= RELABELLED and model_test.smallest_p(len(models), len(references)) <= FALSE_ALARMS_OVER_MODELS
     parts = _over_models(models, references, strata) if many else _over_images(models, references, strata, at_random)
-    return _decide(parts, left, testable, strata, bool(originals), counts)
+    verdict = _decide(parts, left, testable, strata, bool(originals), counts)
+    return verdict if many else replace(verdict, at_random=at_random)
 
 
 def _decide(

@@ -69,6 +69,8 @@ class Verdict:
         advice: what it would take to tell, for `cannot_tell`; else "".
         models: number of models of the method.
         references: number of retrained models.
+        at_random: whether the test over images took the forget images as drawn at random (`judge`); None where there was no such test, and
+            in files of earlier versions.
     """
 
     word: str
@@ -78,6 +80,15 @@ class Verdict:
     advice: str = ""
     models: int = 1
     references: int = 0
+    at_random: bool | None = None
+
+    def fits(self, at_random: bool) -> bool:
+        """Return whether it was made for images that were drawn as these; what a file does not say of itself is no contradiction.
+
+        Args:
+            at_random: whether the forget images were drawn at random.
+        """
+        return self.at_random in (None, at_random)
 
     @property
     def head(self) -> str:
@@ -99,6 +110,7 @@ class Verdict:
             | {"parts": {part.id: {"size": part.size, "p": part.p, "differs": part.differs} for part in self.parts}}
             | ({"advice": self.advice} if self.advice else {})
             | {"models": self.models, "references": self.references}
+            | ({} if self.at_random is None else {"at_random": self.at_random})
         )
 
     @classmethod
@@ -126,6 +138,7 @@ class Verdict:
             str(entry.get("advice", "")),
             int(entry.get("models", 1)),
             int(entry.get("references", 0)),
+            bool(entry["at_random"]) if "at_random" in entry else None,
         )
 
 
