@@ -60,7 +60,11 @@ def in_words(memory: Estimate) -> str:
     if not is_measurable(memory):
         return "memory left can't be measured: the original itself hardly differs from retrained models by more than chance"
     low, high = memory.ends()
-    return f"memory left {memory.value:.0f} % of the original's (95 % interval {low:.0f} to {high:.0f})"
+    return f"memory left {_whole(memory.value)} % of the original's (95 % interval {_whole(low)} to {_whole(high)})"
+
+
+def _whole(percent: float) -> str:
+    return f"{round(percent)}"  # an integer, which has no minus zero
 
 
 def what_it_takes(memory: Estimate | None, forget: int, models: int, references: int) -> str:
@@ -90,11 +94,17 @@ def what_it_takes(memory: Estimate | None, forget: int, models: int, references:
         )
     low, high = memory.ends()
     half = (high - low) / 2
+    if half <= BOUND and not low <= 0 <= high:
+        what = "some memory is left" if low > 0 else "the model over-forgets"
+        return (
+            f"The interval of {_whole(low)} to {_whole(high)} % has no 0 in it, and by itself would say that {what}. Among all that is "
+            "tested it may be chance: more seeds of the method, references or forget images would tell."
+        )
     if half <= BOUND:
         return (
-            f"To count as retrained, the interval of {low:.0f} to {high:.0f} % would have to lie between {-BOUND:.0f} and {BOUND:.0f} %. "
-            "It is short enough, but not centred on 0: more seeds of the method, references or forget images would show whether memory "
-            "is left."
+            f"To count as retrained, the interval of {_whole(low)} to {_whole(high)} % would have to lie between {-BOUND:.0f} and "
+            f"{BOUND:.0f} %. It is short enough, but not centred on 0: more seeds of the method, references or forget images would show "
+            "whether memory is left."
         )
     images = math.ceil(forget * (half / BOUND) ** 2)
     noise, wanted = 1 / models + 1 / references, (BOUND / half) ** 2
