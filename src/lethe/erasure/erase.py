@@ -213,7 +213,9 @@ def _check(config: Config, erasures: Sequence[Erasure], keep: Sequence[str]) -> 
     if hashed is None:
         raise UserError(f"{config.workspace} has lost its secret, by which erased images are found; restore it from a backup")
     sought = Sought(erasures, hashed, config.data.image_size)
-    left = [place for store in _all_stores(config, sought, None, erases=False, keep=keep) for place in store.check()]
+    stores = _all_stores(config, sought, None, erases=False, keep=keep)
+    log(f"searching again for what is left, which may take minutes: {', '.join(store.name for store in stores)}")
+    left = [place for store in stores for place in store.check()]
     _print(left)
     images = sum(one.images for one in erasures)
     result = f"{len(left)} places still hold something" if left else "nothing is left in what was searched"

@@ -65,6 +65,8 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     assert (refused.returncode, "card.remains is backups=soon" in refused.stderr) == (2, True)
     done = unlearned.ran("erase", *WS, "--yes", "--card.remains", "backups=2027-01-31,the archive=2027-06-30")
     assert (done.stdout, "nothing is left in what was searched" in done.stderr) == ("", True)
+    last = done.stderr.rindex("\nreplace by the accepted result: ")
+    assert last < done.stderr.index("\nsearching again for what is left, which may take minutes: source, mlflow, dvc, git, workspace\n")
     assert "near copies were not looked for" in done.stderr  # digits are too small
     assert unlearned.ran("erase", "--run.workspace", "ws", "--check").stdout == ""
 
