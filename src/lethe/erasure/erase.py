@@ -28,6 +28,7 @@ from lethe.erasure.sought import Sought
 from lethe.erasure.source_files import SourceFiles
 from lethe.erasure.stores import REPLACE, YOURS, Place, Store
 from lethe.erasure.workspace_files import WorkspaceFiles, all_models, relist
+from lethe.evaluation.verdict.words import CANNOT_TELL, DIFFERENT, OVER_FORGETS, REFERENCE_UNFIT, REMEMBERS, Verdict
 from lethe.models import checkpoint
 from lethe.reporting import card_erasure, card_files
 from lethe.workspace import erased, ledger, scores
@@ -42,6 +43,13 @@ from lethe.workspace.settings import is_checkout, record_erasure, repair_command
 if TYPE_CHECKING:
     from torch import Tensor
 
+AGAINST = {  # what speaks against accepting a result, by the word of its verdict
+    REMEMBERS: "it does not satisfy a deletion request, so unlearn by another method, or further, before you accept it",
+    OVER_FORGETS: "the images can be identified by what it no longer knows, so unlearn by another method, or less, before you accept it",
+    DIFFERENT: "whoever has a retrained model can distinguish the two, so read its scores before you accept it",
+    CANNOT_TELL: "much of the memory may be left, so read in its scores what it would take to tell before you accept it",
+    REFERENCE_UNFIT: "nothing shows that it forgot the images, so have it compared with a valid retrained model before you accept it",
+}
 ALWAYS = "clones, backups, printed pages, and exports that were handed on"
 
 
@@ -257,8 +265,7 @@ def _planned(config: Config, source: bool) -> Erasure:
         raise UserError(f"{layout.scores(name)} does not exist; {again['evaluate']} measures the result before it is accepted")
     for card, said in card_files.outdated(prepared, [name]).items():
         log(f"{card} {said}, which can't be done after the erasure")
-    verdict = scores.read(layout.scores(name)).verdict
-    log(f"{name}, which takes the original's place: {verdict.head.lower() if verdict else 'no verdict'}")
+    log(f"{name}, which takes the original's place: {accepts(scores.read(layout.scores(name)).verdict)}")
     accepted, tensors = checkpoint.model_hash(path), checkpoint.load(path)[0]
     models: dict[str, str] = {}
     for other in all_models(layout):
@@ -269,6 +276,20 @@ def _planned(config: Config, source: bool) -> Erasure:
     hashed = pseudonyms(config)
     known = {"method": name, "accepted": accepted, "source": source}
     return erased.new(prepared, hashed, models=models, tensors=[one for one in models.values() if one], **known)  # type: ignore[arg-type]
+
+
+def accepts(verdict: Verdict | None) -> str:
+    """Say in words what it means to accept a result with this verdict.
+
+    Args:
+        verdict: of the result; None: it has none.
+
+    Returns:
+        The verdict, and after a semicolon what speaks against accepting it; nothing where nothing does.
+    """
+    if verdict is None:
+        return f"no verdict; {AGAINST[REFERENCE_UNFIT]}"
+    return "; ".join(filter(None, (verdict.head.lower(), AGAINST.get(verdict.word))))
 
 
 def _telling(model: "Mapping[str, Tensor]", accepted: "Mapping[str, Tensor]") -> str:

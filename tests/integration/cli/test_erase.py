@@ -54,7 +54,7 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     ):
         assert any(f"/ws/{name}" in line and f" {step} " in line for line in planned.stdout.splitlines()), name
     assert "nothing was changed; `python src/erase.py --run.workspace ws --method model_1 --yes` erases" in planned.stderr
-    assert re.search("^model_1, which takes the original's place: [a-z ]+$", planned.stderr, re.MULTILINE)
+    assert re.search("^model_1, which takes the original's place: [a-z ]+(; .+ before you accept it)?$", planned.stderr, re.MULTILINE)
     assert "not reached from here: the images of data.source digits" in planned.stderr
 
     refused = unlearned.run("erase", "--run.workspace", "ws")
