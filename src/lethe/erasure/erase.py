@@ -21,6 +21,7 @@ from lethe._util.log import log
 from lethe._util.redact import without_secrets
 from lethe.config.loader import STAGE, Config
 from lethe.data.splits import count
+from lethe.erasure import other_workspaces
 from lethe.erasure.dvc_objects import DvcObjects, check_kept
 from lethe.erasure.git_objects import GitObjects
 from lethe.erasure.mlflow_models import MlflowModels, renew_cards
@@ -124,6 +125,8 @@ def check(config: Config, keep: Sequence[str] = ()) -> int:
         raise UserError(f"nothing was erased in {config.workspace} yet, so there is nothing to check")
     keep = tuple(dict.fromkeys([*(kept for one in erasures for kept in one.keep), *map(without_secrets, keep)]))
     left = _check(config, erasures, keep)
+    for line in other_workspaces.holding(config, Sought(erasures, pseudonyms(config), config.data.image_size)):
+        log(f"not reached from here: {line}")
     for kept in keep:
         log(f"not searched: {kept}, which is kept (--keep)")
     if one := erased.pending(config):

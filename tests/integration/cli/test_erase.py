@@ -55,6 +55,9 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
         assert any(f"/ws/{name}" in line and f" {step} " in line for line in planned.stdout.splitlines()), name
     assert "nothing was changed; `python src/erase.py --run.workspace ws --method model_1 --yes` erases" in planned.stderr
     assert re.search("^model_1, which takes the original's place: [a-z ]+(; .+ before you accept it)?$", planned.stderr, re.MULTILINE)
+    holds = f"another workspace, which holds {len(gone)} of the ids; unlearn and erase them there"
+    elsewhere = f"not reached from here: {unlearned.root}, {holds}\n"
+    assert elsewhere in planned.stderr
     assert "not reached from here: the images of data.source digits" in planned.stderr
 
     refused = unlearned.run("erase", "--run.workspace", "ws")
@@ -67,8 +70,10 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     assert (done.stdout, "nothing is left in what was searched" in done.stderr) == ("", True)
     last = done.stderr.rindex("\nreplace by the accepted result: ")
     assert last < done.stderr.index("\nsearching again for what is left, which may take minutes: source, mlflow, dvc, git, workspace\n")
+    assert elsewhere in done.stderr
     assert "near copies were not looked for" in done.stderr  # digits are too small
-    assert unlearned.ran("erase", "--run.workspace", "ws", "--check").stdout == ""
+    checked = unlearned.ran("erase", "--run.workspace", "ws", "--check")
+    assert (checked.stdout, elsewhere in checked.stderr) == ("", True)
 
     # Nothing of the images is left; what needs no image is
     kept, _ = load_images(ws / "data" / "images.safetensors")
