@@ -32,7 +32,7 @@ from lethe.erasure.workspace_files import WorkspaceFiles, all_models, relist
 from lethe.evaluation.verdict.words import CANNOT_TELL, DIFFERENT, OVER_FORGETS, REFERENCE_UNFIT, REMEMBERS, Verdict
 from lethe.models import checkpoint
 from lethe.reporting import card_erasure, card_files
-from lethe.workspace import erased, ledger, scores
+from lethe.workspace import erased, ledger, repair, scores
 from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import planned_results
@@ -278,7 +278,13 @@ def _planned(config: Config, source: bool) -> Erasure:
             models[hash_] = _telling(checkpoint.load(other)[0], tensors)
     hashed = pseudonyms(config)
     known = {"method": name, "accepted": accepted, "source": source}
-    return erased.new(prepared, hashed, models=models, tensors=[one for one in models.values() if one], **known)  # type: ignore[arg-type]
+    erasure = erased.new(prepared, hashed, models=models, tensors=[one for one in models.values() if one], **known)  # type: ignore[arg-type]
+    card = layout.card(name, short(erasure.request))
+    card = card.with_name(f"{card.name}.json")  # the name of a method may have a dot
+    if not card.exists():
+        makes = f"`{repair.maker(layout, card)}` makes it"
+        log(f"no card of {name} exists, and after the erasure neither it nor the page for the person can be made; {makes}")
+    return erasure
 
 
 def accepts(verdict: Verdict | None) -> str:

@@ -57,7 +57,7 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     assert re.search("^model_1, which takes the original's place: [a-z ]+(; .+ before you accept it)?$", planned.stderr, re.MULTILINE)
     holds = f"another workspace, which holds {len(gone)} of the ids; unlearn and erase them there"
     elsewhere = f"not reached from here: {unlearned.root}, {holds}\n"
-    assert elsewhere in planned.stderr
+    assert elsewhere in planned.stderr and "no card of" not in planned.stderr
     assert "not reached from here: the images of data.source digits" in planned.stderr
 
     refused = unlearned.run("erase", "--run.workspace", "ws")
@@ -105,6 +105,10 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     for text in (page.read_text(), card.with_suffix(".md").read_text(), card.with_suffix(".html").read_text()):
         assert "2027-06-30" in text and not any(id_ in text for id_ in gone)
     assert str(card.with_suffix(".html")) in unlearned.ran("report", "card", "--run.workspace", "ws", "--list", gone[0]).stdout
+    refused = unlearned.run("report", "card", *WS)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert f" were erased on {section['events'][-1]['at'][:10]}, so no card of it can be made; what was made before is " in refused.stderr
+    assert refused.stderr.endswith(f"{card.with_suffix('.html')}, {page}\n")
     for stage in ("unlearn", "evaluate"):
         refused = unlearned.run(stage, *WS)
         assert refused.returncode == 2
