@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,8 @@ def test_killed_at_any_moment(unlearned: Project) -> None:
             assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
             assert "was interrupted; `python src/erase.py --run.workspace ws --method model_1 --yes` finishes it" in refused.stderr
     assert unlearned.run("erase", "--run.workspace", "ws", "--check").returncode == 1  # not finished
+    stopped = unlearned.run("erase", *WS, "--yes", **at_file("erased.json", 1, signal.SIGTERM))
+    assert (stopped.returncode, stopped.stderr.endswith("erase: stopped; the same command finishes it\n")) == (130, True)
     unlearned.ran("erase", *WS, "--yes")
     assert checkpoint.model_hash(ws / "models" / "original.safetensors") == result
     for keep in ((), ("--keep", str(cache))):  # the check remembers what the erasure left alone
