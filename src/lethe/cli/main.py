@@ -19,6 +19,7 @@ try:
     from lethe._util.errors import RunFailed, UserError, one_line
     from lethe._util.files import FULL, unwritable
     from lethe._util.integrity import Damaged
+    from lethe._util.log import log
     from lethe._util.names import nearest
     from lethe._util.redact import clean
     from lethe.cli import completion
@@ -81,17 +82,20 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
     if argv is None:
         with _last():
             return main(verb, sys.argv[1:], program)
-    words = list(argv)
+    words, stopped = list(argv), ""
     try:
         if not HELP.isdisjoint(words):
             print(manual.stage(verb, program or f"python src/{verb}.py", words, every="--help-all" in words))
             return 0
         with _stopped_by_signals():
             dvc_stage.begin()
-            work = STAGES[verb].parse(words).work(verb)
-            code = work()
+            command = STAGES[verb].parse(words)
+            stopped = command.stopped
+            code = command.work(verb)()
         return code if isinstance(code, int) else 0
     except STOPS as error:
+        if stopped and isinstance(error, KeyboardInterrupt):
+            log(stopped)
         return _exit_code(error)
     except RuntimeError as error:
         if str(error) != NO_THREAD:

@@ -37,6 +37,7 @@ class Command:
     words: list[str] | None  # `--key value` pairs
     overlay: str | None = None  # section of params.yaml laid over the others
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    stopped: str = ""  # what is said of it when it is interrupted; "": its function says that itself, or there is nothing to resume
 
     def work(self, verb: str) -> Callable[[], object]:
         """Return what to call: the function of the stage `verb` with its configuration. An int that it returns is the exit code."""
@@ -106,7 +107,7 @@ def _evaluate(words: list[str]) -> Command:
 
 def _search(words: list[str]) -> Command:
     if words[:1] != ["adopt"]:
-        return Command("lethe.search.study:search", words)
+        return Command("lethe.search.study:search", words, stopped="search: stopped; the same command resumes")
     end = next((at for at, word in enumerate(words) if word.startswith("--")), len(words))
     trial = words[1:end]
     if not 1 <= len(trial) <= 2 or not is_whole_number(trial[0]):
@@ -157,8 +158,10 @@ def _erase(words: list[str]) -> Command:
         if "--source" in switches:
             raise UserError("--source is given with --check, which searches the source anyway and erases nothing")
         return Command("lethe.erasure.erase:check", words, arguments={"keep": keep})
-    function = "erase" if "--yes" in switches else "plan"
-    return Command(f"lethe.erasure.erase:{function}", words, arguments={"source": "--source" in switches, "keep": keep})
+    arguments = {"source": "--source" in switches, "keep": keep}
+    if "--yes" in switches:
+        return Command("lethe.erasure.erase:erase", words, arguments=arguments, stopped="erase: stopped; the same command finishes it")
+    return Command("lethe.erasure.erase:plan", words, arguments=arguments)
 
 
 def _ledger(words: list[str]) -> Command:

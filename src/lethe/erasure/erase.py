@@ -21,6 +21,7 @@ from lethe._util.log import log
 from lethe._util.redact import without_secrets
 from lethe.config.loader import STAGE, Config
 from lethe.data.splits import count
+from lethe.erasure import other_workspaces
 from lethe.erasure.dvc_objects import DvcObjects, check_kept
 from lethe.erasure.git_objects import GitObjects
 from lethe.erasure.mlflow_models import MlflowModels, renew_cards
@@ -28,9 +29,10 @@ from lethe.erasure.sought import Sought
 from lethe.erasure.source_files import SourceFiles
 from lethe.erasure.stores import REPLACE, YOURS, Place, Store
 from lethe.erasure.workspace_files import WorkspaceFiles, all_models, relist
+from lethe.evaluation.verdict.words import CANNOT_TELL, DIFFERENT, OVER_FORGETS, REFERENCE_UNFIT, REMEMBERS, Verdict
 from lethe.models import checkpoint
 from lethe.reporting import card_erasure, card_files
-from lethe.workspace import erased, ledger, scores
+from lethe.workspace import erased, ledger, repair, scores
 from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import planned_results
@@ -42,6 +44,13 @@ from lethe.workspace.settings import is_checkout, record_erasure, repair_command
 if TYPE_CHECKING:
     from torch import Tensor
 
+AGAINST = {  # what speaks against accepting a result, by the word of its verdict
+    REMEMBERS: "it does not satisfy a deletion request, so unlearn by another method, or further, before you accept it",
+    OVER_FORGETS: "the images can be identified by what it no longer knows, so unlearn by another method, or less, before you accept it",
+    DIFFERENT: "whoever has a retrained model can distinguish the two, so read its scores before you accept it",
+    CANNOT_TELL: "much of the memory may be left, so read in its scores what it would take to tell before you accept it",
+    REFERENCE_UNFIT: "nothing shows that it forgot the images, so have it compared with a valid retrained model before you accept it",
+}
 ALWAYS = "clones, backups, printed pages, and exports that were handed on"
 
 
@@ -116,6 +125,8 @@ def check(config: Config, keep: Sequence[str] = ()) -> int:
         raise UserError(f"nothing was erased in {config.workspace} yet, so there is nothing to check")
     keep = tuple(dict.fromkeys([*(kept for one in erasures for kept in one.keep), *map(without_secrets, keep)]))
     left = _check(config, erasures, keep)
+    for line in other_workspaces.holding(config, Sought(erasures, pseudonyms(config), config.data.image_size)):
+        log(f"not reached from here: {line}")
     for kept in keep:
         log(f"not searched: {kept}, which is kept (--keep)")
     if one := erased.pending(config):
@@ -213,7 +224,9 @@ def _check(config: Config, erasures: Sequence[Erasure], keep: Sequence[str]) -> 
     if hashed is None:
         raise UserError(f"{config.workspace} has lost its secret, by which erased images are found; restore it from a backup")
     sought = Sought(erasures, hashed, config.data.image_size)
-    left = [place for store in _all_stores(config, sought, None, erases=False, keep=keep) for place in store.check()]
+    stores = _all_stores(config, sought, None, erases=False, keep=keep)
+    log(f"searching again for what is left, which may take minutes: {', '.join(store.name for store in stores)}")
+    left = [place for store in stores for place in store.check()]
     _print(left)
     images = sum(one.images for one in erasures)
     result = f"{len(left)} places still hold something" if left else "nothing is left in what was searched"
@@ -255,8 +268,7 @@ def _planned(config: Config, source: bool) -> Erasure:
         raise UserError(f"{layout.scores(name)} does not exist; {again['evaluate']} measures the result before it is accepted")
     for card, said in card_files.outdated(prepared, [name]).items():
         log(f"{card} {said}, which can't be done after the erasure")
-    verdict = scores.read(layout.scores(name)).verdict
-    log(f"{name}, which takes the original's place: {verdict.head.lower() if verdict else 'no verdict'}")
+    log(f"{name}, which takes the original's place: {accepts(scores.read(layout.scores(name)).verdict)}")
     accepted, tensors = checkpoint.model_hash(path), checkpoint.load(path)[0]
     models: dict[str, str] = {}
     for other in all_models(layout):
@@ -266,7 +278,27 @@ def _planned(config: Config, source: bool) -> Erasure:
             models[hash_] = _telling(checkpoint.load(other)[0], tensors)
     hashed = pseudonyms(config)
     known = {"method": name, "accepted": accepted, "source": source}
-    return erased.new(prepared, hashed, models=models, tensors=[one for one in models.values() if one], **known)  # type: ignore[arg-type]
+    erasure = erased.new(prepared, hashed, models=models, tensors=[one for one in models.values() if one], **known)  # type: ignore[arg-type]
+    card = layout.card(name, short(erasure.request))
+    card = card.with_name(f"{card.name}.json")  # the name of a method may have a dot
+    if not card.exists():
+        makes = f"`{repair.maker(layout, card)}` makes it"
+        log(f"no card of {name} exists, and after the erasure neither it nor the page for the person can be made; {makes}")
+    return erasure
+
+
+def accepts(verdict: Verdict | None) -> str:
+    """Say in words what it means to accept a result with this verdict.
+
+    Args:
+        verdict: of the result; None: it has none.
+
+    Returns:
+        The verdict, and after a semicolon what speaks against accepting it; nothing where nothing does.
+    """
+    if verdict is None:
+        return f"no verdict; {AGAINST[REFERENCE_UNFIT]}"
+    return "; ".join(filter(None, (verdict.head.lower(), AGAINST.get(verdict.word))))
 
 
 def _telling(model: "Mapping[str, Tensor]", accepted: "Mapping[str, Tensor]") -> str:

@@ -18,6 +18,7 @@ from lethe._util.redact import clean
 from lethe.config.loader import Config
 from lethe.data import sources
 from lethe.data.images import Images, load_images, save_images
+from lethe.erasure import other_workspaces
 from lethe.erasure.contents import LOOK, Found, card_thumbnails, examine
 from lethe.erasure.sought import Sought
 from lethe.erasure.stores import DELETE, REPLACE, REWRITE, YOURS, Place, files_in, size_of
@@ -82,7 +83,7 @@ class WorkspaceFiles:
             yield self._place(path, str(found), path.stat().st_size, YOURS, _advice(path, found) or "delete it, or what it holds")
 
     def unreachable(self, listed: Collection[Path] = ()) -> Iterator[str]:
-        """Files that keys name outside the workspace, and a search's database on a server."""
+        """Files that keys name outside the workspace, a search's database on a server, and other workspaces that hold the same ids."""
         for key, what in (("data.forget.ids", "the list of ids"), ("pretrain.checkpoint", "the original that was given")):
             spec = self.config.settings.get(key) or self.config.given.get(key)
             if not spec or spec == "null":
@@ -93,6 +94,7 @@ class WorkspaceFiles:
                 yield f"{spec} ({key}), {what}"
         if "://" in (storage := str(self.config.search.storage or "")) and not storage.startswith("sqlite:"):
             yield f"the database of searches, {clean(storage)} (search.storage): its trials have arguments and scores, and no ids"
+        yield from other_workspaces.holding(self.config, self.sought)
 
     def _place(self, path: Path, holds: str, size: int, step: str, advice: str = "") -> Place:
         return Place(STORE, str(path), holds, size, step, advice)

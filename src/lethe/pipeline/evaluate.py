@@ -12,6 +12,7 @@ from lethe.pipeline import ledger_events, references, run_logging, shadow_models
 from lethe.pipeline.unlearn import print_replications
 from lethe.reporting import card_files, console_tables
 from lethe.workspace import artifacts, scores
+from lethe.workspace.layout import Layout
 from lethe.workspace.plan import planned_results
 from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.run_names import RunId
@@ -34,23 +35,32 @@ def evaluate(config: Config, names: Sequence[str] = (), again: bool = True) -> N
     for name in names:
         if RunId.parse(name).key not in (known := (*config.methods, *STAGE, "all")):
             raise unknown_method(name, known)
-    prepared = prepare(config)
-    layout = prepared.layout
+    layout = Layout(config.workspace)
     if not names:
         names = [str(run) for run in planned_results(config)]
     elif "all" in names:
         names = [str(run) for run in layout.with_logits() if run.seed is None]
     methods = [name for name in names if name not in STAGE]
+    kinds = [kind for kind in STAGE if methods or kind in names]
+    given: dict[str, references.Given] = {}
+
+    def needs_weights(drawn: Prepared, kind: str) -> bool:
+        return not artifacts.available(drawn, kind) or layout.weights(kind).exists()
+
+    def accept(drawn: Prepared) -> None:
+        for name in methods:
+            if not layout.exists(name):
+                again = repair_command("unlearn", config, method=RunId.parse(name).key)
+                raise UserError(f"{layout.weights(name)} does not exist; {again} makes it")
+        references.read_given(drawn, [kind for kind in kinds if needs_weights(drawn, kind)], given)
+
+    prepared = prepare(config, accept=accept)
     for name in methods:
-        if not layout.exists(name):
-            path = layout.weights(name)
-            raise UserError(f"{path} does not exist; {repair_command('unlearn', config, method=RunId.parse(name).key)} makes it")
         for each in _with_seeds(prepared, name):
             artifacts.logits(prepared, each)
-    kinds = [kind for kind in STAGE if methods or kind in names]
     for kind in kinds:
-        if not artifacts.available(prepared, kind) or layout.weights(kind).exists():
-            references.weights(prepared, kind)
+        if needs_weights(prepared, kind):
+            references.weights(prepared, kind, given=given.pop(kind, None))
     failed = _add_shadow_models(prepared, names)
     for name in names:
         scores.scores(prepared, name, recompute=again)

@@ -26,11 +26,12 @@ class ReferenceSample:
 
     Args:
         prepared: the images and splits.
+        known: by kind, what was read before by the same images; what is read is added to it.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, known: dict[str, TrainedModel] | None = None) -> None:
         self._prepared = prepared
-        self._known: dict[str, TrainedModel] = {}
+        self._known = {} if known is None else known
 
     def read(self, kind: str, network: Module) -> TrainedModel:
         """Read the sample, once a model.
@@ -60,12 +61,13 @@ class ReferenceSample:
         return reference.clearly_fit(self._known["original"], self._known["retrained"])
 
 
-def for_run(prepared: Prepared, runs: tuple[PlannedRun, ...]) -> ReferenceSample | None:
+def for_run(prepared: Prepared, runs: tuple[PlannedRun, ...], known: dict[str, TrainedModel] | None = None) -> ReferenceSample | None:
     """Return a sample if the full reading may follow a command's first epoch.
 
     Args:
         prepared: the images and splits.
         runs: of the command.
+        known: as for `ReferenceSample`.
 
     Returns:
         None for a chain and for several seeds; where the run's start must be measured before it, for it could be the best epoch; where
@@ -76,7 +78,9 @@ def for_run(prepared: Prepared, runs: tuple[PlannedRun, ...]) -> ReferenceSample
     ranked = any(phase.keep == "best" for phase in first.recipe if isinstance(phase, Phase))
     few = prepared.images.train <= given_original.FIRST
     evaluated = prepared.config.run.evaluate and not dvc_stage.active()
-    return None if not single or ranked or few or not evaluated or bank.tables(prepared, "retrained") else ReferenceSample(prepared)
+    if not single or ranked or few or not evaluated or bank.tables(prepared, "retrained"):
+        return None
+    return ReferenceSample(prepared, known)
 
 
 def is_read(prepared: Prepared, kind: str) -> bool:

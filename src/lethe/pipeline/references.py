@@ -2,8 +2,9 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -40,8 +41,29 @@ UNRECORDED = {"normalisation": "data.mean and data.std", "sha256": "the content 
 DATA = {"original": "all train images", "retrained": "retain alone"}
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A given checkpoint that was read and can be the reference.
+
+    Attributes:
+        network: with its weights, its outputs in the order of the data's classes.
+        sha256: of the file's bytes, in hex.
+        doubt: a line for the log where it may not be what was meant; else "".
+    """
+
+    network: Module
+    sha256: str
+    doubt: str = ""
+
+
 def weights(
-    prepared: Prepared, kind: str, *, replace: bool = False, launched: bool = False, sample: ReferenceSample | None = None
+    prepared: Prepared,
+    kind: str,
+    *,
+    replace: bool = False,
+    launched: bool = False,
+    sample: ReferenceSample | None = None,
+    given: Given | None = None,
 ) -> dict[str, Tensor]:
     """Return a reference's state dict: from its file, else from a given checkpoint, else trained now.
 
@@ -51,6 +73,7 @@ def weights(
         replace: make it again where its file is of other settings.
         launched: whether the MLflow run that a launcher made, if one did, is for this training.
         sample: of a given checkpoint it is read alone, and `read_in_full` is left to the caller.
+        given: the given checkpoint, where `read_given` has read it already.
 
     Returns:
         Name of the parameter or buffer -> tensor.
@@ -74,7 +97,7 @@ def weights(
         if not kept and not replace:
             log(f"retrained: {path} was for a request that was erased; the next one takes its place")
     if wanted["provenance"] != "trained":
-        taken = _take_checkpoint(prepared, kind, wanted, sample)
+        taken = _take_over(prepared, kind, wanted, given or _read_given(prepared, kind, wanted, sample))
         if sample is None:
             read_in_full(prepared, kind)
         memory.give_back()
@@ -291,25 +314,55 @@ def _fit(config: Config, network: Module, tensors: dict[str, Tensor], spec: str,
         normalisation.check(config.data.mean, config.data.std, spec, quiet=quiet)
 
 
-def _take_checkpoint(prepared: Prepared, kind: str, wanted: dict[str, str], sample: ReferenceSample | None) -> dict[str, Tensor]:
-    """Copy the given checkpoint into the workspace."""
+def read_given(
+    drawn: Prepared, kinds: Iterable[str], into: dict[str, Given], *, replace: bool = False, sample: ReferenceSample | None = None
+) -> None:
+    """Read the checkpoints that are given and will be taken over, and try them on images, before anything is written: for `prepare`.
+
+    Args:
+        drawn: the images and splits, which no file may hold yet.
+        kinds: original, retrained.
+        into: gets each of them, by kind, for `weights`.
+        replace: as for `weights`.
+        sample: as for `weights`.
+
+    Raises:
+        UserError: a checkpoint does not fit, its outputs are those of other classes, or the workspace has a reference of other settings.
+    """
+    for kind in kinds:
+        if getattr(drawn.config, STAGE[kind]).checkpoint is None:
+            continue
+        wanted = metadata(drawn, plan_reference(drawn.config, kind, drawn.reference_recipe(kind)))
+        path = drawn.layout.weights(kind)
+        if not (path.exists() and is_kept(drawn.config, kind, wanted, checkpoint.metadata(path), replace=replace)):
+            into[kind] = _read_given(drawn, kind, wanted, sample)
+
+
+def _read_given(prepared: Prepared, kind: str, wanted: Mapping[str, str], sample: ReferenceSample | None) -> Given:
+    """Read the given checkpoint of a reference, in the order of the data's classes, and check that it can be what it is said to be."""
     config, layout, stage = prepared.config, prepared.layout, STAGE[kind]
     network, spec = prepared.bare_network(), getattr(config, stage).checkpoint
     with _naming(f"{stage}.checkpoint"):
         tensors, sha256 = foreign.read(spec, config.path(Path()), layout.downloads)
         _fit(config, network, tensors, spec)
-    log(f"{kind}: {spec}, SHA-256 {sha256}, provenance unknown")
     data, classes = prepared.data, prepared.images.classes
     if wanted["classes"] and (own := config.pretrain.classes):
         reorder(network, positions(own, classes), data.normalised(data.splits["retain"][:8]))
     known = sample.read(kind, network) if sample else None
     clear = known is not None and given_original.is_clear(known.own, known.images)
-    if kind == "original" and not clear and (line := given_original.check(network, data, classes, spec)):
-        log(line)
-    about = {**wanted, "checkpoint": spec.rsplit("/", 1)[-1], "sha256": sha256}
-    checkpoint.save_model(network.state_dict(), layout.weights(kind), about)
+    return Given(network, sha256, given_original.check(network, data, classes, spec) if kind == "original" and not clear else "")
+
+
+def _take_over(prepared: Prepared, kind: str, wanted: Mapping[str, str], given: Given) -> dict[str, Tensor]:
+    """Copy a given checkpoint into the workspace."""
+    spec = getattr(prepared.config, STAGE[kind]).checkpoint
+    log(f"{kind}: {spec}, SHA-256 {given.sha256}, provenance unknown")
+    if given.doubt:
+        log(given.doubt)
+    about = {**wanted, "checkpoint": spec.rsplit("/", 1)[-1], "sha256": given.sha256}
+    checkpoint.save_model(given.network.state_dict(), prepared.layout.weights(kind), about)
     remember(prepared, *KEYS[kind])
-    return network.state_dict()
+    return given.network.state_dict()
 
 
 def _difference(key: str, wanted: Mapping[str, str], found: Mapping[str, str], stage: str) -> str:

@@ -1,6 +1,7 @@
 """The stages that are a few calls: prepare, pretrain, retrain, demo."""
 
 from dataclasses import replace
+from functools import partial
 
 from lethe._util import dvc_stage
 from lethe._util.log import log
@@ -48,8 +49,9 @@ def retrain(config: Config) -> None:
 
 def _reference(config: Config, kind: str) -> None:
     references.check_models(config, kind, replace=True)
-    prepared = preparation.prepare(config)
-    references.weights(prepared, kind, replace=True, launched=True)
+    given: dict[str, references.Given] = {}
+    prepared = preparation.prepare(config, accept=partial(references.read_given, kinds=(kind,), into=given, replace=True))
+    references.weights(prepared, kind, replace=True, launched=True, given=given.pop(kind, None))
     send([config.workspace])  # what MLflow did not take when it was trained
     if kind == "retrained" or dvc_stage.active():  # DVC may train the original after the retrained model
         references.judge(prepared)

@@ -11,6 +11,7 @@ from lethe._util.errors import UserError
 from lethe._util.log import log
 from lethe.config.loader import STAGE, Config
 from lethe.engine import engine
+from lethe.evaluation.reference import TrainedModel
 from lethe.models import architectures, device
 from lethe.pipeline import ledger_events, reference_sample, references, run_logging
 from lethe.pipeline.chain import one_after_another
@@ -111,21 +112,25 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> tuple[Prepared, Ca
     device.resolve(config.run)
     recipes, network = check_recipes(config)
     _log_layers(config, recipes, network)
-    references.check_models(config, *references.needed(config))
+    needed = references.needed(config)
+    references.check_models(config, *needed)
+    given: dict[str, references.Given] = {}
+    known: dict[str, TrainedModel] = {}  # what a sample shows of a model before files are written is not read again after it
 
     def accept(drawn: Prepared) -> None:
         for recipe in recipes:
             check(drawn, recipe)
+        references.check_standing(drawn, *needed)
+        references.read_given(drawn, needed, given, sample=reference_sample.for_run(drawn, runs, known))
 
     prepared = prepare(config, accept=accept, next_request=True)
     copies.counts(prepared)
-    references.check_standing(prepared, *references.needed(config))
     ledger_events.record_received(prepared)
-    sample = reference_sample.for_run(prepared, runs)
-    references.weights(prepared, "original", sample=sample)
+    sample = reference_sample.for_run(prepared, runs, known)
+    for kind in needed:
+        references.weights(prepared, kind, sample=sample, given=given.pop(kind, None))
     if not config.run.evaluate:  # nothing here needs the retrained model
         return prepared, None
-    references.weights(prepared, "retrained", sample=sample)
     if sample and not all(reference_sample.is_read(prepared, kind) for kind in STAGE) and sample.leaves_no_doubt():
         return prepared, partial(_read_references, prepared, sampled=True)
     _read_references(prepared)

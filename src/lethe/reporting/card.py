@@ -13,14 +13,14 @@ from lethe._util.files import atomic_write, digest, read_json, short, user_path
 from lethe._util.log import log
 from lethe.config.describe import unknown_method
 from lethe.config.loader import Config
-from lethe.data import id_table
+from lethe.data import id_table, splits
 from lethe.data.id_lookup import is_absolute
 from lethe.evaluation import seed_aggregation
 from lethe.models import checkpoint
-from lethe.reporting import card_page, card_seal
+from lethe.reporting import card_erasure, card_page, card_seal
 from lethe.reporting.card_content import make_card
 from lethe.tracking.run_log import RunLog
-from lethe.workspace import pseudonyms
+from lethe.workspace import erased, ledger, pseudonyms
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import planned_results
 from lethe.workspace.prepare import load_existing
@@ -45,6 +45,7 @@ def write_cards(config: Config, names: Sequence[str] = ()) -> None:
     """
     if unknown := [name for name in names if name not in (*config.methods, "all")]:
         raise unknown_method(unknown[0], (*config.methods, "all"))
+    _require_images(config)
     with_scores = [name for name in config.methods if Layout(config.workspace).scores(name).exists()]
     methods = [*(with_scores if "all" in names else names)] or [config.method]
     names = [str(run) for method in methods for run in planned_results(replace(config, method=method))]
@@ -65,6 +66,26 @@ def write_cards(config: Config, names: Sequence[str] = ()) -> None:
             for suffix, text in pages.items():
                 run.text(f"card/{path.name}{suffix}", text)
         print(f"{path}.html")
+
+
+def _require_images(config: Config) -> None:
+    """Check that the images of the request are there, without which nothing that a card is made from is left.
+
+    Raises:
+        UserError: they were erased; the message says when, and names the cards that were made before.
+    """
+    erased.require_finished(config)
+    layout, erasures = Layout(config.workspace), erased.read(config)
+    if not (erasures and layout.splits.is_dir() and splits.count(layout.splits, "forget") == 0):
+        return
+    last = erasures[-1]
+    noted = [entry["at"][:10] for entry in ledger.read(config) if (entry["event"], entry["request"]) == ("erased", last.request)]
+    days = noted or [place[-1] for place in last.places]
+    cards = [path.with_suffix(".html") for path in card_erasure.of_request(config, last)]
+    cards += [page for page in (layout.cards / f"person-{short(last.request)}.html",) if page.exists()]
+    there = f"what was made before is {', '.join(map(str, cards))}" if cards else "none was made before"
+    when = f" on {max(days)}" if days else ""
+    raise UserError(f"the images of the last request in {layout.root} were erased{when}, so no card of it can be made; {there}")
 
 
 def _plain_hashed(prepared: Prepared, name: str) -> Path:

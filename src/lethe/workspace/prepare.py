@@ -88,11 +88,13 @@ def prepare(
 
 
 def _from_file(prepared: Prepared, path: Path) -> Prepared:
-    """The same images as their file holds them, so that what they were read into is free again."""
+    """The same images as their file holds them, so that what they were read into is free again. A copy that a GPU holds stays there."""
     pixels = load_images(path)[0].pixels
     written = changed(prepared, images=changed(prepared.images, pixels=pixels))
     known = vars(prepared)  # with what it has cached
-    vars(written).update({name: known[name] for name in ("hashes", "compute") if name in known})
+    on_gpu = "data" in known and known["data"].images_NCHW.device.type != "cpu"
+    kept = ("hashes", "compute", *(["data"] if on_gpu else []))
+    vars(written).update({name: known[name] for name in kept if name in known})
     return written
 
 

@@ -39,5 +39,9 @@ def test_a_card_of_an_earlier_result_is_named(project: Project) -> None:
     data = card.with_suffix(".json")
     assert f"belongs to nothing: {data}: it {said}" in project.ran("verify").stdout
     assert f"{data} {said}, which can't be done after the erasure" in project.ran("erase", *method).stderr
+    for path in card.parent.iterdir():
+        path.unlink()
+    none = "no card of model_1 exists, and after the erasure neither it nor the page for the person can be made; "
+    assert f"{none}`python src/report.py card --method model_1` makes it\n" in project.ran("erase", *method).stderr
     project.ran("report", "card", *method)
     assert str(card) not in project.ran("evaluate", *method).stderr

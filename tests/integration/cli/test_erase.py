@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,10 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     ):
         assert any(f"/ws/{name}" in line and f" {step} " in line for line in planned.stdout.splitlines()), name
     assert "nothing was changed; `python src/erase.py --run.workspace ws --method model_1 --yes` erases" in planned.stderr
-    assert re.search("^model_1, which takes the original's place: [a-z ]+$", planned.stderr, re.MULTILINE)
+    assert re.search("^model_1, which takes the original's place: [a-z ]+(; .+ before you accept it)?$", planned.stderr, re.MULTILINE)
+    holds = f"another workspace, which holds {len(gone)} of the ids; unlearn and erase them there"
+    elsewhere = f"not reached from here: {unlearned.root}, {holds}\n"
+    assert elsewhere in planned.stderr and "no card of" not in planned.stderr
     assert "not reached from here: the images of data.source digits" in planned.stderr
 
     refused = unlearned.run("erase", "--run.workspace", "ws")
@@ -65,8 +69,12 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     assert (refused.returncode, "card.remains is backups=soon" in refused.stderr) == (2, True)
     done = unlearned.ran("erase", *WS, "--yes", "--card.remains", "backups=2027-01-31,the archive=2027-06-30")
     assert (done.stdout, "nothing is left in what was searched" in done.stderr) == ("", True)
+    last = done.stderr.rindex("\nreplace by the accepted result: ")
+    assert last < done.stderr.index("\nsearching again for what is left, which may take minutes: source, mlflow, dvc, git, workspace\n")
+    assert elsewhere in done.stderr
     assert "near copies were not looked for" in done.stderr  # digits are too small
-    assert unlearned.ran("erase", "--run.workspace", "ws", "--check").stdout == ""
+    checked = unlearned.ran("erase", "--run.workspace", "ws", "--check")
+    assert (checked.stdout, elsewhere in checked.stderr) == ("", True)
 
     # Nothing of the images is left; what needs no image is
     kept, _ = load_images(ws / "data" / "images.safetensors")
@@ -98,6 +106,10 @@ def test_erased_and_the_next_request(unlearned: Project) -> None:
     for text in (page.read_text(), card.with_suffix(".md").read_text(), card.with_suffix(".html").read_text()):
         assert "2027-06-30" in text and not any(id_ in text for id_ in gone)
     assert str(card.with_suffix(".html")) in unlearned.ran("report", "card", "--run.workspace", "ws", "--list", gone[0]).stdout
+    refused = unlearned.run("report", "card", *WS)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert f" were erased on {section['events'][-1]['at'][:10]}, so no card of it can be made; what was made before is " in refused.stderr
+    assert refused.stderr.endswith(f"{card.with_suffix('.html')}, {page}\n")
     for stage in ("unlearn", "evaluate"):
         refused = unlearned.run(stage, *WS)
         assert refused.returncode == 2
@@ -181,6 +193,8 @@ def test_killed_at_any_moment(unlearned: Project) -> None:
             assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
             assert "was interrupted; `python src/erase.py --run.workspace ws --method model_1 --yes` finishes it" in refused.stderr
     assert unlearned.run("erase", "--run.workspace", "ws", "--check").returncode == 1  # not finished
+    stopped = unlearned.run("erase", *WS, "--yes", **at_file("erased.json", 1, signal.SIGTERM))
+    assert (stopped.returncode, stopped.stderr.endswith("erase: stopped; the same command finishes it\n")) == (130, True)
     unlearned.ran("erase", *WS, "--yes")
     assert checkpoint.model_hash(ws / "models" / "original.safetensors") == result
     for keep in ((), ("--keep", str(cache))):  # the check remembers what the erasure left alone

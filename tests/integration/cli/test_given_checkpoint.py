@@ -179,3 +179,27 @@ def test_a_given_model_of_another_class_order(project: Project) -> None:
     assert torch.equal(found["fc.weight"][rows], torch.load(project.root / "own.pth")["fc.weight"])
     other = project.run("unlearn", "--method", "model_1", *given)
     assert other.returncode == 2 and f"it was taken with pretrain.classes {named}, not null" in other.stderr
+
+
+def test_a_refused_checkpoint_leaves_nothing(project: Project) -> None:
+    """Its classes are tried before the first file is written, so that a workspace that was not there is not begun."""
+    project.ran("pretrain", "--run.workspace", "taught", "--pretrain.epochs", "30")
+    weights = checkpoint.load(project.root / "taught" / "models" / "original.safetensors")[0]
+    own = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    torch.save(weights | {name: weights[name][own] for name in ("fc.weight", "fc.bias")}, project.root / "own.pth")
+    given, taught = ["--pretrain.checkpoint", "own.pth", "--run.workspace"], project.files()
+    order = "with pretrain.classes 3,1,4,0,5,9,2,6,8,7: set that"
+    unknown, said = ["--pretrain.classes", "0,1,2,3,4,5,6,7,8,cat"], "(cat); it takes the 10 classes of the data"
+    for stage, line, *words in (
+        ("pretrain", order, *given, "new"),
+        ("pretrain", said, *given, "taught", *unknown),  # one that was there stays as it was
+        ("unlearn", order, *given, "new", "--method", "model_1"),
+        ("unlearn", said, *given, "new", "--method", "model_1", *unknown),
+        ("evaluate", order, *given, "new", "--method", "original"),
+    ):
+        refused = project.run(stage, *words)
+        assert (refused.returncode, line in refused.stderr) == (2, True), refused.stderr
+        assert project.files() == taught and not (project.root / "new").exists(), stage
+    done = project.ran("unlearn", "--method", "model_1", *given, "new", "--pretrain.classes", ",".join(map(str, own)))
+    assert done.stderr.count("provenance unknown") == 1
+    assert equal(checkpoint.load(project.root / "new" / "models" / "original.safetensors")[0], weights)

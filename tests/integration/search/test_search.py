@@ -159,6 +159,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_was_not(searched: Project, bu
     assert [trial["state"] for trial in trials(project)] == ["COMPLETE", "RUNNING"]
     stopped = project.run(*command, **at_step(5, signal.SIGINT))
     assert stopped.returncode == 130, stopped.stderr
+    assert stopped.stderr.endswith("search: stopped; the same command resumes\n")
     assert "resuming after 1 trials" in stopped.stderr
     assert [trial["state"] for trial in trials(project)] == ["COMPLETE", "FAIL", "FAIL", "WAITING"]
     assert "RUNNING" not in {row["status"] for row in project.rows()}

@@ -67,6 +67,31 @@ def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "failed: /dev/null/ws/.lethe/locks: Not a directory\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "function", "said"),
+    [
+        ("search", "lethe.search.study.search", "search: stopped; the same command resumes\n"),
+        ("erase --yes", "lethe.erasure.erase.erase", "erase: stopped; the same command finishes it\n"),
+        ("erase", "lethe.erasure.erase.plan", ""),
+        ("erase --check", "lethe.erasure.erase.check", ""),
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_interrupted_says_what_goes_on_with_it(
+    line: str,
+    function: str,
+    said: str,
+    number: signal.Signals,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(function, lambda *_, **__: signal.raise_signal(number))
+    verb, *words = line.split()
+    assert main(verb, [*words, "--run.workspace", str(tmp_path / "ws")]) == 130
+    assert capsys.readouterr().err == said
+
+
 def test_a_program_that_calls_it_has_its_own_settings_back(own: list[str]) -> None:
     handlers = [signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGHUP)]
     mine, thresholds = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)], gc.get_threshold()

@@ -28,9 +28,10 @@ from lethe.reporting import card, card_content, card_files, card_seal, reproduct
 from lethe.reporting import card_page as cardpage
 from lethe.reporting.templates import number
 from lethe.testing.tables import SIZES, drawn
-from lethe.workspace import ledger, pseudonyms, scores
+from lethe.workspace import erased, ledger, pseudonyms, scores
 from lethe.workspace.prepare import load_existing
 from support.cards import CLASSES, asked, changed, logged, put, workspace, written
+from support.erasures import erasure
 
 
 @pytest.fixture(scope="module")
@@ -538,6 +539,21 @@ def test_without_a_run_or_its_scores(home, undrawn):
     refused(home, r"holds no run of model_1; `python src/unlearn\.py .*--method model_1` creates one")
     shutil.rmtree(home)
     refused(home, r"holds no run of model_1")
+
+
+def test_of_images_that_were_erased(home, undrawn):
+    """Nothing says that the result should be made again: that is no longer possible. Cards that exist are named, of this request alone."""
+    (home / "data" / "splits" / "forget.csv").write_text("id\n")
+    one = replace(erasure(), places=(["a", "mlflow", "delete", 1, "2026-07-01"], ["b", "workspace", "delete", 1, "2026-07-02"]))
+    erased.write(asked(home), [one])
+    refused(home, r"request in .* were erased on 2026-07-02, so no card of it can be made; none was made before$")
+    write_json(home / "cards" / "model_1-aaaaaaaaaaaa.json", {"request": {"hash": one.request}})
+    write_json(home / "cards" / "model_1-bbbbbbbbbbbb.json", {"request": {"hash": "of another"}})
+    with pytest.raises(UserError, match=r"; what was made before is \S+/cards/model_1-aaaaaaaaaaaa\.html$"):
+        written(home)
+    erased.write(asked(home), [replace(one, state=erased.PENDING)])
+    with pytest.raises(UserError, match=r"an erasure in .* was interrupted; .* --yes` finishes it"):
+        written(home)
 
 
 def test_what_does_not_belong_together(home, undrawn):
