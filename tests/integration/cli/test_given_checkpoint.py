@@ -189,7 +189,7 @@ def test_a_refused_checkpoint_leaves_nothing(project: Project) -> None:
     torch.save(weights | {name: weights[name][own] for name in ("fc.weight", "fc.bias")}, project.root / "own.pth")
     given, taught = ["--pretrain.checkpoint", "own.pth", "--run.workspace"], project.files()
     order = "with pretrain.classes 3,1,4,0,5,9,2,6,8,7: set that"
-    unknown, said = ["--pretrain.classes", "0,1,2,3,4,5,6,7,8,cat"], "(cat); it takes the 10 classes of the data"
+    unknown, said = ["--pretrain.classes", "0,1,2,3,4,5,6,7,8,cat"], "(the data have no cat); it takes the 10 classes of the data"
     for stage, line, *words in (
         ("pretrain", order, *given, "new"),
         ("pretrain", said, *given, "taught", *unknown),  # one that was there stays as it was
