@@ -30,14 +30,15 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """The command `lethe` with some words: its exit code, stdout and stderr."""
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["lethe", *words])
         return lethe(), *capsys.readouterr()
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():  # the command, which is the last of its process, gave them up
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
