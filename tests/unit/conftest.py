@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch  # noqa: F401  its first import may start a process; a test that imports it later must not be the one that falls
+import torch  # its first import may start a process; a test that imports it later must not be the one that falls
 
 FORBIDDEN = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 _in_a_unit_test = False
@@ -25,3 +25,12 @@ def no_process_and_no_mlflow() -> Iterator[None]:
     _in_a_unit_test = True
     yield
     _in_a_unit_test = False
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread for all tests of a module that asks for it: on busy cores two wait for each other, and may sum in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

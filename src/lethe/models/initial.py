@@ -19,7 +19,14 @@ _NAME = re.compile(r"^(?:(?P<kind>\w+_Weights)\.)?(?P<name>[A-Za-z]\w*)$")
 
 
 def is_name(text: str) -> bool:
-    """Test whether a text has the form of a name of torchvision's weights, which a file with an ending has not."""
+    """Test whether a text has the form of a name of torchvision's weights.
+
+    Args:
+        text: as `identity` takes it.
+
+    Returns:
+        False for an address, a path, and the name of a file with an ending.
+    """
     return _NAME.match(text) is not None
 
 

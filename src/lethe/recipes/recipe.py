@@ -237,7 +237,14 @@ def epochs(recipe: Recipe) -> int:
 
 
 def keeps_best(recipe: Recipe) -> bool:
-    """Test whether a recipe has to be measured while it runs: a phase keeps the best of its epochs."""
+    """Test whether a recipe has to be measured while it runs.
+
+    Args:
+        recipe: phases and edits.
+
+    Returns:
+        True if a phase keeps the best of its epochs.
+    """
     return any(isinstance(step, Phase) and step.keep == "best" for step in recipe)
 
 

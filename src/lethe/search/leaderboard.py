@@ -5,6 +5,7 @@ seed that no row uses; the choice is that of a search by the objective `oracle_f
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,10 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     if config is None:
         log(f"{method}: one epoch costs more than {AT} of retraining; its settings stay as configured")
         return
-    prepared = prepare(config)
+    given: dict[str, references.Given] = {}
+    prepared = prepare(config, accept=partial(references.read_given, kinds=("original",), into=given))
     path = rows.chosen_file(config.workspace, method)
-    start = references.weights(prepared, "original")
+    start = references.weights(prepared, "original", given=given.get("original"))
     key = _key(prepared, config, count, start)
     found = read_json(path) if path.exists() else {}
     if found.get("key") == key:

@@ -1,7 +1,6 @@
 """What frozen layers give, computed once: the same run but for the order of sums, and refused where it would not be."""
 
 import copy
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,8 @@ from lethe.models.small_conv import quicken
 from lethe.recipes.recipe import Augment, Phase, Term
 from lethe.recipes.trainable import ALL, Layers, Stages
 from support.phases import HEAD, TERMS, data, final, phase
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(name: str = "convnet") -> nn.Module:
@@ -261,11 +262,3 @@ def test_a_cut_is_behind_the_last_frozen_layer_that_all_goes_through() -> None:
     assert cut("fc") == "avgpool"
     assert cut("layer4.1.conv2") == "layer4.0.relu", "not behind layer4.1.conv1, which the shortcut goes round"
     assert cut("layer4.0.downsample") == "layer3.1.relu"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -1,6 +1,5 @@
 """The resume state on disk: what a run takes from it, and what it leaves to the process."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,10 @@ from lethe.recipes.optimizers import SGD
 from lethe.recipes.recipe import Phase, Term
 from lethe.testing.small_runs import images, network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 STEPS = (Phase("train", 2, (Term("retain"),), 8, optimizer=SGD(0.9, 0.0)),)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Several models stepped at once are the models stepped one after another: float64, so that nothing but a fault can be seen."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,20 +19,13 @@ from lethe.recipes.schedules import Cosine, OneCycle
 from lethe.recipes.weight_edits import Reinitialise
 from support.phases import data, final, phase
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SEEDS = (3, 0, 7)
 SCRATCH = (
     Phase("train", 2, (Term("retain"),), 8, OneCycle(0.01), optimizer=SGD(0.9, 0.0005), augment=Augment(2, True), lr_steps="batch"),
     Phase("anneal", 1, (Term("retain"),), 8, Cosine(0.001), augment=Augment(0, True)),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """On busy cores two threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Double(nn.Module):

@@ -180,6 +180,7 @@ def test_what_it_takes_follows_from_the_interval() -> None:
     assert "between -33 and 33 %. It is short enough, but not centred on 0" in memory.what_it_takes(Estimate(10.0, -0.4, 35.0), 100, 1, 8)
     assert "the interval of 0 to 35 %" in memory.what_it_takes(Estimate(10.0, -0.4, 35.0), 100, 1, 8), "without a minus zero"
     assert memory.in_words(Estimate(10.0, -0.4, 35.0)) == "memory left 10 % of the original's (95 % interval 0 to 35)"
+    assert "not centred on 0" in memory.what_it_takes(Estimate(20.0, 0.3, 40.0), 100, 1, 8), "it is shown as 0 to 40"
     apart = "has no 0 in it, and by itself would say that"
     assert f"{apart} some memory is left" in memory.what_it_takes(Estimate(20.0, 5.0, 35.0), 100, 1, 8)
     assert f"{apart} the model over-forgets" in memory.what_it_takes(Estimate(-20.0, -45.0, -5.0), 100, 1, 8)

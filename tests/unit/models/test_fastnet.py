@@ -1,6 +1,5 @@
 """The network and the recipe of the fast protocol."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -21,13 +20,7 @@ from lethe.recipes.trainable import Layers
 from lethe.recipes.weight_edits import Whiten
 from support.phases import data, phase
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network() -> nn.Module:

@@ -385,7 +385,7 @@ def test_a_variant_that_params_yaml_lacks_says_what_it_is_like():
 
 @pytest.mark.parametrize(
     ("start", "shown"),
-    [("/home/ada/start.pth", "'<start>'"), ("start.pth", "'<start>'"), ("IMAGENET1K_V1", "IMAGENET1K_V1")],
+    [("photos/ada/start.pth", "'<start>'"), ("start.pth", "'<start>'"), ("IMAGENET1K_V1", "IMAGENET1K_V1")],
 )
 def test_the_file_that_training_starts_from_is_not_named(start: str, shown: str):
     usual = config.load(["--method", "model_1", "--pretrain.init", start])

@@ -94,7 +94,7 @@ def what_it_takes(memory: Estimate | None, forget: int, models: int, references:
         )
     low, high = memory.ends()
     half = (high - low) / 2
-    if half <= BOUND and not low <= 0 <= high:
+    if half <= BOUND and not round(low) <= 0 <= round(high):  # as it is shown
         what = "some memory is left" if low > 0 else "the model over-forgets"
         return (
             f"The interval of {_whole(low)} to {_whole(high)} % has no 0 in it, and by itself would say that {what}. Among all that is "
