@@ -55,8 +55,8 @@ def unlearn(
 
     Args:
         original: takes a batch of inputs [B, ...], returns logits [B, C]. Its weights, buffers, modes and `requires_grad` do not change.
-        retain: training examples to keep: a torch Dataset of (input, label), a pair of tensors, or a callable that returns a DataLoader.
-            Float inputs are taken as they are; uint8 images [N, channels, height, width] are scaled to [0, 1].
+        retain: training examples to keep, without those of `forget`: a torch Dataset of (input, label), a pair of tensors, or a callable
+            that returns a DataLoader. Float inputs are taken as they are; uint8 images [N, channels, height, width] are scaled to [0, 1].
         forget: training examples to forget.
         validation: examples that no model was trained on; their accuracy is in every Epoch, and `keep="best"` selects by it.
         method: a method's name, or a recipe.

@@ -1,6 +1,7 @@
 """In which order several workers take tests: the longest first, so that they end together."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
@@ -74,3 +75,27 @@ class LongestFirst(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no t
 
     def _split_scope(self, nodeid: str) -> str:
         return scope(nodeid)
+
+    def remove_node(self, node: Any) -> str | None:
+        """Give what a worker left undone to the others, but for the test in which it died.
+
+        xdist 3.8 also hands out what that worker had finished, for which the others wait without an end (its issues 1323 and 1378), and
+        runs the test that ended the worker in one after the other (1371)."""
+        left = {name: unit for name, unit in self.assigned_work[node].items() if not all(unit.values())}
+        self.assigned_work[node] = {}
+        super().remove_node(node)
+        if not left:
+            return None
+        unit = next(iter(left.values()))
+        fatal: str = next(test for test, done in unit.items() if not done)
+        unit[fatal] = True
+        self.workqueue.update({name: unit for name, unit in left.items() if not all(unit.values())})
+        for other in self.nodes:
+            self._reschedule(other)
+        return fatal
+
+    def schedule(self) -> None:
+        late = self.collection is not None  # a worker takes the place of another: it waits for a second unit or for the end (1327)
+        super().schedule()
+        if late:
+            super().schedule()

@@ -117,6 +117,23 @@ def test_an_mlp_forgets_and_the_original_stays() -> None:
     assert {"retain.accuracy", "forget.accuracy", "validation.loss"} <= set(seen[-1].metrics)
 
 
+def test_retain_without_what_is_to_be_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs, labels = torch.cat([RETAIN[0], FORGET[0]]).to(dtype), torch.cat([RETAIN[1], FORGET[1]])
+        forget = inputs[-40:], labels[-40:]
+        with pytest.raises(lethe.UserError, match=r"^retain has all 40 examples of forget in it, with the same labels; "):
+            as_data({"retain": (inputs, labels), "forget": forget})
+        with pytest.raises(lethe.UserError, match=r"^retain has the example of forget in it"):
+            as_data({"retain": (inputs, labels), "forget": (inputs[-1:], labels[-1:])})
+        assert not caplog.records
+        as_data({"retain": (inputs[:-37], labels[:-37]), "forget": forget})
+        said = "3 of 40 examples of forget are in retain, too, with the same labels: a model is taught them again"
+        assert [record.message for record in caplog.records] == [said]
+        caplog.clear()
+    as_data({"retain": (FORGET[0], (FORGET[1] + 1) % 3), "forget": FORGET})  # wrong labels are forgotten, the right ones learned
+    assert not caplog.records
+
+
 def test_names_of_modules_fit_the_network(caplog: pytest.LogCaptureFixture) -> None:
     few = {"retain": RETAIN, "forget": FORGET, "epochs": 2, "final_epochs": 1, "batch_size": 32, "unfreeze_at": 0.5}
     with caplog.at_level("INFO", "lethe"):

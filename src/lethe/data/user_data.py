@@ -5,7 +5,8 @@ N examples, B batch. Read once into memory, so that an epoch is a permutation of
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -18,6 +19,8 @@ from lethe.data.device_data import Data, RawInputs
 from lethe.data.splits import SPLITS
 
 Examples: TypeAlias = tuple[Any, Any] | Dataset[Any] | DataLoader[Any] | Callable[[], Iterable[Any]]
+
+log = logging.getLogger("lethe")
 
 ACCEPTS = "it takes a torch Dataset of (input, label), a pair of tensors (inputs, labels), or a callable that returns a DataLoader"
 BATCH = 512
@@ -48,10 +51,11 @@ def as_data(
         The data with the given splits, and `train`: retain and forget.
 
     Raises:
-        UserError: a split has no examples, or something that is no input and class index.
+        UserError: a split has no examples, or something that is no input and class index; or retain has all of forget in it.
     """
     given = {name: _read(name, splits[name]) for name in SPLITS if splits.get(name) is not None}
     _check_alike(given)
+    _check_apart(given)
     inputs = torch.cat([inputs for inputs, _ in given.values()])
     labels = torch.cat([labels for _, labels in given.values()]).to(device)
     index = dict(zip(given, torch.arange(len(labels), device=device).split([len(own) for _, own in given.values()]), strict=True))
@@ -153,6 +157,31 @@ def _check_alike(given: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     for name, (inputs, _) in others:
         if inputs.shape[1:] != one.shape[1:] or inputs.dtype != one.dtype:
             raise UserError(f"{name} has inputs {_kind(inputs)}, {first} has {_kind(one)}; all splits take the same")
+
+
+def _check_apart(given: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Retain must not teach what is to be forgotten: the training data as a whole are no retain set.
+
+    Examples are the same if input and label are; the same picture with its label put right belongs in retain."""
+    if "retain" not in given or "forget" not in given:
+        return
+    forget = [*_rows(*given["forget"])]
+    wanted = set(forget)
+    found = {row for row in _rows(*given["retain"]) if row in wanted}
+    here = sum(row in found for row in forget)
+    if here == len(forget):
+        raise UserError(
+            f"retain has {'the example' if here == 1 else f'all {here} examples'} of forget in it, with the same labels; "
+            "retain takes the training examples without those to forget"
+        )
+    if here:
+        log.warning("%d of %d examples of forget are in retain, too, with the same labels: a model is taught them again", here, len(forget))
+
+
+def _rows(inputs: Tensor, labels: Tensor) -> Iterator[tuple[int, bytes]]:
+    """Label and bytes of each example."""
+    table = inputs.cpu().contiguous().view(len(inputs), -1).view(torch.uint8).numpy()
+    return ((label, row.tobytes()) for label, row in zip(labels.tolist(), table, strict=True))
 
 
 def _per_channel(name: str, values: Sequence[float] | None, fill: float, channels: int) -> Tensor:

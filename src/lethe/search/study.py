@@ -68,13 +68,17 @@ def search(config: Config) -> None:
     config = for_search(config)
     if config.search.storage:  # an unusable database is an error before anything is written
         with_storage(config)
-    given: dict[str, references.Given] = {}
-    prepared = prepare(config, accept=partial(references.read_given, kinds=("original",), into=given))
     objective = OBJECTIVES[config.search.objective]
     space, first = widened_space(config)
-    for name, each in space.items():
-        for value in each.choices or (each.low, each.high):
-            check(prepared, config.changed({name: value}).recipe())
+    given: dict[str, references.Given] = {}
+
+    def accept(drawn: Prepared) -> None:
+        for name, each in space.items():
+            for value in each.choices or (each.low, each.high):
+                check(drawn, config.changed({name: value}).recipe())
+        references.read_given(drawn, ("original",), given)
+
+    prepared = prepare(config, accept=accept)
     start = references.weights(prepared, "original", given=given.get("original"))
     reference = _reference(prepared, objective.oracle)
     data = without_test(prepared)

@@ -323,6 +323,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(project: Project) -> None:
         assert done.stderr.count("error: ") == 1
         assert says in done.stderr.splitlines()[-1]
         assert "secret" not in done.stderr
+    for name, says in (("unfreeze.choices", "no layer is called 'layer9'"), ("batch_size.choices", "methods.hybrid_4.batch_size is 5000")):
+        value = "layer1,layer9" if name.startswith("unfreeze") else "8,5000"
+        done = project.run("search", f"--{SPACE}.{name}", value, "--run.workspace", "new")
+        assert done.returncode == 2 and says in done.stderr.splitlines()[-1], done.stderr
     assert project.files() == before
     assert not project.rows()
 
