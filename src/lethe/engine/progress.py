@@ -9,6 +9,7 @@ from lethe.recipes.recipe import Phase, Recipe
 
 TENTHS = 10  # without a terminal a run has so many lines,
 SILENT = 60.0  # and further ones after so many seconds without any
+NARROWEST = 12  # column of the phase
 
 
 class Progress:
@@ -25,7 +26,8 @@ class Progress:
         self.steps: list[int] = []  # of each epoch; an edit counts as one of no steps, as in `Epoch.global_epoch`
         for part in recipe:
             self.steps += [steps_in_epoch(part, epoch, data) for epoch in range(part.epochs)] if isinstance(part, Phase) else [0]
-        self._display = _Bar(len(self.steps), label) if sys.stderr.isatty() else _Lines()
+        width = max([NARROWEST, *(len(part.name) for part in recipe)])
+        self._display = _Bar(len(self.steps), label, width) if sys.stderr.isatty() else _Lines(width)
         self._seconds = self._done = self._evaluating = 0.0
 
     def __enter__(self) -> "Progress":
@@ -73,16 +75,17 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
 
 
-HEADER = f"{'phase':<12} {'epoch':>7} {'retain':>7} {'forget':>7} {'val':>7} {'gap':>7} {'scale':>7} {'img/s':>7} {'left':>8}"
+COLUMNS = f"{'epoch':>7} {'retain':>7} {'forget':>7} {'val':>7} {'gap':>7} {'scale':>7} {'img/s':>7} {'left':>8}"
 
 
-def progress_line(epoch: Epoch, epochs: int, left: float | None) -> str:
-    """Format an epoch in the columns of HEADER.
+def progress_line(epoch: Epoch, epochs: int, left: float | None, width: int = NARROWEST) -> str:
+    """Format an epoch in a column for its phase, followed by COLUMNS.
 
     Args:
         epoch: record of the epoch.
         epochs: number of epochs of the whole run.
         left: estimated seconds until the end of the run; None: unknown.
+        width: of the column of the phase, in characters.
 
     Returns:
         One line; what was not measured is blank.
@@ -95,18 +98,19 @@ def progress_line(epoch: Epoch, epochs: int, left: float | None) -> str:
     rate = epoch.images / epoch.seconds if epoch.steps and epoch.seconds else None
     time_left = format_seconds(left) if left is not None else ""
     numbers = [*measured, cell(epoch.metrics.get("gap")), cell(epoch.scale, "7.3f"), cell(rate, "7.0f")]
-    return " ".join([f"{epoch.phase:<12}", f"{epoch.global_epoch}/{epochs}".rjust(7), *numbers, time_left.rjust(8)])
+    return " ".join([f"{epoch.phase:<{width}}", f"{epoch.global_epoch}/{epochs}".rjust(7), *numbers, time_left.rjust(8)])
 
 
 class _Lines:
     """Some of the epochs, a line each, for logs."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
+        self._width = width
         self._next = 0  # number of the next epoch that has a line in any case
         self._silent = 0.0  # seconds since the last line
 
     def open(self) -> None:
-        print(HEADER, file=sys.stderr)
+        print(f"{'phase':<{self._width}} {COLUMNS}", file=sys.stderr)
 
     def close(self) -> None:
         pass
@@ -116,7 +120,7 @@ class _Lines:
         at = epoch.global_epoch
         if at < self._next and self._silent < SILENT:
             return
-        print(progress_line(epoch, epochs, left), file=sys.stderr, flush=True)
+        print(progress_line(epoch, epochs, left, self._width), file=sys.stderr, flush=True)
         tenth = at * TENTHS // epochs + 1 if epochs else 1
         self._next, self._silent = -(-tenth * epochs // TENTHS) if at else 1, 0.0
 
@@ -124,10 +128,11 @@ class _Lines:
 class _Bar:
     """The same lines with a progress bar below them."""
 
-    def __init__(self, epochs: int, label: str) -> None:
+    def __init__(self, epochs: int, label: str, width: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+        self._width = width
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -140,13 +145,13 @@ class _Bar:
 
     def open(self) -> None:
         self.bar.start()
-        self.bar.console.print(HEADER)
+        self.bar.console.print(f"{'phase':<{self._width}} {COLUMNS}")
 
     def close(self) -> None:
         if self.bar.live.is_started:
             self.bar.stop()
 
     def show(self, epoch: Epoch, epochs: int, left: float | None) -> None:
-        self.bar.console.print(progress_line(epoch, epochs, left))
+        self.bar.console.print(progress_line(epoch, epochs, left, self._width))
         text = f"left {format_seconds(left)}" if left is not None else ""
         self.bar.update(self.task, completed=epoch.global_epoch, left=text)

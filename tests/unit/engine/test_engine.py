@@ -99,7 +99,7 @@ def test_every_epoch_and_edit_is_a_record(data: Data) -> None:
 
 
 def test_progress_counts_edits_among_the_epochs(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
-    steps: Recipe = (Reinitialise(), phase(name="retain", epochs=2))
+    steps: Recipe = (Reinitialise(), phase(name="fine_tune_augmented", epochs=2))
     with Progress(steps, data, "ft") as progress:
         for epoch in ran(steps, network(), data):
             progress.show(epoch)
