@@ -249,7 +249,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     titles = f"{'retain':>8}{'forget':>8}{'test':>8}{'mia.svc':>9}{'avg_gap':>9}{'memory':>8}{'work':>7}{'seconds':>9}"
     lines = [f"{'method':<{wide}}{'share':>6}{'seed':>5}{titles}  verdict"]
     forms = {"retain": (8, ".2f"), "forget": (8, ".2f"), "test": (8, ".2f"), "mia.svc": (9, ".2f"), "avg_gap.svc": (9, ".2f")}
-    forms |= {"memory_left": (8, ".0f"), "share_of_retrain": (7, ".2f"), "seconds": (9, ".0f")}
+    forms |= {"memory_left": (8, "z.0f"), "share_of_retrain": (7, ".2f"), "seconds": (9, ".0f")}
     for row in rows:
         numbers = "".join(f"{'' if row[name] is None else format(row[name], form):>{width}}" for name, (width, form) in forms.items())
         lines.append(f"{row['method']:<{wide}}{row['share']:>6.2f}{row['seed']:>5}{numbers}  {row['verdict'] or ''}".rstrip())

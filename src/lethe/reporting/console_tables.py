@@ -81,7 +81,7 @@ def _cell(score: Score, split: str, distance: Mapping[str, float], several: bool
     result = score.measures.get(f"accuracy.{split}")
     half = seed_aggregation.half_width(result.estimate) if result and several else None
     spread = f" ± {half:.2f}" if half is not None else ""
-    return f"{value:.2f}{spread}" + (f" ({distance[f'{split}.distance']:+.2f})" if f"{split}.distance" in distance else "")
+    return f"{value:.2f}{spread}" + (f" ({distance[f'{split}.distance']:+z.2f})" if f"{split}.distance" in distance else "")
 
 
 def attack_table(runs: Sequence[tuple[str, Score]]) -> str:

@@ -81,7 +81,7 @@ def _memory(results: ResultSet, name: str) -> str:
     differ = ", ".join(part.id for part in verdict.parts if part.differs)
     if verdict.memory_left:
         low, high = verdict.memory_left.ends()
-        share = f"memory left {verdict.memory_left.value:.0f} % of the original's, 95 % interval {low:.0f} to {high:.0f}"
+        share = f"memory left {verdict.memory_left.value:z.0f} % of the original's, 95 % interval {low:z.0f} to {high:z.0f}"
         if not memory.is_measurable(verdict.memory_left):
             share = memory.in_words(verdict.memory_left)
         return f"{label(name)} ({share}{f'; told from retrained models by {differ}' if differ and verdict.word == DIFFERENT else ''})"
@@ -90,7 +90,7 @@ def _memory(results: ResultSet, name: str) -> str:
 
 def _losses(results: ResultSet) -> list[str]:
     verdicts = [verdict for verdict in (assess(results, name) for name in results.methods) if verdict]
-    losses = ", ".join(f"{label(each.name)} {-each.lost:+.1f}" for each in sorted(verdicts, key=lambda v: -v.lost) if each.lost)
+    losses = ", ".join(f"{label(each.name)} {-each.lost:+z.1f}" for each in sorted(verdicts, key=lambda v: -v.lost) if each.lost)
     if losses:
         known = "test" in results.accuracies["retrained"]
         baseline = "the retrained model" if known else "the original (the test accuracy of the retrained model is not known)"
@@ -137,12 +137,12 @@ def compare_accuracies(results: ResultSet, published: ResultSet) -> str:
     mean = sum(map(abs, apart.values())) / len(apart)
     return (
         f"**Difference from the published accuracies**: {mean:.1f} points of forget accuracy on average, largest for {label(worst)} "
-        f"({apart[worst]:+.1f})."
+        f"({apart[worst]:+z.1f})."
     )
 
 
 def _describe(verdict: ByAccuracy) -> str:
-    text = f"{label(verdict.name)} {verdict.forget:.1f} ({verdict.distance:+.1f}"
+    text = f"{label(verdict.name)} {verdict.forget:.1f} ({verdict.distance:+z.1f}"
     if verdict.kind == "over-forgets":
         if verdict.stands_out:
             text += f"; {verdict.below_test:.1f} below its own test accuracy"

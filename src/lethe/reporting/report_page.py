@@ -158,11 +158,11 @@ def _rows(data: ReportData, results: ResultSet, links: Mapping[str, str]) -> lis
         verdict = results.verdicts.get(name) if name not in REFERENCES else None
         left = verdict.memory_left if verdict else None
         share = left.value if left and is_measurable(left) else None
-        cells = [_cell(share, "{:.0f}", _interval(left, "{:.0f}") if left else [])]
+        cells = [_cell(share, "{:z.0f}", _interval(left, "{:z.0f}") if left else [])]
         cells += [_accuracy(results, name, split, accuracies[split], measures.get(f"accuracy.{split}")) for split in SPLITS]
         distance = results.mean_distance(name) if name != "retrained" else None
         epochs = results.epochs[name][-1]["step"] if name in results.epochs else None
-        cells += [_cell(distance, "{:.2f}", []), _cell(epochs, "{:.0f}", [])]
+        cells += [_cell(distance, "{:z.2f}", []), _cell(epochs, "{:z.0f}", [])]
         rows.append(
             {
                 "label": f"{label(name)} ({results.title})" if chain else label(name),
@@ -182,7 +182,7 @@ def _accuracy(results: ResultSet, name: str, split: str, value: float, measured:
     if name != "retrained" and split in results.accuracies.get("retrained", {}) and not results.unfit:
         low, high = results.by_chance(name, split)
         more.append(f"retrained, by chance {max(low, 0.0):.1f} to {min(high, 100.0):.1f}")
-    return _cell(value, "{:.2f}", more)
+    return _cell(value, "{:z.2f}", more)
 
 
 def _interval(estimate: Estimate, form: str) -> list[str]:

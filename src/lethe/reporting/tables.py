@@ -85,7 +85,7 @@ def _cells(results: ResultSet, name: str) -> list[str]:
     half = {split: f" ± {width:.2f}" for split, width in results.half_widths(name).items()}
     cells = {split: f"{row[split]:.2f}{half.get(split, '')}" if split in row else "–" for split in SPLITS}
     marks = {"forget": f" {MARK}"} if results.alarms.get(name) else {}
-    return [(f"{cell} ({distances[split]:+.2f})" if split in distances else cell) + marks.get(split, "") for split, cell in cells.items()]
+    return [(f"{cell} ({distances[split]:+z.2f})" if split in distances else cell) + marks.get(split, "") for split, cell in cells.items()]
 
 
 def markdown_neighbours(differences: Sequence[Difference]) -> str:
@@ -100,7 +100,7 @@ def markdown_neighbours(differences: Sequence[Difference]) -> str:
     )
     rows = [["first minus second", "accuracy", "n", "points", "p", "corrected p", ""], ["---", "---", *["---:"] * 4, "---"]]
     for one in differences:
-        pair, points = f"{label(one.first)}, {label(one.second)}", f"{one.points:+.2f} ± {one.half_width:.2f}"
+        pair, points = f"{label(one.first)}, {label(one.second)}", f"{one.points:+z.2f} ± {one.half_width:.2f}"
         answer = "**more than noise**" if one.more_than_noise else "no more than noise"
         rows.append([pair, one.split, str(one.seeds), points, _p(one.p), _p(one.adjusted), answer])
     return head + "\n\n" + _markdown(rows)

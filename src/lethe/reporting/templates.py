@@ -26,10 +26,10 @@ def environment(escaped: bool, **filters: Callable[..., Any]) -> Environment:
 def number(value: float | int) -> str:
     """Format a number with four significant digits; from 1000 on as a whole number.
 
-    >>> number(91.0), number(0.40848), number(12345.6), number(-2.4)
-    ('91', '0.4085', '12,346', '-2.4')
+    >>> number(91.0), number(0.40848), number(12345.6), number(-2.4), number(-0.0)
+    ('91', '0.4085', '12,346', '-2.4', '0')
     """
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:z.4g}"
 
 
 def interval(entry: Mapping[str, float] | None) -> str:

@@ -13,6 +13,7 @@ from hypothesis import given
 
 from lethe.config import loader as config
 from lethe.evaluation.score import accuracy_and_loss
+from lethe.evaluation.uncertainty import Estimate
 from lethe.evaluation.verdict.words import OVER_FORGETS, REMEMBERS, WORDS
 from lethe.plots.svg_scatter import FONT, HEIGHT, LETTER, WIDTH, Plane
 from lethe.reporting import report_data, report_page
@@ -37,6 +38,9 @@ class Texts(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.feed(page)
 
+    def text(self) -> str:
+        return " ".join(self.texts)
+
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
 
@@ -53,6 +57,14 @@ def test_verdicts_come_first_then_the_figure_then_the_table(data: report_data.Re
     for name, row in results.accuracies.items():
         assert all(f"{value:.2f}" in texts for value in row.values()), name
     assert {verdict.word for verdict in results.verdicts.values()} >= {REMEMBERS, OVER_FORGETS}
+
+
+def test_no_number_is_minus_zero(data: report_data.ReportData) -> None:
+    own = data.results["independent"]
+    none_left = {name: replace(verdict, memory_left=Estimate(-0.2, -0.4, 20.0)) for name, verdict in own.verdicts.items()}
+    page = report_page.html(replace(data, results={**data.results, "independent": replace(own, verdicts=none_left)}), {})
+    assert "(memory left 0 % of the original's, 95 % interval 0 to 20" in Texts(page).text()
+    assert not re.search(r"[^\w.]-0(\.0*)?(?![\d.])", Texts(page).text())
 
 
 def test_it_loads_nothing(data: report_data.ReportData) -> None:

@@ -64,7 +64,7 @@ def in_words(memory: Estimate) -> str:
 
 
 def _whole(percent: float) -> str:
-    return f"{round(percent)}"  # an integer, which has no minus zero
+    return f"{percent:z.0f}"  # no minus zero
 
 
 def what_it_takes(memory: Estimate | None, forget: int, models: int, references: int) -> str:
