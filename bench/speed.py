@@ -466,7 +466,7 @@ def main() -> None:
     sizes = {"retain": retain, "forget": max(128, retain // 9), "validation": max(128, retain // 9), "test": max(128, retain // 9)}
     cases = [
         Case("Hybrid-4, all BatchNorm statistics updated (as in the report)", "train", 0.5, sizes),
-        Case("only the head is trained, batchnorm: eval_frozen", "eval_frozen", 1.0, sizes),
+        Case("only the last block and the head are trained, batchnorm: eval_frozen", "eval_frozen", 1.0, sizes),
     ]
     functions = {
         "notebook": partial(today, advised=False),

@@ -27,7 +27,10 @@ class Forget(Section):
         description="forget the images that have this value in data.metadata: column=value; of several (the key may be repeated) one "
         "value of each column is enough",
     )
-    column: str | None = Field(default=None, description="column of data.forget.ids or data.metadata that names the images; null: id")
+    column: str | None = Field(
+        default=None,
+        description="column of data.forget.ids or data.metadata that names the images; null: id, else one of paths or of row numbers",
+    )
     copies: Literal["report", "include", "include_near"] = Field(
         default="report",
         description="copies of forgotten images among the train images: report counts and names them, include forgets exact ones too, "

@@ -14,7 +14,8 @@ from lethe.recipes.training import Training
 def as_run(training: Training, *, share: Share) -> dict[str, Recipe]:
     """The notebook's chain: ten runs, each from the result before it, with the faults that it had.
 
-    Only the head trains from Model 2 on, Model 3 ascends in BatchNorm's eval mode, Hybrid-4 starts with layer1 and layer2 unfrozen.
+    Only the last block and the head train from Model 2 on, Model 3 ascends in BatchNorm's eval mode,
+    Hybrid-4 starts with layer1 and layer2 unfrozen.
 
     Its numbers are the notebook's, so they are here and not in params.yaml; `share` multiplies the epochs (1: the notebook's).
 

@@ -37,20 +37,20 @@ def model_1(training: Training, *, epochs: Epochs) -> Recipe:
 
 @register_method(source="report, Model 2 (5 epochs; notebook 100, started from Model 1's result)")
 def model_2(training: Training, *, epochs: Epochs) -> Recipe:
-    """Fine-tune the head on retain.
+    """Fine-tune the last block and the head on retain.
 
     Batch order: R R R.
     Weakness: as Model 1, and the frozen layers keep everything.
 
     Returns:
-        One phase, `retain`; trains is the head in params.yaml.
+        One phase, `retain`; trains is layer4 and fc in params.yaml.
     """
     return model_1(training, epochs=epochs)
 
 
 @register_method(source="report, Model 3 (10 epochs, scale -1)")
 def model_3(training: Training, *, epochs: Epochs, scale: Scale) -> Recipe:
-    """Fine-tune the head on retain, then one epoch of gradient ascent on forget.
+    """Fine-tune the last block and the head on retain, then one epoch of gradient ascent on forget.
 
     Batch order: R R R, and F F once at the end, with the same optimizer.
     Weakness: no repair follows the ascent.
@@ -143,7 +143,7 @@ def hybrid_3(
     """All of retain with two forget batches after each retain batch until forget is used up; repair passes; epochs on retain.
 
     Batch order: R F F R F F R R R, after every 10th epoch also R R R R R; at the end R R R.
-    Weakness: only the head forgets; what the frozen layers know of forget stays.
+    Weakness: only the last block and the head forget; what the frozen layers know of forget stays.
 
     Returns:
         Phases `hybrid` and `final`.

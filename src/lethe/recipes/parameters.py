@@ -18,7 +18,8 @@ RetainEpochs = Annotated[
     Field(ge=0, le=MOST_EPOCHS, description="passes over retain of the whole run, which has one learning-rate schedule; may be a fraction"),
 ]
 CropShare = Annotated[
-    float, Field(ge=0, le=1, description="share of the run in which images are cropped; then only the flip of augment is left")
+    float,
+    Field(ge=0, le=1, description="share of the run in which images are cropped; then only the flip of augment is left, for lethe nothing"),
 ]
 PlainFrom = Annotated[float, Field(ge=0, le=1, description="share of the run from which images are not augmented")]
 PullFrom = Annotated[float, Field(ge=0, lt=1, description="share of the run from which the losses of forget are raised")]
