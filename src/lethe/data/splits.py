@@ -118,6 +118,11 @@ def write(splits: Mapping[str, Indices], images: Images, folder: Path) -> None:
                 rows.writerows([images.ids[i]] for i in splits[split])
 
 
+def are_there(folder: Path) -> bool:
+    """Whether each of the four files that `write` writes exists."""
+    return all((folder / f"{split}.csv").exists() for split in SPLITS)
+
+
 def read(folder: Path, images: Images) -> Splits:
     """Read the four files that `write` wrote; more columns may follow the first.
 

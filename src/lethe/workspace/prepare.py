@@ -1,10 +1,13 @@
 """Images and splits on disk: written once, and checked against what the configuration asks for."""
 
+import contextlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from lethe._util.checkout import root
 from lethe._util.errors import UserError
@@ -54,37 +57,70 @@ def prepare(
     if images is None or listed != listing:
         log(f"reading {asked.source} images")
         images, listed = sources.read(asked.source, **where, cache=shared.data), ""
-    images, redraw = erased.without(images, config), replace
-    if not replace and layout.splits.exists():
-        left = splits.count(layout.splits, "forget")
-        redraw = next_request and erased.takes_next(config, left)
-        if not redraw:
-            erased.require_request(config, left)
+    images = erased.without(images, config)
+    _let_finish(layout)
+    redraw = replace or _next_request(config, next_request)
     prepared = Prepared(config, images, splits.draw(images, request(config), asked.seed))
     summaries = {layout.about(part): content for part, content in about(images).items()}
     if not replace:
-        if any(file.exists() and read_json(file) != content for file, content in summaries.items()):
-            raise UserError(other_images)
-        stored = splits.read(layout.splits, images) if layout.splits.exists() and not redraw else None
-        if stored and splits.split_hash(stored, images) != prepared.hashes["split"]:
-            raise UserError(
-                f"{layout.splits} holds other splits than data.forget and data.seed ask for; {_repair(config)} draws them again"
-            )
+        _check_files(prepared, summaries, redraw, other_images)
+    draw = redraw or not layout.splits.exists()
     accept(prepared)
     layout.state.mkdir(parents=True, exist_ok=True)  # from here on the manifest notes what is written
-    if listed != listing:
-        save_images(images, path, listing)
-    for file, content in summaries.items():
-        if replace or not file.exists():
-            write_json(file, content)
-    if redraw or not layout.splits.exists():
-        splits.write(prepared.splits, images, layout.splits)
+    if draw or listed != listing or not all(file.exists() for file in summaries):
+        with _writing(layout):
+            if draw and not replace:  # another command may have written them meanwhile
+                redraw = _next_request(config, next_request)
+                _check_files(prepared, summaries, redraw, other_images)
+            if listed != listing:
+                save_images(images, path, listing)
+            for file, content in summaries.items():
+                if replace or not file.exists():
+                    write_json(file, content)
+            if redraw or not layout.splits.exists():
+                splits.write(prepared.splits, images, layout.splits)
     record_data(config, prepared.hashes["data"], redraw)
     if listed != listing:
         prepared = _from_file(prepared, path)
     if config.workspace.resolve() != root().resolve() and not layout.gitignore.exists():
         write_text(layout.gitignore, "*\n")  # no `git add -A` takes someone's images, nor the request to forget them
     return prepared
+
+
+def _next_request(config: Config, allowed: bool) -> bool:
+    """Whether the configuration's request follows one that was erased; raises where that is asked for and can't be."""
+    layout = Layout(config.workspace)
+    if not layout.splits.exists():
+        return False
+    left = splits.count(layout.splits, "forget")
+    follows = allowed and erased.takes_next(config, left)
+    if not follows:
+        erased.require_request(config, left)
+    return follows
+
+
+def _check_files(prepared: Prepared, summaries: Mapping[Path, Any], redraw: bool, other_images: str) -> None:
+    """Raise where files hold other images than `prepared` or, unless they are to be drawn anew, other splits."""
+    folder = prepared.layout.splits
+    if any(file.exists() and read_json(file) != content for file, content in summaries.items()):
+        raise UserError(other_images)
+    stored = splits.read(folder, prepared.images) if folder.exists() and not redraw else None
+    if stored and splits.split_hash(stored, prepared.images) != prepared.hashes["split"]:
+        raise UserError(f"{folder} holds other splits than data.forget and data.seed ask for; {_repair(prepared.config)} draws them again")
+
+
+def _writing(layout: Layout) -> FileLock:
+    """What one process at a time holds that writes images and splits; others wait for it."""
+    lock = layout.lock("data")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(lock)
+
+
+def _let_finish(layout: Layout) -> None:
+    """Wait for a process that is just writing the splits; where none is, a file that is missing stays an error."""
+    if layout.data.exists() and not splits.are_there(layout.splits):
+        with contextlib.suppress(OSError), _writing(layout):  # of a folder that can't be written there is none
+            pass
 
 
 def _from_file(prepared: Prepared, path: Path) -> Prepared:
@@ -104,6 +140,7 @@ def load_existing(config: Config) -> Prepared:
     if not layout.images.exists():
         return prepare(config)
     erased.require_finished(config)
+    _let_finish(layout)
     images, _ = load_images(layout.images)
     existing = Prepared(config, images, splits.read(layout.splits, images))
     erased.require_request(config, len(existing.splits["forget"]))
