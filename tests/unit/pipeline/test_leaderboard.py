@@ -27,6 +27,7 @@ from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import prepare
 
 DIGITS = ["--data.source", "digits", "--data.limit", "20", "--model.architecture", "convnet", "--run.workspace"]
+SHORT = ["--pretrain.epochs", "2", "--pretrain.final_epochs", "1", "--pretrain.min_steps", "1"]
 
 
 @pytest.mark.parametrize("method", ["lethe", "hybrid_4", "scrub", "eu_k"])
@@ -62,7 +63,7 @@ def test_a_share_is_of_the_retraining_of_the_same_configuration() -> None:
 
 def test_the_operations_of_retraining_are_those_that_it_would_count(tmp_path: Path) -> None:
     """So that a row has the work it took where the retrained model is given, too: of `amun` its attack, which no plan counts."""
-    config = loader.load([*DIGITS, str(tmp_path), "--pretrain.epochs", "1", "--pretrain.final_epochs", "1", "--pretrain.min_steps", "1"])
+    config = loader.load([*DIGITS, str(tmp_path), *SHORT])
     prepared = prepare(config)
     recipe = prepared.reference_recipe("retrained")
     epochs = engine.run(recipe, prepared.untrained(0), prepared.data, RunOptions(count_work=True))
@@ -193,7 +194,7 @@ def test_a_share_of_whole_percent_is_taken(percent: int) -> None:
 
 def test_seeds_of_settings_that_another_run_replaced_are_not_finished(tmp_path: Path) -> None:
     """Their files fit, and the result is of the run that came after them."""
-    words = [*DIGITS, str(tmp_path), "--methods.model_1.batch_size", "50"]
+    words = [*DIGITS, str(tmp_path), *SHORT, "--methods.model_1.batch_size", "50"]
     layout = Layout(tmp_path)
 
     def asked(*more: str) -> Config:
@@ -213,7 +214,7 @@ def test_seeds_of_settings_that_another_run_replaced_are_not_finished(tmp_path: 
 
 
 def test_a_bank_that_is_asked_for_and_does_not_exist_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*DIGITS, str(tmp_path), "--retrain.seeds", "3"]
+    words = [*DIGITS, str(tmp_path), *SHORT, "--retrain.seeds", "3"]
     said = f"retrain.seeds is 3, and {tmp_path}/bank has no retrained models, so rows have no floor; `python src/bank.py"
     leaderboard(loader.load(words), words, ["model_3"], ["0.02"])
     (line,) = (line for line in capsys.readouterr().err.splitlines() if said in line)
@@ -302,9 +303,10 @@ def test_the_methods_that_are_named_are_listed(capsys: pytest.CaptureFixture[str
         print_methods(loader.load(), ["fy"])
 
 
-def test_a_share_that_no_number_of_epochs_reaches_has_no_row() -> None:
+def test_a_share_that_no_number_of_epochs_reaches_has_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lethe.pipeline.leaderboard.MOST_EPOCHS", 50)  # 100,000 are minutes of counting
     words = ["--data.source", "digits", "--data.limit", "2", "--data.forget.fraction", "0.5", "--model.architecture", "convnet"]
-    assert at_share([*words, "--retrain.epochs", "100000"], Entry("cf_k", 1.0), {}) is None
+    assert at_share([*words, "--retrain.epochs", "60"], Entry("cf_k", 1.0), {}) is None
 
 
 @pytest.mark.parametrize(
