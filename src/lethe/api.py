@@ -21,11 +21,12 @@ from lethe.data.splits import SPLITS
 from lethe.data.user_data import Examples, as_data, check_model
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
-from lethe.engine.options import RunOptions
+from lethe.engine.options import Network, RunOptions
 from lethe.evaluation import inference, reference, representations, score
 from lethe.evaluation.logits_table import LogitsTable
 from lethe.evaluation.measures import TAUS
 from lethe.evaluation.verdict.words import CANNOT_TELL
+from lethe.models.redraw import redrawn, unrelated_seed
 from lethe.recipes.blocks import resolve
 from lethe.recipes.held_out import shapes
 from lethe.recipes.recipe import Phase, Recipe
@@ -60,7 +61,8 @@ def unlearn(
         forget: training examples to forget.
         validation: examples that no model was trained on; their accuracy is in every Epoch, and `keep="best"` selects by it.
         method: a method's name, or a recipe.
-        seed: of the order of batches and of dropout. Equal seeds give equal weights.
+        seed: of the order of batches, of dropout, and of the randomly initialised network that edits and losses take: a copy of the
+            original whose modules have drawn new weights (`reset_parameters`). Equal seeds give equal weights.
         on_epoch: called with an Epoch before training and after each epoch: losses, accuracies in percent, seconds.
         mean: of each channel of uint8 images, pixels scaled to [0, 1].
         std: the same.
@@ -79,7 +81,11 @@ def unlearn(
     student = copy.deepcopy(original).to(_device(original, device))
     data = _data({"retain": retain, "forget": forget, "validation": validation}, student, mean, std)
     recipe = _recipe(method, arguments, student) if isinstance(method, str) else _own(method, arguments)
-    for epoch in run(recipe, student, data, seed=seed, evaluate_every=evaluate_every):
+
+    def fresh() -> Module:  # the model given to `run` is where training from scratch begins by default; here it is the original
+        return redrawn(original, unrelated_seed(seed)).to(data.device)
+
+    for epoch in run(recipe, student, data, seed=seed, evaluate_every=evaluate_every, random_init=fresh):
         if on_epoch is not None:
             on_epoch(epoch)
     return student
@@ -93,7 +99,7 @@ def run(
     seed: int = 0,
     evaluate: Callable[[Module, Data], Mapping[str, float]] | None = None,
     evaluate_every: int = 1,
-    random_init: Module | None = None,
+    random_init: Network | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place by a recipe, and yield an Epoch before training and after each epoch.
 
@@ -104,9 +110,9 @@ def run(
         seed: of the order of batches and of dropout.
         evaluate: measures (model, data) -> metric by name; by default accuracy in percent and loss in nats of each split but test.
         evaluate_every: epochs between measurements; the last epoch of a phase is always measured.
-        random_init: what edits and losses take for a randomly initialised network. By default their `random_init` is `model` as it is
-            given, where training from scratch begins, and their `fresh_init`, which the built-in methods take, a copy of it whose modules
-            have drawn new weights (`reset_parameters`).
+        random_init: what edits and losses take for a randomly initialised network, or a function that makes it where one is needed. By
+            default their `random_init` is `model` as it is given, where training from scratch begins, and their `fresh_init`, which the
+            built-in methods take, a copy of it whose modules have drawn new weights (`reset_parameters`).
 
     Yields:
         Epochs, numbered over all phases; number 0 is the model before training.

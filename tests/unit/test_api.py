@@ -19,9 +19,11 @@ from lethe.data.device_data import Data, RawInputs
 from lethe.data.user_data import as_data
 from lethe.evaluation import inference
 from lethe.evaluation import registry as measures
+from lethe.models.redraw import redrawn, unrelated_seed
 from lethe.recipes import registry
 from lethe.recipes.parameters import Epochs, Scale
 from lethe.recipes.recipe import Recipe
+from lethe.recipes.weight_edits import ReinitialiseLayers
 
 NAMES = [
     "SGD",
@@ -298,6 +300,19 @@ def test_a_head_is_really_re_initialised(method: str) -> None:
     assert not torch.allclose(head(0), original.get_parameter("3.weight"), atol=0.01)
     halfway = (head(0) + original.get_parameter("3.weight").detach()) / 2
     assert torch.allclose(head(0, reinit_share=0.5), halfway, atol=1e-6)
+
+
+def test_a_recipe_that_re_initialises_begins_at_new_weights() -> None:
+    """By `random_init` too, which in a workspace is where training from scratch begins: in `unlearn`, never at the original."""
+    original = mlp()
+    few: dict[str, Any] = {"retain": RETAIN, "forget": FORGET}
+    drawn = lethe.unlearn(original, method=(lethe.Reinitialise(),), seed=3, **few)
+    expected = redrawn(original, unrelated_seed(3))
+    assert all(torch.equal(value, expected.state_dict()[name]) for name, value in drawn.state_dict().items())
+    assert not torch.allclose(drawn.get_parameter("3.weight"), original.get_parameter("3.weight"), atol=0.01)
+    head = lethe.unlearn(original, method=(ReinitialiseLayers(("head",)),), seed=3, **few)
+    assert torch.equal(head.get_parameter("3.weight"), drawn.get_parameter("3.weight"))
+    assert torch.equal(head.get_parameter("0.weight"), original.get_parameter("0.weight"))
 
 
 class Keeping(nn.Module):
