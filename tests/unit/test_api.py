@@ -269,6 +269,17 @@ def test_bad_input_is_one_line(case: str) -> None:
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("value", [0.5, ("a", "b"), None, (0.5, 125.0), (0.5, -0.1), (0.5, float("nan")), (0.5, 0.5, 0.5), (0.5, 0.0)])
+def test_normalisation_is_of_pixels_between_0_and_1(name: str, value: Any) -> None:
+    images = {"retain": (torch.zeros(4, 2, 8, 8, dtype=torch.uint8), torch.zeros(4).long())}
+    if value is None or (name == "mean" and value == (0.5, 0.0)):
+        as_data(images, **{name: value})
+        return
+    with pytest.raises(lethe.UserError, match=rf"^{name} (is|has) .*(it takes (one number|numbers)|the images have 2 channels)"):
+        as_data(images, **{name: value})
+
+
 # --- a recipe of one's own -----------------------------------------------------------------------------------------------
 
 

@@ -186,9 +186,15 @@ def _rows(inputs: Tensor, labels: Tensor) -> Iterator[tuple[int, bytes]]:
 
 def _per_channel(name: str, values: Sequence[float] | None, fill: float, channels: int) -> Tensor:
     """float32 [1, channels, 1, 1]"""
-    found = [fill] * channels if values is None else [float(value) for value in values]
+    try:
+        found = [fill] * channels if values is None else [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise UserError(f"{name} is {values!r}; it takes one number for each channel, e.g. {[0.5] * channels}") from None
     if len(found) != channels:
         raise UserError(f"{name} has {len(found)} numbers; the images have {channels} channels")
+    if not all(0 <= value <= 1 and (value or name == "mean") for value in found):  # a NaN is not, either
+        accepted = "0 to 1" if name == "mean" else "above 0, at most 1"
+        raise UserError(f"{name} is {found}; it takes numbers {accepted}: pixels are scaled to [0, 1] (divide those of 0 to 255 by 255)")
     return torch.tensor(found).view(1, -1, 1, 1)
 
 
