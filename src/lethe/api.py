@@ -221,7 +221,9 @@ def evaluate(
     if start is not None:
         measured["original"] = replace(score.score_model(start, compared, start, at_random=at_random), unfit=unfit)
     if theirs:
-        measured["retrained"] = replace(score.score_model(theirs[0], compared[1:], start), accuracy=_mean_accuracy(theirs))
+        accuracy, loss = (_means(each) for each in zip(*map(score.accuracy_and_loss, theirs), strict=True))
+        gap = round(accuracy["retain"] - accuracy["forget"], score.DIGITS)
+        measured["retrained"] = replace(score.score_model(theirs[0], compared[1:], start), accuracy=accuracy, loss=loss, gap=gap)
     measured["unlearned"] = replace(
         score.score_model(_table("unlearned", model, data, place), compared, start, at_random=at_random), unfit=unfit
     )
@@ -245,9 +247,9 @@ def _table(name: str, model: Module, data: Data, device: torch.device) -> Logits
     return LogitsTable(name, tuple(ids), labels, split, logits.cpu().numpy(), columns)
 
 
-def _mean_accuracy(tables: Sequence[LogitsTable]) -> dict[str, float]:
-    each = [score.accuracy_and_loss(table)[0] for table in tables]
-    return {split: sum(one[split] for one in each) / len(each) for split in each[0]}
+def _means(models: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean over models, by split."""
+    return {split: sum(one[split] for one in models) / len(models) for split in models[0]}
 
 
 # --- what is handed in --------------------------------------------------------------------------------------------------

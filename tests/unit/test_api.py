@@ -394,6 +394,18 @@ def test_a_score_next_to_several_references() -> None:
     assert "needs at least 1 retrained model" in alone.to_json()
 
 
+def test_the_row_of_several_references_is_their_mean() -> None:
+    references = [trained(RETAIN, epochs=1), trained(RETAIN, epochs=3)]
+    splits: dict[str, Any] = {"retain": RETAIN, "forget": FORGET, "test": TEST}
+    row = lethe.evaluate(mlp(), references=references, **splits).measured["retrained"]
+    alone = [lethe.evaluate(each, **splits).measured["unlearned"] for each in references]
+    assert alone[0].gap != alone[1].gap
+    assert row.gap == pytest.approx(sum(each.gap for each in alone) / 2, abs=1e-6)
+    for split in ("retain", "forget", "test"):
+        assert row.accuracy[split] == pytest.approx(sum(each.accuracy[split] for each in alone) / 2)
+        assert row.loss[split] == pytest.approx(sum(each.loss[split] for each in alone) / 2)
+
+
 def test_a_measure_registered_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measures, "_REGISTERED", {each.id: each for each in measures.registered()})
 
