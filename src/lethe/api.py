@@ -7,18 +7,19 @@ import copy
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 
 from lethe._util.errors import UserError
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.splits import SPLITS
-from lethe.data.user_data import Examples, as_data, check_model
+from lethe.data.user_data import ACCEPTS, Examples, as_data, check_model
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.options import Network, RunOptions
@@ -78,7 +79,9 @@ def unlearn(
         UserError: an argument, the model or the data is not what is accepted; the message is one line.
         Diverged: a loss became NaN or infinite.
     """
-    student = copy.deepcopy(original).to(_device(original, device))
+    place = _device(original, device, "original")
+    student = copy.deepcopy(original).to(place)
+    _check_given(retain=retain, forget=forget)
     data = _data({"retain": retain, "forget": forget, "validation": validation}, student, mean, std)
     recipe = _recipe(method, arguments, student) if isinstance(method, str) else _own(method, arguments)
 
@@ -209,10 +212,16 @@ def evaluate(
     Raises:
         UserError: a model or the data is not what is accepted, or a model's logits are not finite.
     """
-    place = _device(model, device)
-    given = {"retain": retain, "forget": forget, "validation": validation, "test": test}
-    data = _data(given, model, mean, std, place)
-    theirs = [_table(f"reference {number}", each, data, place) for number, each in enumerate(references)]
+    place = _device(model, device, "model")
+    _check_given(retain=retain, forget=forget, test=test)
+    if isinstance(references, Module) or not isinstance(references, Iterable):
+        raise UserError(f"references is a {type(references).__name__}; it takes a list of models")
+    data = _data({"retain": retain, "forget": forget, "validation": validation, "test": test}, model, mean, std, place)
+    others = {f"reference {number}": each for number, each in enumerate(references)}
+    for name, each in (others | ({} if original is None else {"original": original})).items():
+        _check_module(each, name)
+        check_model(each, data, name)
+    theirs = [_table(name, each, data, place) for name, each in others.items()]
     start = _table("original", original, data, place) if original is not None else None
     measured: dict[str, score.Score] = {}
     short_of = reference.unfit(start, theirs) if start is not None else ""
@@ -238,6 +247,8 @@ def _table(name: str, model: Module, data: Data, device: torch.device) -> Logits
     split = np.repeat([SPLITS.index(part) for part in parts], [len(data.splits[part]) for part in parts]).astype(np.uint8)
     everything = torch.arange(len(ids), device=data.device)
     logits, features = inference.logits_and_features(network, data, everything)
+    if not logits.isfinite().all():
+        raise UserError(f"{name}: the model's logits are not all finite: it diverged")
     labels, columns = data.labels_N.cpu().numpy(), dict[str, Any]()
     if features is not None:
         columns["probe"] = representations.probe(features.numpy(), labels, data.splits["retain"].cpu().numpy(), logits.shape[1])
@@ -255,7 +266,22 @@ def _means(models: Sequence[Mapping[str, float]]) -> dict[str, float]:
 # --- what is handed in --------------------------------------------------------------------------------------------------
 
 
-def _device(model: Module, asked: torch.device | str | None) -> torch.device:
+def _check_module(model: Module, name: str) -> None:
+    if not isinstance(model, Module):
+        raise UserError(f"{name} is a {type(model).__name__}; it takes a torch Module that returns logits")
+    for key, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise UserError(f"{name}: {key} has no shape yet; a lazy module takes a batch once before it is handed in")
+
+
+def _check_given(**splits: Examples | None) -> None:
+    for name, examples in splits.items():
+        if examples is None:
+            raise UserError(f"{name} is None; {ACCEPTS}")
+
+
+def _device(model: Module, asked: torch.device | str | None, name: str) -> torch.device:
+    _check_module(model, name)
     if asked is not None:
         return torch.device(asked)
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -269,7 +295,7 @@ def _data(
     device: torch.device | None = None,
 ) -> Data:
     dtype = next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), torch.float32)
-    data = as_data(splits, device=device or _device(model, None), dtype=dtype, mean=mean, std=std)
+    data = as_data(splits, device=device or _device(model, None, "model"), dtype=dtype, mean=mean, std=std)
     check_model(model, data)
     return data
 

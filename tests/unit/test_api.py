@@ -228,6 +228,8 @@ class Two(nn.Module):
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no model": ({"original": None}, "original is a NoneType; it takes a torch Module that returns logits"),
+    "no forget": ({"forget": None}, "forget is None; it takes a torch Dataset"),
     "two inputs": ({"original": Two()}, "Two.forward takes 2 inputs (inputs, mask); it must take one tensor"),
     "a whole map": ({"original": nn.Identity(), "forget": (torch.zeros(4, 3, 2), torch.zeros(4).long())}, "all splits take the same"),
     "other inputs": ({"original": nn.Linear(4, 3)}, "Linear fails on inputs [B, 20]: "),
@@ -404,6 +406,40 @@ def test_the_row_of_several_references_is_their_mean() -> None:
     for split in ("retain", "forget", "test"):
         assert row.accuracy[split] == pytest.approx(sum(each.accuracy[split] for each in alone) / 2)
         assert row.loss[split] == pytest.approx(sum(each.loss[split] for each in alone) / 2)
+
+
+UNMEASURED: dict[str, tuple[dict[str, Any], str]] = {
+    "no model": ({"model": "model.pth"}, "model is a str; it takes a torch Module that returns logits"),
+    "one reference": ({"references": mlp()}, "references is a Sequential; it takes a list of models"),
+    "a number": ({"references": 1}, "references is a int; it takes a list of models"),
+    "a path": ({"references": [mlp(), "retrained.pth"]}, "reference 1 is a str; it takes a torch Module"),
+    "weights": ({"original": mlp().state_dict()}, "original is a OrderedDict; it takes a torch Module"),
+    "other inputs": ({"references": [nn.Linear(9, 3)]}, "reference 0 (Linear) fails on inputs [B, 20]: "),
+    "two inputs": ({"original": Two()}, "original: Two.forward takes 2 inputs"),
+    "too few classes": ({"original": nn.Linear(20, 2)}, "labels run from 0 to 2, and original (Linear) has 2 classes; it takes 0 to 1"),
+    "no forget": ({"forget": None}, "forget is None; it takes a torch Dataset"),
+    "no test": ({"test": None}, "test is None; it takes a torch Dataset"),
+    "no shape": ({"references": [nn.LazyLinear(3)]}, "reference 0: weight has no shape yet"),
+}
+
+
+@pytest.mark.parametrize("case", UNMEASURED)
+def test_what_can_not_be_measured_is_one_line(case: str) -> None:
+    changes, words = UNMEASURED[case]
+    given: dict[str, Any] = {"model": mlp(), "retain": RETAIN, "forget": FORGET, "test": TEST, "references": [mlp()]} | changes
+    with pytest.raises(lethe.UserError) as caught:
+        lethe.evaluate(given.pop("model"), **given)
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("which", ["unlearned", "reference 0", "original"])
+def test_a_model_that_diverged_is_named(which: str) -> None:
+    broken = mlp()
+    with torch.no_grad():
+        broken.get_parameter("0.weight")[0] = torch.nan
+    model, retrained, original = (broken if each == which else mlp() for each in ("unlearned", "reference 0", "original"))
+    with pytest.raises(lethe.UserError, match=f"^{which}: the model's logits are not all finite: it diverged$"):
+        lethe.evaluate(model, references=[retrained], original=original, retain=RETAIN, forget=FORGET, test=TEST)
 
 
 def test_a_measure_registered_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:

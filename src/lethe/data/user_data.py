@@ -71,21 +71,24 @@ def as_data(
     return Data(inputs.to(device), labels, index, centre.to(device), spread.to(device))
 
 
-def check_model(model: Module, data: Data) -> None:
+def check_model(model: Module, data: Data, role: str = "") -> None:
     """Try a model on two examples; it does not change.
 
     Args:
         model: takes a batch of inputs [B, ...], returns logits [B, C].
         data: what it is to be trained or measured on.
+        role: what it is called where there are several.
 
     Raises:
         UserError: it takes more than one input, fails on the inputs, gives no logits, or has fewer classes than there are labels.
     """
-    name = type(model).__name__
+    kind = type(model).__name__
+    name = f"{role} ({kind})" if role else kind
     parameters = inspect.signature(model.forward).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if len(needed) > 1:
-        raise UserError(f"{name}.forward takes {len(needed)} inputs ({', '.join(needed)}); it must take one tensor [B, ...]")
+        what = f"{role}: {kind}" if role else kind
+        raise UserError(f"{what}.forward takes {len(needed)} inputs ({', '.join(needed)}); it must take one tensor [B, ...]")
     first = next(index[:2] for index in data.splits.values())
     network = copy.deepcopy(model).to(data.device).eval()
     try:
