@@ -20,7 +20,7 @@ from lethe._util.errors import UserError
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.splits import SPLITS
 from lethe.data.user_data import ACCEPTS, Examples, as_data, check_model
-from lethe.engine import engine
+from lethe.engine import engine, recipe_check
 from lethe.engine.engine import Epoch
 from lethe.engine.options import Network, RunOptions
 from lethe.evaluation import inference, reference, representations, score
@@ -29,8 +29,7 @@ from lethe.evaluation.measures import TAUS
 from lethe.evaluation.verdict.words import CANNOT_TELL
 from lethe.models.redraw import redrawn, unrelated_seed
 from lethe.recipes.blocks import resolve
-from lethe.recipes.held_out import shapes
-from lethe.recipes.recipe import Phase, Recipe
+from lethe.recipes.recipe import Recipe
 from lethe.reporting import console_tables
 
 log = logging.getLogger("lethe")
@@ -124,11 +123,15 @@ def run(
         UserError: the recipe, the model or the data is not what is accepted.
         Diverged: a loss became NaN or infinite.
     """
+    _check_module(model, "model")
+    recipe_check.whole_number("seed", seed, 0, 2**32 - 1)
+    recipe_check.whole_number("evaluate_every", evaluate_every, 1)
     held = data if isinstance(data, Data) else _data(data, model)
-    _check_recipe(recipe, model, held, evaluate is None)
+    recipe_check.check(recipe, model, held, evaluate is None)
+    _log_layers(recipe, model)
     measured = held.for_selection(recipe)
     measure = evaluate or inference.evaluator(measured, [name for name in SPLITS if name in held.splits and name != "test"])
-    options = RunOptions(evaluate=measure, evaluate_every=evaluate_every, seed=seed, random_init=random_init)
+    options = RunOptions(evaluate=measure, evaluate_every=evaluate_every, seed=int(seed), random_init=random_init)
     yield from engine.run(recipe, model, held, options)
 
 
@@ -283,7 +286,11 @@ def _check_given(**splits: Examples | None) -> None:
 def _device(model: Module, asked: torch.device | str | None, name: str) -> torch.device:
     _check_module(model, name)
     if asked is not None:
-        return torch.device(asked)
+        try:
+            return torch.zeros(0, device=asked).device
+        except Exception as error:  # each backend that torch was built without, or that finds no hardware, has its own
+            what = " ".join(str(error).split())[:120]
+            raise UserError(f"device is {str(asked)!r}, which torch can't use here ({what}); it takes cpu, cuda, cuda:1, mps") from None
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
@@ -311,29 +318,13 @@ def _recipe(name: str, arguments: Mapping[str, Any], model: Module) -> Recipe:
 
 def _own(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
     if not isinstance(recipe, Sequence):
-        raise UserError(f"method is a {type(recipe).__name__}; it takes a method's name, or a recipe: a tuple of phases and edits")
+        raise UserError(f"method is a {type(recipe).__name__}; it takes a method's name, or a recipe: {recipe_check.RECIPE}")
     if arguments:
         raise UserError(f"{', '.join(arguments)}: a recipe holds its numbers; arguments are for a method's name")
     return tuple(recipe)
 
 
-def _check_recipe(recipe: Recipe, model: Module, data: Data, measured: bool) -> None:
-    for phase in recipe:
-        if not isinstance(phase, Phase):
-            continue
-        for stream in phase.streams.values():
-            if stream not in data.splits:
-                raise UserError(f"phase {phase.name} trains on {stream}, which is not given")
-        retain = len(data.splits["retain"]) if "retain" in data.splits else len(data.labels_N)
-        if phase.batch_size > retain:
-            raise UserError(f"batch_size is {phase.batch_size}; it takes at most the {retain} retain examples")
-        if shapes(recipe) and "validation" not in data.splits:
-            raise UserError(f"phase {phase.name} takes the losses of images that no model was trained on; it takes validation=")
-        if phase.keep == "best" and measured and "validation" not in data.splits:
-            raise UserError("keep is best, which selects by validation accuracy; it takes validation=")
-        if phase.augment is not None and data.images_NCHW.ndim != 4:
-            raise UserError(f"phase {phase.name} augments images [B, channels, height, width]; the inputs are of another shape")
-        for t in (0.0, 1.0):
-            phase.trains(model, t)
+def _log_layers(recipe: Recipe, model: Module) -> None:
+    """Log which modules the symbols in a recipe stand for in this network."""
     for name in dict.fromkeys(re.findall(r"'(head|last_block|early)'", repr(recipe))):
         log.info("%s of %s: %s", name, type(model).__name__, ", ".join(resolve(model, name)))

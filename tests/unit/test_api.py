@@ -1,6 +1,7 @@
 """`import lethe` on a user's own model and data."""
 
 import ast
+import dataclasses
 import json
 import os
 from typing import Annotated, Any
@@ -21,8 +22,10 @@ from lethe.evaluation import inference
 from lethe.evaluation import registry as measures
 from lethe.models.redraw import redrawn, unrelated_seed
 from lethe.recipes import registry
+from lethe.recipes.inputs import Adversarial, Differentiable, Perturbed, Views
 from lethe.recipes.parameters import Epochs, Scale
 from lethe.recipes.recipe import Recipe
+from lethe.recipes.stopping import SensitivityRose
 from lethe.recipes.weight_edits import ReinitialiseLayers
 
 NAMES = [
@@ -296,6 +299,85 @@ def test_a_loop_of_ones_own() -> None:
         losses.append(epoch.losses.get("retain"))
     assert losses[0] is None and len(losses) == 4
     assert same(state(model), state(lethe.unlearn(mlp(), retain=RETAIN, forget=FORGET, method=own())))
+
+
+def phase(**changes: Any) -> lethe.Phase:
+    return dataclasses.replace(lethe.Phase("up", 1, (lethe.Term("retain"),), 32, optimizer=lethe.SGD(0.9, 0.0)), **changes)
+
+
+UNRUN: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "a name": ("hybrid_4", {}, "the recipe is 'hybrid_4'; it takes a tuple of phases and edits"),
+    "names": (["model_1"], {}, "the recipe has 'model_1' in it; it takes a tuple of phases and edits"),
+    "a phase": (phase(), {}, "the recipe is Phase(name='up', "),
+    "a class": ((lethe.Reinitialise,), {}, "the recipe has <class 'lethe.recipes.weight_edits.Reinitialise'> in it"),
+    "nothing": ((), {}, "the recipe is empty; it takes a tuple of phases and edits"),
+    "no optimizer": ((phase(optimizer=None),), {}, "phase up has no optimizer, and no phase before it has one; it takes optimizer="),
+    "torch's optimizer": ((phase(optimizer=torch.optim.SGD),), {}, "phase up: optimizer is <class 'torch.optim.sgd.SGD'>; it takes"),
+    "a rate": ((phase(lr=0.01),), {}, "phase up: lr is 0.01; it takes a schedule, e.g. Constant(0.01)"),
+    "a layer": ((phase(trains=("3",)),), {}, "phase up: trains is ('3',); it takes a choice of parameters"),
+    "one stream": ((phase(order=lethe.Alternate()),), {}, "phase up: order is Alternate(ratio=1, until='shortest'), which does not take"),
+    "one term": ((phase(terms=lethe.Term("retain")),), {}, "phase up: terms is Term("),
+    "no terms": ((phase(terms=()),), {}, "phase up: terms is (); it takes a tuple of terms"),
+    "no batch": ((phase(batch_size=0),), {}, "phase up: batch_size is 0; it takes a whole number from 1 on"),
+    "half an epoch": ((phase(epochs=0.5),), {}, "phase up: epochs is 0.5; it takes a whole number from 0 on"),
+    "a misspelled word": ((phase(keep="Best"),), {}, "phase up: keep is 'Best'; it takes last, best"),
+    "a split": ((phase(terms=(lethe.Term("test"),)),), {}, "phase up: stream is 'test'; it takes retain, forget, train"),  # type: ignore[arg-type]
+    "a kind of loss": ((phase(terms=(lethe.Term("retain", lethe.CrossEntropy),)),), {}, "phase up: the loss of retain is <class"),  # type: ignore[arg-type]
+    "never measured": ((phase(),), {"evaluate_every": 0}, "evaluate_every is 0; it takes a whole number from 1 on"),
+    "a word as seed": ((phase(),), {"seed": "a"}, "seed is 'a'; it takes a whole number from 0 to 4294967295"),
+    "half a seed": ((phase(),), {"seed": 1.5}, "seed is 1.5; it takes a whole number"),
+    "no data": ((phase(),), {"data": {}}, "data has no examples; it takes those of retain, forget, validation, test"),
+    "no dict": ((phase(),), {"data": (RETAIN, FORGET)}, "data is a tuple; it takes a dict of examples by split"),
+    "no such split": (
+        (phase(),),
+        {"data": {"retain": RETAIN, "val": TEST}},
+        "data has 'val'; nearest: validation; it takes retain, forget, ",
+    ),
+    "validation alone": ((phase(),), {"data": {"validation": TEST}}, "phase up trains on retain, which is not given"),
+    "no model": ((phase(),), {"model": "model.pth"}, "model is a str; it takes a torch Module"),
+}
+
+
+@pytest.mark.parametrize("case", UNRUN)
+def test_what_can_not_be_run_is_one_line(case: str) -> None:
+    recipe, changes, words = UNRUN[case]
+    given: dict[str, Any] = {"model": mlp(), "data": {"retain": RETAIN, "forget": FORGET}} | changes
+    before = state(given["model"]) if isinstance(given["model"], nn.Module) else []
+    with pytest.raises(lethe.UserError) as caught:
+        next(lethe.run(recipe, **given))
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
+    assert not before or same(before, state(given["model"]))
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:77", 1.5])
+def test_a_device_that_does_not_exist_is_named(name: Any) -> None:
+    says = rf"^device is '{name}', which torch can't use here \(.*\); it takes cpu, cuda, "
+    with pytest.raises(lethe.UserError, match=says):
+        lethe.unlearn(mlp(), retain=RETAIN, forget=FORGET, device=name)
+    with pytest.raises(lethe.UserError, match=says):
+        lethe.evaluate(mlp(), retain=RETAIN, forget=FORGET, test=TEST, device=name)
+
+
+WORDS_OF_FOUR = (torch.arange(160).view(40, 4) % 20, torch.arange(40) % 3)
+
+
+@pytest.mark.parametrize("made", [Perturbed(), Adversarial(), Differentiable(), Views(), SensitivityRose()])
+def test_token_ids_are_not_moved_and_only_images_are_cropped(made: Any) -> None:
+    """Nor do they have gradients; losses that need no other inputs take them."""
+    model = nn.Sequential(nn.Embedding(21, 8), nn.Flatten(), nn.Linear(32, 3))
+    data = {"retain": WORDS_OF_FOUR, "forget": (WORDS_OF_FOUR[0][:9] + 1, WORDS_OF_FOUR[1][:9])}
+    terms = (lethe.Term("forget", inputs=None if isinstance(made, SensitivityRose) else made),)
+    own = phase(terms=terms, batch_size=4, stop=made if isinstance(made, SensitivityRose) else None)
+    says = (
+        "augments images"
+        if isinstance(made, Views)
+        else "moves inputs or takes gradients by them; it takes uint8 images or floats, not int64"
+    )
+    with pytest.raises(lethe.UserError, match=f"^phase up {says}"):
+        next(lethe.run((own,), model, data))
+    assert len([*lethe.run((phase(batch_size=4),), model, data)]) == 2
+    if not isinstance(made, Views):  # floats of any shape
+        assert len([*lethe.run((own,), mlp(), {"retain": RETAIN, "forget": FORGET})]) == 2
 
 
 @pytest.mark.parametrize("method", ["eu_k", "kde"])

@@ -15,6 +15,7 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lethe._util.errors import UserError
+from lethe._util.names import nearest
 from lethe.data.device_data import Data, RawInputs
 from lethe.data.splits import SPLITS
 
@@ -48,18 +49,27 @@ def as_data(
         std: the same.
 
     Returns:
-        The data with the given splits, and `train`: retain and forget.
+        The data with the given splits, and `train`: retain and forget, as far as they are given.
 
     Raises:
-        UserError: a split has no examples, or something that is no input and class index; or retain has all of forget in it.
+        UserError: no split has examples, or one has none, or something that is no input and class index; a name is no split's; mean or
+            std is of no such pixels; or retain has all of forget in it.
     """
+    if not isinstance(splits, Mapping):
+        raise UserError(f"data is a {type(splits).__name__}; it takes a dict of examples by split ({', '.join(SPLITS)})")
+    for name in splits:
+        if name not in SPLITS:
+            raise UserError(f"data has {name!r}; nearest: {nearest(str(name), SPLITS)}; it takes {', '.join(SPLITS)}")
     given = {name: _read(name, splits[name]) for name in SPLITS if splits.get(name) is not None}
+    if not given:
+        raise UserError(f"data has no examples; it takes those of {', '.join(SPLITS)}, as far as there are any")
     _check_alike(given)
     _check_apart(given)
     inputs = torch.cat([inputs for inputs, _ in given.values()])
     labels = torch.cat([labels for _, labels in given.values()]).to(device)
     index = dict(zip(given, torch.arange(len(labels), device=device).split([len(own) for _, own in given.values()]), strict=True))
-    index["train"] = torch.cat([index[name] for name in ("retain", "forget") if name in index]) if index else labels
+    if trained := [index[name] for name in ("retain", "forget") if name in index]:
+        index["train"] = torch.cat(trained)
     if inputs.dtype != torch.uint8:
         if mean is not None or std is not None:
             raise UserError("mean and std normalise uint8 images; inputs of another type are taken as they are")
@@ -87,8 +97,8 @@ def check_model(model: Module, data: Data, role: str = "") -> None:
     parameters = inspect.signature(model.forward).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if len(needed) > 1:
-        what = f"{role}: {kind}" if role else kind
-        raise UserError(f"{what}.forward takes {len(needed)} inputs ({', '.join(needed)}); it must take one tensor [B, ...]")
+        whose = f"{role}: {kind}" if role else kind
+        raise UserError(f"{whose}.forward takes {len(needed)} inputs ({', '.join(needed)}); it must take one tensor [B, ...]")
     first = next(index[:2] for index in data.splits.values())
     network = copy.deepcopy(model).to(data.device).eval()
     try:
