@@ -129,8 +129,9 @@ def run(
     held = data if isinstance(data, Data) else _data(data, model)
     recipe_check.check(recipe, model, held, evaluate is None)
     _log_layers(recipe, model)
-    measured = held.for_selection(recipe)
-    measure = evaluate or inference.evaluator(measured, [name for name in SPLITS if name in held.splits and name != "test"])
+    measure = evaluate or inference.evaluator(
+        held.for_selection(recipe), [name for name in SPLITS if name in held.splits and name != "test"]
+    )
     options = RunOptions(evaluate=measure, evaluate_every=evaluate_every, seed=int(seed), random_init=random_init)
     yield from engine.run(recipe, model, held, options)
 

@@ -25,7 +25,7 @@ from lethe.recipes import registry
 from lethe.recipes.inputs import Adversarial, Differentiable, Perturbed, Views
 from lethe.recipes.parameters import Epochs, Scale
 from lethe.recipes.recipe import Recipe
-from lethe.recipes.stopping import SensitivityRose
+from lethe.recipes.stopping import LossOfUnseen, SensitivityRose
 from lethe.recipes.weight_edits import ReinitialiseLayers
 
 NAMES = [
@@ -323,6 +323,11 @@ UNRUN: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a misspelled word": ((phase(keep="Best"),), {}, "phase up: keep is 'Best'; it takes last, best"),
     "a split": ((phase(terms=(lethe.Term("test"),)),), {}, "phase up: stream is 'test'; it takes retain, forget, train"),  # type: ignore[arg-type]
     "a kind of loss": ((phase(terms=(lethe.Term("retain", lethe.CrossEntropy),)),), {}, "phase up: the loss of retain is <class"),  # type: ignore[arg-type]
+    "one image a class": (
+        (phase(stop=LossOfUnseen()),),
+        {"data": {"retain": RETAIN, "forget": FORGET, "validation": (TEST[0][:3], torch.arange(3))}},
+        "validation has 3 images, one of a class at most; ",
+    ),
     "never measured": ((phase(),), {"evaluate_every": 0}, "evaluate_every is 0; it takes a whole number from 1 on"),
     "a word as seed": ((phase(),), {"seed": "a"}, "seed is 'a'; it takes a whole number from 0 to 4294967295"),
     "half a seed": ((phase(),), {"seed": 1.5}, "seed is 1.5; it takes a whole number"),

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 
+import torch
 from torch.nn import Module
 
 from lethe._util import memory
@@ -18,6 +19,7 @@ from lethe.pipeline.chain import one_after_another
 from lethe.pipeline.multi_seed import unlearn_seeds
 from lethe.pipeline.runner import start
 from lethe.recipes.blocks import resolve
+from lethe.recipes.held_out import for_selection
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.recipes.trainable import Layers, Stages, UnknownLayer
 from lethe.reporting import card_files, console_tables
@@ -199,9 +201,12 @@ def check(prepared: Prepared, recipe: Recipe) -> None:
         recipe: of the configured method.
 
     Raises:
-        UserError: a batch is larger than the retain split, or a module name matches nothing; the message names the key.
+        UserError: a batch is larger than the retain split, or a module name matches nothing; the message names the key. Or no image of
+            validation is left to measure the result by.
     """
     check_batches(prepared.config, recipe, len(prepared.splits["retain"]))
+    validation, labels = (torch.from_numpy(each) for each in (prepared.splits["validation"], prepared.images.labels))
+    for_selection(recipe, {"validation": validation}, labels)
     _check_layers(prepared.config, recipe, prepared.bare_network())
 
 

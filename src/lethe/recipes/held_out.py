@@ -7,6 +7,8 @@ method uses one half of validation, the shaping half, and everything that select
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from lethe._util.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -50,7 +52,16 @@ def for_selection(recipe: Iterable[object], splits: "Mapping[str, Tensor]", labe
 
     Returns:
         `splits` itself, or a copy whose validation is the other half.
+
+    Raises:
+        UserError: no image is in that half.
     """
     if not shapes(recipe) or "validation" not in splits:
         return splits
-    return {**splits, "validation": halves(splits["validation"], labels_N)[1]}
+    left_V = halves(splits["validation"], labels_N)[1]
+    if not len(left_V):
+        raise UserError(
+            f"validation has {len(splits['validation'])} images, one of a class at most; half of each class's shape the method's result, "
+            "so none is left to measure it by: it takes two images of a class"
+        )
+    return {**splits, "validation": left_V}

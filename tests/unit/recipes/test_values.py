@@ -144,6 +144,11 @@ def test_only_a_recipe_that_uses_validation_gives_half_of_it_up() -> None:
     left = data.for_selection(using).splits["validation"]
     assert torch.equal(left, halves(data.splits["validation"], data.labels_N)[1])
     assert "validation" not in for_selection(using, {"retain": data.splits["retain"]}, data.labels_N)
+    singles = {"validation": torch.tensor([0, 2, 4])}
+    with pytest.raises(UserError, match=r"^validation has 3 images, one of a class at most; .*: it takes two images of a class$"):
+        for_selection(using, singles, torch.arange(5))
+    assert for_selection(other, singles, torch.arange(5)) is singles
+    assert for_selection(using, singles, torch.tensor([0, 1, 2, 3, 0]))["validation"].tolist() == [4]
 
 
 # --- losses -------------------------------------------------------------------------------------------------------------
