@@ -121,7 +121,7 @@ def run(
 
     Raises:
         UserError: the recipe, the model or the data is not what is accepted.
-        Diverged: a loss became NaN or infinite.
+        Diverged: a loss became NaN or infinite, or what `evaluate` measured after an epoch.
     """
     _check_module(model, "model")
     recipe_check.whole_number("seed", seed, 0, 2**32 - 1)

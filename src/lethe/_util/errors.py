@@ -31,7 +31,7 @@ class RunFailed(_OneLine):
 
 
 class Diverged(RunFailed):
-    """A loss became NaN or infinite; the message names phase, epoch and step."""
+    """A loss or a metric became NaN or infinite; the message names it, with phase, epoch and step."""
 
 
 class InsufficientData(Exception):

@@ -82,7 +82,7 @@ def run(recipe: Recipe, model: Module, data: Data, options: RunOptions = RunOpti
         What an epoch or an edit did, with the metrics of `options.evaluate`; the model has the weights after it.
 
     Raises:
-        Diverged: a loss is NaN or infinite.
+        Diverged: a loss, or a metric of `options.evaluate` after an epoch, is NaN or infinite.
         ValueError: a phase keeps the running optimizer and none is running, or keeps its best epoch and `evaluate` returns no
             validation.accuracy.
     """
@@ -164,8 +164,8 @@ def _phase(phase: Phase, model: Module, data: Data, refs: FrozenReferences, stat
             state.measured = [*state.measured, phase.stop.measure(model, data, refs)]
         ends = epoch + 1 == phase.epochs or bool(phase.stop and phase.stop.reached(state.measured))
         metrics, evaluate_seconds = _evaluate(phase, epoch, ends, model, module, source, options)
-        if not all(math.isfinite(value) for value in metrics.values()):
-            raise Diverged(f"phase {phase.name}, epoch {epoch}: after its {trained.steps} steps the model's loss is not finite")
+        if (wrong := next((name for name, value in metrics.items() if not math.isfinite(value)), None)) is not None:
+            raise Diverged(f"phase {phase.name}, epoch {epoch}: after its {trained.steps} steps {wrong} is {float(metrics[wrong])}")
         if phase.keep == "best" and phase.rank(metrics) > state.best_value:
             state.best_value = phase.rank(metrics)
             state.best = {name: value.clone() for name, value in model.state_dict().items()}
