@@ -64,8 +64,8 @@ def unlearn(
         seed: of the order of batches, of dropout, and of the randomly initialised network that edits and losses take: a copy of the
             original whose modules have drawn new weights (`reset_parameters`). Equal seeds give equal weights.
         on_epoch: called with an Epoch before training and after each epoch: losses, accuracies in percent, seconds.
-        mean: of each channel of uint8 images, pixels scaled to [0, 1].
-        std: the same.
+        mean: of each channel of uint8 images, pixels scaled to [0, 1]: from 0 to 1.
+        std: the same: above 0, at most 1.
         device: where to compute; by default where the original's weights are.
         evaluate_every: epochs between measurements; the last epoch of a phase is always measured.
         **arguments: of the method, in place of its defaults in params.yaml: `peak=-0.5`, `epochs=20`. `trains` takes names of modules,
