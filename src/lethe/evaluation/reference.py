@@ -88,8 +88,12 @@ def loses_validation(original: TrainedModel, retrained: TrainedModel) -> bool:
         return False
     fewer = math.sqrt(max(1.0, original.images / retrained.images))
     lost = (100 - retrained.unseen) - fewer * (100 - original.unseen)
-    chance = margin_of_error((original.unseen, original.unseen_images), (retrained.unseen, retrained.unseen_images))
-    return lost > max(VALIDATION_LIMIT, chance)
+    # the original's error is multiplied, and so is what chance is in it
+    chance = (
+        fewer * margin_of_error((original.unseen, original.unseen_images)),
+        margin_of_error((retrained.unseen, retrained.unseen_images)),
+    )
+    return lost > max(VALIDATION_LIMIT, math.hypot(*chance))
 
 
 def clearly_fit(original: TrainedModel, retrained: TrainedModel) -> bool:

@@ -12,7 +12,7 @@ READING = 1
 # The draw into retain, forget, validation and test (a change of pixels is `sources.EDITION`)
 SPLITS = 1
 # From logits tables to scores
-MEASURES = 14
+MEASURES = 15
 # From scores to the report's tables, figures and words
 REPORT = 7
 # Objectives, pruning, spaces and winners of a search

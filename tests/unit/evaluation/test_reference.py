@@ -41,6 +41,15 @@ def test_what_may_be_chance_does_not_count() -> None:
     assert shortfall(replace(few, images=2000), TrainedModel(40.0, 2000, 30.0, 20)).startswith("40.0 % of retain")
 
 
+def test_chance_in_the_error_of_the_original_is_multiplied_as_that_error_is() -> None:
+    original = TrainedModel(100.0, 200, 80.0, 50)
+    fewer = TrainedModel(100.0, 50, 40.0, 50)  # 60 % wrong, where twice 20 % may be: 20 points more, of which 25.9 are chance
+    assert shortfall(original, fewer) == ""
+    assert shortfall(original, replace(fewer, unseen=34.0)) == "34.0 % of validation right, where the original gets 80.0 %"  # 26 points
+    many = replace(original, unseen_images=5000)
+    assert shortfall(many, replace(fewer, unseen_images=5000)).startswith("40.0 % of validation")
+
+
 @pytest.mark.parametrize(
     ("own", "unseen", "clear"),
     [
