@@ -64,12 +64,16 @@ def cka(ours_ND: Array, theirs_ND: Array) -> float:
         1 if they are equal up to rotation and scale, around 0 if unrelated.
 
     Raises:
-        InsufficientData: there are fewer than 4 images.
+        InsufficientData: there are fewer than 4 images, or features of a model do not vary over them.
     """
     if len(ours_ND) < 4:
         raise InsufficientData(f"needs at least 4 images; {len(ours_ND)} available")
     x, y = (_centred(features) for features in (ours_ND, theirs_ND))
-    return _hsic(x, y) / float(np.sqrt(_hsic(x, x) * _hsic(y, y)))
+    sizes = [_hsic(part, part) for part in (x, y)]
+    # 0 but for rounding: all images have the same features, or all but one; elsewhere n^2 HSIC1 is (trace K)^2 / D, roughly
+    if any(len(part) ** 2 * size <= 1e-12 * np.square(part).sum() ** 2 for size, part in zip(sizes, (x, y), strict=True)):
+        raise InsufficientData("needs features that vary over the images, of the model and of each reference")
+    return _hsic(x, y) / float(np.sqrt(sizes[0] * sizes[1]))
 
 
 def _centred(features_ND: Array) -> Floats:

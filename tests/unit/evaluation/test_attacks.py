@@ -335,3 +335,15 @@ def test_cka_by_gram_matrices() -> None:
     assert abs(features.cka(*generator.normal(0, 1, (2, 200, 150)))) < 0.05  # biased CKA says 0.4
     with pytest.raises(InsufficientData, match="at least 4 images; 3 available"):
         features.cka(x[:3], y[:3])
+
+
+@pytest.mark.parametrize("images", [4, 7, 5000])
+def test_features_that_do_not_vary_have_no_similarity(images: int) -> None:
+    generator = np.random.default_rng(0)
+    varied, constant = generator.normal(0, 1, (images, 6)), np.full((images, 9), 0.1)
+    one = constant.copy()
+    one[0] += generator.normal(0, 1, 9)  # in all pairs of other images it is constant
+    for pair in ((varied, constant), (constant, varied), (constant, constant), (varied, one), (varied, 0 * constant)):
+        with pytest.raises(InsufficientData, match="needs features that vary"):
+            features.cka(*pair)
+    assert features.cka(varied, 1e-6 * varied) == pytest.approx(1.0)
