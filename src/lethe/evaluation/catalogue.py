@@ -26,7 +26,7 @@ ORDER = (
         "mia.svc",
         "mia.over",
         "avg_gap.svc",
-        "avg_gap.svc.of_means",
+        "avg_gap.of_means",
         "avg_gap.rmia",
         "tow",
     ),

@@ -152,8 +152,8 @@ def avg_gap_of_means(context: EvaluationContext) -> Estimate:
 
 @register_measure(
     id="avg_gap.rmia",
-    about="the same with the AUC of `rmia.gamma_1` in percent instead of `mia.svc`: AMUN's formula with this offline attack instead of "
-    "AMUN's, so no number of that paper. The floor is approximate: a model that is held out is still a reference of the attacks on the "
+    about="`avg_gap.svc` with the AUC of `rmia.gamma_1` in percent instead of `mia.svc`: AMUN's formula with this offline attack instead "
+    "of AMUN's, so no number of that paper. The floor is approximate: a model that is held out is still a reference of the attacks on the "
     "others",
     target=0,
     min_references=8,
@@ -337,7 +337,7 @@ def relearn_steps(forget_accuracies: Sequence[float] | Floats, original: float) 
     Raises:
         InsufficientData: the accuracy is not reached within these steps.
     """
-    step = next((step for step, accuracy in enumerate(forget_accuracies) if accuracy >= original - 1.0), None)
+    step = next((step for step, accuracy in enumerate(forget_accuracies) if original - accuracy <= 1 + 1e-9), None)  # and rounding
     if step is None:
         raise InsufficientData(f"needs more than {len(forget_accuracies) - 1} optimizer steps of relearning")
     return step

@@ -213,6 +213,15 @@ def test_relearning_counts_steps_until_within_a_point_of_the_original() -> None:
         measures.relearn_steps([80.0, 90.0, 96.9], 98.0)
 
 
+def test_exactly_one_point_below_the_original_is_within_one_point() -> None:
+    """Of 100 images: in binary, some of these differences are more than 1."""
+    for right in range(1, 101):
+        percent = [100 * float((np.arange(100) < count).mean()) for count in (right - 1, right)]
+        assert measures.relearn_steps(percent, percent[1]) == 0
+    with pytest.raises(InsufficientData):
+        measures.relearn_steps([100 * 98_999 / 100_000], 100.0)
+
+
 def test_perturbed_copies_of_a_sample_by_hand() -> None:
     """Over the images that every table holds, shares of each table's own number of copies."""
     whole = context(LEAK, 3)
@@ -285,6 +294,10 @@ def test_a_score_made_again_is_the_same_score(
 ) -> None:
     asked = [each for each in all_measures() if each.id not in ("epsilon", "neurips")]  # which draw nothing but the mean's resamples
     assert measure_model(context(LEAK), asked).items() <= forgotten_and_remembered[1].items()
+
+
+def test_every_measure_has_its_place_in_the_order() -> None:
+    assert {*catalogue.ORDER} == BY_ID.keys() and len(catalogue.ORDER) == len(BY_ID)
 
 
 def test_tables_of_other_images_are_refused() -> None:
