@@ -42,7 +42,8 @@ class Epoch:
         progress: epoch / epochs of the phase, in [0, 1): the time that schedules are functions of.
         learning_rate: of the epoch's last step.
         scale: weight of the forget loss.
-        losses: mean training loss in nats by stream.
+        losses: mean over the steps of the training loss, by stream: a single term's loss without its weight, in nats where it is a
+            cross-entropy; of several terms on one stream the sum of weight x loss, which is minimised.
         metrics: what `evaluate` returned; empty where the epoch was not evaluated.
         steps: optimizer steps.
         images: examples seen by those steps, repeats included.
@@ -232,7 +233,8 @@ def _losses(
                 for term, of_batch in terms[letter]:
                     loss = of_batch(logits_BC.float(), batch, refs)
                     total = total + term.weight_at(now if phase.weight_steps == "batch" else start) * loss
-                    trained.losses.append((step, term.stream, loss.detach()))
+                # several terms are of different kinds: only what is minimised says something of all of them
+                trained.losses.append((step, term.stream, (total if len(terms[letter]) > 1 else loss).detach()))
                 losses.append(total)
                 trained.images += len(batch.labels_B)
                 if letter == "R" and (phase.record_losses or phase.draw):

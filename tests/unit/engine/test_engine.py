@@ -138,6 +138,21 @@ def test_training_losses_are_means_by_stream(data: Data) -> None:
         assert record.losses[stream] == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
+def test_the_training_loss_of_several_terms_is_what_is_minimised(data: Data) -> None:
+    student, halves = network(), (Term("retain", weight=0.3), Term("retain", CrossEntropy(0.5), 0.2))
+    plain = copy.deepcopy(student).train()
+    record = ran((phase(epochs=1, terms=(*halves, Term("forget", weight=-0.1)), lr=Constant(0.0)),), student, data, seed=4)[1]
+    values = {
+        stream: [
+            [cross_entropy(plain(batch.images_BCHW), batch.labels_B, label_smoothing=smoothing).item() for smoothing in (0.0, 0.5)]
+            for batch in data.batches(stream, 8, seed=4, number=0)
+        ]
+        for stream in ("retain", "forget")
+    }
+    assert record.losses["retain"] == pytest.approx(sum(0.3 * one + 0.2 * two for one, two in values["retain"]) / len(values["retain"]))
+    assert record.losses["forget"] == pytest.approx(sum(one for one, _ in values["forget"]) / len(values["forget"]))
+
+
 def test_an_edit_writes_the_random_init(data: Data) -> None:
     student, random_init = network(0), network(1)
     steps: Recipe = (phase(), Reinitialise())
