@@ -336,11 +336,9 @@ def munba(model: Module, data: Source, sgd: Numbers, epochs: int, joint_clip: fl
     for epoch in range(epochs):
         cosine(optimizer, sgd.lr, epoch, epochs)
         data.seed_epoch(epoch)
-        for retain, forget in zip_longest(data.batches("retain", epoch, ""), data.batches("forget", epoch, "")):
+        for retain, forget in islice(zip_longest(data.batches("retain", epoch, ""), data.batches("forget", epoch, "")), data.length):
             optimizer.zero_grad(set_to_none=True)
-            losses = []
-            if retain:
-                losses.append(cross_entropy(model(retain[0]), retain[1]))
+            losses = [cross_entropy(model(retain[0]), retain[1])]
             if forget:
                 losses.append(cross_entropy(model(forget[0]), torch.randint(0, 10, forget[1].shape)))
             if len(losses) == 2:  # the authors' closed form, from the products of the gradients

@@ -119,7 +119,7 @@ def sfr_on(
 def munba(training: Training, *, epochs: Epochs, joint_clip: JointClip) -> Recipe:
     """Step along the sum of the unit gradients of the losses on retain and on forget with random labels.
 
-    Batch order: RF RF R R, two forward passes; forget is not cycled.
+    Batch order: RF RF R R, two forward passes; forget is not cycled, and what it has beyond retain is left out of the epoch.
     The authors' closed form; their code decides by other rounding when two gradients are opposite, and cuts its learning rate by steps.
     Weakness: as random_label; a paired step has the same length whether there is much or nothing left to forget.
 
@@ -127,7 +127,7 @@ def munba(training: Training, *, epochs: Epochs, joint_clip: JointClip) -> Recip
         One phase, `bargain`, whose gradient has a norm of joint_clip at most.
     """
     terms = (*RETAIN, Term("forget", RandomLabels()))
-    return (training.first("bargain", epochs, terms, Together(cycle=False), combine=Bargain(joint_clip), keep=training.keep),)
+    return (training.first("bargain", epochs, terms, Alongside(cycle=False), combine=Bargain(joint_clip), keep=training.keep),)
 
 
 @register_method(source="HAMU-Q (Chen et al., ICML 2026, arXiv:2606.02119), from a third party's summary")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Literal, Protocol
 
+from lethe.recipes.values import Value, later
+
 Lengths = Mapping[str, int]  # number of batches per pass by letter, in the order of the phase's terms
 
 
@@ -81,18 +83,24 @@ class Together:
             yield "".join(letter for letter, length in lengths.items() if self.cycle or step < length)
 
 
-@dataclass(frozen=True)
-class Alongside:
-    """One batch of every stream in each step, as many as the leading stream has; a shorter stream is cycled, a longer one is cut.
+@dataclass(frozen=True, repr=False)
+class Alongside(Value):
+    """One batch of every stream in each step, as many as the leading stream has; a shorter stream is cycled, or drops out; a longer one
+    is cut.
 
     >>> order_text(Alongside(), R=3, F=2)
     'RF RF RF'
+    >>> order_text(Alongside(cycle=False), R=3, F=2)
+    'RF RF R'
     >>> order_text(Alongside(), R=2, F=3)
     'RF RF'
     """
 
+    cycle: bool = later(True)
+
     def __call__(self, lengths: Lengths, epoch: int) -> Iterator[str]:
-        yield from ["".join(letter for letter, length in lengths.items() if length)] * next(iter(lengths.values()))
+        for step in range(next(iter(lengths.values()))):
+            yield "".join(letter for letter, length in lengths.items() if (length if self.cycle else step < length))
 
 
 @dataclass(frozen=True)

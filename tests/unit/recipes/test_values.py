@@ -97,7 +97,17 @@ LATER = [
     Phase("a", 1, (Term("forget", Sensitivity(), inputs=Differentiable()), Term("forget", Uniform())), 8, stop=SensitivityRose(0.2)),
     (Term("forget", AwayFromRetain(), inputs=WithRetain()), LossOfUnseen(), MatchModel("a", "b"), InsteadUnseen()),
     (Dampen(), AscendAndReset(0.1, 0.2), ReinitialiseLeast(), Transpose(), SubtractTask(1.0), SlowOthers(0.3)),
-    (Negate(), ReinitialiseLayers(("layer4",)), AddNoise(0.1), ShrinkPerturb(0.5), Rewind("a", "b"), Weighted(), Adam(), Alongside()),
+    (
+        Negate(),
+        ReinitialiseLayers(("layer4",)),
+        AddNoise(0.1),
+        ShrinkPerturb(0.5),
+        Rewind("a", "b"),
+        Weighted(),
+        Adam(),
+        Alongside(),
+        Alongside(cycle=False),
+    ),
     (KeepWeights(), NearestError(), KeepTask(), SubtractMerged(0.5), GainOnForget(0.1)),
 ]
 

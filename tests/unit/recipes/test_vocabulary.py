@@ -16,7 +16,7 @@ from lethe.recipes import ordering as order
 from lethe.recipes import recipe
 from lethe.recipes import schedules as schedule
 from lethe.recipes.optimizers import SGD
-from lethe.recipes.ordering import Ahead, Alternate, Every, First, InTurn, Order, Together, order_text, shorten
+from lethe.recipes.ordering import Ahead, Alongside, Alternate, Every, First, InTurn, Order, Together, order_text, shorten
 from lethe.recipes.recipe import Phase, Term
 from lethe.recipes.schedules import Constant, Cosine, Drops, OneCycle, Ramp, Schedule
 from lethe.recipes.trainable import ALL, Layers, Stages
@@ -47,6 +47,12 @@ WORDS: list[tuple[Order, dict[str, int], str]] = [
     (Together(), {"R": 2, "F": 3}, "RF RF RF"),
     (Together(cycle=False), {"R": 3, "F": 2}, "RF RF R"),
     (Together(cycle=False), {"R": 2, "F": 3}, "RF RF F"),
+    (Alongside(), {"R": 3, "F": 2}, "RF RF RF"),
+    (Alongside(), {"R": 2, "F": 3}, "RF RF"),
+    (Alongside(), {"R": 2, "F": 0}, "R R"),
+    (Alongside(cycle=False), {"R": 3, "F": 2}, "RF RF R"),
+    (Alongside(cycle=False), {"R": 2, "F": 3}, "RF RF"),
+    (Alongside(cycle=False), {"R": 0, "F": 3}, ""),
     (Ahead(5), {"R": 6, "F": 1}, "F R R R R R F R"),
     (Ahead(1), {"R": 2, "F": 3}, "F R F R"),
     (Every(2, Alternate(2, "longest")), {"R": 3, "F": 2}, "R F F R R"),
@@ -83,6 +89,8 @@ def test_an_order_spends_every_batch_as_often_as_it_says(r: int, f: int, epoch: 
     assert spent(Alternate(ratio, "longest")) == (r, f)
     assert spent(Together(cycle=False)) == (r, f)
     assert spent(Together()) == (max(r, f), max(r, f))
+    assert spent(Alongside()) == (r, r if f else 0)
+    assert spent(Alongside(cycle=False)) == (r, min(r, f))
     repairs = r if k and (epoch + 1) % k == 0 else 0
     assert spent(Every(k, InTurn())) == (r + repairs, f)
 
