@@ -19,11 +19,11 @@ MOST = {"last_block": 0.9, "early": 0.5}
 def resolve(model: "Module", name: str) -> tuple[str, ...]:
     """Resolve a name to modules of the model.
 
-    `first` is the first convolution, `head` the last linear layer, `last_block` the last block before it, `early` the first half of the
-    blocks before it. A share such as `0.25` is that share of the blocks, the last ones, and the head. A block is a child module that
-    has weights, with the normalisation that follows it; one that holds most of the weights is divided further. ResNet's names stand for
-    the same parts of another network: layer1 and layer2 for `early`, layer3 for the blocks between, layer4 for `last_block`, fc for
-    `head`.
+    `first` is the first convolution, or linear layer in a network without one, `head` the last linear layer, `last_block` the last
+    block before it, `early` the first half of the blocks before it. A share such as `0.25` is that share of the blocks, the last ones, and
+    the head. A block is a child module that has weights, with the normalisation that follows it; one that holds most of the weights is
+    divided further. ResNet's names stand for the same parts of another network: layer1 and layer2 for `early`, layer3 for the blocks
+    between, layer4 for `last_block`, fc for `head`.
 
     Args:
         model: the network.
@@ -56,12 +56,13 @@ def resolve(model: "Module", name: str) -> tuple[str, ...]:
 
 
 def first(model: "Module") -> str:
-    """Name of the first convolution; without one, of the first layer that has weights."""
+    """Name of the first convolution; without one, of the first linear layer; without either, of the first layer that has weights."""
+    from torch.nn import Linear
     from torch.nn.modules.conv import _ConvNd
 
     layers = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
-    convolutions = [name for name, module in layers if isinstance(module, _ConvNd)]
-    return str((convolutions or [name for name, _ in layers])[0])
+    by_kind = ([name for name, module in layers if isinstance(module, kind)] for kind in (_ConvNd, Linear))
+    return str(next(filter(None, by_kind), [name for name, _ in layers])[0])
 
 
 def head(model: "Module") -> str:

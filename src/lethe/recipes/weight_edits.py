@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from lethe._util.errors import UserError
+from lethe.recipes.blocks import first
 from lethe.recipes.importance import CONVOLUTION
 from lethe.recipes.stored import state_dict
 from lethe.recipes.trainable import Layers
@@ -146,13 +147,16 @@ class Negate:
 
     def writes(self, model: "Module") -> frozenset[str]:
         """Names of the weight tensors."""
-        named = dict(model.named_parameters())
         if self.layers == ("first",):
-            return frozenset([next((name for wanted in (4, 2) for name, own in named.items() if own.ndim == wanted), next(iter(named)))])
-        return frozenset(name for name in Layers(self.layers)(model, 0.0) if named[name].ndim > 1)
+            weight = next((own for own in model.get_submodule(first(model)).parameters() if own.ndim > 1), None)
+            return frozenset(name for name, own in model.named_parameters() if own is weight)
+        return frozenset(name for name in Layers(self.layers)(model, 0.0) if model.get_parameter(name).ndim > 1)
 
     def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
-        _update(model, {name: -dict(model.named_parameters())[name] for name in self.writes(model)})
+        written = self.writes(model)
+        if not written:
+            raise UserError(f"{self.name}: {', '.join(self.layers)} has no weights of a convolution or linear layer")
+        _update(model, {name: -model.get_parameter(name) for name in written})
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,18 @@ def test_of_a_plain_network() -> None:
     assert Layers(("head", "last_block"))(mlp(), 0.0) == {f"{layer}.{kind}" for layer in (2, 3, 5) for kind in ("weight", "bias")}
 
 
+@pytest.mark.parametrize(
+    ("layers", "name"),
+    [
+        ([nn.Linear(4, 3), nn.Conv1d(2, 3, 3), nn.Linear(6, 2)], "1"),
+        ([nn.Embedding(9, 4), nn.LayerNorm(4), nn.Linear(4, 3), nn.Linear(3, 2)], "2"),
+        ([nn.BatchNorm1d(4), nn.Embedding(9, 4)], "0"),
+    ],
+)
+def test_the_first_layer_is_a_convolution_or_a_linear_one(layers: list[nn.Module], name: str) -> None:
+    assert resolve(nn.Sequential(*layers), "first") == (name,)
+
+
 def test_a_share_of_depth_is_the_last_blocks_and_the_head() -> None:
     network = architectures.build("convnet", 10, 0)
     assert resolve(network, "0.25") == ("layer4", "fc")

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Module
 from torch.nn.functional import cross_entropy, kl_div
 
@@ -338,6 +338,39 @@ def test_negation_is_of_the_first_convolution_alone(refs: FrozenReferences) -> N
     assert before[name].ndim == 4
     assert name == next(iter(before))
     assert torch.equal(model.state_dict()[name], -before[name])
+
+
+class Positions(Module):
+    """Its positions have the dimensions of a kernel, and come before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.ones(1, 4, 8, 8))
+        self.patches = nn.Conv2d(3, 4, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (Positions(), "patches.weight"),
+        (nn.Sequential(nn.Conv1d(2, 4, 3), nn.Flatten(), nn.Linear(8, 3)), "0.weight"),
+        (nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 3)), "2.weight"),
+        (nn.Linear(8, 3), "weight"),
+    ],
+    ids=["positions", "one-dimensional", "embedding", "linear"],
+)
+def test_what_is_negated_first_is_a_convolution_or_a_linear_layer(model: Module, name: str, refs: FrozenReferences) -> None:
+    before = copied(model)
+    Negate()(model, images(), refs)
+    assert moved(before, model.state_dict()) == {name}
+    assert torch.equal(model.state_dict()[name], -before[name])
+
+
+def test_negating_what_has_no_weight_tensor_is_refused(refs: FrozenReferences) -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3))
+    for layer in ("first", "0"):
+        with pytest.raises(UserError, match=f"negate: {layer} has no weights of a convolution or linear layer"):
+            Negate((layer,))(model, images(), refs)
 
 
 def test_reinitialised_layers_are_the_random_networks_with_their_statistics(refs: FrozenReferences) -> None:
