@@ -109,7 +109,7 @@ def msg(training: Training, *, epochs: Epochs, reinitialised_share: Reinitialise
     Batch order: R R R.
     Reset weights are those of a network initialised as its architecture does it. The learning rate rises for 40 % of the run and falls
     on a cosine; the authors' goes by thirds, epoch by epoch.
-    Weakness: the layers that are not convolutions are only fine-tuned.
+    Weakness: needs a network with two-dimensional convolutions; its other layers are only fine-tuned.
 
     Returns:
         The edit, then phase `retain` in which the gradients of the other weights are multiplied by slow_factor. Empty without epochs.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lethe._util.errors import UserError
 from lethe.recipes.importance import CONVOLUTION, gradient_sum, least_telling, squared_gradients
 from lethe.recipes.trainable import Layers
 from lethe.recipes.values import Value, later
@@ -108,7 +109,7 @@ class AscendAndReset(Value):
 
 @dataclass(frozen=True, repr=False)
 class ReinitialiseLeast(Value):
-    """Randomly initialise the weights of each convolution that `importance.least_telling` finds.
+    """Randomly initialise the weights of each two-dimensional convolution that `importance.least_telling` finds.
 
     Args:
         share: of the weights of each convolution.
@@ -136,8 +137,11 @@ class ReinitialiseLeast(Value):
     def __call__(self, model: "Module", data: "DataSource", refs: "References") -> None:
         import torch
 
+        written = self.writes(model)
+        if not written:
+            raise UserError(f"{self.name}: {', '.join(self.layers)} has no weights of a two-dimensional convolution")
         masks = least_telling(data, refs, self.share, self.seed)
         with torch.no_grad():
-            for name in self.writes(model):
+            for name in written:
                 weight: Tensor = model.get_parameter(name)
                 weight.copy_(torch.where(masks[name], getattr(refs, self.init).get_parameter(name), weight))

@@ -3,6 +3,8 @@
 import copy
 from typing import TYPE_CHECKING
 
+from lethe._util.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
@@ -73,9 +75,14 @@ def least_telling(data: "DataSource", refs: "References", share: float, seed: in
 
     Returns:
         bool tensors by name of the weight tensor: True for the share of weights that tell least.
+
+    Raises:
+        UserError: the network has no two-dimensional convolution.
     """
     import torch
 
+    if not any(value.ndim == CONVOLUTION for value in refs.original.parameters()):
+        raise UserError(f"{type(refs.original).__name__} has no two-dimensional convolution, whose weights msg compares")
     forget_F, retain_R = data.splits["forget"], data.splits["retain"]
     drawn = torch.randperm(len(retain_R), generator=torch.Generator().manual_seed(seed))[: len(forget_F)]
     forget, retain = (gradient_sum(refs.original, data, index_N) for index_N in (forget_F, retain_R[drawn.to(retain_R.device)]))

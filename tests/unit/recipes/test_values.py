@@ -518,6 +518,16 @@ def test_transposing_needs_a_square_kernel(refs: FrozenReferences) -> None:
         Transpose(("fc",))(model, images(), refs)
 
 
+def test_resetting_what_tells_least_needs_a_convolution(refs: FrozenReferences) -> None:
+    model, plain = network(), nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
+    with pytest.raises(UserError, match="reinitialise_least: fc has no weights of a two-dimensional convolution"):
+        ReinitialiseLeast(layers=("fc",))(model, images(), refs)
+    with pytest.raises(UserError, match="reinitialise_least: all has no weights of a two-dimensional convolution"):
+        ReinitialiseLeast()(plain, images(), FrozenReferences(plain, plain))
+    with pytest.raises(UserError, match="Sequential has no two-dimensional convolution, whose weights msg compares"):
+        SlowOthers()(plain, images(), FrozenReferences(plain, plain))
+
+
 def test_subtracting_a_task_reflects_the_weights_and_leaves_the_statistics(refs: FrozenReferences) -> None:
     model = network()
     model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()})
