@@ -1,5 +1,6 @@
 """What a phase makes of a stream's batches before the network sees them: a second view, perturbed copies, adversarial examples."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from lethe.recipes.protocols import Batch, DataSource, References
 
 BATCH = 256  # images that are attacked at once
+CERTAIN = -30.0  # log odds of a mistake, below which float32 has next to nothing left of the gradient of the cross-entropy
 
 
 class Inputs(Protocol):
@@ -145,7 +147,7 @@ class Adversarial:
 
     The nearest example that a PGD-L2 attack finds: gradient steps of `radius` / 10, in the ball of `radius` around the image, up to 50;
     without success the radius is doubled and the attack goes on from where it is (arXiv:2503.00917, section 4). An image that the
-    original misclassifies already stays as it is; so does one that is not misclassified at `radius` x 2 ** `doublings`.
+    original misclassifies already stays as it is; so does one, with its label, that is not misclassified at `radius` x 2 ** `doublings`.
 
     Args:
         radius: of the first ball, in the L2 norm, for pixels in [0, 1].
@@ -191,14 +193,18 @@ class Adversarial:
             seen = data.as_inputs(found_B[left]).requires_grad_(True)
             logits = model(seen)
             right = logits.argmax(1) == labels_B[left]
-            (gradient,) = torch.autograd.grad(cross_entropy(logits, labels_B[left], reduction="sum"), seen)
+            true = labels_B[left][:, None]
+            margin = logits.scatter(1, true, -math.inf).logsumexp(1) - logits.gather(1, true)[:, 0]
+            # cross-entropy is log(1 + exp(margin)), whose gradient has the direction of the margin's and vanishes with exp(margin)
+            loss = torch.where(margin < CERTAIN, margin, cross_entropy(logits, true[:, 0], reduction="none")).sum()
+            (gradient,) = torch.autograd.grad(loss, seen)
             left, gradient = left[right], gradient[right]
             if not len(left):
                 break
             change = found_B[left] + radius / 10 * gradient / norms(gradient) - start_B[left]
             moved = start_B[left] + change * (radius / norms(change)).clamp(max=1)
             found_B[left] = moved if low is None else moved.clamp(low, high)
-        inputs_B = data.as_inputs(found_B)
         with torch.no_grad():
-            answers_B: Tensor = model(inputs_B).argmax(1)
-        return inputs_B, answers_B
+            answers_B: Tensor = model(data.as_inputs(found_B)).argmax(1)
+        stays = (answers_B == labels_B).view(-1, *(1 for _ in found_B.shape[1:]))
+        return data.as_inputs(torch.where(stays, start_B, found_B)), answers_B

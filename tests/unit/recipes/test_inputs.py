@@ -78,6 +78,42 @@ def test_the_original_misclassifies_adversarial_examples_which_are_near(kind: ty
         assert pixels.max() < 1 + 1e-5
 
 
+class Scaled(torch.nn.Module):
+    """Logits times `scale`: the same answers, more certain."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.network, self.scale = network(0).eval().requires_grad_(False), scale
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        logits_BC: torch.Tensor = self.network(images_BCHW)
+        return logits_BC * self.scale
+
+
+def answered_right(model: torch.nn.Module) -> tuple[Data, Batch]:
+    data = images()
+    data.labels_N[:] = model(data.normalised(torch.arange(len(data.labels_N)))).argmax(1)
+    return data, whole(data)
+
+
+def test_an_image_that_the_original_is_certain_of_is_moved_like_any_other() -> None:
+    """In float32 the gradient of its cross-entropy is 0."""
+    model = Scaled(1e6)
+    data, before = answered_right(model)
+    after = Adversarial(0.5, 8)(data, FrozenReferences(model, model))(before)
+    assert (after.labels_B != before.labels_B).all()
+    assert torch.equal(model(after.images_BCHW).argmax(1), after.labels_B)
+
+
+def test_an_image_that_no_ball_has_an_adversarial_example_for_stays_with_its_label() -> None:
+    model = Scaled(1.0)
+    data, before = answered_right(model)
+    after = Adversarial(1e-6, 3, doublings=1)(data, FrozenReferences(model, model))(before)
+    stays = after.labels_B == before.labels_B
+    assert stays.any()
+    assert torch.equal(after.images_BCHW[stays], data.as_inputs(data.pixels(before.index_B))[stays])
+
+
 def test_views_that_agree_have_less_contrast() -> None:
     data = images()
     batch, features = whole(data), torch.randn(6, 5)
