@@ -62,6 +62,14 @@ class CrossEntropy(Value):
         return cross_entropy(logits_BC, batch.labels_B, weights_C, label_smoothing=self.label_smoothing)
 
 
+class _OfClassesSeen(CrossEntropy):
+    """Cross-entropy in which classes of the network after the last one with a weight have weight 0."""
+
+    def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
+        unseen = logits_BC.shape[1] - len(self.class_weights)
+        return CrossEntropy(self.label_smoothing, (*self.class_weights, *[0.0] * unseen))(logits_BC, batch, refs)
+
+
 @dataclass(frozen=True)
 class BalancedCrossEntropy:
     """Cross-entropy whose classes all weigh the same: a class's weight is inversely proportional to its images in the stream.
@@ -91,7 +99,7 @@ class BalancedCrossEntropy:
         """
         counts_C = data.labels_N[data.splits[self.stream]].bincount(minlength=int(data.labels_N.max()) + 1).double()
         weights_C = (counts_C.sum() / ((counts_C > 0).sum() * counts_C)).where(counts_C > 0, 0.0)
-        return CrossEntropy(self.label_smoothing, tuple(weights_C.tolist()))
+        return _OfClassesSeen(self.label_smoothing, tuple(weights_C.tolist()))
 
     def __call__(self, logits_BC: "Tensor", batch: "Batch", refs: "References") -> "Tensor":
         raise TypeError("BalancedCrossEntropy has no weights before `prepare`")

@@ -507,6 +507,10 @@ def test_balanced_weights_are_those_of_scikit_learn_on_the_images_that_are_train
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels[split].numpy())
     assert isinstance(loss, CrossEntropy) and loss.label_smoothing == 0.2
     assert loss.class_weights == pytest.approx((*expected, 0.0))
+    logits, seen = torch.randn(9, 6, generator=torch.Generator().manual_seed(0)), Batch(torch.zeros(9), labels[split], split)
+    six = CrossEntropy(0.2, (*expected, 0.0, 0.0, 0.0))  # a network may have classes that the data have no label of
+    assert loss(logits, seen, refs).item() == pytest.approx(six(logits, seen, refs).item())
+    assert loss(logits[:, :4], seen, refs) == CrossEntropy(0.2, loss.class_weights)(logits[:, :4], seen, refs)
 
 
 def test_transposing_needs_a_square_kernel(refs: FrozenReferences) -> None:
