@@ -221,10 +221,6 @@ def load(
 def _check(config: Config, sources: SourceMap) -> None:
     """Check what depends on several keys."""
     wanted = config.search.method
-    if wanted in config.methods and not replace(config, method=wanted).space:
-        word = next(iter(type(config.methods[wanted]).model_fields), "<argument>")
-        ends = " ".join(f"--search.spaces.{wanted}.{word}.{end} <number>" for end in ("low", "high"))
-        raise sources.refusal("search.method", f"search.spaces has nothing of it; it takes a space of an argument, such as {ends}")
     if wanted not in config.methods:
         raise sources.refusal("search.method", f"it takes a method with a space in search.spaces: {', '.join(config.spaces)}")
     asked = [name for name in KINDS if getattr(config.data.forget, name) is not None]

@@ -191,6 +191,21 @@ def stored_retain_hash(folder: Path) -> str:
     return digest(sorted(_column(folder / "retain.csv")))
 
 
+def stored_hash(folder: Path) -> str:
+    """Hash the ids of all four splits, as `split_hash`, from their lists alone.
+
+    Args:
+        folder: of the four files.
+
+    Returns:
+        SHA-256 in hex.
+
+    Raises:
+        UserError: a file is missing or not a list of ids.
+    """
+    return digest(part for split in SPLITS for part in (split, *sorted(_column(folder / f"{split}.csv")), ""))
+
+
 def _column(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -15,11 +16,15 @@ from ruamel.yaml.error import YAMLError
 from lethe._util import names
 from lethe._util.checkout import command, params_file, root
 from lethe._util.errors import RunFailed, UserError
-from lethe._util.files import write_text
+from lethe._util.files import digest, short, write_text
 from lethe._util.log import log
 from lethe.config.loader import Config, load
-from lethe.search.spaces import argument_values
+from lethe.data import splits
+from lethe.models import checkpoint
+from lethe.search.spaces import argument_values, default_values
 from lethe.search.storage import at_place, places, shared_layout, trials_of, with_storage
+from lethe.workspace import settings
+from lethe.workspace.layout import Layout
 from lethe.workspace.settings import repair_command
 
 
@@ -38,6 +43,28 @@ def search_key(config: Config) -> dict[str, Any]:
     """The settings by which `adopt` finds a search without reading data; stored on the study as `about`."""
     search = config.search
     return {"method": config.method, "objective": search.objective, "sampler": search.sampler, "seed": search.seed}
+
+
+def origin(original: str, split: str) -> str:
+    """What a search is of, so that `adopt` tells searches of several workspaces in one database apart; copies of a workspace have the same.
+
+    Args:
+        original: Hash of the original's weights.
+        split: Hash of the ids of all splits.
+    """
+    return short(digest([original, split]))
+
+
+def typed_method(config: Config) -> dict[str, str]:
+    """Key -> text of the keys that name the method to a later command, where this one says what it is `like`: a function, or a variant."""
+    key = f"methods.{config.method}.like"
+    like = config.given.get(key)
+    if like is None:
+        return {}
+    named = {"search.method": like} if like.rpartition(":")[2] == config.method else {"search.method": config.method, key: like}
+    required = [word for word, info in type(config.methods[config.method]).model_fields.items() if info.is_required()]
+    keys = [f"methods.{config.method}.{word}" for word in required]
+    return named | {key: config.given[key] for key in keys if key in config.given}
 
 
 def adopt(config: Config, number: int, name: str = "") -> None:
@@ -68,21 +95,39 @@ def adopt(config: Config, number: int, name: str = "") -> None:
         raise UserError(f"trial {number} of {study.study_name} {what}; it takes a complete one: {', '.join(complete) or 'there is none'}")
     params = root() / "params.yaml"
     source = params if params.exists() else params_file()
-    own = argument_values(replace(load(params=source), method=config.method))
-    changes = {word: value for word, value in trial.user_attrs["arguments"].items() if value != own[word]}
-    write_text(params, with_variant(source.read_text(encoding="utf-8"), name, config.method, changes))
+    like, inherited = _inherited(config, source)
+    changes = {word: value for word, value in trial.user_attrs["arguments"].items() if any(value != own[word] for own in inherited)}
+    write_text(params, with_variant(source.read_text(encoding="utf-8"), name, like, changes))
     keys = {key: text for key, text in config.given.items() if not key.startswith("search.")}  # those of the data and the workspace
     again = repair_command("unlearn", replace(config, given=keys), method=name).strip("`")
     log(f"{params.name}: methods.{name} is trial {number} of {study.study_name}; {again}")
+
+
+def _inherited(config: Config, params: Path) -> tuple[str, list[dict[str, Any]]]:
+    """What a variant of the method is `like`, and the values that it has of that: by params.yaml alone, and with what the workspace
+    remembers. Not by this command's keys, which later commands do not have."""
+    alone = load(params=params)
+    if (like := config.method) not in alone.methods:  # a function, or typed: what it is built on can be named in params.yaml
+        like = config.like[config.method]
+    if like not in alone.methods:
+        return like, [default_values(config)]
+    remembered = load(("--run.workspace", str(config.run.workspace)), params=params, settings=settings.layer)
+    return like, [argument_values(replace(each, method=like)) for each in (alone, remembered)]
 
 
 def _newest(config: Config) -> optuna.Study:
     exists = config.search.storage or (shared_layout(config).trials / "search.db").exists()
     summaries = with_storage(config, optuna.get_all_study_summaries) if exists else []
     matches = [study for study in summaries if study.user_attrs.get("about") == search_key(config) and study.datetime_start]
+    where = str(config.workspace)
+    if config.search.storage and matches:  # others may have theirs there
+        layout = Layout(config.workspace)
+        own = origin(checkpoint.model_hash(layout.weights("original")), splits.stored_hash(layout.splits))
+        matches = [study for study in matches if study.user_attrs.get("origin") == own]
+        where = f"search.storage of the original and the splits in {config.workspace}"
     if not matches:
-        settings = ", ".join(f"{key} {value}" for key, value in search_key(config).items())
-        raise UserError(f"there is no search with {settings} in {config.workspace}; `{command('search')}` runs one")
+        named = ", ".join(f"{key} {value}" for key, value in search_key(config).items())
+        raise UserError(f"there is no search with {named} in {where}; `{command('search')}` with its keys runs one, or finds it")
     name = max(matches, key=lambda study: study.datetime_start).study_name
     newest: optuna.Study = with_storage(config, partial(optuna.load_study, study_name=name))
     return newest
@@ -94,7 +139,7 @@ def with_variant(text: str, name: str, like: str, arguments: Mapping[str, Any]) 
     Args:
         text: The file's text.
         name: Name of the variant.
-        like: The method it is a variant of.
+        like: The method it is a variant of, or package.module:function.
         arguments: The arguments that differ.
 
     Returns:
@@ -131,4 +176,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         digits = format(Decimal(repr(value)), "f")
         return digits if "." in digits else f"{digits}.0"
+    if isinstance(value, str) and ":" in value:  # a function, which some readers would take for a key
+        return f"'{value}'"
     return f"[{value.replace(',', ', ')}]" if isinstance(value, str) and "," in value else json.dumps(value).strip('"')

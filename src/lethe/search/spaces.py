@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from lethe._util.errors import UserError
 from lethe._util.log import log
 from lethe.config.loader import Config
 from lethe.config.schema import Space
@@ -17,7 +18,17 @@ def widened_space(config: Config) -> tuple[dict[str, Space], dict[str, Any]]:
 
     Returns:
         The space of each argument, and the values of the first trial; `{}` if it can't be expressed in the space.
+
+    Raises:
+        UserError: The method has no space.
     """
+    if not config.space:
+        word = next(iter(type(config.methods[config.method]).model_fields), "<argument>")
+        ends = " ".join(f"--search.spaces.{config.method}.{word}.{end} <number>" for end in ("low", "high"))
+        where = "command line" if "search.method" in config.given else "params.yaml"
+        raise UserError(
+            f"search.method is {config.method} ({where}); search.spaces has nothing of it; it takes a space of an argument, such as {ends}"
+        )
     configured, wide, excluded = argument_values(config), dict(config.space), False
     for name, space in config.space.items():
         value = configured[name]
@@ -59,10 +70,13 @@ def _text(value: Any) -> Any:
 
 def stated_values(config: Config) -> dict[str, Any]:
     """Get the method's arguments by name, without those at their default: one added later does not tell searches apart until it is used."""
-    fields = type(config.methods[config.method]).model_fields
-    return {
-        name: value for name, value in argument_values(config).items() if fields[name].is_required() or value != _text(fields[name].default)
-    }
+    default = default_values(config)
+    return {name: value for name, value in argument_values(config).items() if value != default[name]}
+
+
+def default_values(config: Config) -> dict[str, Any]:
+    """Get the defaults of the method's arguments by name, as `argument_values`; one that is required has a value equal to no other."""
+    return {name: _text(info.default) for name, info in type(config.methods[config.method]).model_fields.items()}
 
 
 def draws_apart(config: Config) -> list[str]:

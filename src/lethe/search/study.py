@@ -27,7 +27,7 @@ from lethe.pipeline import cost, references, worker_advice
 from lethe.pipeline.runner import held
 from lethe.pipeline.unlearn import check
 from lethe.search import figures
-from lethe.search.adopt import for_search, search_key
+from lethe.search.adopt import for_search, origin, search_key, typed_method
 from lethe.search.objectives import AUC_ENDS, OBJECTIVES, UNSEEN, Measurements, evaluator, without_test
 from lethe.search.results import SearchResults, Trial, describe_winner
 from lethe.search.spaces import argument_values, draws_apart, stated_values, widened_space
@@ -66,10 +66,10 @@ def search(config: Config) -> None:
         RunFailed: No trial is complete.
     """
     config = for_search(config)
-    if config.search.storage:  # an unusable database is an error before anything is written
-        with_storage(config)
     objective = OBJECTIVES[config.search.objective]
     space, first = widened_space(config)
+    if config.search.storage:  # an unusable database is an error before anything is written
+        with_storage(config)
     given: dict[str, references.Given] = {}
 
     def accept(drawn: Prepared) -> None:
@@ -93,7 +93,7 @@ def search(config: Config) -> None:
         runner = TrialRunner(SearchSpec(config, name, space, original, retrained), data, start, with_storage(config, create))
         share(runner)
         lead = Search(runner)
-        lead.start(first)
+        lead.start(first, origin(checkpoint.weights_hash(start), data.hashes["split"]))
         with lead.open_run() as run:
             lead.study.set_user_attr("row", run.reference())
             lead.run_trials(run)
@@ -175,12 +175,15 @@ class Search:
         spec = self.spec
         return SearchResults(self.config, list(spec.space), spec.original, spec.retrained, finished, fresh, self.runner.images)
 
-    def start(self, first: Mapping[str, Any]) -> None:
+    def start(self, first: Mapping[str, Any], of: str) -> None:
         """Queue the first trial, or resume the search of an earlier run.
 
         Args:
             first: Values of the first trial; `{}`: the sampler draws it.
+            of: What `adopt` knows the workspace by, as `origin` gives it.
         """
+        if self.study.user_attrs.get("origin") != of:  # a search that an earlier version began has none
+            self.study.set_user_attr("origin", of)
         if not trials_of(self.study):
             self.study.set_user_attr("about", search_key(self.config))
             self.study.set_metric_names(list(self.objective.names))
@@ -302,7 +305,7 @@ class Search:
         assert winner
         run.tag("winner", winner.number)
         identifying = ("run.workspace", "search.method", "search.objective", "search.sampler", "search.seed", "search.storage")
-        given = {key: redact.clean(self.config.given[key]) for key in identifying if key in self.config.given}
+        given = {key: redact.clean(self.config.given[key]) for key in identifying if key in self.config.given} | typed_method(self.config)
         if winner.arguments == argument_values(self.config):
             log("the best trial has the values that are configured; none that was tried is better")
         else:

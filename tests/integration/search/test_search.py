@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,30 @@ def test_bad_input_is_one_line_and_nothing_is_written(project: Project) -> None:
         assert done.returncode == 2 and says in done.stderr.splitlines()[-1], done.stderr
     assert project.files() == before
     assert not project.rows()
+
+
+OWN = """
+from lethe.recipes.ordering import Together
+from lethe.recipes.optimizers import SGD
+from lethe.recipes.parameters import Epochs, Scale
+from lethe.recipes.recipe import Phase, Recipe, Term
+from lethe.recipes.schedules import Constant
+
+def joint(*, epochs: Epochs = 1, scale: Scale = -0.1) -> Recipe:
+    terms = (Term("retain"), Term("forget", weight=scale))
+    return (Phase("joint", epochs, terms, 16, Constant(0.01), Together(), optimizer=SGD(0.9, 0.0)),)
+"""
+
+
+def test_a_search_of_ones_own_method_in_a_database_of_many_is_adopted_by_the_command_that_it_prints(project: Project) -> None:
+    (project.root / "our_methods.py").write_text(OWN)
+    space = "--search.spaces.joint.scale"
+    words = ["--search.method", "our_methods:joint", f"{space}.low", "-1", f"{space}.high", "-0.3", "--search.trials", "1"]
+    done = project.ran("search", *words, "--search.fresh_seeds", "0", "--search.storage", f"sqlite:///{project.root}/many.db")
+    adopt = shlex.split(next(line for line in done.stderr.splitlines() if line.startswith("adopt the best")).partition("search.py ")[2])
+    assert adopt[:2] == ["adopt", "0"]
+    project.ran("search", *adopt)
+    assert "joint_trial_0: 1 phases" in project.ran("unlearn", "--method", "joint_trial_0", "--explain").stdout
 
 
 def test_adopt_writes_a_variant_that_runs(searched: Project) -> None:
