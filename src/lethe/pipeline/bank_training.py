@@ -11,9 +11,9 @@ from lethe._util.log import log
 from lethe.config.loader import STAGE, Config
 from lethe.engine.resume import Resume
 from lethe.evaluation import logits_table, seed_aggregation
-from lethe.models import checkpoint
+from lethe.models import checkpoint, device
 from lethe.parallel.pool import map_units
-from lethe.pipeline import batch_training, nested_runs, worker_advice
+from lethe.pipeline import batch_training, nested_runs, references, worker_advice
 from lethe.pipeline.runner import held
 from lethe.recipes.recipe import Recipe
 from lethe.workspace import bank, read_model
@@ -78,9 +78,11 @@ def train_bank(config: Config) -> None:
     The bank has an MLflow run, and each model one nested in it. A killed command resumes the models it was training.
 
     Raises:
-        UserError: a file in the bank's folder is of other settings.
+        UserError: a file in the bank's folder is of other settings; or a model can't be trained, and nothing is written.
         RunFailed: a model diverged, or another process trains the bank.
     """
+    device.resolve(config.run)
+    references.check_models(config)
     prepared = prepare(config)
     folder = bank.folder(prepared)
     if not (readme := folder.parent / "README.txt").exists():  # DVC warns of an empty folder

@@ -262,7 +262,7 @@ def check_models(config: Config, *kinds: str, replace: bool = False) -> None:
 
     Args:
         config: the configuration.
-        *kinds: original, retrained.
+        *kinds: original, retrained; none: others than the workspace's are trained, for which no checkpoint is given.
         replace: read them where the workspace has one, too.
 
     Raises:
@@ -275,6 +275,8 @@ def check_models(config: Config, *kinds: str, replace: bool = False) -> None:
         classes = len(counts)
     network = architectures.build(config.model.architecture, classes, 0, drawn=False)
     architectures.check(network, config.model.architecture, data.image_size, classes if counted else None)
+    if not kinds and (init := config.pretrain.init):
+        _check_init(config, network if counted else None, init)
     for kind in kinds:
         stage = STAGE[kind]
         spec = getattr(config, stage).checkpoint

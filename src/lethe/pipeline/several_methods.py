@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lethe._util.errors import RunFailed
 from lethe._util.log import log
 from lethe.config.loader import Config
-from lethe.pipeline.unlearn import check_recipes, print_scores, unlearn
+from lethe.pipeline.unlearn import check_batches, check_recipes, print_scores, unlearn
 from lethe.tracking import outbox
 from lethe.workspace.plan import each_method, planned_results
 from lethe.workspace.workspace import Prepared
@@ -25,13 +25,18 @@ def unlearn_each(config: Config, names: Sequence[str]) -> None:
         RunFailed: of the first method that failed, after all have run.
     """
     configs = each_method(config, names)
-    for one in configs:
-        check_recipes(one)
+    recipes = [check_recipes(one)[0] for one in configs]
+
+    def accept(drawn: Prepared) -> None:
+        for one, own in zip(configs, recipes, strict=True):
+            for recipe in own:
+                check_batches(one, recipe, len(drawn.splits["retain"]))
+
     failed: RunFailed | None = None
     done: list[Prepared] = []
     for one in configs:
         try:
-            done.append(unlearn(one, show=False))
+            done.append(unlearn(one, show=False, accept=accept))
         except RunFailed as error:
             log(f"{one.method} failed: {error}")
             failed = failed or error

@@ -30,7 +30,9 @@ from lethe.workspace.prepare import prepare, remember
 from lethe.workspace.workspace import Prepared
 
 
-def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> Prepared:
+def unlearn(
+    config: Config, beside: tuple[str, ...] = (), show: bool = True, accept: Callable[[Prepared], None] = lambda drawn: None
+) -> Prepared:
     """Unlearn by the configured method: one run, one for each seed, or a chain. Prints the scores next to those of both references.
 
     Those of a single run are printed before its model is exported and figures are drawn, which takes seconds.
@@ -39,6 +41,7 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
         config: the configuration.
         beside: names of other results of the workspace, printed before the method's.
         show: whether scores are printed.
+        accept: is called before anything is written, as that of `prepare`.
 
     Returns:
         The images and splits.
@@ -51,7 +54,7 @@ def unlearn(config: Config, beside: tuple[str, ...] = (), show: bool = True) -> 
     if key := config.card.signing_key:  # the ledger is signed at the end, when a wrong one would be too late
         signing.private_key(config.path(key))
     runs = plan(config)
-    prepared, later = _prepare(config, runs)
+    prepared, later = _prepare(config, runs, accept)
     further, rescored = replication.further(prepared), list[str]()
 
     def scored() -> None:
@@ -108,7 +111,9 @@ def _run_from_another(prepared: Prepared, other: Prepared) -> None:
     _run(other, plan(other.config))
 
 
-def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> tuple[Prepared, Callable[[], None] | None]:
+def _prepare(
+    config: Config, runs: tuple[PlannedRun, ...], accept_too: Callable[[Prepared], None]
+) -> tuple[Prepared, Callable[[], None] | None]:
     """Check the recipes, read the images and splits, train or load the references. Returns also what is left for after the first epoch: to
     read the references that a sample leaves no doubt of; None where all are read."""
     device.resolve(config.run)
@@ -122,6 +127,7 @@ def _prepare(config: Config, runs: tuple[PlannedRun, ...]) -> tuple[Prepared, Ca
     def accept(drawn: Prepared) -> None:
         for recipe in recipes:
             check(drawn, recipe)
+        accept_too(drawn)
         references.check_standing(drawn, *needed)
         references.read_given(drawn, needed, given, sample=reference_sample.for_run(drawn, runs, known))
 

@@ -5,7 +5,6 @@ seed that no row uses; the choice is that of a search by the objective `oracle_f
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from lethe._util.errors import Diverged, UserError
 from lethe._util.files import digest, read_json, short, write_json
 from lethe._util.log import log
 from lethe._util.names import is_whole_number
-from lethe.config.loader import Config
+from lethe.config.loader import STAGE, Config
 from lethe.config.schema import Space
 from lethe.engine import engine
 from lethe.engine.epoch_table import MEASURED
@@ -26,6 +25,7 @@ from lethe.pipeline import leaderboard as rows
 from lethe.pipeline import references
 from lethe.pipeline.cost import planned_share, retraining_work
 from lethe.pipeline.leaderboard_tables import DIALS
+from lethe.pipeline.unlearn import check_batches, check_recipes
 from lethe.recipes.recipe import keeps_best
 from lethe.search.objectives import OBJECTIVES, evaluator, sizes, without_test
 from lethe.search.spaces import argument_values, draws_apart, is_active, stated_values
@@ -77,8 +77,18 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
     if config is None:
         log(f"{method}: one epoch costs more than {AT} of retraining; its settings stay as configured")
         return
+    device.resolve(config.run)
+    recipes, _ = check_recipes(config)
+    references.check_models(config, *STAGE)
     given: dict[str, references.Given] = {}
-    prepared = prepare(config, accept=partial(references.read_given, kinds=("original",), into=given))
+
+    def accept(drawn: Prepared) -> None:
+        for recipe in recipes:
+            check_batches(config, recipe, len(drawn.splits["retain"]))
+        references.check_standing(drawn, *STAGE)
+        references.read_given(drawn, STAGE, given)
+
+    prepared = prepare(config, accept=accept)
     path = rows.chosen_file(config.workspace, method)
     start = references.weights(prepared, "original", given=given.get("original"))
     key = _key(prepared, config, count, start)
@@ -87,7 +97,7 @@ def choose(words: Sequence[str], method: str, count: int) -> None:
         if "original" in found:  # which choices of earlier versions lack: they stay as they are
             _choose(path, method, config, found)
         return
-    references.weights(prepared, "retrained")  # whose work is what shares are of
+    references.weights(prepared, "retrained", given=given.get("retrained"))  # whose work is what shares are of
     data = without_test(prepared)
     ratio, planned = 1.0, config
     for attempt in range(PLANS):

@@ -21,7 +21,7 @@ from lethe.config.schema import Space
 from lethe.engine.epoch_table import MEASURED
 from lethe.engine.options import Evaluate
 from lethe.evaluation.reference import retain_shortfall
-from lethe.models import checkpoint
+from lethe.models import checkpoint, device
 from lethe.parallel.pool import map_units
 from lethe.pipeline import cost, references, worker_advice
 from lethe.pipeline.runner import held
@@ -68,6 +68,9 @@ def search(config: Config) -> None:
     config = for_search(config)
     objective = OBJECTIVES[config.search.objective]
     space, first = widened_space(config)
+    device.resolve(config.run)
+    needed = ("original", "retrained") if objective.oracle or config.retrain.checkpoint else ("original",)
+    references.check_models(config, *needed)
     if config.search.storage:  # an unusable database is an error before anything is written
         with_storage(config)
     given: dict[str, references.Given] = {}
@@ -76,11 +79,12 @@ def search(config: Config) -> None:
         for name, each in space.items():
             for value in each.choices or (each.low, each.high):
                 check(drawn, config.changed({name: value}).recipe())
-        references.read_given(drawn, ("original",), given)
+        references.check_standing(drawn, *needed)
+        references.read_given(drawn, needed, given)
 
     prepared = prepare(config, accept=accept)
     start = references.weights(prepared, "original", given=given.get("original"))
-    reference = _reference(prepared, objective.oracle)
+    reference = _reference(prepared, "retrained" in needed, given.get("retrained"))
     data = without_test(prepared)
     del prepared
     evaluate = evaluator(data.data.for_selection(config.recipe()), MEASURED, data.compute.autocast, intervals=True)
@@ -102,10 +106,10 @@ def search(config: Config) -> None:
         send([config.workspace])  # records that a dead process did not send
 
 
-def _reference(prepared: Prepared, needed: bool) -> dict[str, Tensor] | None:
-    """Get the retrained model: trained if it is needed, else only if one exists or was given, to score trials by `oracle` too."""
-    if needed or prepared.config.retrain.checkpoint:
-        return references.weights(prepared, "retrained")
+def _reference(prepared: Prepared, needed: bool, given: references.Given | None) -> dict[str, Tensor] | None:
+    """Get the retrained model: taken over or trained if it is needed, else only if one exists, to score trials by `oracle` too."""
+    if needed:
+        return references.weights(prepared, "retrained", given=given)
     if prepared.layout.weights("retrained").exists():
         with contextlib.suppress(UserError):
             return references.weights(prepared, "retrained")

@@ -88,6 +88,8 @@ def each_method(config: Config, names: Sequence[str]) -> list[Config]:
     if config.run.register_as is not None:
         raise UserError(f"run.register_as is {config.run.register_as}; one model is registered, so method takes one")
     each = [replace(config, method=name) for name in names]
-    if config.run.seeds > 1 and (chains := [one.method for one in each if one.chain]):
-        raise UserError(f"run.seeds is {config.run.seeds}; {chains[0]} is a chain of runs and takes 1")
+    chains = [one.method for one in each if one.chain]
+    for key, number in (("seeds", config.run.seeds), ("originals", config.run.originals)):
+        if number > 1 and chains:
+            raise UserError(f"run.{key} is {number}; {chains[0]} is a chain of runs and takes 1")
     return each

@@ -144,3 +144,19 @@ def test_the_ratio_of_a_plan_that_was_cut_is_to_what_it_planned() -> None:
     assert _cost_ratio(whole, 1.0, 0.12) == pytest.approx(1.2)
     assert _cost_ratio(whole, 1.2, 0.09) == pytest.approx(1.08)
     assert _cost_ratio(cut, 1.0, 0.3) == pytest.approx(0.3 / planned_share(cut))
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("--retrain.checkpoint notes.pth", "retrain.checkpoint: .*notes.pth"),
+        ("--model.architecture alexnet", "model.architecture is alexnet"),
+    ],
+)
+def test_settings_that_cannot_be_tried_are_refused_before_anything_is_written(keys: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.pth").write_text("hello\n")
+    words = keys.replace("notes.pth", str(tmp_path / "notes.pth")).split()
+    given = [word for word in DIGITS if "--model.architecture" not in words or word not in ("--model.architecture", "convnet")]
+    with pytest.raises(UserError, match=says):
+        choose([*given, *words, "--run.workspace", str(tmp_path / "new")], "ft", 2)
+    assert not (tmp_path / "new").exists()
