@@ -15,7 +15,7 @@ def send(folders: Sequence[str]) -> int:
     """Send MLflow the unsent records of workspaces.
 
     Args:
-        folders: Workspaces; empty: all under the project's folder.
+        folders: Workspaces; empty: the project's folder, and those in it.
 
     Returns:
         1 if records are left, else 0.

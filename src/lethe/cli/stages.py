@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lethe._util.checkout import here
 from lethe._util.errors import UserError
+from lethe._util.files import user_path
 from lethe._util.names import is_whole_number
 from lethe.cli.words import name_functions, split_flags, split_list, split_methods, split_option, split_switches
 from lethe.config.loader import Config, load
@@ -186,9 +188,14 @@ def _demo(words: list[str]) -> Command:
 
 
 def _send(words: list[str]) -> Command:
+    words, named = split_option(words, "--run.workspace")
+    if "" in named:
+        raise UserError("run.workspace is ''; it takes a folder")
     if option := next((word for word in words if word.startswith("-")), None):
         raise UserError(f"{option} is unknown; send takes folders: send [workspace ...]")
-    return Command("lethe.cli.mlflow_commands:send", None, arguments={"folders": words})
+    return Command(
+        "lethe.cli.mlflow_commands:send", None, arguments={"folders": [*words, *(str(here() / user_path(one)) for one in named)]}
+    )
 
 
 def _ui(words: list[str]) -> Command:
@@ -306,9 +313,10 @@ STAGES = {
         "send MLflow the records that it did not take because it did not answer",
         _send,
         (
-            "usage: {program} [workspace ...]",
+            "usage: {program} [workspace ...] [--run.workspace <folder>]",
             "",
-            "  workspace  folders whose .lethe/ holds unsent records (default: all under this project)",
+            "  workspace  folders whose .lethe/ holds unsent records (default: this project's, and those in it)",
+            "  --run.workspace  one more; a relative path is below this project's folder, as in other commands",
             "",
             "Exit codes: 0 nothing is left, 1 something is (the reason is printed), 2 no such folder.",
         ),

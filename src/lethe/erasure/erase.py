@@ -32,6 +32,7 @@ from lethe.erasure.workspace_files import WorkspaceFiles, all_models, relist
 from lethe.evaluation.verdict.words import CANNOT_TELL, DIFFERENT, OVER_FORGETS, REFERENCE_UNFIT, REMEMBERS, Verdict
 from lethe.models import checkpoint
 from lethe.reporting import card_erasure, card_files
+from lethe.tracking.outbox import is_held, send_command
 from lethe.workspace import erased, ledger, repair, scores
 from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout
@@ -309,10 +310,12 @@ def _telling(model: "Mapping[str, Tensor]", accepted: "Mapping[str, Tensor]") ->
 
 
 def _require_sent(layout: Layout) -> None:
-    if any(layout.outbox.glob("*/")):
-        raise RunFailed(
-            f"{layout.outbox} holds records that MLflow does not have yet, with models in them; `python src/send.py` sends them"
-        )
+    waiting = [*layout.outbox.glob("*/")]
+    if any(map(is_held, waiting)):
+        raise RunFailed(f"another command is running in {layout.root}; erase takes a workspace in which none is")
+    if waiting:
+        sends = f"`{send_command(layout.root)}` sends them"
+        raise RunFailed(f"{layout.outbox} holds records that MLflow does not have yet, with models in them; {sends}")
 
 
 def _accept(layout: Layout, erasure: Erasure) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lethe._util.checkout import root
+from lethe._util.checkout import command, root
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import DAMAGED, OUTBOX, atomic_write, read_json, unwritable, write_json
 from lethe._util.integrity import KEY, check_json, digest_file, sealed
@@ -97,7 +97,7 @@ class Outbox:
     @property
     def waits(self) -> bool:
         """Whether an earlier outbox of the same run is being sent by somebody else, who creates the run and says how that part ended."""
-        return any(started < self.header["started"] and _is_held(folder) for started, folder in self._siblings())
+        return any(started < self.header["started"] and is_held(folder) for started, folder in self._siblings())
 
     def parents(self) -> list[Path]:
         """List the folders of the parent run's outboxes."""
@@ -107,7 +107,7 @@ class Outbox:
     @property
     def parent_waits(self) -> bool:
         """Whether somebody is about to send the parent run."""
-        return any(map(_is_held, self.parents()))
+        return any(map(is_held, self.parents()))
 
     def _siblings(self) -> Iterator[tuple[int, Path]]:
         """Iterate over the other outboxes of this run in the same store: when each was started, in ms, and its folder."""
@@ -255,8 +255,21 @@ def _sealed(path: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key != KEY}
 
 
-def _is_held(folder: Path) -> bool:
-    """Whether a process, or another thread of this one, appends to an outbox or sends it."""
+def send_command(home: Path) -> str:
+    """Return the command that sends the outboxes of a workspace, as it is typed.
+
+    Args:
+        home: The workspace.
+    """
+    return command("send", *([] if home.resolve() == root().resolve() else ["--run.workspace", str(home.resolve())]))
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process, or another thread of this one, appends to an outbox or sends it.
+
+    Args:
+        folder: The outbox's.
+    """
     lock = FileLock(f"{folder}.lock")
     try:
         lock.acquire(timeout=0)

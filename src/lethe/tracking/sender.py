@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lethe._util.checkout import command, commit
+from lethe._util.checkout import commit
 from lethe._util.redact import clean, plain, summarize_error
 from lethe.tracking.mlflow_delivery import Delivery, unreachable
 from lethe.tracking.mlflow_store import end_abandoned_runs
-from lethe.tracking.outbox import Outbox, abandoned
+from lethe.tracking.outbox import Outbox, abandoned, send_command
 
 MAX_WAIT, MAX_WAIT_UNREACHABLE = 120.0, 5.0  # seconds that `finish` waits if the store answers, and if not
 MAX_DELAY = 60.0  # seconds between two attempts while the store does not answer
@@ -106,7 +106,9 @@ class Sender(threading.Thread):
             if not sent:
                 left = len(self.own.outbox.pending())
                 log.warning(
-                    "%d records are not sent to MLflow yet. The next run here sends them; to send them now: %s", left, command("send")
+                    "%d records are not sent to MLflow yet. The next run here sends them; to send them now: %s",
+                    left,
+                    send_command(self.home),
                 )
         return sent
 
@@ -131,7 +133,7 @@ def _to_callers_store(deliveries: Iterable[Delivery]) -> Iterator[Delivery]:
                 delivery.outbox.folder.parent,
                 clean(delivery.store),
                 shlex.quote(clean(delivery.store)),
-                command("send"),
+                send_command(delivery.outbox.home),
             )
 
 

@@ -6,6 +6,7 @@ from lethe._util import manifest
 from lethe._util.checkout import command
 from lethe._util.errors import UserError
 from lethe.config.loader import STAGE
+from lethe.tracking.outbox import send_command
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
 
@@ -41,7 +42,7 @@ def _remedy(layout: Layout, path: Path) -> str:
     if path in by_hand:
         return by_hand[path]
     if path.is_relative_to(layout.outbox) and len(path.relative_to(layout.outbox).parts) > 2:
-        return f"`{command('send')}` sends all but what is damaged, which it keeps in {layout.damaged}"
+        return f"`{send_command(layout.root)}` sends all but what is damaged, which it keeps in {layout.damaged}"
     if path.is_relative_to(layout.outbox):
         return "remove its folder; its records are then not sent to MLflow"
     if any(path.is_relative_to(folder) for folder in (layout.resume, layout.bank_states, layout.other_states)):

@@ -746,6 +746,7 @@ def test_a_server_that_goes_away_loses_nothing_and_stops_nobody(home, forked, se
     assert len(row.outbox.pending()) >= 47
     assert row.close() is False
     assert "are not sent to MLflow yet" in caplog.text
+    assert f"src/send.py --run.workspace {home.resolve()}\n" in caplog.text
     assert len(outboxes(home)) == 1
     failed = forked(ROOT / "src" / "send.py", home)
     assert failed.returncode == 1, failed.stderr
@@ -768,6 +769,8 @@ def test_send_knows_its_folders(forked, tmp_path):
     assert wrong.returncode == 2, wrong.stderr
     assert "nowhere is not a folder" in wrong.stderr
     assert (done := forked(ROOT / "src" / "send.py", tmp_path)).returncode == 0, done.stderr
+    done = forked(ROOT / "src" / "send.py", "--run.workspace", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "Everything is sent\n"), done.stderr
 
 
 @pytest.mark.parametrize("secret", ["s3cr3t", "s3cr3t/with?signs"])

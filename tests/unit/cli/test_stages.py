@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -112,6 +113,7 @@ def test_other_words_lead_to_another_function() -> None:
         (f"search adopt {'9' * 5000}", "adopt 9999999999"),
         ("search adopt ٣", "adopt ٣: it takes the number of a trial"),
         ("search adopt 1 a b", "adopt 1 a b: it takes the number of a trial"),
+        ("send --run.workspace", "run.workspace is ''; it takes a folder"),
         ("send --all", "--all is unknown; send takes folders: send [workspace ...]"),
         ("ui here", "here is not understood; ui takes --port <number>"),
         ("ui --port 1 --port 2", "1 2 is not understood; ui takes --port <number>"),
@@ -122,6 +124,15 @@ def test_other_words_are_refused(line: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         STAGES[verb].parse(rest)
     assert str(caught.value).startswith(message)
+
+
+def test_send_takes_a_workspace_as_other_commands_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    for home in (tmp_path / "a b", tmp_path.parent / "elsewhere" / "c"):
+        _, _, *words = shlex.split(outbox.send_command(home))
+        assert STAGES["send"].parse(words).arguments == {"folders": [str(home)]}
+    assert shlex.split(outbox.send_command(tmp_path))[-1] == "src/send.py"  # which it finds by itself
+    assert STAGES["send"].parse(["a", "--run.workspace=b"]).arguments == {"folders": ["a", str(tmp_path / "b")]}
 
 
 def test_a_leaderboard_has_methods_and_shares() -> None:
@@ -212,7 +223,8 @@ def test_help_and_version(run: Run) -> None:
         code, out, err = run(verb, "--help")
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: lethe {verb} [")
-        assert ("--run.workspace" in out) == stage.takes_keys
+        assert ("--run.workspace" in out) == (stage.takes_keys or verb == "send")
+        assert ("--help-all" in out) == stage.takes_keys
         assert "{program}" not in out
 
 

@@ -1,14 +1,17 @@
-"""A store that refuses, as a server does without the permission: the rest is erased all the same."""
+"""A store that refuses, as a server does without the permission: the rest is erased all the same. Records that are not sent."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from lethe._util.errors import RunFailed
-from lethe.erasure.erase import carry_out
+from lethe.config.loader import load
+from lethe.erasure.erase import carry_out, erase
 from lethe.erasure.stores import DELETE, Place
+from lethe.workspace.layout import Layout
 
 
 @dataclass
@@ -48,3 +51,13 @@ def test_a_workspace_is_not_left_half_erased() -> None:
     with pytest.raises(RunFailed, match="Permission denied"):
         carry_out(store.places())
     assert store.erased == []
+
+
+def test_records_that_are_not_sent_are_said_with_what_sends_them_and_those_of_a_running_command_are_its_own(tmp_path: Path) -> None:
+    config = load(["--run.workspace", str(tmp_path / "there")])
+    outbox = Layout(config.workspace).outbox / "a.1"
+    outbox.mkdir(parents=True)
+    with pytest.raises(RunFailed, match=rf"; `python src/send.py --run.workspace {config.workspace.resolve()}` sends them$"):
+        erase(config)
+    with FileLock(f"{outbox}.lock"), pytest.raises(RunFailed, match=f"^another command is running in {config.workspace}; "):
+        erase(config)
