@@ -310,12 +310,13 @@ def _telling(model: "Mapping[str, Tensor]", accepted: "Mapping[str, Tensor]") ->
 
 
 def _require_sent(layout: Layout) -> None:
-    waiting = [*layout.outbox.glob("*/")]
-    if any(map(is_held, waiting)):
-        raise RunFailed(f"another command is running in {layout.root}; erase takes a workspace in which none is")
-    if waiting:
-        sends = f"`{send_command(layout.root)}` sends them"
-        raise RunFailed(f"{layout.outbox} holds records that MLflow does not have yet, with models in them; {sends}")
+    for each in (layout, *(Layout(layout.original_runs(seed)) for seed in layout.original_seeds())):
+        waiting = [*each.outbox.glob("*/")]
+        if any(map(is_held, waiting)):
+            raise RunFailed(f"another command is running in {layout.root}; erase takes a workspace in which none is")
+        if waiting:
+            sends = f"`{send_command(each.root)}` sends them"
+            raise RunFailed(f"{each.outbox} holds records that MLflow does not have yet, with models in them; {sends}")
 
 
 def _accept(layout: Layout, erasure: Erasure) -> None:

@@ -67,7 +67,12 @@ class MlflowModels:
     @cached_property
     def store(self) -> MlflowStore:
         """The workspace's MLflow store, opened at first use; RunFailed where it does not answer."""
-        return MlflowStore(self.layout.root)
+        return MlflowStore(self.layout.root, self.layout.originals, self._data)
+
+    @property
+    def _data(self) -> frozenset[str]:
+        """Tags of the runs whose images were those before an erasure."""
+        return frozenset(short(one.data) for one in self.sought.erasures)
 
     def find(self) -> Iterator[Place]:
         """Models that learned the images, artifacts and parameters with their ids; one place, YOURS, where the store does not answer."""
@@ -119,9 +124,10 @@ class MlflowModels:
 
     def _learned(self, model: LoggedModel) -> bool:
         """Whether a logged model learned the images: by its run's tags, and where its files are here by its weights."""
-        tags = model.tags
-        if tags.get("data") in {short(one.data) for one in self.sought.erasures} and tags.get("method") != "retrained":
-            accepted = tags.get("result") in {short(hash_) for hash_ in self.sought.accepted}
+        tags, newest = model.tags, self.sought.newest
+        of_newest = tags.get("data") == short(newest.data)
+        if tags.get("data") in self._data and not (of_newest and tags.get("method") == "retrained"):
+            accepted = tags.get("result") == short(newest.accepted)
             return not accepted or model.name == "checkpoint"
         return any(examine(path, self.sought).models for path in (files_in(model.folder) if model.folder else ()))
 

@@ -22,7 +22,7 @@ class Sought:
     """What erasures removed, or are to remove.
 
     Args:
-        erasures: one or more.
+        erasures: one or more, oldest first.
         hashed: the workspace's pseudonyms.
         size: height and width of the workspace's images, in pixels.
         unread: what was passed over in a search: file -> in words. Searches add to it.
@@ -54,9 +54,9 @@ class Sought:
         return frozenset(hash_ for one in self.erasures for hash_ in one.tensors)
 
     @property
-    def accepted(self) -> frozenset[str]:
-        """Hashes of the weights that were accepted: these have unlearned the images."""
-        return frozenset(one.accepted for one in self.erasures)
+    def newest(self) -> Erasure:
+        """The last erasure: only what it accepted has unlearned all the images."""
+        return self.erasures[-1]
 
     def has_id(self, id_: str) -> bool:
         """Whether an image's id, as text, is one of them."""
@@ -92,12 +92,14 @@ class Sought:
             about: metadata of its file; {}: unknown.
 
         Returns:
-            True if it did; False for the accepted result, and for a model retrained without the images.
+            True if it did; False for the newest accepted result, and for a model retrained without all the images. What an earlier erasure
+            accepted, and its retrained model, learned the images that were erased later.
         """
-        if weights in self.accepted:
+        if weights == self.newest.accepted:
             return False
-        clean = about.get("kind", "").startswith("retrained") and about.get("retain") in {one.retain for one in self.erasures}
-        return weights in self._models or (about.get("data") in {one.data for one in self.erasures} and not clean)
+        clean = about.get("kind", "").startswith("retrained") and about.get("retain") == self.newest.retain
+        known = weights in self._models or weights in {one.accepted for one in self.erasures}
+        return known or (about.get("data") in {one.data for one in self.erasures} and not clean)
 
     def ids_in(self, text: bytes) -> set[str]:
         """Return the pseudonyms of the ids that occur in a text."""

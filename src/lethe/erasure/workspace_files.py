@@ -134,7 +134,7 @@ class WorkspaceFiles:
         made_again = path == layout.copies("csv")  # when it is needed
         if made_again or is_half_written(path) or path.is_relative_to(layout.damaged):
             return DELETE
-        if found.models and path.is_relative_to(layout.models):
+        if found.models and any(path.is_relative_to(folder) for folder in (layout.models, layout.accepted("-").parent)):
             return DELETE
         if path.is_relative_to(layout.cards) or path in (layout.images, layout.settings, layout.given):
             return REWRITE

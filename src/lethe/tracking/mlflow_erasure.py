@@ -5,9 +5,9 @@ aliases and versions first, then the model, its files, and its row. mlflow is im
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -67,14 +67,16 @@ class MlflowStore:
 
     Args:
         home: the workspace.
+        originals: the folder of its further originals, each of which logs its runs as a workspace of its own.
+        data: values of the tag `data`, by which such runs are found after that folder was deleted.
 
     Raises:
         RunFailed: the store does not answer.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, originals: Path | None = None, data: Collection[str] = ()) -> None:
         self.address = str(destination()["uri"])
-        self._home = workspace_hash(home)
+        self._home, self._originals, self._data = home, originals, data
         try:
             self._client: MlflowClient = connect(self.address)
             self._experiments = [each.experiment_id for each in self._client.search_experiments(view_type=_everything())]
@@ -88,12 +90,25 @@ class MlflowStore:
         return path if self.address.startswith("sqlite:///") and path.exists() else None
 
     def runs(self) -> Iterator[RunFiles]:
-        """Iterate over the workspace's runs, those that were deleted in MLflow, too."""
+        """Iterate over the workspace's runs and those from its further originals, those that were deleted in MLflow, too."""
+        for home in dict.fromkeys([workspace_hash(self._home), *self._of_originals()]):
+            yield from self._with_tag(HOME, home)
+
+    def _of_originals(self) -> Iterator[str]:
+        """Hashes of the folders of further originals. A hash tells no path, but the tag `workspace` has the folder's name at its end."""
+        if self._originals is None:
+            return
+        yield from (workspace_hash(folder) for folder in sorted(self._originals.glob("*/")))
+        for data in self._data:
+            for run in self._with_tag("data", data):
+                seed = PurePosixPath(run.tags.get("workspace", "")).name
+                if seed.isdigit() and run.tags.get(HOME) == (found := workspace_hash(self._originals / seed)):
+                    yield found
+
+    def _with_tag(self, key: str, value: str) -> Iterator[RunFiles]:
         token: str | None = None
         while token != "":
-            found = self._client.search_runs(
-                self._experiments, f"tags.`{HOME}` = '{self._home}'", _everything(), MAX_FOUND, page_token=token
-            )
+            found = self._client.search_runs(self._experiments, f"tags.`{key}` = '{value}'", _everything(), MAX_FOUND, page_token=token)
             for run in found:
                 uri = str(run.info.artifact_uri)
                 yield RunFiles(run.info.run_id, uri, _folder(uri), dict(run.data.tags), dict(run.data.params))

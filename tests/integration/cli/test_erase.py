@@ -1,5 +1,6 @@
 """From a request that was unlearned to a workspace in which nothing of it is left, and on to the next request."""
 
+import ast
 import csv
 import json
 import re
@@ -205,6 +206,52 @@ def test_killed_at_any_moment(unlearned: Project) -> None:
     assert not [path for path in ws.rglob("*") if path.name.startswith(".images")], "a half-written file is left"
 
 
+LOGGED = """
+from lethe.tracking import mlflow_store
+from lethe.tracking.outbox import callers_store
+client = mlflow_store.connect(callers_store())
+everywhere = [each.experiment_id for each in client.search_experiments()]
+models = [(model.model_id, client.get_run(model.source_run_id).data.tags) for model in client.search_logged_models(everywhere)]
+print([(id, tags["workspace"], tags["data"]) for id, tags in models])
+"""
+
+
+@pytest.mark.slow
+def test_two_requests_and_two_originals(unlearned: Project) -> None:
+    """The model that the first request ended in was trained on the images of the second; runs from a further original are logged under
+    a folder of their own, which the erasure deletes."""
+    ws, logging = unlearned.root / "ws", ("--run.log_model", "safetensors")
+    unlearned.ran("unlearn", *WS, *logging, "--run.originals", "2", "--methods.model_1.lr", "0.02")
+    unlearned.ran("erase", *WS, "--yes")
+    ((first, where, data),) = ast.literal_eval(unlearned.script(LOGGED))
+    assert where == "ws", "only the accepted model is left"
+    (accepted,) = (ws / "accepted").iterdir()
+    (unlearned.root / "next.csv").write_text("id\n" + "\n".join(ids(unlearned, "retain")[:5]) + "\n")
+    unlearned.ran("unlearn", *WS, *logging, "--data.forget.ids", "next.csv")
+    done = unlearned.ran("erase", *WS, "--yes")
+    assert f"delete: {accepted}\n" in done.stderr and f"delete: models:/{first}\n" in done.stderr
+    ((second, where, other),) = ast.literal_eval(unlearned.script(LOGGED))
+    assert (second != first, where, other != data) == (True, "ws", True)
+    (left,) = (ws / "accepted").iterdir()
+    assert left != accepted and checkpoint.model_hash(left) == checkpoint.model_hash(ws / "models" / "original.safetensors")
+    assert not (ws / "originals").exists()
+
+    # A run from a further original that MLflow has after its folder is gone
+    unlearned.script(COMES_BACK)
+    found = unlearned.run("erase", "--run.workspace", "ws", "--check")
+    assert (found.returncode, found.stdout.count("mlflow "), "models:/" in found.stdout) == (1, 1, True)
+
+
+COMES_BACK = """
+from pathlib import Path
+from lethe.tracking import mlflow_store
+from lethe.tracking.outbox import callers_store
+client = mlflow_store.connect(callers_store())
+everywhere = [each.experiment_id for each in client.search_experiments()]
+home = mlflow_store.workspace_hash(Path("ws/originals/1"))
+run = next(run for run in client.search_runs(everywhere) if run.data.tags.get("lethe.home") == home)
+client.create_logged_model(run.info.experiment_id, "model", run.info.run_id)
+"""
 REGISTER = """
 import sys
 from lethe.tracking import mlflow_store

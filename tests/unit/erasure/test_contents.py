@@ -129,6 +129,22 @@ def test_models_in_any_container(tmp_path):
         assert examine(tmp_path / name, SOUGHT) == Found(), name
 
 
+def test_what_an_earlier_erasure_accepted_learned_the_images_of_the_next(tmp_path):
+    """So did its retrained model: the images that were erased later were still among those to retain."""
+    later = replace(
+        erasure(), request="the next", accepted=checkpoint.weights_hash(MODEL), data="the images then", retain="still fewer", models=()
+    )
+    sought = Sought([replace(erasure(), tensors=()), later], HASHED, 8)
+    for name, tensors, about, learned in (
+        ("a", ACCEPTED, {"kind": "accepted"}, 1),
+        ("b", MODEL, {"kind": "accepted"}, 0),
+        ("c", {"w": torch.zeros(1)}, {"kind": "retrained", "data": "the images before", "retain": "those that are left"}, 1),
+        ("d", {"w": torch.zeros(1)}, {"kind": "retrained", "data": "the images then", "retain": "still fewer"}, 0),
+    ):
+        checkpoint.save(tensors, tmp_path / name, about)
+        assert examine(tmp_path / name, sought) == Found(models=learned), name
+
+
 def test_databases_and_archives(tmp_path):
     path = tmp_path / "runs.db"
     with sqlite3.connect(path) as database:
