@@ -29,7 +29,7 @@ NAMED: dict[str, Callable[[Images, DeletionRequest], Indices]] = {
 }
 
 
-def draw(images: Images, request: DeletionRequest, seed: int) -> Splits:
+def draw(images: Images, request: DeletionRequest | None, seed: int) -> Splits:
     """Divide images into the four splits, by the draw of the report.
 
     One generator draws first the halves of the held-out images (an odd one goes to validation), then the train images into retain and
@@ -37,7 +37,7 @@ def draw(images: Images, request: DeletionRequest, seed: int) -> Splits:
 
     Args:
         images: train images first, then held-out ones.
-        request: what to forget.
+        request: what to forget; None: nothing.
         seed: of the generator.
 
     Returns:
@@ -48,8 +48,8 @@ def draw(images: Images, request: DeletionRequest, seed: int) -> Splits:
     """
     import torch  # takes seconds to import
 
-    named = [key for key in KINDS if getattr(request, key) is not None]
-    if len(named) != 1:
+    named = [key for key in KINDS if getattr(request, key) is not None] if request else []
+    if request and len(named) != 1:
         given = " and ".join(named) or "nothing"
         raise UserError(f"data.forget names {given}; it takes exactly one of {', '.join(KINDS)}")
     generator = torch.Generator().manual_seed(seed)
@@ -57,6 +57,8 @@ def draw(images: Images, request: DeletionRequest, seed: int) -> Splits:
     held_out = n + torch.randperm(images.held_out, generator=generator).numpy()
     half = (images.held_out + 1) // 2
     halves = {"validation": held_out[:half], "test": held_out[half:]}
+    if request is None:
+        return {"retain": torch.randperm(n, generator=generator).numpy(), "forget": np.zeros(0, np.int64), **halves}
     if (kind := named[0]) in NAMED:
         forgotten = np.zeros(n, bool)
         forgotten[NAMED[kind](images, request)] = True

@@ -29,9 +29,12 @@ def prepare(config: Config) -> None:
     """Write images, labels, ids and the four splits to data/ in the workspace, and print their sizes."""
     forget = Layout(config.workspace).splits / "forget.csv"
     before = (splits.count(forget.parent, "forget"), forget.read_bytes()) if forget.exists() else (0, b"")
+    closed = bool(before[1]) and not before[0]
     prepared = preparation.prepare(config, replace=True)
     if before[0] and before[1] != forget.read_bytes() and prepared.layout.weights("original").exists():
         log(f"the request before, of {before[0]:,} images, is replaced: those that are not in the new one are retain images again")
+    if closed and len(prepared.splits["forget"]):
+        log(f"the request before was erased; the next one, of {len(prepared.splits['forget']):,} images, begins")
     copies.counts(prepared)
     counts = ", ".join(f"{name} {len(index):,}" for name, index in prepared.splits.items())
     print(f"{prepared.layout.data}: {len(prepared.images.classes)} classes; {counts}")

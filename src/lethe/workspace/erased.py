@@ -13,11 +13,11 @@ from lethe._util.errors import UserError
 from lethe._util.files import atomic_write, read_json
 from lethe.config.loader import Config
 from lethe.config.source_map import REQUEST
-from lethe.data import copies, pixel_store, sources
+from lethe.data import copies, pixel_store, sources, splits
 from lethe.data.images import Images
 from lethe.workspace.layout import Layout
 from lethe.workspace.pseudonyms import Pseudonyms, existing
-from lethe.workspace.settings import repair_command
+from lethe.workspace.settings import is_checkout, repair_command
 from lethe.workspace.workspace import Prepared
 
 PENDING, DONE = "pending", "done"
@@ -150,6 +150,21 @@ def takes_next(config: Config, forget: int) -> bool:
         False also where the command itself gives no request: what params.yaml says is not meant as one.
     """
     return forget == 0 and not REQUEST.isdisjoint(config.given.keys() - config.laid.keys()) and bool(read(config))
+
+
+def awaits_next(config: Config) -> bool:
+    """Whether the last request was erased, and nothing asks for the next one: params.yaml's default is not meant as one.
+
+    Args:
+        config: names the workspace. In the checkout itself the next request is in params.yaml.
+
+    Returns:
+        False also where splits that exist hold a request.
+    """
+    folder = Layout(config.workspace).splits
+    if is_checkout(config.workspace) or not REQUEST.isdisjoint(config.settings) or takes_next(config, 0) or not read(config):
+        return False
+    return not splits.are_there(folder) or splits.count(folder, "forget") == 0
 
 
 def is_of_erased(config: Config, retain: str) -> bool:

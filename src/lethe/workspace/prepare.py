@@ -32,7 +32,8 @@ def prepare(
 
     Args:
         config: what they must be.
-        replace: write files that hold other images or splits again; otherwise they are an error.
+        replace: write files that hold other images or splits again; otherwise they are an error. Where the last request was erased and the
+            next one was not given yet, the splits hold none.
         accept: is called before anything is written, and raises where these images and splits can't be used.
         next_request: whether a request that the command gives may follow one that was erased: the splits are then drawn anew.
 
@@ -60,7 +61,8 @@ def prepare(
     images = erased.without(images, config)
     _let_finish(layout)
     redraw = replace or _next_request(config, next_request)
-    prepared = Prepared(config, images, splits.draw(images, request(config), asked.seed))
+    none = replace and erased.awaits_next(config)
+    prepared = Prepared(config, images, splits.draw(images, None if none else request(config), asked.seed))
     summaries = {layout.about(part): content for part, content in about(images).items()}
     if not replace:
         _check_files(prepared, summaries, redraw, other_images)
