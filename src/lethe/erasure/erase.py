@@ -70,7 +70,7 @@ def plan(config: Config, source: bool = False, keep: Sequence[str] = ()) -> int:
         UserError: the result does not exist, or was not evaluated.
     """
     check_kept(keep)
-    erasure = _unfinished(config) or _planned(config, source)
+    erasure = _begun(_unfinished(config), source) or _planned(config, source)
     keep = _kept(erasure, keep)
     stores = _stores(config, erasure, keep)
     places = [place for store in stores for place in store.find()]
@@ -142,7 +142,7 @@ def _erase(config: Config, layout: Layout, source: bool, keep: Sequence[str]) ->
     begun = _unfinished(config)
     if begun is None:
         _require_sent(layout)
-    erasure = begun or _planned(config, source)
+    erasure = _begun(begun, source) or _planned(config, source)
     keep = _kept(erasure, keep)
     if erasure.state == erased.PENDING:
         erasure = replace(erasure, keep=keep)
@@ -244,6 +244,11 @@ def _unfinished(config: Config) -> Erasure | None:
     splits = Layout(config.workspace).splits
     closed = last and splits.is_dir() and count(splits, "forget") == 0
     return erased.pending(config) or (last[0] if closed else None)
+
+
+def _begun(erasure: Erasure | None, source: bool) -> Erasure | None:
+    """An erasure that goes on; with the source's files if the command asks for them, though the one that began it did not."""
+    return erasure and replace(erasure, source=erasure.source or source)
 
 
 # --- what is planned --------------------------------------------------------------------------------------------------

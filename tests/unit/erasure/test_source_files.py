@@ -1,6 +1,7 @@
 """What `erase --source` makes of files that hold many images: nothing of the erased ones is left, and nothing else changes."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,14 +10,17 @@ from PIL import Image
 from lethe.config import loader
 from lethe.data import sources
 from lethe.erasure.contents import LOOK
-from lethe.erasure.erase import ALWAYS, _unreachable
+from lethe.erasure.erase import ALWAYS, _begun, _unfinished, _unreachable
 from lethe.erasure.sought import Sought
 from lethe.erasure.source_files import SourceFiles
 from lethe.erasure.stores import DELETE, REWRITE, YOURS
 from lethe.erasure.workspace_files import WorkspaceFiles
+from lethe.workspace import erased
 from lethe.workspace.erased import DONE, Erasure, spelt
 from lethe.workspace.pseudonyms import Pseudonyms
 from lethe.workspace.request import source_keys
+from support.cards import asked, workspace
+from support.erasures import erasure as made
 
 HASHED = Pseudonyms(bytes(range(32)))
 GREY = np.random.default_rng(0).integers(1, 256, (6, 8, 8), np.uint8)
@@ -180,3 +184,16 @@ def test_a_list_is_named_once(tmp_path, inside):
     assert [place.step for place in places if place.name == str(file)] == [YOURS] * inside
     said = [*_unreachable([source, WorkspaceFiles(config, source.sought, None)], places)]
     assert said == ([ALWAYS] if inside else [f"{file} (data.forget.ids), the list of ids", ALWAYS])
+
+
+def test_files_of_the_source_are_erased_after_the_rest_if_asked(tmp_path):
+    """An erasure without --source says that it can be given: it then goes on with these files."""
+    home = workspace(tmp_path / "ws", scored=False)
+    (home / "data" / "splits" / "forget.csv").write_text("id\n")
+    config = asked(home)
+    erased.write(config, [made()])
+    for asks in (False, True):
+        assert _begun(_unfinished(config), asks) == replace(made(), source=asks)
+    erased.write(config, [replace(made(), source=True)])
+    assert _begun(_unfinished(config), False) == replace(made(), source=True)
+    assert _begun(None, True) is None
