@@ -134,8 +134,8 @@ def _unreadable(files: Sequence[File], bad: dict[int, str]) -> str:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """FORMATS that this PIL has."""
+def formats() -> tuple[str, ...]:
+    """Return those of FORMATS that this PIL has."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -248,7 +248,7 @@ def decode_some(paths: Sequence[str | BytesIO], fit: Fit) -> Part:
             with _limited_time():
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` has its own limit
-                    image = Image.open(path, formats=_formats())
+                    image = Image.open(path, formats=formats())
                 with image:
                     _check_size(image)
                     _check_scans(image, path)
@@ -260,7 +260,7 @@ def decode_some(paths: Sequence[str | BytesIO], fit: Fit) -> Part:
         except _TooLong:
             bad[at] = f"it takes more than {LONGEST:g} seconds of processor time to decode"
         except Exception as error:  # PIL's readers raise nearly anything: OSError, SyntaxError, struct.error, ...
-            known = f"none of the formats {', '.join(_formats())}"
+            known = f"none of the formats {', '.join(formats())}"
             bad[at] = known if isinstance(error, UnidentifiedImageError) else one_line(error)
     return pixels, bad, min(highest, 65535)
 

@@ -24,14 +24,14 @@ def is_archive(content: bytes) -> bool:
     return content.startswith((b"PK\3\4", *_STREAMS)) or content[257:262] == b"ustar"
 
 
-def members(content: bytes) -> Iterator[bytes | str]:
-    """Iterate over the contents of an archive's members, or of a compressed file.
+def members(content: bytes) -> Iterator[tuple[str, bytes | str]]:
+    """Iterate over an archive's members, or the one of a compressed file.
 
     Args:
         content: of the file.
 
     Yields:
-        The content; of a member that is not read the reason: ENCRYPTED or LARGE.
+        The member's name, of a link also what it leads to, and its content; of one that is not read the reason: ENCRYPTED or LARGE.
 
     Raises:
         One of DAMAGED: the archive or a member is damaged, or compressed in a way that is not known here.
@@ -40,16 +40,24 @@ def members(content: bytes) -> Iterator[bytes | str]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for member in archive.infolist():
                 if member.flag_bits & 1:
-                    yield ENCRYPTED
+                    yield member.filename, ENCRYPTED
                 else:
-                    yield LARGE if member.file_size > LARGEST_MEMBER else archive.read(member)
+                    yield member.filename, LARGE if member.file_size > LARGEST_MEMBER else archive.read(member)
     elif content[257:262] == b"ustar":
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as files:
             for entry in files:
-                if file := files.extractfile(entry):
-                    yield LARGE if entry.size > LARGEST_MEMBER else file.read()
+                if entry.isfile() and (file := files.extractfile(entry)):
+                    yield entry.name, LARGE if entry.size > LARGEST_MEMBER else file.read()
+                else:
+                    yield f"{entry.name}\n{entry.linkname}", b""
     else:
         opened = next(stream for head, stream in _STREAMS.items() if content.startswith(head))
         with opened(io.BytesIO(content)) as file:
             found = file.read(LARGEST_MEMBER + 1)
-        yield LARGE if len(found) > LARGEST_MEMBER else found
+        yield _gzip_name(content), LARGE if len(found) > LARGEST_MEMBER else found
+
+
+def _gzip_name(content: bytes) -> str:
+    """The name of the file that gzip compressed, which it notes after ten bytes (RFC 1952); "" where it did not."""
+    noted = content.startswith(b"\x1f\x8b") and content[3] & 12 == 8  # a name, and no other field before it
+    return content[10 : content.find(b"\0", 10)].decode("utf-8", "surrogateescape") if noted else ""

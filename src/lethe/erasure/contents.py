@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 import tempfile
+import warnings
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,7 +24,17 @@ from lethe.erasure.sought import Sought
 from lethe.models import checkpoint
 
 _DATABASE = b"SQLite format 3\0"
-_PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+# First bytes of files with pictures that nothing here decodes, from a position on
+_CLOSED = {
+    (0, b"8BPS"): "Photoshop",
+    (0, b"%PDF"): "PDF",
+    (0, b"\xff\x0a"): "JPEG XL",
+    (4, b"JXL "): "JPEG XL",
+    (4, b"ftyphe"): "HEIF",
+    (4, b"ftypmif1"): "HEIF",
+    (4, b"ftypavif"): "AVIF",  # where PIL was built without it
+}
+_UNMARKED = "TGA"  # a format without first bytes of its own: whatever fails to decode as such is none
 _BASE64 = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/=\s\\n]{40,}")  # PNG, JPEG, GIF, WebP
 
 
@@ -143,10 +154,8 @@ def _content(content: bytes, sought: Sought, passed_over: Counter[str], depth: i
     for head, kind in archives.CLOSED.items():
         if content.startswith(head):
             passed_over[f"{kind} archive"] += 1
-    if content.startswith(_PICTURES):
-        return _shows(content, sought)
     pictures = {match[0] for match in _BASE64.finditer(content)}
-    shown = sum((_shows(_decoded(picture), sought) for picture in pictures), Found())
+    shown = sum((_shows(one, sought, passed_over) for one in (content, *map(_decoded, pictures))), Found())
     return shown + Found(ids=len(sought.ids_in(content)), models=int(sought.has_tensor(content)))
 
 
@@ -170,7 +179,8 @@ def _archive(content: bytes, sought: Sought, passed_over: Counter[str], depth: i
     """Also what torch.save and torch.export write, NumPy's .npz, office documents."""
     found = Found()
     try:
-        for member in archives.members(content):
+        for name, member in archives.members(content):
+            found += Found(ids=len(sought.ids_in(name.encode("utf-8", "surrogateescape"))))
             if isinstance(member, str):
                 passed_over[f"{member} member" if member == archives.ENCRYPTED else f"member {member}"] += 1
             else:
@@ -206,19 +216,36 @@ def _decoded(text: bytes) -> bytes:
         return b""
 
 
-def _shows(content: bytes, sought: Sought) -> Found:
-    """Whether a picture has the pixels of an erased image, or nearly has them, in any way in which a workspace's source may read it."""
+def _shows(content: bytes, sought: Sought, passed_over: Counter[str]) -> Found:
+    """Whether this is a picture with the pixels of an erased image, or nearly with them, in any way in which a workspace's source may read
+    it, or with an id in what it says of itself, which may be compressed."""
     from PIL import Image
 
-    from lethe.data.decoding import DEPTHS, RESIZES, to_pixels
+    from lethe.data.decoding import DEPTHS, LARGEST, RESIZES, formats, to_pixels
 
+    kind = ""
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # LARGEST is the limit
+            opened = Image.open(io.BytesIO(content), formats=formats())
+        with opened:
+            kind = str(opened.format)
+            if opened.width * opened.height > LARGEST:
+                raise Image.DecompressionBombError
             fits = [(resize, bits) for resize in RESIZES for bits in (DEPTHS if opened.mode.startswith("I") else (16,))]
             read = (to_pixels(opened, sought.size, resize, bits) for resize, bits in fits)
             readings = [np.ascontiguousarray(pixels.transpose(2, 0, 1)) for pixels in read]
-    except Exception:  # PIL's readers raise nearly anything for a file that is no image
+            said = [text.encode() if isinstance(text, str) else text for text in opened.info.values() if isinstance(text, str | bytes)]
+    except Image.DecompressionBombError:
+        passed_over["picture too large to decode"] += 1
         return Found()
+    except Exception:  # PIL's readers raise nearly anything for a file that is no image
+        if kind not in ("", _UNMARKED):
+            passed_over[f"{kind} picture that can't be decoded"] += 1
+        elif closed := next((name for (at, head), name in _CLOSED.items() if content.startswith(head, at)), ""):
+            passed_over[f"{closed} file"] += 1
+        return Found()
+    named = {id_ for text in said for id_ in sought.ids_in(text)} - sought.ids_in(content)  # those are counted already
     if any(map(sought.has_pixels, readings)):
-        return Found(pixels=1)
-    return Found(near=int(any(map(sought.is_near, readings))))
+        return Found(ids=len(named), pixels=1)
+    return Found(ids=len(named), near=int(any(map(sought.is_near, readings))))

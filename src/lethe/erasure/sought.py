@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -109,7 +110,8 @@ class Sought:
                 for length in one.lengths:
                     end = start + length
                     if end <= len(text) and not _END.match(text, end):
-                        found.add(self.hashed.of_id(text[start:end].decode("utf-8", "replace")))
+                        with suppress(UnicodeDecodeError):  # no id: most of what is compressed, which would be hashed in vain
+                            found.add(self.hashed.of_id(text[start:end].decode()))
         return found & self._ids
 
     @staticmethod
