@@ -13,6 +13,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from lethe._util import in_use
+
 pytest.register_assert_rewrite("support")
 
 from support.dvc_checkout import Checkout, checkouts  # noqa: E402
@@ -23,6 +25,13 @@ settings.register_profile("no clock", deadline=None)  # no test asserts a durati
 settings.register_profile("fuzz", deadline=None, max_examples=5000)  # make fuzz
 settings.load_profile("no clock")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background with Ctrl-C ignored
+
+
+@pytest.fixture(autouse=True)
+def in_no_workspace() -> Iterator[None]:
+    """A process holds what it works in until its command ends; a test that calls functions has no such end."""
+    yield
+    in_use.leave()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ try:
     from pathlib import Path
     from types import FrameType
 
-    from lethe._util import collector, dvc_stage, memory
+    from lethe._util import collector, dvc_stage, in_use, memory
     from lethe._util.errors import RunFailed, UserError, one_line
     from lethe._util.files import FULL, unwritable
     from lethe._util.integrity import Damaged
@@ -101,6 +101,8 @@ def main(verb: str, argv: Sequence[str] | None = None, program: str | None = Non
         if str(error) != NO_THREAD:
             raise
         return _exit_code(RunFailed("no further thread can be started: the limit of processes and threads is reached (`ulimit -u`)"))
+    finally:
+        in_use.leave()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from lethe._util import manifest
+from lethe._util import in_use, manifest
 from lethe._util.checkout import root
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import read_json, short
@@ -94,14 +94,14 @@ def erase(config: Config, source: bool = False, keep: Sequence[str] = ()) -> int
 
     Raises:
         UserError: the result does not exist, or was not evaluated.
-        RunFailed: a place could not be erased, records for MLflow are not sent, or another process erases.
+        RunFailed: a place could not be erased, records for MLflow are not sent, or another command works in the workspace.
     """
     check_kept(keep)
     layout = Layout(config.workspace)
     lock = layout.lock("erase")
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(lock, timeout=0):
+        with FileLock(lock, timeout=0), in_use.alone(layout.root):
             return _erase(config, layout, source, keep)
     except Timeout:
         raise RunFailed(f"another process erases in {layout.root}") from None

@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from lethe._util import in_use
 from lethe._util.checkout import root
 from lethe._util.errors import UserError
 from lethe._util.files import read_json, write_json, write_text
@@ -42,10 +43,11 @@ def prepare(
 
     Raises:
         UserError: the files hold other images or splits, and `replace` is False; the message names the command that replaces them.
+        RunFailed: another process erases in the workspace.
     """
     asked = config.data
     where = source_keys(config)
-    erased.require_finished(config)
+    _begin(config)
     layout = Layout(config.workspace)
     folder = layout.data
     shared = Layout(config.path(config.run.workspace))  # one for all copies that DVC makes of a checkout
@@ -69,6 +71,7 @@ def prepare(
     draw = redraw or not layout.splits.exists()
     accept(prepared)
     layout.state.mkdir(parents=True, exist_ok=True)  # from here on the manifest notes what is written
+    _begin(config)
     if draw or listed != listing or not all(file.exists() for file in summaries):
         with _writing(layout):
             if draw and not replace:  # another command may have written them meanwhile
@@ -87,6 +90,13 @@ def prepare(
     if config.workspace.resolve() != root().resolve() and not layout.gitignore.exists():
         write_text(layout.gitignore, "*\n")  # no `git add -A` takes someone's images, nor the request to forget them
     return prepared
+
+
+def _begin(config: Config) -> None:
+    """Work in the workspace, so that nothing is erased as long as the command runs; check that no erasure is to be finished first."""
+    for folder in (config.workspace, config.path(config.run.workspace)):  # two in a copy that DVC makes of a checkout
+        in_use.work_in(folder)
+    erased.require_finished(config)
 
 
 def _next_request(config: Config, allowed: bool) -> bool:
@@ -141,7 +151,7 @@ def load_existing(config: Config) -> Prepared:
     layout = Layout(config.workspace)
     if not layout.images.exists():
         return prepare(config)
-    erased.require_finished(config)
+    _begin(config)
     _let_finish(layout)
     images, _ = load_images(layout.images)
     existing = Prepared(config, images, splits.read(layout.splits, images))

@@ -3,6 +3,7 @@
 import ast
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file
 
 from lethe.data.images import load_images
 from lethe.models import checkpoint
-from support.project import Project, at, at_file
+from support.project import Project, at, at_file, until
 
 WS = ("--run.workspace", "ws", "--method", "model_1")
 
@@ -204,6 +205,25 @@ def test_killed_at_any_moment(unlearned: Project) -> None:
     assert kept.exists()
     assert not set(load_images(ws / "data" / "images.safetensors")[0].ids) & set(gone) and ids(unlearned) == []
     assert not [path for path in ws.rglob("*") if path.name.startswith(".images")], "a half-written file is left"
+
+
+def test_a_command_that_is_reading_is_waited_for(unlearned: Project) -> None:
+    """It has the ids in memory: an erasure meanwhile would be followed by a logits table with them."""
+    table = unlearned.root / "ws" / "logits" / "model_1.safetensors"
+    table.unlink()
+    reading = unlearned.start("evaluate", *WS, **at_file(table.name, 1, signal.SIGSTOP))
+    until(lambda: stopped(reading.pid), reading.err.read_text)
+    refused = unlearned.run("erase", *WS, "--yes")
+    os.kill(reading.pid, signal.SIGCONT)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "another command is working in " in refused.stderr
+    assert reading.wait().returncode == 0 and table.exists()
+    unlearned.ran("erase", *WS, "--yes")
+    assert not table.exists()
+
+
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 LOGGED = """
