@@ -53,6 +53,15 @@ def command(stage: str, *words: str) -> str:
     return shlex.join([*(["python", f"src/{stage}.py"] if CHECKOUT else ["lethe", stage]), *words])
 
 
+def send_command(home: Path) -> str:
+    """Return the command that sends the outboxes of a workspace, as it is typed.
+
+    Args:
+        home: The workspace.
+    """
+    return command("send", *([] if home.resolve() == root().resolve() else ["--run.workspace", str(home.resolve())]))
+
+
 def commit() -> tuple[str, bool] | None:
     """Return the commit that runs and whether tracked files are modified; None unless the checkout is the top of a Git repository.
 

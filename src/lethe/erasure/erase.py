@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from lethe._util import in_use, manifest
-from lethe._util.checkout import root
+from lethe._util.checkout import root, send_command
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import read_json, short
 from lethe._util.log import log
@@ -32,7 +32,7 @@ from lethe.erasure.workspace_files import WorkspaceFiles, all_models, relist
 from lethe.evaluation.verdict.words import CANNOT_TELL, DIFFERENT, OVER_FORGETS, REFERENCE_UNFIT, REMEMBERS, Verdict
 from lethe.models import checkpoint
 from lethe.reporting import card_erasure, card_files
-from lethe.tracking.outbox import is_held, send_command
+from lethe.tracking.outbox import is_held
 from lethe.workspace import erased, ledger, repair, scores
 from lethe.workspace.erased import Erasure
 from lethe.workspace.layout import Layout

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lethe._util.checkout import command, root
+from lethe._util.checkout import root
 from lethe._util.errors import RunFailed, UserError
 from lethe._util.files import DAMAGED, OUTBOX, atomic_write, read_json, unwritable, write_json
 from lethe._util.integrity import KEY, check_json, digest_file, sealed
@@ -253,15 +253,6 @@ def _sealed(path: Path) -> dict[str, Any]:
         return {}
     check_json(content, str(path))
     return {key: value for key, value in content.items() if key != KEY}
-
-
-def send_command(home: Path) -> str:
-    """Return the command that sends the outboxes of a workspace, as it is typed.
-
-    Args:
-        home: The workspace.
-    """
-    return command("send", *([] if home.resolve() == root().resolve() else ["--run.workspace", str(home.resolve())]))
 
 
 def is_held(folder: Path) -> bool:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lethe._util.checkout import commit
+from lethe._util.checkout import commit, send_command
 from lethe._util.redact import clean, plain, summarize_error
 from lethe.tracking.mlflow_delivery import Delivery, unreachable
 from lethe.tracking.mlflow_store import end_abandoned_runs
-from lethe.tracking.outbox import Outbox, abandoned, send_command
+from lethe.tracking.outbox import Outbox, abandoned
 
 MAX_WAIT, MAX_WAIT_UNREACHABLE = 120.0, 5.0  # seconds that `finish` waits if the store answers, and if not
 MAX_DELAY = 60.0  # seconds between two attempts while the store does not answer

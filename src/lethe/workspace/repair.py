@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from lethe._util import manifest
-from lethe._util.checkout import command
+from lethe._util.checkout import command, send_command
 from lethe._util.errors import UserError
 from lethe.config.loader import STAGE
-from lethe.tracking.outbox import send_command
 from lethe.workspace.layout import Layout
 from lethe.workspace.run_names import RunId
 

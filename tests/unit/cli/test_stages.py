@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import shtab
 
+from lethe._util.checkout import send_command
 from lethe._util.errors import UserError
 from lethe._util.names import nearest
 from lethe.cli.key_groups import GROUPS, READS, group_of
@@ -129,9 +130,9 @@ def test_other_words_are_refused(line: str, message: str) -> None:
 def test_send_takes_a_workspace_as_other_commands_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     for home in (tmp_path / "a b", tmp_path.parent / "elsewhere" / "c"):
-        _, _, *words = shlex.split(outbox.send_command(home))
+        _, _, *words = shlex.split(send_command(home))
         assert STAGES["send"].parse(words).arguments == {"folders": [str(home)]}
-    assert shlex.split(outbox.send_command(tmp_path))[-1] == "src/send.py"  # which it finds by itself
+    assert shlex.split(send_command(tmp_path))[-1] == "src/send.py"  # which it finds by itself
     assert STAGES["send"].parse(["a", "--run.workspace=b"]).arguments == {"folders": ["a", str(tmp_path / "b")]}
 
 
