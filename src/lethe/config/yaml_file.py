@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
-from lethe._util.files import read_regular
+from lethe._util.files import is_shell_pipe, read_regular
 
 LARGEST = 500_000  # bytes of a file, 20 times those of params.yaml
 MOST = 100_000  # values of a file, each alias counted as what it repeats
@@ -15,6 +15,8 @@ DEEPEST = 32  # sections and lists in one another
 DIGITS = 40  # of a number
 PLAIN = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge")  # what a text without tags can be
 TAGS = {f"tag:yaml.org,2002:{kind}" for kind in PLAIN}
+
+_piped: dict[tuple[int, int], str] = {}  # device and inode of a pipe -> its text: it is read once, and a command may load several times
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,15 @@ def line_of(path: Path, key: str) -> int | None:
 
 
 def _text(path: Path) -> str:
+    if not is_shell_pipe(path):
+        return _decoded(path)
+    pipe = (path.stat().st_dev, path.stat().st_ino)
+    if pipe not in _piped:
+        _piped[pipe] = _decoded(path)
+    return _piped[pipe]
+
+
+def _decoded(path: Path) -> str:
     try:
         return read_regular(path, LARGEST).decode()
     except UnicodeDecodeError as error:
