@@ -193,7 +193,7 @@ def stored_retain_hash(folder: Path) -> str:
     return digest(sorted(_column(folder / "retain.csv")))
 
 
-def stored_hash(folder: Path) -> str:
+def stored_split_hash(folder: Path) -> str:
     """Hash the ids of all four splits, as `split_hash`, from their lists alone.
 
     Args:

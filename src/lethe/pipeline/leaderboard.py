@@ -2,7 +2,8 @@
 
 Every row is a run of a variant, `<method>_at_<percent>`, in the workspace; its files are those of any other run. A method without a number
 of epochs, such as code that is no recipe, has one row, its own run, at the cost that it has. A finished row is kept, so the command can be
-stopped and repeated, and rows can be added one by one. The tables are computed from the score files of all rows (`leaderboard_tables`).
+stopped and repeated, and rows can be added one by one. The tables are computed from the score files of all rows (`leaderboard_tables`),
+which are computed again where they are of other logits tables than exist now.
 Where settings were chosen for a method (`search.leaderboard`), its rows have them."""
 
 import math
@@ -21,15 +22,16 @@ from lethe.config.method_schema import method_section
 from lethe.evaluation import seed_aggregation
 from lethe.models import checkpoint
 from lethe.parallel.pool import map_units
-from lethe.pipeline import worker_advice
+from lethe.pipeline import ledger_events, run_logging, worker_advice
 from lethe.pipeline.cost import planned_share
-from lethe.pipeline.leaderboard_tables import DIALS, folder, table, write
-from lethe.pipeline.runner import metadata
+from lethe.pipeline.leaderboard_tables import DIALS, folder, rows_of, table, write
+from lethe.pipeline.runner import is_left, metadata
 from lethe.pipeline.unlearn import unlearn
 from lethe.recipes.parameters import MOST_EPOCHS
 from lethe.recipes.registry import is_method, registered_names
+from lethe.reporting import card_files
 from lethe.tracking import outbox
-from lethe.workspace import settings
+from lethe.workspace import artifacts, scores, settings
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import ORIGINAL, plan
 from lethe.workspace.prepare import prepare
@@ -92,6 +94,8 @@ def leaderboard(config: Config, words: list[str], names: list[str], shares: list
             elif not is_finished(row, prepared):
                 missing.append(PlannedRow(entry.name, row))
     _run_rows(missing)
+    if config.run.evaluate:
+        _rescore(workspace, prepared)
     print(table(write(workspace)))
     log(f"written: {folder(workspace) / 'leaderboard.csv'}, and next to it summary.csv (means over seeds, with intervals) and two figures")
 
@@ -126,7 +130,7 @@ def _run_rows(rows: Sequence[PlannedRow]) -> None:
         worker_advice.advise(prepare(left[0].config), "run.workers", runs, shares, "rows")
     apart = in_parallel(len(left), run.seeds, run.workers) and not _shares_models(rows[0].config)
     for _ in map_units(_run_alone, left, workers=run.workers, gpus=run.gpus) if apart else map(_run_row, left):
-        write(rows[0].config.workspace)
+        write(rows[0].config.workspace, quiet=True)  # of what has no row yet, some is about to run
 
 
 def in_parallel(rows: int, seeds: int, workers: int) -> bool:
@@ -162,6 +166,31 @@ def _run_alone(row: PlannedRow) -> None:
 def _run_row(row: PlannedRow) -> None:
     log(f"{row.name}: {planned_share(row.config):.3f} of retraining")
     unlearn(row.config, show=False)
+
+
+def _rescore(workspace: Path, prepared: Callable[[], Prepared]) -> None:
+    """Score rows again that were scored next to other models than exist now, as before a bank was trained, or before weights that a killed
+    process left without a score. None is run again."""
+    layout, again = Layout(workspace), list[str]()
+    for run, seeds in rows_of(workspace).items():
+        name = str(run)
+        if not layout.exists(run) or not all(artifacts.available(prepared(), each) for each in (name, *STAGE)):
+            continue  # without the models that it was next to, its score says more than a new one
+        before = scores.read(layout.scores(run))
+        try:
+            after = scores.scores(prepared(), name)
+        except UserError as error:
+            log(f"{name}: not scored again: {error}")
+            continue
+        if after != before:
+            log(f"{name}: scored again: its score was of other logits tables than exist now")
+            again += dict.fromkeys([name, *map(str, seeds)])
+    if again:
+        run_logging.log_references(prepared())
+        for name in again:
+            run_logging.add_scores(prepared(), name)
+        ledger_events.record_evaluated(prepared(), again)
+        card_files.log_outdated(prepared(), again)
 
 
 def _without_bank(config: Config) -> str:
@@ -313,7 +342,7 @@ def _share(text: str) -> float:
 
 
 def is_finished(config: Config, prepared: Callable[[], Prepared]) -> bool:
-    """Whether all runs of the configuration exist with their scores, and were made by these settings.
+    """Whether all runs of the configuration are complete, and were made by these settings. Their scores may be of other tables.
 
     Args:
         config: of a row.
@@ -331,4 +360,6 @@ def is_finished(config: Config, prepared: Callable[[], Prepared]) -> bool:
         if listed != {planned.seed: short(checkpoint.model_hash(path)) for path, planned in zip(paths, runs, strict=True)}:
             return False
     images, start = prepared(), checkpoint.model_hash(layout.weights(ORIGINAL))
+    if len(runs) == 1 and is_left(images, runs[0], start):
+        return False
     return all(matches(metadata(images, planned, start), checkpoint.metadata(path)) for path, planned in zip(paths, runs, strict=True))

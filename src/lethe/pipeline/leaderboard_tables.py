@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lethe._util.errors import UserError
-from lethe._util.files import write_text
+from lethe._util.files import read_json, short, write_text
 from lethe._util.log import log
 from lethe._util.names import as_cell
 from lethe.config.loader import Config, load
+from lethe.data import splits
 from lethe.evaluation.score import MeasureResult, Score
 from lethe.models import checkpoint
 from lethe.pipeline.cost import planned_share, retraining_work
@@ -45,16 +46,30 @@ def folder(workspace: Path) -> Path:
     return workspace / "results" / "leaderboard"
 
 
-def write(workspace: Path) -> list[Row]:
-    """Write the tables and the figures of all rows of a workspace.
+def rows_of(workspace: Path) -> dict[RunId, tuple[RunId, ...]]:
+    """Find what has rows in a workspace.
 
     Args:
         workspace: its folder.
 
     Returns:
+        A method at a share -> the runs that its score is of: itself, or one for each seed.
+    """
+    board = _Board(Layout(workspace), quiet=True)
+    return {run: tuple(each) for run, score in board.measured.items() if (each := board.runs(run, score))}
+
+
+def write(workspace: Path, *, quiet: bool = False) -> list[Row]:
+    """Write the tables and the figures of all rows of a workspace.
+
+    Args:
+        workspace: its folder.
+        quiet: do not say which runs are left out.
+
+    Returns:
         The rows, by share and then by gap.
     """
-    board = _Board(Layout(workspace))
+    board = _Board(Layout(workspace), quiet)
     by_method = dict[RunId, list[Row]]()
     for run, score in board.measured.items():
         if each := board.runs(run, score):
@@ -75,9 +90,11 @@ class _Board:
 
     Attributes:
         layout: the workspace.
+        quiet: do not say which runs are left out.
     """
 
     layout: Layout
+    quiet: bool = False
 
     @cached_property
     def config(self) -> Config | None:
@@ -118,6 +135,9 @@ class _Board:
     def runs(self, run: RunId, score: Score) -> dict[RunId, tuple[Score, int]]:
         """The runs that a score is of, with their own scores and seeds: those of other settings may be next to them. {}, with a line that
         says so, where they can't be told any more."""
+        if why := self._made_otherwise(run, score):
+            self._left_out(run, why, len(score.seeds))
+            return {}
         if not score.seeds:
             seed = self._seed(run)
             if seed is None:
@@ -137,6 +157,25 @@ class _Board:
             self._left_out(run, why, len(score.seeds))
         return {} if other else each
 
+    @cached_property
+    def _present(self) -> dict[str, tuple[str, str]]:
+        """What all rows have in common: key of a run's metadata -> short hash, and in words what a run of another one was made from."""
+        layout, present = self.layout, dict[str, tuple[str, str]]()
+        if (about := layout.about("train")).exists():
+            present["data"] = short(read_json(about)["hash"]), f"from other images than {layout.data} holds"
+        if splits.are_there(layout.splits):
+            present["split"] = short(splits.stored_split_hash(layout.splits)), f"for other splits than {layout.splits} holds"
+        if (original := layout.weights(ORIGINAL)).exists():
+            present["original"] = short(checkpoint.model_hash(original)), f"from another original than {original}"
+        return present
+
+    def _made_otherwise(self, run: RunId, score: Score) -> str:
+        """Why the numbers of a run are not comparable with those of the others; "" where they are, and where its files do not say."""
+        path = next((path for path in (self.layout.weights(run), self.layout.logits(run)) if path.exists()), None)
+        made = {"original": score.tables.get("original")} | (checkpoint.metadata(path) if path else {})
+        differs = (words for key, (now, words) in self._present.items() if (was := made.get(key)) and short(was) != now)
+        return next((f"it was made {words}" for words in differs), "")
+
     def _seed(self, run: RunId) -> int | None:
         """Seed of a run by itself; None where neither its weights nor its logits table says it."""
         weights, logits = self.layout.weights(run), self.layout.logits(run)
@@ -149,7 +188,7 @@ class _Board:
         more = {"run.seeds": str(seeds)} if seeds > 1 else {}
         again = f"; {settings.repair_command('unlearn', self.config, method=run.method, **more)} makes it again" if self.config else ""
         line = f"{run}: no row: {why}{again}"
-        if line not in _said:
+        if not self.quiet and line not in _said:
             _said.add(line)
             log(line)
 

@@ -19,13 +19,12 @@ from lethe.data import sources, splits
 from lethe.engine import engine
 from lethe.engine.engine import Epoch
 from lethe.engine.epoch_table import MEASURED, epoch_row, to_csv
-from lethe.engine.resume import Resume
 from lethe.evaluation import inference
 from lethe.models import architectures, checkpoint, fitting, foreign, initial
 from lethe.models.class_order import positions, reorder
 from lethe.pipeline import given_original
 from lethe.pipeline.reference_sample import ReferenceSample
-from lethe.pipeline.runner import KEYS, held, metadata, reference_metadata, resume_folder, start
+from lethe.pipeline.runner import KEYS, held, is_left, metadata, reference_metadata, start
 from lethe.recipes.recipe import Phase, Recipe
 from lethe.workspace import artifacts, erased, read_model, scores
 from lethe.workspace.layout import Layout
@@ -222,8 +221,7 @@ def _unfinished(prepared: Prepared, planned: PlannedRun) -> bool:
     """Whether the process that trained a reference was stopped after its weights were written, before its MLflow run was complete."""
     if not any(prepared.layout.resume.glob("*/state.safetensors")):
         return False
-    weights = checkpoint.weights_hash(prepared.untrained(planned.seed).state_dict())
-    if not Resume(resume_folder(prepared, str(planned), repr(planned.recipe), weights)).path.exists():
+    if not is_left(prepared, planned, checkpoint.weights_hash(prepared.untrained(planned.seed).state_dict())):
         return False
     with contextlib.suppress(RunFailed), held(prepared.layout.lock(planned.run), str(planned)):
         return True

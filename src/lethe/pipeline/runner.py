@@ -336,6 +336,19 @@ def resume_folder(prepared: Prepared, name: str, recipe: str, start: str) -> Pat
     return earlier if earlier.exists() else prepared.layout.resume / short(digest([*key, prepared.hashes["normalisation"]]))
 
 
+def is_left(prepared: Prepared, planned: PlannedRun, start: str) -> bool:
+    """Return whether a process was stopped before the run was complete: its weights may exist, and their scores or its MLflow run may not.
+
+    Args:
+        prepared: the images and splits, configured for the run's own seed.
+        planned: the run.
+        start: hash of the weights it starts from.
+    """
+    if not any(prepared.layout.resume.glob("*/state.safetensors")):  # which needs no device
+        return False
+    return Resume(resume_folder(prepared, str(planned), repr(planned.recipe), start)).path.exists()
+
+
 @contextmanager
 def held(path: Path, name: str) -> Iterator[Path]:
     """Hold the lock of a run: one process at a time runs it in a workspace. The lock of a dead process is free.

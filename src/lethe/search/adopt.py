@@ -122,7 +122,7 @@ def _newest(config: Config) -> optuna.Study:
     where = str(config.workspace)
     if config.search.storage and matches:  # others may have theirs there
         layout = Layout(config.workspace)
-        own = origin(checkpoint.model_hash(layout.weights("original")), splits.stored_hash(layout.splits))
+        own = origin(checkpoint.model_hash(layout.weights("original")), splits.stored_split_hash(layout.splits))
         matches = [study for study in matches if study.user_attrs.get("origin") == own]
         where = f"search.storage of the original and the splits in {config.workspace}"
     if not matches:

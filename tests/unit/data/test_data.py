@@ -585,7 +585,7 @@ def test_any_draw_divides_all_images(train: int, held_out: int, seed: int, data:
         with tempfile.TemporaryDirectory() as temporary:
             splits.write(drawn, images, Path(temporary))
             back = splits.read(Path(temporary), images)
-            assert splits.stored_hash(Path(temporary)) == splits.split_hash(drawn, images)
+            assert splits.stored_split_hash(Path(temporary)) == splits.split_hash(drawn, images)
         assert all((back[s] == drawn[s]).all() and back[s].dtype == np.int64 for s in SPLITS)
         shuffled = {s: np.random.default_rng(seed).permutation(drawn[s]) for s in reversed(SPLITS)}
         assert splits.split_hash(shuffled, images) == splits.split_hash(drawn, images)

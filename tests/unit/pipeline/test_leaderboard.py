@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from lethe._util.errors import UserError
+from lethe._util.files import short
 from lethe.cli.stages import STAGES
 from lethe.config import loader
 from lethe.config.loader import Config
 from lethe.engine import engine
 from lethe.engine.options import RunOptions
+from lethe.models import checkpoint
+from lethe.pipeline import run_logging
 from lethe.pipeline.cost import batches, planned_share, retraining_operations, work
 from lethe.pipeline.leaderboard import Entry, accepted_methods, accepted_shares, at_share, dial, in_parallel, is_finished, leaderboard
 from lethe.pipeline.leaderboard_tables import COLUMNS, table
@@ -211,6 +214,44 @@ def test_seeds_of_settings_that_another_run_replaced_are_not_finished(tmp_path: 
         unlearn(row, show=False)
         assert [each for each in (several, one) if is_made(each)] == made
     assert scores.read(layout.scores("model_1_at_50")).seeds.keys() == {0, 1}
+
+
+def test_a_row_has_the_score_of_the_weights_and_references_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether its process was killed before its score was computed, or a reference is another one since; what exists is not run again."""
+    layout, name = Layout(tmp_path), "model_1_at_10"
+    words = [*DIGITS, str(tmp_path), "--methods.model_1.batch_size", "50"]
+
+    def ask(*more: str) -> None:
+        leaderboard(loader.load([*words, *more]), [*words, *more], ["model_1"], ["0.1"])
+
+    def is_of(kind: str) -> str:
+        return str(scores.read(layout.scores(name)).tables[kind])
+
+    def weights(kind: str) -> str:
+        return short(checkpoint.model_hash(layout.weights(kind)))
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    ask()
+    with monkeypatch.context() as patched:
+        patched.setattr(run_logging, "log_scores", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ask("--methods.model_1.lr", "0.2")
+    assert is_of("model") != weights(name)
+    ask("--methods.model_1.lr", "0.2")
+    assert is_of("model") == weights(name)
+    assert not [*layout.resume.glob("*/state.safetensors")]
+
+    tensors, about = checkpoint.load(layout.weights("retrained"))
+    checkpoint.save_model(
+        {key: value * 1.01 if value.is_floating_point() else value for key, value in tensors.items()}, layout.weights("retrained"), about
+    )
+    made = layout.weights(name).stat().st_mtime_ns
+    assert is_of("retrained") != weights("retrained")
+    ask("--methods.model_1.lr", "0.2")
+    assert is_of("retrained") == weights("retrained")
+    assert layout.weights(name).stat().st_mtime_ns == made
 
 
 def test_a_bank_that_is_asked_for_and_does_not_exist_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

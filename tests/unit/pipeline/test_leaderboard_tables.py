@@ -136,6 +136,34 @@ def test_a_run_whose_weights_are_gone_has_no_row_and_the_others_stay(layout: Lay
     assert capsys.readouterr().err.count("ft_at_10: no row: ") == 1
 
 
+@pytest.mark.parametrize("key", ["data", "split", "original"])
+def test_a_run_of_another_request_or_original_has_no_row(key: str, layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its share and its distances would be next to a model that it has nothing to do with. The others stay, also of earlier versions."""
+    config = loader.load(["--run.workspace", str(layout.root)], settings=settings.layer)
+    weights(layout, "original", 9.0)
+    hashes = {**prepare(config).hashes, "original": checkpoint.model_hash(layout.weights("original"))}
+    own = {"ft_at_10": hashes, "ft_at_20": {}, "ft_at_30": hashes | {key: "0" * 64}}
+    for name, about in own.items():
+        scored(layout, RunId(name), weights(layout, name, 1.0, seed="0", **about), 80.0)
+    rows, means = tables(layout)
+    assert [row["share"] for row in rows] == [row["share"] for row in means] == ["0.1", "0.2"]
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "no row" in line)
+    assert said.startswith("ft_at_30: no row: it was made ") and "--method ft_at_30" in said
+
+
+def test_a_score_next_to_another_original_has_no_row(layout: Layout) -> None:
+    """Its weights are erased, with the request that they were for; the request after it has an original of its own."""
+    of = of_seeds(layout, range(2), 70.0)
+    averaged(layout, of, 71.0)
+    old = scores.read(layout.scores(FT))
+    write_json(layout.scores(FT), replace(old, tables={**old.tables, "original": "f" * 12}).to_json())
+    for path in layout.models.iterdir():
+        path.unlink()
+    assert len(tables(layout)[0]) == 2
+    weights(layout, "original", 9.0)
+    assert tables(layout) == ([], [])
+
+
 def test_time_and_work_are_of_the_weights_that_the_row_is_of(layout: Layout) -> None:
     own, reference = weights(layout, FT, 1.0, seed="0"), weights(layout, "retrained", 2.0)
     scored(layout, FT, own, 80.0)

@@ -121,7 +121,7 @@ def made(workspace: Path, first: int, weight: float) -> dict[str, str]:
         (path := workspace / "data" / "splits" / f"{split}.csv").parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"id\n{first + number}\n")
     hash_ = checkpoint.save_model({"weight": torch.tensor([weight])}, workspace / "models" / "original.safetensors", {"kind": "original"})
-    return {"origin": origin(hash_, splits.stored_hash(workspace / "data" / "splits"))}
+    return {"origin": origin(hash_, splits.stored_split_hash(workspace / "data" / "splits"))}
 
 
 def lr(name: str) -> Any:
