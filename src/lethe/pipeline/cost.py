@@ -6,15 +6,17 @@ from functools import lru_cache, partial
 from torch.nn import Module
 
 from lethe._util.errors import UserError
+from lethe._util.files import read_json
 from lethe.config.loader import Config
-from lethe.data import deletion_request, sources
+from lethe.config.source_map import REQUEST
+from lethe.data import deletion_request, sources, splits
 from lethe.models import architectures
 from lethe.recipes.recipe import Phase, Recipe
-from lethe.workspace import timing
+from lethe.workspace import erased, timing
 from lethe.workspace.layout import Layout
 from lethe.workspace.plan import plan
 from lethe.workspace.request import request, source_keys
-from lethe.workspace.workspace import Prepared
+from lethe.workspace.workspace import Prepared, reference_recipe
 
 
 def work(recipe: Recipe, network: Module, sizes: dict[str, int], *, by_weights: bool = True) -> float:
@@ -97,7 +99,7 @@ def share_of(prepared: Prepared, config: Config | None = None) -> float:
 def _share(config: Config, network: Module, retain: int, forget: int, *, by_weights: bool = True) -> float:
     sizes = {"retain": retain, "forget": forget, "train": retain + forget}
     recipes = {planned.run.method: planned.recipe for planned in plan(config)}  # equal for all seeds
-    own, retraining = [*recipes.values()], config.reference_recipe("retrained", retain + forget)
+    own, retraining = [*recipes.values()], reference_recipe(config, "retrained", retain + forget)
     measured = partial(work, network=network, sizes=sizes, by_weights=by_weights)
     return sum(map(measured, own)) / measured(retraining)
 
@@ -129,7 +131,7 @@ def retraining_operations(config: Config, images: tuple[int, int, int] | None = 
         UserError: the deletion request names no image, or all of them; or the network's code can't be imported.
     """
     retain, forget, classes = images or split_sizes(config)
-    recipe, sizes = config.reference_recipe("retrained", retain + forget), {"retain": retain, "forget": forget, "train": retain + forget}
+    recipe, sizes = reference_recipe(config, "retrained", retain + forget), {"retain": retain, "forget": forget, "train": retain + forget}
     one = _operations_of_a_step(config.model.architecture, classes, config.data.image_size)
     return one * work(recipe, Module(), sizes, by_weights=False)  # of examples alone, for which no network is needed
 
@@ -148,11 +150,17 @@ def _operations_of_a_step(architecture: str, classes: int, image_size: int) -> i
 
 
 def split_sizes(config: Config) -> tuple[int, int, int]:
-    """Return the numbers of retain images, forget images and classes; from the listing of the images where that suffices."""
-    asked = config.data
-    cache = Layout(config.workspace).data
-    per_class = sources.class_counts(asked.source, **source_keys(config), cache=cache)
+    """Return the numbers of retain images, forget images and classes; from the listing of the images where that suffices.
+
+    The listing still has images that were erased. After an erasure the splits' own numbers count; for a request that they are not of, the
+    number of train images that are left does."""
+    asked, layout = config.data, Layout(config.workspace)
+    per_class = sources.class_counts(asked.source, **source_keys(config), cache=layout.data)
     classes, train = len(per_class), sum(per_class.values())
+    if erased.read(config) and layout.about("train").exists():
+        train = int(read_json(layout.about("train"))["images"])
+        if REQUEST.isdisjoint(config.given) and (stored := splits.count(layout.splits, "forget")):
+            return train - stored, stored, classes
     forget = asked.forget
     if forget.fraction is not None:
         wanted = round(forget.fraction * train)

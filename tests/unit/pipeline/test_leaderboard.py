@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from lethe._util.errors import UserError
 from lethe._util.files import short
@@ -16,7 +17,7 @@ from lethe.engine import engine
 from lethe.engine.options import RunOptions
 from lethe.models import checkpoint
 from lethe.pipeline import run_logging
-from lethe.pipeline.cost import batches, planned_share, retraining_operations, work
+from lethe.pipeline.cost import batches, planned_share, retraining_operations, share_of, split_sizes, work
 from lethe.pipeline.leaderboard import Entry, accepted_methods, accepted_shares, at_share, dial, in_parallel, is_finished, leaderboard
 from lethe.pipeline.leaderboard_tables import COLUMNS, table
 from lethe.pipeline.method_list import listing, print_methods
@@ -25,9 +26,10 @@ from lethe.plots.leaderboard_figures import forget_against_test, gap_against_cos
 from lethe.recipes.recipe import Phase
 from lethe.recipes.registry import registered_names
 from lethe.testing.small_runs import configured, images, network, small
-from lethe.workspace import scores
+from lethe.workspace import erased, scores, settings
 from lethe.workspace.layout import Layout
 from lethe.workspace.prepare import prepare
+from lethe.workspace.pseudonyms import pseudonyms
 
 DIGITS = ["--data.source", "digits", "--data.limit", "20", "--model.architecture", "convnet", "--run.workspace"]
 SHORT = ["--pretrain.epochs", "2", "--pretrain.final_epochs", "1", "--pretrain.min_steps", "1"]
@@ -73,6 +75,39 @@ def test_the_operations_of_retraining_are_those_that_it_would_count(tmp_path: Pa
     taken = sum(epoch.flops or 0 for epoch in epochs)
     assert taken > 0
     assert retraining_operations(config) == pytest.approx(taken)
+
+
+def test_shares_are_of_the_retraining_that_is_in_use(tmp_path: Path) -> None:
+    """Where the original was trained by the numbers as they are set, fewer steps than pretrain.min_steps, so is the retrained model."""
+    config = loader.load([*DIGITS, str(tmp_path), "--method", "ft", "--methods.ft.batch_size", "16"])
+    raised, as_set = (config.reference_recipe("retrained", images) for images in (200, None))
+    shares, operations = [planned_share(config)], [retraining_operations(config)]
+    about = {"kind": "original", "recipe": repr(config.reference_recipe("original"))}
+    checkpoint.save_model({"w": torch.zeros(1)}, Layout(tmp_path).weights("original"), about)
+    shares, operations = [*shares, planned_share(config)], [*operations, retraining_operations(config)]
+    longer = sum(step.epochs for step in raised if isinstance(step, Phase)) / sum(step.epochs for step in as_set if isinstance(step, Phase))
+    assert longer > 2
+    assert shares[1] / shares[0] == pytest.approx(longer)
+    assert operations[0] / operations[1] == pytest.approx(longer)
+
+
+@pytest.mark.parametrize("asked", [("count", "10"), ("classes", "3")])
+def test_images_that_were_erased_are_in_no_share(asked: tuple[str, str], tmp_path: Path) -> None:
+    """The listing of the source still has them."""
+    words = [*DIGITS, str(tmp_path), "--method", "ft", "--methods.ft.batch_size", "16"]
+
+    def load(*more: str) -> Config:
+        return loader.load([*words, *more], settings=settings.layer)
+
+    first = prepare(load("--data.forget.count", "150"))
+    gone = erased.new(first, pseudonyms(first.config), method="ft", accepted="", models=(), tensors=(), source=False)
+    erased.write(first.config, [gone.done()])
+    prepared = prepare(load(f"--data.forget.{asked[0]}", asked[1]), replace=True)
+    assert prepared.images.train == 50
+    retain, forget = (len(prepared.splits[name]) for name in ("retain", "forget"))
+    assert split_sizes(load()) == (retain, forget, 10)
+    assert planned_share(load()) == share_of(prepared)
+    assert split_sizes(load("--data.forget.fraction", "0.5")) == (25, 25, 10)
 
 
 @pytest.mark.parametrize(("method", "share"), [("lethe", 0.05), ("lethe", 0.2), ("ft", 0.1), ("salun", 0.1), ("neggrad_plus", 0.3)])
