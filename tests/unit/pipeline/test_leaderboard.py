@@ -251,6 +251,7 @@ def test_seeds_of_settings_that_another_run_replaced_are_not_finished(tmp_path: 
     assert scores.read(layout.scores("model_1_at_50")).seeds.keys() == {0, 1}
 
 
+@pytest.mark.slow
 def test_a_row_has_the_score_of_the_weights_and_references_that_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether its process was killed before its score was computed, or a reference is another one since; what exists is not run again."""
     layout, name = Layout(tmp_path), "model_1_at_10"
