@@ -67,12 +67,12 @@ def search(config: Config) -> None:
     """
     config = for_search(config)
     objective = OBJECTIVES[config.search.objective]
-    space, first = widened_space(config)
     device.resolve(config.run)
     needed = ("original", "retrained") if objective.oracle or config.retrain.checkpoint else ("original",)
     references.check_models(config, *needed)
     if config.search.storage:  # an unusable database is an error before anything is written
         with_storage(config)
+    space, first = widened_space(config)
     given: dict[str, references.Given] = {}
 
     def accept(drawn: Prepared) -> None:
