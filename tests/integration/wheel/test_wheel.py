@@ -103,7 +103,7 @@ def test_the_wheel_holds_the_program_and_its_defaults(guest: Guest, source: Path
         "lethe/reporting/person.html.jinja",
         "lethe/reporting/report.html.jinja",
     }
-    assert sum(files.values()) < 2e6
+    assert sum(files.values()) < 2.2e6  # the modules alone are 2.0e6
     code = f"from setuptools.build_meta import build_sdist; print(build_sdist({str(tmp_path)!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=True, timeout=NET)
     with zipfile.ZipFile(build(tmp_path / done.stdout.split()[-1], tmp_path / "wheels")) as again:
