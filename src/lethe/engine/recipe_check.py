@@ -89,8 +89,9 @@ def _check_fields(phase: Phase) -> None:
     whole_number(f"{name}: epochs", phase.epochs, 0)
     for size in (phase.batch_size, *(term.batch_size for term in terms if term.batch_size is not None)):
         whole_number(f"{name}: batch_size", size, 1)
-    for value in (phase, *terms):
-        for one in fields(value):  # type: ignore[arg-type]
+    values: tuple[Phase | Term, ...] = (phase, *terms)
+    for value in values:
+        for one in fields(value):
             found = getattr(value, one.name)
             if get_origin(one.type) is Literal and found not in get_args(one.type):
                 raise UserError(f"{name}: {one.name} is {found!r}; it takes {', '.join(get_args(one.type))}")

@@ -136,7 +136,7 @@ def test_names_in_archives(tmp_path):
     with zipfile.ZipFile(tmp_path / "zip", "w") as packed:
         packed.writestr(IDS[0], "resized elsewhere")
     with tarfile.open(tmp_path / "tar", "w:gz") as files:
-        files.addfile(tarfile.TarInfo(f"home/{IDS[0]}"))
+        files.addfile(tarfile.TarInfo(f"photos/{IDS[0]}"))
         link = tarfile.TarInfo("link")
         link.type, link.linkname = tarfile.SYMTYPE, IDS[1]
         files.addfile(link)

@@ -1,6 +1,7 @@
 """Images and splits where two commands begin in one workspace."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,12 @@ def test_splits_that_another_command_is_writing_are_waited_for(tmp_path: Path, m
 
     monkeypatch.setattr(splits, "write", slowly)
     made: list[Prepared] = []
-    first = threading.Thread(target=lambda: made.append(prepare(config(tmp_path))))
-    others = [threading.Thread(target=lambda how=how: made.append(how(config(tmp_path)))) for how in (prepare, load_existing)]  # type: ignore[misc]
+
+    def make(how: Callable[[Config], Prepared]) -> None:
+        made.append(how(config(tmp_path)))
+
+    first = threading.Thread(target=make, args=(prepare,))
+    others = [threading.Thread(target=make, args=(how,)) for how in (prepare, load_existing)]
     first.start()
     assert inside.wait(60)
     for other in others:
